@@ -1,0 +1,1182 @@
+// nnlite: runs and trains neural networks from one C++17 header. No heap, no exceptions, no dependencies. MIT licence.
+//
+//   #define NNLITE_IMPLEMENTATION             // in exactly one source file
+//   #include "nnlite.hpp"
+//
+// Search for ">>room" to jump: every name below appears twice, here and at its room.
+//
+// Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model >>session >>trainer
+//                      >>image >>metrics >>io >>extension
+// Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
+//                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
+// Part 2, ops:         >>platform >>math >>rng >>threads >>dispatch
+//                      >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d >>op_conv_transpose2d
+//                      >>op_dropout >>op_flatten >>op_linear >>op_loss_class >>op_loss_elementwise >>op_optimizer
+//                      >>op_pool >>op_softmax >>op_upsample >>op_list >>schedule
+// Part 2, engine:      >>records >>init >>graph >>planner >>executor >>session_impl >>trainer_impl >>sampler
+//                      >>metrics_impl >>image_impl >>hash >>reader >>writer >>checkpoint
+#ifndef NNLITE_HPP
+#define NNLITE_HPP
+
+#include <stddef.h>
+#include <stdint.h>
+
+// ==================================================================================================== >>config
+// Define these before the include, the same in every source file of a program.
+//   NNLITE_IMPLEMENTATION   put the implementation into this source file (one of them)
+//   NNLITE_REAL             float (default) or double: the arithmetic of everything; double has no fast kernels and
+//                           exists as the oracle of the tests
+//   NNLITE_NO_SIMD          plain C++ only, chosen by itself where no vector unit is known
+//   NNLITE_NO_STDIO         no files: load from memory or a callback, save to a callback
+//   NNLITE_NO_STRINGS       no texts of problems
+//   NNLITE_NO_THREADS       no ThreadPool; a Pool of your own still works
+//   NNLITE_NO_TRAINING      no Trainer, no gradients: the smallest build that runs models
+//   NNLITE_SELF             how this file includes itself, "nnlite.hpp" unless you renamed it
+//   NNLITE_ASSERT(c)        what to do about a bug in the calling program; nothing by default
+#define NNLITE_VERSION "0.1.0"
+#define NNLITE_ARITHMETIC 1            // raised when a kernel's arithmetic changes on purpose; stored in checkpoints
+
+#ifndef NNLITE_REAL
+#define NNLITE_REAL float
+#define NNLITE_CONFIGURATION f32
+#else
+#define NNLITE_CONFIGURATION real_chosen
+#endif
+#ifndef NNLITE_SELF
+#define NNLITE_SELF "nnlite.hpp"
+#endif
+#ifndef NNLITE_ASSERT
+#define NNLITE_ASSERT(condition) ((void)0)
+#endif
+#if defined(__FAST_MATH__) || defined(__ASSOCIATIVE_MATH__)
+#error "nnlite promises the same bits everywhere and cannot under -ffast-math"
+#endif
+
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
+
+using real = NNLITE_REAL;
+
+constexpr int max_rank       = 8;      // dimensions of a tensor
+constexpr int max_inputs     = 16;     // of one op, and of one model
+constexpr int max_outputs    = 8;      // of one model
+constexpr int max_parameters = 4;      // of one op
+constexpr int max_slots      = 4;      // of one op
+constexpr int max_attributes = 64;     // bytes of one attribute struct
+constexpr int max_workers    = 64;     // threads of a pool
+
+// ==================================================================================================== >>status
+// Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what was expected.
+#define NNLITE_STATUSES(X)                                                                                            \
+  X(ok,                "ok")                                                                                          \
+  X(bad_argument,      "an argument is out of range")                                                                 \
+  X(bad_attribute,     "an attribute of the layer is out of range")                                                   \
+  X(bad_checksum,      "the file is damaged: a checksum differs")                                                     \
+  X(bad_format,        "not a valid .nnl file")                                                                       \
+  X(bad_graph,         "the graph is not valid")                                                                      \
+  X(bad_image,         "the image cannot be used")                                                                    \
+  X(bad_label,         "a label is out of range")                                                                     \
+  X(bad_shape,         "the shapes do not fit")                                                                       \
+  X(foreign_tensor,    "the tensor belongs to another model")                                                         \
+  X(io_error,          "reading or writing failed")                                                                   \
+  X(limit_exceeded,    "larger than the limits allow")                                                                \
+  X(misaligned,        "memory is not aligned to 64 bytes")                                                           \
+  X(no_data,           "no data set was given")                                                                       \
+  X(no_loss,           "training needs a loss")                                                                       \
+  X(no_weights,        "the model has no weights yet: load or materialise them")                                      \
+  X(not_built,         "build was not called or failed")                                                              \
+  X(not_finite,        "a value became infinite or not a number")                                                     \
+  X(out_of_memory,     "the memory given is too small")                                                               \
+  X(stopped,           "stopped as asked")                                                                            \
+  X(unknown_op,        "the op is not known here")                                                                    \
+  X(unsupported,       "not supported")                                                                               \
+  X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                               \
+  X(wrong_data,        "the data set is not the one the checkpoint was made with")
+
+enum class [[nodiscard]] Status : uint8_t {
+#define NNLITE_STATUS_ENUMERATOR(name, text) name,
+  NNLITE_STATUSES(NNLITE_STATUS_ENUMERATOR)
+#undef NNLITE_STATUS_ENUMERATOR
+};
+
+constexpr bool ok(Status s) { return s == Status::ok; }
+const char* to_string(Status s);               // the name: "bad_shape"
+const char* describe(Status s);                // the sentence: "the shapes do not fit"
+
+// What went wrong: the status, the layer or section it happened in, the sentence with what was expected and got.
+struct Problem {
+  Status   status    = Status::ok;
+  uint64_t offset    = 0;                      // in the file, where a file is to blame
+  char     where[64] = {};
+  char     what[128] = {};
+};
+
+#define NNLITE_TRY(expression)                                          \
+  do {                                                                  \
+    const ::nnlite::Status nnlite_status_ = (expression);               \
+    if (nnlite_status_ != ::nnlite::Status::ok) return nnlite_status_;  \
+  } while (0)
+
+// ==================================================================================================== >>memory
+// Hands out 64-byte-aligned pieces of memory that the caller owns. A base that is not aligned gives nothing at all.
+class Arena {
+ public:
+  Arena() = default;
+  Arena(void* memory, size_t bytes) : base_(static_cast<unsigned char*>(memory)), size_(bytes) {}
+  void*  take(size_t bytes);                   // nullptr when too little is left
+  size_t used() const { return used_; }
+  size_t size() const { return size_; }
+  size_t left() const { return size_ - used_; }
+  bool   aligned() const { return (reinterpret_cast<uintptr_t>(base_) & 63u) == 0; }
+
+ private:
+  unsigned char* base_ = nullptr;
+  size_t         size_ = 0;
+  size_t         used_ = 0;
+};
+
+// Exact bytes, known before any memory exists. total is what build takes from the arena, to the byte.
+struct MemoryPlan {
+  size_t  total       = 0;
+  size_t  weights     = 0;                     // trainable parameters that a Trainer owns
+  size_t  gradients   = 0;                     // parameter gradients that outlive their layer; 0 where each is used at once
+  size_t  optimizer   = 0;
+  size_t  activations = 0;                     // inputs, activations, their gradients, what backward keeps: packed together
+  size_t  state       = 0;                     // running statistics, step records
+  size_t  derived     = 0;                     // rearranged copies of weights that kernels keep
+  size_t  scratch     = 0;                     // grows with the number of workers, never with the instruction set
+  size_t  in_place    = 0;                     // weights used where the model has them; not part of total
+  size_t  lower_bound = 0;                     // persistent bytes + the largest sum of live tensors; without scratch
+  Problem problem;                             // why the plan failed
+};
+
+// ==================================================================================================== >>pool
+// Runs job(context, worker) once for every worker in [0, workers), at the same time where it can, and returns when all
+// are done. Fill one in to use threads of your own.
+struct Pool {
+  int   workers = 1;
+  void* user    = nullptr;
+  void (*run)(void* user, int workers, void (*job)(void* context, int worker), void* context) = nullptr;
+};
+
+#ifndef NNLITE_NO_THREADS
+// Threads that spin for a moment between the jobs of a step and sleep after it. The results never depend on the count.
+class ThreadPool : public Pool {
+ public:
+  explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
+  ~ThreadPool();
+  ThreadPool(const ThreadPool&) = delete;
+  ThreadPool& operator=(const ThreadPool&) = delete;
+
+ private:
+  alignas(64) unsigned char storage_[64 * (max_workers + 4)];
+};
+#endif
+
+// ==================================================================================================== >>tensor
+enum class DType : uint8_t { f32, f64, i32, u8 };
+constexpr DType real_dtype = sizeof(real) == 4 ? DType::f32 : DType::f64;
+constexpr size_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::u8 ? 1 : 4; }
+
+// Dimensions without the batch, as the caller writes them: {28, 28, 1}. Images are height, width, channels.
+struct Dims {
+  int32_t dim[max_rank] = {};
+  int     rank          = 0;
+  template <class... I>
+  constexpr Dims(I... i) : dim{static_cast<int32_t>(i)...}, rank(static_cast<int>(sizeof...(I))) {}
+};
+
+// The shape of a tensor. dim[0] is batch_dim where the rows of the batch are its first dimension.
+struct Shape {
+  static constexpr int32_t batch_dim = -1;
+  int32_t dim[max_rank] = {};
+  int32_t rank          = 0;
+
+  int32_t last() const { return rank > 0 ? dim[rank - 1] : 1; }
+  bool    batched() const { return rank > 0 && dim[0] == batch_dim; }
+  int64_t row_numel() const;                   // elements of one row (of all where there is no batch dimension)
+  int64_t numel(int64_t rows) const { return batched() ? rows * row_numel() : row_numel(); }
+};
+bool operator==(const Shape& a, const Shape& b);
+inline bool operator!=(const Shape& a, const Shape& b) { return !(a == b); }
+
+// A handle in a graph. One from another model is caught.
+struct Tensor {
+  uint16_t id    = 0xFFFF;
+  uint16_t model = 0;
+};
+
+// Data: rows x row_numel elements, dense, NHWC.
+template <class T>
+struct View {
+  T*    data = nullptr;
+  Shape shape;
+  int   rows = 0;
+  int64_t size() const { return shape.numel(rows); }
+  T& operator[](int64_t i) const { return data[i]; }
+  T* row(int64_t i) const { return data + i * shape.row_numel(); }
+};
+
+// Height and width; one int gives both.
+struct Pair {
+  int h = 0, w = 0;
+  constexpr Pair() = default;
+  constexpr Pair(int both) : h(both), w(both) {}
+  constexpr Pair(int height, int width) : h(height), w(width) {}
+};
+
+struct Op;                                     // >>extension
+#define NNLITE_OP static const ::nnlite::Op op
+
+// A copy of any layer, loss, optimizer or schedule: its row and its attributes.
+class AnyOp {
+ public:
+  AnyOp() = default;
+  template <class L>
+  AnyOp(const L& attributes) : op_(&L::op) {
+    static_assert(sizeof(L) <= max_attributes, "attribute struct too large");
+    const unsigned char* from = reinterpret_cast<const unsigned char*>(&attributes);
+    for (size_t i = 0; i < sizeof(L); i++) bytes_[i] = from[i];
+  }
+  AnyOp(const Op* op, const void* attributes, size_t size);
+  explicit operator bool() const { return op_ != nullptr; }
+  const Op*   op() const { return op_; }
+  const void* attributes() const { return bytes_; }
+  void*       attributes() { return bytes_; }
+
+ private:
+  const Op* op_ = nullptr;
+  alignas(8) unsigned char bytes_[max_attributes] = {};
+};
+
+// ==================================================================================================== >>layers
+// PyTorch's names, argument order and defaults. x and y are [N, ...]; images are [N, H, W, C]. 0 for a count of input
+// channels or features means: infer it. All return bad_shape or bad_attribute through Model::finish.
+
+// y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
+struct AdaptiveAvgPool2d {
+  Pair output_size = 1;
+  NNLITE_OP;
+};
+
+// y = a + b (+ c ...), all of one shape.
+struct Add {
+  NNLITE_OP;
+};
+
+// y = mean of the window. stride 0 means kernel_size. count_include_pad divides by the whole window at the border.
+struct AvgPool2d {
+  Pair kernel_size;
+  Pair stride            = 0;
+  Pair padding           = 0;
+  bool ceil_mode         = false;
+  bool count_include_pad = true;
+  NNLITE_OP;
+};
+
+// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; running statistics in evaluation.
+// momentum weighs the new statistic; running_var is unbiased, normalising uses the biased one. Ioffe, Szegedy 2015.
+struct BatchNorm1d {
+  int   num_features        = 0;
+  float eps                 = 1e-5f;
+  float momentum            = 0.1f;
+  bool  affine              = true;
+  bool  track_running_stats = true;
+  NNLITE_OP;
+};
+
+// The same over N, H, W of [N, H, W, C].
+struct BatchNorm2d {
+  int   num_features        = 0;
+  float eps                 = 1e-5f;
+  float momentum            = 0.1f;
+  bool  affine              = true;
+  bool  track_running_stats = true;
+  NNLITE_OP;
+};
+
+// y = the inputs one after another along dim (0 is the batch and not allowed; of an image 3 is channels).
+struct Concat {
+  int dim = 3;
+  NNLITE_OP;
+};
+
+// y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high. weight [O, I / groups, kH, kW].
+struct Conv2d {
+  int  in_channels  = 0;
+  int  out_channels = 0;
+  Pair kernel_size;
+  Pair stride   = 1;
+  Pair padding  = 0;
+  Pair dilation = 1;
+  int  groups   = 1;
+  bool bias     = true;
+  NNLITE_OP;
+};
+
+// The transpose of Conv2d; y is (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1 high.
+// weight [I, O / groups, kH, kW].
+struct ConvTranspose2d {
+  int  in_channels  = 0;
+  int  out_channels = 0;
+  Pair kernel_size;
+  Pair stride         = 1;
+  Pair padding        = 0;
+  Pair output_padding = 0;
+  int  groups         = 1;
+  bool bias           = true;
+  Pair dilation       = 1;
+  NNLITE_OP;
+};
+
+// y = x / (1 - p) with probability 1 - p, else 0, while training; y = x otherwise. Drawn by (seed, step, node, element).
+struct Dropout {
+  float p = 0.5f;
+  NNLITE_OP;
+};
+
+// y = x for x > 0, else alpha (exp(x) - 1).
+struct ELU {
+  float alpha = 1.0f;
+  NNLITE_OP;
+};
+
+// y = x with dimensions start_dim .. end_dim as one, in H, W, C order.
+struct Flatten {
+  int start_dim = 1;
+  int end_dim   = -1;
+  NNLITE_OP;
+};
+
+// y = x for x > 0, else negative_slope x.
+struct LeakyReLU {
+  float negative_slope = 0.01f;
+  NNLITE_OP;
+};
+
+// y = x W^T + b. x [N, ..., in_features] -> y [N, ..., out_features]. weight [out_features, in_features].
+struct Linear {
+  int  in_features  = 0;
+  int  out_features = 0;
+  bool bias         = true;
+  NNLITE_OP;
+};
+
+// y = x - log(sum(exp(x))) along dim.
+struct LogSoftmax {
+  int dim = -1;
+  NNLITE_OP;
+};
+
+// y = maximum of the window; padding counts as minus infinity. stride 0 means kernel_size.
+struct MaxPool2d {
+  Pair kernel_size;
+  Pair stride    = 0;
+  Pair padding   = 0;
+  Pair dilation  = 1;
+  bool ceil_mode = false;
+  NNLITE_OP;
+};
+
+// y = a b (c ...), all of one shape.
+struct Mul {
+  NNLITE_OP;
+};
+
+// y = max(x, 0).
+struct ReLU {
+  NNLITE_OP;
+};
+
+// y = 1 / (1 + exp(-x)).
+struct Sigmoid {
+  NNLITE_OP;
+};
+
+// y = exp(x) / sum(exp(x)) along dim.
+struct Softmax {
+  int dim = -1;
+  NNLITE_OP;
+};
+
+// y = tanh(x).
+struct Tanh {
+  NNLITE_OP;
+};
+
+// y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
+struct Upsample {
+  Pair scale_factor = 2;
+  NNLITE_OP;
+};
+
+// ==================================================================================================== >>losses
+// A loss is an op whose last input is the target; its output is one number, the mean over rows (and positions).
+
+// Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the logits.
+// loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
+struct CrossEntropyLoss {
+  float label_smoothing = 0.0f;
+  bool  probabilities   = false;
+  NNLITE_OP;
+};
+
+// loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
+struct NLLLoss {
+  NNLITE_OP;
+};
+
+// loss = -(t log x + (1 - t) log(1 - x)), logarithms not below -100.
+struct BCELoss {
+  NNLITE_OP;
+};
+
+// loss = max(x, 0) - x t + log(1 + exp(-|x|)).
+struct BCEWithLogitsLoss {
+  NNLITE_OP;
+};
+
+// loss = (x - t)^2.
+struct MSELoss {
+  NNLITE_OP;
+};
+
+// loss = |x - t|.
+struct L1Loss {
+  NNLITE_OP;
+};
+
+// loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
+struct HuberLoss {
+  float delta = 1.0f;
+  NNLITE_OP;
+};
+
+// ==================================================================================================== >>optim
+// PyTorch's formulas and defaults; g is the gradient, t counts updates from 1.
+struct Betas {
+  float first = 0.9f, second = 0.999f;
+};
+
+// g += weight_decay w;  m = momentum m + (1 - dampening) g (m = g the first time);  w -= lr (nesterov ? g + momentum m : m).
+struct SGD {
+  float lr           = 1e-3f;
+  float momentum     = 0.0f;
+  float dampening    = 0.0f;
+  float weight_decay = 0.0f;
+  bool  nesterov     = false;
+  NNLITE_OP;
+};
+
+// s += g^2;  w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).  Duchi, Hazan, Singer 2011.
+struct Adagrad {
+  float lr                        = 1e-2f;
+  float lr_decay                  = 0.0f;
+  float weight_decay              = 0.0f;
+  float initial_accumulator_value = 0.0f;
+  float eps                       = 1e-10f;
+  NNLITE_OP;
+};
+
+// s = alpha s + (1 - alpha) g^2;  m = momentum m + g / (sqrt(s) + eps);  w -= lr m.
+struct RMSprop {
+  float lr           = 1e-2f;
+  float alpha        = 0.99f;
+  float eps          = 1e-8f;
+  float weight_decay = 0.0f;
+  float momentum     = 0.0f;
+  NNLITE_OP;
+};
+
+// m, v: moving averages of g, g^2;  w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba 2014.
+struct Adam {
+  float lr           = 1e-3f;
+  Betas betas        = {};
+  float eps          = 1e-8f;
+  float weight_decay = 0.0f;
+  NNLITE_OP;
+};
+
+// Adam with weight_decay lr w subtracted from w instead of added to g.  Loshchilov, Hutter 2017.
+struct AdamW {
+  float lr           = 1e-3f;
+  Betas betas        = {};
+  float eps          = 1e-8f;
+  float weight_decay = 1e-2f;
+  NNLITE_OP;
+};
+
+// Schedules give the learning rate before every step from the optimizer's lr. Epoch schedules count whole epochs.
+// Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
+
+// lr.
+struct ConstantLR {
+  NNLITE_OP;
+};
+
+// lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
+struct CosineAnnealingLR {
+  int   T_max   = 0;
+  float eta_min = 0.0f;
+  NNLITE_OP;
+};
+
+// lr gamma^epoch.
+struct ExponentialLR {
+  float gamma = 0.9f;
+  NNLITE_OP;
+};
+
+// From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th part; cosine
+// both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of TrainerOptions::epochs. Smith, Topin 2017.
+struct OneCycleLR {
+  float max_lr           = 0.0f;
+  int   total_steps      = 0;
+  float pct_start        = 0.3f;
+  float div_factor       = 25.0f;
+  float final_div_factor = 1e4f;
+  NNLITE_OP;
+};
+
+// lr times factor after more than patience reports (Trainer::report) without an improvement by the relative threshold.
+struct ReduceLROnPlateau {
+  float factor    = 0.1f;
+  int   patience  = 10;
+  float threshold = 1e-4f;
+  float min_lr    = 0.0f;
+  NNLITE_OP;
+};
+
+// lr gamma^(epoch / step_size).
+struct StepLR {
+  int   step_size = 1;
+  float gamma     = 0.1f;
+  NNLITE_OP;
+};
+
+// ==================================================================================================== >>model
+// Where the weights of a model come from when none are loaded. pytorch is each layer's default: uniform in
+// +-1 / sqrt(fan_in). glorot and he set weights (Glorot, Bengio 2010; He et al. 2015) and leave biases zero.
+enum class Init : uint8_t { pytorch, glorot_normal, glorot_uniform, he_normal, he_uniform };
+
+struct Seed {
+  uint64_t value = 0;
+  Init     init  = Init::pytorch;
+};
+
+// What a parameter is: weights and biases are trained, statistics are kept by their op (running_mean), state is optimizer's.
+enum class Role : uint8_t { weight, bias, statistic };
+
+// How a parameter lies in memory; its bytes follow from layout and shape. Tails are zero.
+//   vector      [n], padded to a multiple of 16
+//   linear      logical [O, I]                    as [O/16][I][16]
+//   conv        logical [O, I/groups, kH, kW]     as [group][O/groups/16][kH][kW][I/groups][16]
+//   transposed  logical [I, O/groups, kH, kW]     as [group][O/groups/16][kH][kW][I/groups][16]
+//   depthwise   logical [C, 1, kH, kW]            as [kH][kW][C padded to a multiple of 16]
+enum class Layout : uint8_t { vector, linear, conv, transposed, depthwise };
+
+// A parameter as a user sees it: name "conv1.weight", shape in PyTorch's order without padding.
+struct ParameterInfo {
+  char    name[64] = {};
+  Shape   shape;
+  Role    role      = Role::weight;
+  bool    trainable = true;
+  int64_t count     = 0;                       // logical elements
+};
+
+// A layer as `nnlite info` prints it.
+struct NodeInfo {
+  char      name[48] = {};
+  const Op* op       = nullptr;                // nullptr for an input
+  Shape     shape;
+  int64_t   parameters = 0;
+  int64_t   macs       = 0;                    // multiply-adds of one row, forward
+};
+
+struct Image;
+struct LoadOptions;
+struct ModelExtras;
+
+// Limits of what the next rooms declare in detail.
+struct Node;
+struct Parameter;
+
+// The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many sessions in
+// many threads may use one model. Its records lie in memory that the caller gives, and must outlive everything bound to it.
+class Model {
+ public:
+  Model() = default;                                                    // for load
+  Model(void* records, size_t bytes);                                   // for building; a few KB
+  template <size_t bytes>
+  explicit Model(unsigned char (&records)[bytes]) : Model(records, bytes) {}
+  Model(const Model&) = delete;
+  Model& operator=(const Model&) = delete;
+
+  // Building. A failed call poisons the rest: check once, at finish. Shapes are without the batch.
+  Tensor input(const char* name, const Dims& dims, DType dtype = real_dtype);
+  template <class L, class... T>
+  Tensor add(const char* name, const L& layer, Tensor x, T... more) {
+    const Tensor in[] = {x, Tensor(more)...};
+    return add_any(name, AnyOp(layer), in, 1 + static_cast<int>(sizeof...(T)));
+  }
+  template <class L, class... T>
+  Tensor add(const L& layer, Tensor x, T... more) {
+    return add(static_cast<const char*>(nullptr), layer, x, more...);
+  }
+  template <class L, class... More>
+  Tensor chain(Tensor x, const L& layer, const More&... more) {
+    x = add(layer, x);
+    if constexpr (sizeof...(More) > 0) return chain(x, more...);
+    return x;
+  }
+  template <class... T>
+  Tensor share(Tensor made_by, Tensor x, T... more) {                   // the same layer and parameters on another input
+    const Tensor in[] = {x, Tensor(more)...};
+    return share_any(made_by, in, 1 + static_cast<int>(sizeof...(T)));
+  }
+  Tensor add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n);
+  Tensor share_any(Tensor made_by, const Tensor* inputs, int n);
+  void   initialise(Tensor made_by, Init init);                         // for this layer's weight instead of the seed's
+  void   freeze(Tensor made_by);                                        // its parameters are not trainable
+  void   output(const char* name, Tensor x);
+  Status finish(Seed seed);
+
+  // Weights. Bytes for materialise: weight_bytes().
+  Status materialise(Arena& arena);
+  Status load(const void* file, size_t bytes, Arena& arena);            // all ops, in place
+  Status load(const void* file, size_t bytes, Arena& arena, const LoadOptions& options);
+  template <size_t bytes>
+  Status load(const unsigned char (&file)[bytes], Arena& arena, const LoadOptions& options) {
+    return load(file, bytes, arena, options);
+  }
+
+  bool   finished() const { return finished_; }
+  bool   has_weights() const { return weights_ != nullptr || weight_bytes() == 0; }
+  size_t weight_bytes() const { return weight_bytes_; }
+  size_t record_bytes() const { return size_ - (back_ - front_); }      // of the caller's record memory, used
+  int    node_count() const { return node_count_; }
+  NodeInfo node(int i) const;
+  int    parameter_count() const { return parameter_count_; }
+  ParameterInfo parameter(int i) const;
+  int64_t parameter_elements() const;                                   // weights and biases, as PyTorch counts them
+  int    find_parameter(const char* name) const;                        // -1 when there is none
+  Status get(int parameter, real* to) const;                            // logical order
+  int    input_count() const { return input_count_; }
+  int    output_count() const { return output_count_; }
+  Shape  input_shape(int i) const;
+  DType  input_dtype(int i) const;
+  const char* input_name(int i) const;
+  Shape  output_shape(int i) const;
+  const char* output_name(int i) const;
+  Seed   seed() const { return seed_; }
+  const Problem& problem() const { return problem_; }
+  const ModelExtras* extras() const { return extras_; }                 // labels, preprocessing, ... of a loaded file
+
+ private:
+  friend struct ModelAccess;
+  Node*      nodes_        = nullptr;          // records grow from the front, attributes, names and lists from the back
+  size_t     size_         = 0;
+  size_t     front_        = 0;
+  size_t     back_         = 0;
+  size_t     weight_bytes_ = 0;
+  const unsigned char* weights_ = nullptr;
+  const ModelExtras*   extras_  = nullptr;
+  uint16_t*  id_map_       = nullptr;          // handle -> node after finish; nullptr where they are equal
+  Seed       seed_;
+  uint16_t   node_count_   = 0;
+  uint16_t   parameter_count_ = 0;
+  uint16_t   self_         = 0;                // tells our handles from another model's
+  uint8_t    input_count_  = 0;
+  uint8_t    output_count_ = 0;
+  bool       finished_     = false;
+  uint16_t   inputs_[max_inputs]   = {};
+  uint16_t   outputs_[max_outputs] = {};
+  const char* output_names_[max_outputs] = {};
+  Problem    problem_;
+};
+
+// ==================================================================================================== >>session
+class Trainer;
+struct StepRecord;
+struct Layouter;
+
+struct SessionOptions {
+  int   batch = 1;                             // the largest; forward runs any number of rows up to it
+  AnyOp loss;                                  // optional: adds a target input and loss() on output 0
+  Pool* pool = nullptr;                        // absent: one thread
+  Pair  max_image = 0;                         // largest image that set_image takes, planned; 0 for none
+  bool  derived_weights = true;                // kernels may keep rearranged copies of weights
+};
+
+// Runs a model, or looks through the weights a trainer has at the moment (not while a step runs).
+class Session {
+ public:
+  Session() = default;
+  Session(const Session&) = delete;
+  Session& operator=(const Session&) = delete;
+
+  static Status plan(const Model& model, const SessionOptions& options, MemoryPlan& plan);
+  Status build(const Model& model, const SessionOptions& options, Arena& arena);
+  Status build(const Trainer& trainer, const SessionOptions& options, Arena& arena);
+
+  View<real>    input(int i = 0);              // write here, then forward
+  View<int32_t> input_i32(int i);              // of an i32 input (the target of a classification loss is the last)
+  Status set_image(const Image& image, int row = 0);
+  Status forward(int rows = 1);                // bad_argument if rows are not in 1 .. batch; bad_label
+  View<const real> output(int i = 0) const;
+  real loss() const;                           // of the last forward, with SessionOptions::loss
+  int  batch() const { return batch_; }
+  const Model* model() const { return model_; }
+  const Problem& problem() const { return problem_; }
+
+ private:
+  friend struct Executor;
+  friend struct Layouter;
+  const Model*   model_   = nullptr;
+  const Trainer* trainer_ = nullptr;
+  StepRecord*    steps_   = nullptr;
+  uint32_t*      refs_    = nullptr;
+  unsigned char* arena_   = nullptr;
+  Pool*          pool_    = nullptr;
+  AnyOp          loss_;
+  uint32_t       step_count_ = 0;
+  int            batch_ = 0, rows_ = 0;
+  Pair           max_image_;
+  uint32_t       image_scratch_ = 0;
+  uint32_t       node_refs_     = 0;           // where every node's output lies
+  mutable Problem problem_;
+};
+
+// ==================================================================================================== >>trainer
+// Which parameters are trained, of those that the model does not freeze.
+//   all, bias (biases only), head (the last op with parameters), named (nodes or parameters listed in TrainerOptions::names)
+enum class Trainable : uint8_t { all, bias, head, named };
+
+struct TrainerOptions {
+  int      batch = 1;                          // the largest; a smaller last one runs as it is
+  AnyOp    loss;                               // on output 0, with a target input of its own; empty: losses are in the graph
+  AnyOp    optimizer;                          // SGD, Adagrad, RMSprop, Adam, AdamW
+  AnyOp    schedule;                           // empty: constant
+  int      warmup_steps = 0;                   // lr grows linearly over the first steps
+  int      epochs = 1;                         // the length that cosine and one-cycle schedules mean
+  float    clip_value = 0.0f;                  // 0: off; each gradient into +-clip_value
+  float    clip_norm  = 0.0f;                  // 0: off; all gradients scaled so that their 2-norm is at most this
+  Trainable trainable = Trainable::all;
+  const char* const* names = nullptr;          // for Trainable::named; kept by the caller
+  int      name_count = 0;
+  uint64_t seed = 0;                           // of shuffling and dropout
+  bool     shuffle = true;
+  bool     drop_last = false;                  // leave out the smaller last batch of an epoch
+  bool     keep_gradients = false;             // for inspection after a step
+  bool     derived_weights = true;
+  Pool*    pool = nullptr;
+};
+
+// Rows of data for one step: one pointer for every model input in order, the short-form loss's target last.
+struct Batch {
+  const void* data[max_inputs + 1] = {};
+  int         rows = 0;
+  Batch() = default;
+  Batch(const void* x, const void* target, int n) : data{x, target}, rows(n) {}
+};
+
+// Where rows come from: resident columns, or a read function for those that have no data pointer. One column for every
+// model input in order, the target last. Values of an f32 input are data * scale + shift.
+struct Column {
+  const void* data  = nullptr;
+  DType       dtype = real_dtype;
+  float       scale = 1.0f;
+  float       shift = 0.0f;
+};
+struct Dataset {
+  uint32_t count = 0;
+  Column   columns[max_inputs + 1];
+  bool   (*read)(void* user, uint32_t index, int column, void* row) = nullptr;   // writes one row as the input's dtype
+  void*    user = nullptr;
+};
+
+// Owns trainable parameters, optimizer state and the position in the data. Order: plan, build, set_data, resume.
+class Trainer {
+ public:
+  Trainer() = default;
+  Trainer(const Trainer&) = delete;
+  Trainer& operator=(const Trainer&) = delete;
+
+  static Status plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan);
+  Status build(const Model& model, const TrainerOptions& options, Arena& arena);
+  Status set_data(const Dataset& data);        // kept by the caller; bad_shape when columns are missing
+  Status step();                               // the next batch of the data set
+  Status step(const Batch& batch);             // your own batch. Both: bad_label, not_finite: nothing was changed
+  Status steps(int n);
+  Status resume(const char* path, bool any_arithmetic = false);
+  Status report(real metric);                  // for ReduceLROnPlateau: smaller is better
+
+  real     loss() const { return loss_; }      // of the last step, before its update
+  uint64_t step_number() const { return step_; }        // steps done
+  uint32_t epoch() const;                      // whole epochs done
+  uint32_t epoch_position() const;             // samples done in this one
+  float    learning_rate() const { return lr_; }        // of the last step
+  real     gradient_norm() const { return gradient_norm_; }     // before clipping, with clip_norm
+  Status   get(int parameter, real* to) const;           // the weights of the moment, logical order
+  Status   set(int parameter, const real* from);
+  Status   get_gradient(int parameter, real* to) const;  // with keep_gradients
+  bool     is_trained(int parameter) const;
+  const Model* model() const { return model_; }
+  const TrainerOptions& options() const { return options_; }
+  const Problem& problem() const { return problem_; }
+
+ private:
+  friend struct Executor;
+  friend struct Layouter;
+  friend struct TrainerAccess;
+  const Model*   model_ = nullptr;
+  const Dataset* data_  = nullptr;
+  TrainerOptions options_;
+  StepRecord*    steps_ = nullptr;
+  uint32_t*      refs_  = nullptr;
+  unsigned char* arena_ = nullptr;
+  uint32_t       forward_count_ = 0, step_count_ = 0;   // steps [0, forward_count) are the forward pass
+  uint32_t       parameter_refs_ = 0, node_refs_ = 0;
+  uint64_t       step_  = 0;                   // optimizer updates done
+  uint64_t       samples_ = 0;                 // position in the data: samples drawn so far, whole epochs included
+  real           loss_  = 0, gradient_norm_ = 0;
+  float          lr_    = 0;
+  float          plateau_best_ = 0, plateau_factor_ = 1.0f;
+  uint32_t       plateau_bad_ = 0, plateau_reports_ = 0;
+  mutable Problem problem_;
+};
+
+// ==================================================================================================== >>image
+// Pixels as stb_image gives them: height rows of width pixels of 1 to 4 channels, 8 bits each.
+struct Image {
+  const uint8_t* pixels = nullptr;
+  int width = 0, height = 0, channels = 0;
+};
+
+// How an image becomes the model's input; travels inside the model file. value = (pixel * scale - mean[c]) / std[c].
+// The image is resized to the input's height and width, gray = 0.299 R + 0.587 G + 0.114 B where the model has one channel.
+enum class Resize : uint8_t { stretch, letterbox, centre_crop };
+struct Preprocessing {
+  Resize  resize     = Resize::stretch;
+  bool    invert     = false;                  // 255 - pixel first: dark ink on light paper for a model of light on dark
+  uint8_t background = 0;                      // around a letterboxed image, before invert
+  float   scale      = 1.0f / 255.0f;
+  float   mean[4]    = {0, 0, 0, 0};
+  float   std[4]     = {1, 1, 1, 1};
+};
+
+// to gets height x width x channels values. bad_image where the sizes are not in 1 .. 16384 or channels not in 1 .. 4.
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels, real* to);
+
+// ==================================================================================================== >>metrics
+int argmax(View<const real> row);              // of the first row
+int argmax(const real* values, int count);
+
+// Counts answers by (target, answer) in memory of the caller: classes * classes counters.
+struct Confusion {
+  uint32_t* counts  = nullptr;
+  int       classes = 0;
+  void   clear();
+  void   add(int target, int answer);
+  void   add(const real* scores, const int32_t* targets, int rows);    // answers are the largest scores
+  double accuracy() const;                     // of all; 0 when empty
+  double precision(int c) const;               // right answers of all answers c; 0 when there are none
+  double recall(int c) const;                  // right answers of all targets c; 0 when there are none
+};
+
+// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, each set where the value is above its threshold; 1 when both are empty.
+double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5), real threshold_b = real(0.5));
+
+// ==================================================================================================== >>io
+// Limits on what a file may ask for; lower them on a small device.
+struct LoadLimits {
+  uint64_t file_bytes = uint64_t(1) << 31;
+  uint32_t tensors    = 16384;
+  uint32_t nodes      = 8192;
+};
+struct OpSet {
+  const Op* const* ops = nullptr;              // sorted by name
+  int count = 0;
+};
+OpSet all_ops();                               // every op of this header
+
+struct LoadOptions {
+  OpSet      ops;                              // empty: all_ops(), and the linker keeps them all
+  LoadLimits limits;
+  bool       copy = false;                     // weights into the arena instead of in place
+};
+
+// What a model file carries beside graph and weights. Texts are UTF-8 with a terminating zero.
+struct ModelExtras {
+  const Preprocessing* preprocessing = nullptr;          // of input 0
+  const char* const*   labels        = nullptr;
+  int                  label_count   = 0;
+};
+
+// ==================================================================================================== >>extension
+// What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip it.
+
+enum class FieldType : uint8_t { i32 = 1, f32 = 2, boolean = 3, pair = 4, betas = 5 };
+struct Field {
+  uint8_t     id = 0;                          // in files; never reused. 0: no field
+  FieldType   type = FieldType::i32;
+  uint16_t    offset = 0;
+  const char* name = nullptr;
+};
+template <class T>
+struct FieldTypeOf;
+template <> struct FieldTypeOf<int>   { static constexpr FieldType value = FieldType::i32; };
+template <> struct FieldTypeOf<float> { static constexpr FieldType value = FieldType::f32; };
+template <> struct FieldTypeOf<bool>  { static constexpr FieldType value = FieldType::boolean; };
+template <> struct FieldTypeOf<Pair>  { static constexpr FieldType value = FieldType::pair; };
+template <> struct FieldTypeOf<Betas> { static constexpr FieldType value = FieldType::betas; };
+
+namespace traits {
+constexpr uint32_t elementwise = 1;            // y[i] depends on x[i] alone: y may lie over input 0, dx over dy
+constexpr uint32_t view        = 2;            // y is x with another shape: no work, no memory
+constexpr uint32_t mixes_batch = 4;            // rows of the batch influence each other
+constexpr uint32_t random      = 8;            // draws random numbers
+constexpr uint32_t stateful    = 16;           // has statistics; cannot be shared
+constexpr uint32_t loss        = 32;           // last input is the target, the output is one number and a root of backward
+constexpr uint32_t accumulates = 64;           // backward honours OpRun::accumulate(i)
+constexpr uint32_t optimizer   = 128;
+constexpr uint32_t schedule    = 256;
+constexpr uint32_t identity_in_evaluation = 512;       // y = x when not training
+}
+
+// How a parameter starts: zeros, ones, or `fan_in` (uniform in +-1 / sqrt(fan_in), replaced by Seed::init for weights).
+enum class Fill : uint8_t { zeros, ones, fan_in };
+struct ParameterSpec {
+  const char* name   = nullptr;                // "weight"
+  Role    role       = Role::weight;
+  Layout  layout     = Layout::vector;
+  Fill    fill       = Fill::fan_in;
+  int     groups     = 1;                      // for the conv layouts
+  int32_t fan_in     = 1, fan_out = 1;
+  Shape   shape;                               // logical, PyTorch's order
+  uint32_t dx_reads  = 0;                      // reserved
+};
+
+// Memory of a node beside its outputs. saved lives from forward to backward; scratch during one call.
+enum class Keep : uint8_t { saved, scratch };
+struct SlotSpec {
+  Keep    keep     = Keep::saved;
+  DType   dtype    = real_dtype;
+  bool    per_row  = true;                     // count is for one row
+  int64_t count    = 0;
+};
+
+// Filled by an op's shape function from in[] and the attributes (0 for a count means: infer and write back).
+struct OpShape {
+  int   n_in = 0;
+  Shape in[max_inputs];
+  DType in_dtype[max_inputs] = {};
+  Shape out;
+  int   n_parameters = 0;
+  ParameterSpec parameters[max_parameters];
+  int   n_slots = 0;
+  SlotSpec slots[max_slots];
+  int32_t index_bound[max_inputs] = {};        // i32 inputs must be in [0, bound); 0: anything
+  // What backward reads, as bits (input i: 1 << i). Only what the wanted gradients read is kept from forward.
+  uint32_t dx_reads_in = 0, dw_reads_in = 0;   // for input gradients, for weight gradients (role weight)
+  bool  dx_reads_out = false, dw_reads_out = false;
+  bool  dx_reads_slots = true, dw_reads_slots = true;
+  int64_t macs = 0;                            // of one row
+  // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and in_dtype[last].
+};
+
+struct StepContext;                            // rows, seed, step, learning rate, workers of the step that runs
+
+// Everything an op or kernel gets to run: shapes, pointers to the real data, what is wanted. Inputs i and parameters p are
+// numbered as in OpShape. Pointers that are not there are nullptr.
+struct OpRun {
+  const StepContext* context;
+  const void*  attributes;
+  const Shape* in_shapes[max_inputs];
+  const Shape* out_shape_;
+  void*    in_[max_inputs];
+  void*    out_;
+  void*    dx_[max_inputs];
+  void*    dy_;
+  void*    parameter_[max_parameters];
+  void*    dparameter_[max_parameters];
+  void*    slot_[max_slots];
+  unsigned char* scratch;                      // workers * scratch_per_worker of the kernel's plan, then its shared bytes
+  uint32_t accumulate_bits;
+  int32_t  rows;                               // rows of the batch that are there
+  int16_t  workers;
+  uint8_t  n_in, n_parameters;
+  bool     training;
+  uint16_t node;
+
+  const Shape& in_shape(int i) const { return *in_shapes[i]; }
+  const Shape& out_shape() const { return *out_shape_; }
+  const real* in(int i) const { return static_cast<const real*>(in_[i]); }
+  const int32_t* in_i32(int i) const { return static_cast<const int32_t*>(in_[i]); }
+  real*       out() const { return static_cast<real*>(out_); }
+  const real* y() const { return static_cast<const real*>(out_); }          // the output, in backward (dx_reads_out)
+  const real* dy() const { return static_cast<const real*>(dy_); }          // nullptr for a loss: 1
+  real*       dx(int i) const { return static_cast<real*>(dx_[i]); }        // nullptr: not wanted
+  bool        accumulate(int i) const { return (accumulate_bits >> i & 1u) != 0; }   // dx(i) += instead of =
+  real*       parameter(int p) const { return static_cast<real*>(parameter_[p]); }
+  real*       dparameter(int p) const { return static_cast<real*>(dparameter_[p]); } // nullptr: not wanted. Always =
+  template <class T = real>
+  T*          slot(int s) const { return static_cast<T*>(slot_[s]); }
+  int64_t     in_numel(int i) const { return in_shapes[i]->numel(rows); }
+  int64_t     out_numel() const { return out_shape_->numel(rows); }
+};
+
+// Rate of a schedule: lr of the optimizer, step (from 0), steps per epoch and epochs of the options, plateau state.
+struct RateContext {
+  float    lr = 0;
+  uint64_t step = 0;
+  uint32_t epoch = 0;
+  uint32_t steps_per_epoch = 0;                // 0 where there is no data set
+  int      epochs = 1;
+  float    plateau_factor = 1.0f;
+};
+
+struct Kernel;
+
+// What is computed: a layer, a loss, an optimizer or a schedule. One row each, made by NNLITE_DEFINE_OP.
+struct Op {
+  const char*  name;
+  uint16_t     version;
+  uint8_t      n_fields;
+  const Field* fields;
+  uint8_t      min_in, max_in;
+  uint16_t     attr_size;
+  uint32_t     traits;
+  const void*  defaults;                                                 // a default attribute struct
+  Status (*shape)(void* attributes, OpShape&);
+  void   (*forward)(const void* attributes, const OpRun&);               // an optimizer: parameter 0, its gradient, slots
+  void   (*backward)(const void* attributes, const OpRun&);              // fills the wanted ones of dx(), dparameter()
+  void   (*commit)(const void* attributes, const OpRun&);                // stateful ops: statistics, with the update
+  float  (*rate)(const void* attributes, const RateContext&);            // schedules
+  const Kernel* const* kernels;                                          // fast ways, ended by nullptr
+};
+
+// How it is computed: a row for one phase of one op, the same text for every instruction set.
+enum class Phase : uint8_t { forward, backward, grad_input, grad_parameter, update };
+enum class Isa : uint8_t { scalar, base, avx2, avx512, neon };
+constexpr int isa_count = 5;
+
+struct KernelPlan {
+  uint32_t stages = 1;
+  uint32_t tasks[4] = {1, 1, 1, 1};            // of each stage; all tasks of a stage end before the next begins
+  size_t   scratch_per_worker = 0;             // bytes, from the largest rows; never from the instruction set
+  size_t   scratch_shared = 0;
+};
+struct Kernel {
+  const char* name;
+  Phase       phase;
+  uint16_t    chain;                           // rows with the same chain give the same bits
+  bool (*plan)(const OpRun& shapes, KernelPlan&);       // accepts this? reads shapes, rows, workers and whether pointers are null, no data
+  void (*run[isa_count])(const OpRun&, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker);
+};
+
+template <class T, void (*f)(const T&, const OpRun&)>
+void op_thunk(const void* attributes, const OpRun& run) {
+  f(*static_cast<const T*>(attributes), run);
+}
+template <class T, Status (*f)(T&, OpShape&)>
+Status shape_thunk(void* attributes, OpShape& s) {
+  return f(*static_cast<T*>(attributes), s);
+}
+
+template <class T>
+struct OpDefaults {
+  static constexpr T value = {};
+};
+
+// NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
+// needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS.
+#define NNLITE_NO_FIELDS ::nnlite::Field{}
+#define NNLITE_FIELD(id, member)                                                                       \
+  ::nnlite::Field { id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member }
+#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, kernels, commit, ...)         \
+  struct prefix##_fields {                                                                             \
+    using Self = Type;                                                                                 \
+    static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                           \
+    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);             \
+  };                                                                                                   \
+  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in, max_in,         \
+                                 sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,         \
+                                 ::nnlite::shape_thunk<Type, prefix##_shape>,                          \
+                                 ::nnlite::op_thunk<Type, prefix##_forward>,                           \
+                                 NNLITE_BACKWARD(Type, prefix##_backward), commit, nullptr, kernels}
+#define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                 \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, 1, 1, trait_bits, nullptr, nullptr, __VA_ARGS__)
+#ifdef NNLITE_NO_TRAINING
+#define NNLITE_BACKWARD(Type, function) nullptr
+#else
+#define NNLITE_BACKWARD(Type, function) ::nnlite::op_thunk<Type, function>
+#endif
+
+}  // inline namespace
+}  // namespace nnlite
+
+#endif  // NNLITE_HPP
+
+#if defined(NNLITE_IMPLEMENTATION) && !defined(NNLITE_IMPLEMENTED)
+#define NNLITE_IMPLEMENTED
+
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
+
+// ==================================================================================================== >>platform
+
+// ==================================================================================================== >>math
+// Integer helpers and the multiply-add of plain loops.
+static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+// a b + c as the bit class in force wants it: one rounding, or two.
+static inline real madd(real a, real b, real c) { return a * b + c; }
+
+// ==================================================================================================== >>rng
+
+// ==================================================================================================== >>threads
+
+// ==================================================================================================== >>records
+// What the engine's rooms share: the records of a graph and the context of a step.
+
+// A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
+struct Parameter {
+  ParameterSpec spec;
+  int64_t  stored    = 0;                      // elements in memory, padding included
+  uint32_t offset    = 0;
+  Init     init      = Init::pytorch;          // of a weight, when has_init
+  bool     has_init  = false;
+  bool     trainable = true;
+};
+
+// A node: an input (op is nullptr) or a layer. Inputs are nodes with smaller numbers once the model is finished.
+struct Node {
+  const Op*   op         = nullptr;
+  void*       attributes = nullptr;            // as the shape function completed them
+  const char* name       = nullptr;            // nullptr: made from op and number on demand
+  uint16_t*   inputs     = nullptr;
+  Parameter*  parameters = nullptr;            // of the owner, for a shared node
+  Shape       shape;
+  DType       dtype      = real_dtype;
+  uint8_t     n_in       = 0;
+  uint8_t     n_parameters = 0;
+  uint16_t    first_parameter = 0;             // number of parameters[0] in the model
+  uint16_t    owner      = 0;                  // this node, or the one it shares parameters with
+};
+
+// The step that runs, for ops that need more than data.
+struct StepContext {
+  uint64_t seed    = 0;
+  uint64_t step    = 0;                        // from 0; the random streams of this step
+  uint64_t update  = 1;                        // from 1; optimizers' t
+  float    lr      = 0;                        // of the optimizer, after the schedule
+  real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
+  float    clip_value = 0;
+};
+
+// ==================================================================================================== >>op_list
+
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_IMPLEMENTATION
