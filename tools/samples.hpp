@@ -1,0 +1,23 @@
+// Labelled samples in memory, as the readers (idx, csv, folder) hand them on.
+#pragma once
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+// `count` samples, all of one shape (H, W, C for pictures, features for tables), in `bytes` or in `floats`.
+struct Samples {
+  std::vector<int> shape;
+  std::vector<std::uint8_t> bytes;
+  std::vector<float> floats;
+  std::vector<std::int32_t> labels;
+  std::vector<std::string> label_names;  // labels[i] indexes it
+  std::string source;                    // for messages
+
+  std::size_t count() const { return labels.size(); }
+  std::size_t sample_size() const {
+    std::size_t n = 1;
+    for (int d : shape) n *= static_cast<std::size_t>(d);
+    return n;
+  }
+};
