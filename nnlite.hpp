@@ -1125,13 +1125,161 @@ namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
 // ==================================================================================================== >>platform
+// Keeps a product in a register of its own, so that no compiler merges it with an addition into one fma.
+#if defined(__x86_64__) || defined(__i386__)
+#define NNLITE_PIN(x) asm("" : "+x"(x))
+#elif defined(__aarch64__) || (defined(__arm__) && defined(__ARM_FP) && (__ARM_FP & 8))
+#define NNLITE_PIN(x) asm("" : "+w"(x))
+#elif defined(__arm__) || defined(__riscv) || defined(__powerpc__)
+#define NNLITE_PIN(x) asm("" : "+m"(x))
+#else
+#define NNLITE_PIN(x) ((void)(x))
+#endif
+#ifdef __FP_FAST_FMAF
+#define NNLITE_FMAF(a, b, c) __builtin_fmaf(a, b, c)
+#endif
 
 // ==================================================================================================== >>math
-// Integer helpers and the multiply-add of plain loops.
+// Integer helpers, the multiply-add of plain loops, and the functions of plain loops: the polynomials that kernels use.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
-// a b + c as the bit class in force wants it: one rounding, or two.
-static inline real madd(real a, real b, real c) { return a * b + c; }
+static inline uint32_t bits_of(float x) {
+  uint32_t u;
+  __builtin_memcpy(&u, &x, sizeof u);
+  return u;
+}
+static inline float float_of(uint32_t u) {
+  float x;
+  __builtin_memcpy(&x, &u, sizeof x);
+  return x;
+}
+
+// A product that no compiler may merge with the addition that follows it.
+static inline float product(float a, float b) {
+  float r = a * b;
+  NNLITE_PIN(r);
+  return r;
+}
+static inline double product(double a, double b) {
+  double r = a * b;
+  NNLITE_PIN(r);
+  return r;
+}
+
+// The bit class in force: multiply-adds round once, or twice. Set by >>dispatch with the instruction set.
+static bool multiply_adds_fuse = true;
+
+// a b + c rounded once, without the instruction: the product is exact in double, its sum with c is rounded to odd, which
+// keeps what the last rounding needs (Boldo, Melquiond 2008).
+static inline float fma_exact(float a, float b, float c) {
+#ifdef NNLITE_FMAF
+  return NNLITE_FMAF(a, b, c);
+#else
+  const double p = static_cast<double>(a) * static_cast<double>(b), z = static_cast<double>(c);
+  double s = p + z;
+  const double t = s - p, error = (p - (s - t)) + (z - t);
+  uint64_t u;
+  __builtin_memcpy(&u, &s, sizeof u);
+  if ((error > 0 || error < 0) && (u & 1u) == 0) {
+    u = (error > 0) == (s > 0) ? u + 1 : u - 1;
+    __builtin_memcpy(&s, &u, sizeof s);
+  }
+  return static_cast<float>(s);
+#endif
+}
+
+// a b + c as the bit class in force wants it.
+static inline float madd(float a, float b, float c) {
+  return multiply_adds_fuse ? fma_exact(a, b, c) : product(a, b) + c;
+}
+static inline double madd(double a, double b, double c) { return a * b + c; }
+
+static inline float  real_abs(float x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
+static inline float  real_sqrt(float x) { return __builtin_sqrtf(x); }
+static inline double real_abs(double x) { return __builtin_fabs(x); }
+static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
+static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
+static inline bool   is_finite(double x) { return x - x == 0; }
+
+// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)). Coefficients of q as in ONNX Runtime's MLAS; 0.9 ulp.
+// log(x): m in [sqrt(1/2), sqrt(2)) and Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625: Cephes; 1.4 ulp.
+constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
+constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
+constexpr float round_magic = 12582912.0f;                         // 1.5 * 2^23: adding it rounds to an integer
+constexpr float exp_poly[5]  = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f, 0x1.fffff6p-2f};
+constexpr float log_poly[9]  = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
+                                -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
+constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
+                                -3.33332819422e-1f};
+
+// r q(r) of exp, and 2^n.
+static inline float exp_parts(float x, float& power) {
+  const float b = madd(x, log2_e, round_magic), n = b - round_magic;
+  const float r = madd(n, -ln2_low, madd(n, -ln2_high, x));
+  float q = exp_poly[0];
+  for (int i = 1; i < 5; i++) q = madd(q, r, exp_poly[i]);
+  q = madd(q, r, 1.0f);
+  power = float_of((bits_of(b) << 23) + 0x3F800000u);
+  return product(q, r);
+}
+
+static inline float real_exp(float x) {
+  float power;
+  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
+  const float rq = exp_parts(clamped, power);
+  return x != x ? x : product(rq + 1.0f, power);
+}
+
+// exp(x) - 1 without cancellation near zero.
+static inline float real_expm1(float x) {
+  float power;
+  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
+  const float rq = exp_parts(clamped, power);
+  return x != x ? x : madd(rq, power, power - 1.0f);
+}
+
+static inline float real_log(float x) {
+  if (!(x > 0)) return x < 0 || x != x ? float_of(0x7FC00000u) : float_of(0xFF800000u);
+  if (!is_finite(x)) return x;
+  const bool  small = x < 0x1p-126f;
+  const uint32_t u  = bits_of(small ? product(x, 0x1p23f) : x) - 0x3F3504F3u;           // sqrt(1/2)
+  const float e = static_cast<float>(static_cast<int32_t>(u) >> 23) - (small ? 23.0f : 0.0f);
+  const float m = float_of((u & 0x007FFFFFu) + 0x3F3504F3u) - 1.0f, z = product(m, m);
+  float p = log_poly[0];
+  for (int i = 1; i < 9; i++) p = madd(p, m, log_poly[i]);
+  p = product(product(p, m), z);
+  p = madd(e, log_ln2_low, p);
+  p = madd(z, -0.5f, p);
+  return madd(e, log_ln2_high, m + p);
+}
+
+// log(1 + x) for x in [0, 1]: the rounding of 1 + x is put back.
+static inline float real_log1p(float x) {
+  const float u = 1.0f + x;
+  return real_log(u) + (x - (u - 1.0f)) / u;
+}
+
+static inline float real_sigmoid(float x) {
+  const float z = real_exp(-real_abs(x)), s = 1.0f / (1.0f + z);
+  return x < 0 ? product(z, s) : s;
+}
+
+static inline float real_tanh(float x) {
+  const float a = real_abs(x), z = product(a, a);
+  float p = tanh_poly[0];
+  for (int i = 1; i < 5; i++) p = madd(p, z, tanh_poly[i]);
+  const float near = madd(product(p, z), a, a);
+  const float far  = 1.0f - 2.0f / (real_exp(a + a) + 1.0f);
+  return float_of(bits_of(a < 0.625f ? near : far) | (bits_of(x) & 0x80000000u));
+}
+
+static inline double real_exp(double x) { return __builtin_exp(x); }
+static inline double real_expm1(double x) { return __builtin_expm1(x); }
+static inline double real_log(double x) { return __builtin_log(x); }
+static inline double real_log1p(double x) { return __builtin_log1p(x); }
+static inline double real_sigmoid(double x) { return 1 / (1 + __builtin_exp(-x)); }
+static inline double real_tanh(double x) { return __builtin_tanh(x); }
 
 // ==================================================================================================== >>rng
 
