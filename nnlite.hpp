@@ -913,6 +913,21 @@ struct ModelExtras {
   int                  label_count   = 0;
 };
 
+// CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one after the
+// other, from theirs.
+uint32_t crc32c(uint32_t crc, const void* bytes, size_t n);
+uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length);
+
+// SHA-256 (FIPS 180-4), for content ids and data fingerprints.
+struct Sha256 {
+  Sha256();
+  void add(const void* bytes, size_t n);
+  void finish(uint8_t digest[32]);                           // once
+  uint32_t state[8];
+  uint64_t length;                                           // bytes added
+  uint8_t  block[64];
+};
+
 // ==================================================================================================== >>extension
 // What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip it.
 
@@ -1400,6 +1415,131 @@ struct StepContext {
 // ==================================================================================================== >>image_impl
 
 // ==================================================================================================== >>hash
+// CRC-32C (Castagnoli, reflected, as in RFC 3720) guards files against accidents; SHA-256 (FIPS 180-4) names what they
+// hold. Neither is a defence against somebody who wants to deceive.
+constexpr uint32_t crc32c_polynomial = 0x82F63B78u;
+
+#ifdef NNLITE_NO_SIMD
+constexpr int crc_slices = 1;                               // 1 KB of table where flash is short
+#else
+constexpr int crc_slices = 8;                               // 8 KB of table, five times as fast
+#endif
+
+struct CrcTable {
+  uint32_t of[crc_slices][256];
+  constexpr CrcTable() : of{} {
+    for (uint32_t i = 0; i < 256; ++i) {
+      uint32_t c = i;
+      for (int k = 0; k < 8; ++k) c = (c & 1u) ? (c >> 1) ^ crc32c_polynomial : c >> 1;
+      of[0][i] = c;
+    }
+    for (int s = 1; s < crc_slices; ++s)
+      for (uint32_t i = 0; i < 256; ++i) of[s][i] = (of[s - 1][i] >> 8) ^ of[0][of[s - 1][i] & 0xFFu];
+  }
+};
+static constexpr CrcTable crc_table;
+
+// The CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0.
+uint32_t crc32c(uint32_t crc, const void* bytes, size_t n) {
+  const uint8_t* p = static_cast<const uint8_t*>(bytes);
+  uint32_t       c = ~crc;
+#ifndef NNLITE_NO_SIMD
+  for (; n >= 8; n -= 8, p += 8) {                          // bytewise loads fit any byte order and alignment
+    const uint32_t a = c ^ (p[0] | uint32_t(p[1]) << 8 | uint32_t(p[2]) << 16 | uint32_t(p[3]) << 24);
+    c = crc_table.of[7][a & 0xFFu] ^ crc_table.of[6][(a >> 8) & 0xFFu] ^ crc_table.of[5][(a >> 16) & 0xFFu] ^
+        crc_table.of[4][a >> 24] ^ crc_table.of[3][p[4]] ^ crc_table.of[2][p[5]] ^ crc_table.of[1][p[6]] ^
+        crc_table.of[0][p[7]];
+  }
+#endif
+  for (; n > 0; --n, ++p) c = (c >> 8) ^ crc_table.of[0][(c ^ *p) & 0xFFu];
+  return ~c;
+}
+
+// a b in GF(2)[x] modulo the polynomial; bit 31 is x^0.
+static uint32_t crc_product(uint32_t a, uint32_t b) {
+  uint32_t product = 0;
+  for (uint32_t bit = 0x80000000u; bit != 0; bit >>= 1) {
+    if (a & bit) product ^= b;
+    b = (b & 1u) ? (b >> 1) ^ crc32c_polynomial : b >> 1;
+  }
+  return product;
+}
+
+// The CRC-32C of two strings, one after the other, from theirs: first x^(8 second_length) + second. So one pass over the
+// weights gives the CRC of every storage and of the section that they lie in.
+uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length) {
+  uint32_t power = 0x80000000u, square = 0x00800000u;       // x^0, x^8
+  for (uint64_t n = second_length; n != 0; n >>= 1) {
+    if (n & 1u) power = crc_product(square, power);
+    square = crc_product(square, square);
+  }
+  return crc_product(power, first) ^ second;
+}
+
+static constexpr uint32_t sha256_k[64] = {
+    0x428a2f98, 0x71374491, 0xb5c0fbcf, 0xe9b5dba5, 0x3956c25b, 0x59f111f1, 0x923f82a4, 0xab1c5ed5,
+    0xd807aa98, 0x12835b01, 0x243185be, 0x550c7dc3, 0x72be5d74, 0x80deb1fe, 0x9bdc06a7, 0xc19bf174,
+    0xe49b69c1, 0xefbe4786, 0x0fc19dc6, 0x240ca1cc, 0x2de92c6f, 0x4a7484aa, 0x5cb0a9dc, 0x76f988da,
+    0x983e5152, 0xa831c66d, 0xb00327c8, 0xbf597fc7, 0xc6e00bf3, 0xd5a79147, 0x06ca6351, 0x14292967,
+    0x27b70a85, 0x2e1b2138, 0x4d2c6dfc, 0x53380d13, 0x650a7354, 0x766a0abb, 0x81c2c92e, 0x92722c85,
+    0xa2bfe8a1, 0xa81a664b, 0xc24b8b70, 0xc76c51a3, 0xd192e819, 0xd6990624, 0xf40e3585, 0x106aa070,
+    0x19a4c116, 0x1e376c08, 0x2748774c, 0x34b0bcb5, 0x391c0cb3, 0x4ed8aa4a, 0x5b9cca4f, 0x682e6ff3,
+    0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
+
+static uint32_t rotate_right(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
+
+static void sha256_block(uint32_t h[8], const uint8_t* p) {
+  uint32_t w[64], s[8];
+  for (int i = 0; i < 16; ++i, p += 4)
+    w[i] = uint32_t(p[0]) << 24 | uint32_t(p[1]) << 16 | uint32_t(p[2]) << 8 | uint32_t(p[3]);
+  for (int i = 16; i < 64; ++i) {
+    const uint32_t a = rotate_right(w[i - 15], 7) ^ rotate_right(w[i - 15], 18) ^ (w[i - 15] >> 3);
+    const uint32_t b = rotate_right(w[i - 2], 17) ^ rotate_right(w[i - 2], 19) ^ (w[i - 2] >> 10);
+    w[i] = w[i - 16] + a + w[i - 7] + b;
+  }
+  for (int i = 0; i < 8; ++i) s[i] = h[i];
+  for (int i = 0; i < 64; ++i) {
+    const uint32_t e1 = rotate_right(s[4], 6) ^ rotate_right(s[4], 11) ^ rotate_right(s[4], 25);
+    const uint32_t t1 = s[7] + e1 + ((s[4] & s[5]) ^ (~s[4] & s[6])) + sha256_k[i] + w[i];
+    const uint32_t e0 = rotate_right(s[0], 2) ^ rotate_right(s[0], 13) ^ rotate_right(s[0], 22);
+    const uint32_t t2 = e0 + ((s[0] & s[1]) ^ (s[0] & s[2]) ^ (s[1] & s[2]));
+    s[7] = s[6]; s[6] = s[5]; s[5] = s[4]; s[4] = s[3] + t1;
+    s[3] = s[2]; s[2] = s[1]; s[1] = s[0]; s[0] = t1 + t2;
+  }
+  for (int i = 0; i < 8; ++i) h[i] += s[i];
+}
+
+Sha256::Sha256()
+    : state{0x6a09e667, 0xbb67ae85, 0x3c6ef372, 0xa54ff53a, 0x510e527f, 0x9b05688c, 0x1f83d9ab, 0x5be0cd19},
+      length(0), block{} {}
+
+void Sha256::add(const void* bytes, size_t n) {
+  const uint8_t* p    = static_cast<const uint8_t*>(bytes);
+  size_t         held = size_t(length & 63u);
+  length += n;
+  for (; n > 0; --n) {
+    if (held == 0 && n >= 64) {
+      for (; n >= 64; n -= 64, p += 64) sha256_block(state, p);
+      if (n == 0) return;
+    }
+    block[held++] = *p++;
+    if (held == 64) {
+      sha256_block(state, block);
+      held = 0;
+    }
+  }
+}
+
+void Sha256::finish(uint8_t digest[32]) {
+  const uint64_t bits  = length * 8u;
+  const uint8_t  one   = 0x80, zero = 0;
+  uint8_t        tail[8];
+  for (int i = 0; i < 8; ++i) tail[i] = uint8_t(bits >> (56 - 8 * i));
+  add(&one, 1);
+  while ((length & 63u) != 56) add(&zero, 1);
+  add(tail, 8);
+  for (int i = 0; i < 32; ++i) digest[i] = uint8_t(state[i / 4] >> (24 - 8 * (i % 4)));
+}
 
 // ==================================================================================================== >>reader
 
