@@ -1297,6 +1297,67 @@ static inline double real_sigmoid(double x) { return 1 / (1 + __builtin_exp(-x))
 static inline double real_tanh(double x) { return __builtin_tanh(x); }
 
 // ==================================================================================================== >>rng
+// Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block, step, purpose,
+// node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every configuration and bit class.
+enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4 };
+
+struct Words {
+  uint32_t word[4];
+};
+
+static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
+  for (int round = 0; round < 10; round++) {
+    const uint64_t a = uint64_t(0xD2511F53u) * counter.word[0];
+    const uint64_t b = uint64_t(0xCD9E8D57u) * counter.word[2];
+    counter = {{static_cast<uint32_t>(b >> 32) ^ counter.word[1] ^ key_low, static_cast<uint32_t>(b),
+                static_cast<uint32_t>(a >> 32) ^ counter.word[3] ^ key_high, static_cast<uint32_t>(a)}};
+    key_low  += 0x9E3779B9u;
+    key_high += 0xBB67AE85u;
+  }
+  return counter;
+}
+
+static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node, uint32_t block) {
+  const Words counter = {{block, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
+                          static_cast<uint32_t>(purpose) << 24 | node}};
+  return philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
+}
+
+// [0, 1) in steps of 2^-24.
+static inline float uniform_of(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+
+static inline double horner(double x, const double* coefficients, int count) {
+  double r = coefficients[0];
+  for (int i = 1; i < count; i++) r = product(r, x) + coefficients[i];
+  return r;
+}
+
+// log(u) of u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2 with m in [sqrt(1/2), sqrt(2)); error below 1e-13.
+static inline double log_unit(double u) {
+  static constexpr double series[8] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0};
+  int e = 0;
+  for (; u < 0.70710678118654752; e--) u = product(u, 2.0);
+  const double s = (u - 1) / (u + 1);
+  return product(product(s, 2.0), horner(product(s, s), series, 8)) + product(double(e), 0.69314718055994531);
+}
+
+// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word / 2^32 of a turn is
+// a quadrant and a rest within an eighth of a turn, where the Taylor series of sine and cosine end below 1e-15.
+static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
+  static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
+                                       -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
+  static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
+                                       1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
+  const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
+  const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
+  const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
+  const int32_t rest = static_cast<int32_t>(angle_word - (quadrant << 30));
+  const double angle = product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32), square = product(angle, angle);
+  const double s = product(angle, horner(square, sine, 8)), c = horner(square, cosine, 9);
+  const double x = (quadrant & 1u) != 0 ? s : c, y = (quadrant & 1u) != 0 ? c : s;
+  out[0] = static_cast<float>(product(radius, quadrant == 1 || quadrant == 2 ? -x : x));
+  out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
+}
 
 // ==================================================================================================== >>threads
 
