@@ -1,0 +1,6 @@
+// The implementation, and in the same translation unit the tests of functions that no interface shows. Alphabetical.
+#define NNLITE_IMPLEMENTATION
+#include "nnlite.hpp"
+
+#include "test_math.cpp"
+#include "test_rng.cpp"

@@ -1,0 +1,91 @@
+#include <doctest/doctest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+#include <limits>
+
+#include "nnlite.hpp"
+
+namespace test_math {
+using namespace nnlite;
+
+// Restores the bit class that was in force.
+struct Fusing {
+  bool before = multiply_adds_fuse;
+  explicit Fusing(bool fuse) { multiply_adds_fuse = fuse; }
+  ~Fusing() { multiply_adds_fuse = before; }
+};
+
+static uint32_t next(uint32_t& state) { return state = state * 1664525u + 1013904223u; }
+
+// The largest error of f against g over [low, high], also close to zero, in units in the last place.
+template <class F, class G>
+static double worst_ulp(F f, G g, double low, double high) {
+  double worst = 0;
+  for (int i = 0; i <= 60000; i++) {
+    const float x = static_cast<float>((low + (high - low) * i / 60000) * (i % 3 == 0 ? 1e-3 : 1));
+    if (double(x) < low || double(x) > high) continue;
+    const double exact = g(double(x));
+    const float  near = std::fabs(static_cast<float>(exact));
+    const double ulp = double(std::nextafter(near, std::numeric_limits<float>::infinity()) - near);
+    worst = std::max(worst, std::fabs(double(f(x)) - exact) / ulp);
+  }
+  return worst;
+}
+
+TEST_CASE("math: fma_exact rounds once") {
+  uint32_t state = 1, differ = 0;
+  for (int i = 0; i < 300000; i++) {
+    uint32_t a = next(state), b = next(state), c = next(state);
+    if (i % 2 != 0) {                                                // products near the sum, where rounding is hard
+      a = (a & 0x80FFFFFFu) | 0x3F000000u;
+      b = (b & 0x80FFFFFFu) | 0x3F000000u;
+      c = (c & 0x80FFFFFFu) | 0x3E000000u;
+    }
+    const float x = float_of(a), y = float_of(b), z = float_of(c), got = fma_exact(x, y, z), want = std::fma(x, y, z);
+    differ += bits_of(got) != bits_of(want) && !(std::isnan(got) && std::isnan(want));
+  }
+  CHECK(differ == 0);
+}
+
+TEST_CASE("math: madd rounds once or twice as the bit class says") {
+  const float a = 1.0f + 0x1p-23f, c = -1.0f - 0x1p-22f;             // a a = 1 + 2^-22 + 2^-46
+  { Fusing once(true);   CHECK(madd(a, a, c) == 0x1p-46f); }
+  { Fusing twice(false); CHECK(madd(a, a, c) == 0.0f); }
+}
+
+TEST_CASE("math: functions are within their stated error in both bit classes") {
+  for (bool fuse : {true, false}) {
+    Fusing scope(fuse);
+    CHECK(worst_ulp([](float x) { return real_exp(x); }, [](double x) { return std::exp(x); }, -87.3, 88.3) < 1.2);
+    CHECK(worst_ulp([](float x) { return real_expm1(x); }, [](double x) { return std::expm1(x); }, -80, 10) < 1.6);
+    CHECK(worst_ulp([](float x) { return real_log(x); }, [](double x) { return std::log(x); }, 1e-38, 50) < 1.0);
+    CHECK(worst_ulp([](float x) { return real_log1p(x); }, [](double x) { return std::log1p(x); }, 0, 1) < 1.5);
+    CHECK(worst_ulp([](float x) { return real_tanh(x); }, [](double x) { return std::tanh(x); }, -12, 12) < 1.5);
+    CHECK(worst_ulp([](float x) { return real_sigmoid(x); }, [](double x) { return 1 / (1 + std::exp(-x)); },
+                    -80, 80) < 2.6);
+  }
+}
+
+TEST_CASE("math: not-a-number goes through, ends are finite where the function is") {
+  const float nan = float_of(0x7FC00000u), inf = float_of(0x7F800000u);
+  CHECK(std::isnan(real_exp(nan)));
+  CHECK(std::isnan(real_expm1(nan)));
+  CHECK(std::isnan(real_log(nan)));
+  CHECK(std::isnan(real_tanh(nan)));
+  CHECK(std::isnan(real_sigmoid(nan)));
+  CHECK(std::isnan(real_log(-1.0f)));
+  CHECK(real_log(0.0f) == -inf);
+  CHECK(real_log(inf) == inf);
+  CHECK(real_log(1e-40f) == doctest::Approx(-92.1034f));
+  CHECK(real_tanh(inf) == 1.0f);
+  CHECK(real_tanh(-inf) == -1.0f);
+  CHECK(real_sigmoid(inf) == 1.0f);
+  CHECK(real_expm1(-inf) == -1.0f);
+  CHECK(is_finite(1e38f));
+  CHECK(!is_finite(inf));
+  CHECK(!is_finite(nan));
+}
+
+}  // namespace test_math
