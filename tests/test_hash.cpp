@@ -74,5 +74,5 @@ TEST_CASE("hash: SHA-256 does not depend on how the bytes are cut") {
   std::string s;
   for (int i = 0; i < 300; ++i) s += char(i);
   const std::string whole = sha(s, 300);
-  for (size_t piece : {1, 3, 63, 64, 65, 127, 128, 129}) CHECK(sha(s, piece) == whole);
+  for (size_t piece : {size_t(1), size_t(3), size_t(63), size_t(64), size_t(65), size_t(127), size_t(129)}) CHECK(sha(s, piece) == whole);
 }
