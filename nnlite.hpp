@@ -596,6 +596,7 @@ struct NodeInfo {
 struct Image;
 struct LoadOptions;
 struct ModelExtras;
+struct Source;
 
 // Limits of what the next rooms declare in detail.
 struct Node;
@@ -649,6 +650,11 @@ class Model {
   Status load(const unsigned char (&file)[bytes], Arena& arena, const LoadOptions& options) {
     return load(file, bytes, arena, options);
   }
+  Status load(const Source& source, Arena& arena, const LoadOptions& options);    // weights into the arena
+#ifndef NNLITE_NO_STDIO
+  Status load(const char* path, Arena& arena);                          // all ops, weights into the arena
+  Status load(const char* path, Arena& arena, const LoadOptions& options);
+#endif
 
   bool   finished() const { return finished_; }
   bool   has_weights() const { return weights_ != nullptr || weight_bytes() == 0; }
@@ -808,7 +814,10 @@ class Trainer {
   Status step();                               // the next batch of the data set
   Status step(const Batch& batch);             // your own batch. Both: bad_label, not_finite: nothing was changed
   Status steps(int n);
+  Status resume(const Source& source, bool any_arithmetic = false);     // wrong_arithmetic, wrong_data, bad_graph
+#ifndef NNLITE_NO_STDIO
   Status resume(const char* path, bool any_arithmetic = false);
+#endif
   Status report(real metric);                  // for ReduceLROnPlateau: smaller is better
 
   real     loss() const { return loss_; }      // of the last step, before its update
@@ -888,6 +897,8 @@ struct Confusion {
 double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5), real threshold_b = real(0.5));
 
 // ==================================================================================================== >>io
+// The `.nnl` file of models/FORMAT.md. Any byte string is safe to load: it is refused with a named reason, or valid.
+
 // Limits on what a file may ask for; lower them on a small device.
 struct LoadLimits {
   uint64_t file_bytes = uint64_t(1) << 31;
@@ -901,17 +912,119 @@ struct OpSet {
 OpSet all_ops();                               // every op of this header
 
 struct LoadOptions {
-  OpSet      ops;                              // empty: all_ops(), and the linker keeps them all
+  OpSet      ops = all_ops();                  // a set of your own keeps the linker from keeping every op
   LoadLimits limits;
-  bool       copy = false;                     // weights into the arena instead of in place
+  bool       copy = false;                     // weights into the arena instead of in place; needs no alignment
 };
 
-// What a model file carries beside graph and weights. Texts are UTF-8 with a terminating zero.
-struct ModelExtras {
-  const Preprocessing* preprocessing = nullptr;          // of input 0
-  const char* const*   labels        = nullptr;
-  int                  label_count   = 0;
+// Where a file comes from: read gives n bytes at offset, or false. It is never asked for bytes beyond size.
+struct Source {
+  bool   (*read)(void* user, uint64_t offset, void* to, size_t n) = nullptr;
+  void*    user = nullptr;
+  uint64_t size = 0;
 };
+Source memory_source(const void* file, size_t bytes);
+
+// Where a file goes: write takes its bytes from first to last, or gives false.
+struct Sink {
+  bool (*write)(void* user, const void* from, size_t n) = nullptr;
+  void* user = nullptr;
+};
+
+// What turns output 0 into an answer: softmax says that it holds logits, threshold that a larger value is a yes.
+enum class Answer : uint8_t { none, softmax, sigmoid, argmax, threshold };
+
+struct Metadata {
+  const char* key   = nullptr;                 // "name", "author", "licence", "task", "converter", "source.format", ...
+  const char* value = nullptr;
+};
+
+// Inputs and the outputs they gave when the model was saved: dense rows of every input in order, as its dtype; of every
+// output; and for every node the mean and the largest magnitude of its output.
+struct Golden {
+  int          rows      = 0;
+  float        tolerance = 1e-4f;              // |a - b| <= tolerance max|b|
+  const void*  inputs    = nullptr;
+  const float* outputs   = nullptr;
+  const float* nodes     = nullptr;
+};
+
+// A section that this version does not know: kept when the file is saved again.
+struct OtherSection {
+  uint32_t    type    = 0;
+  uint16_t    version = 0;
+  const void* data    = nullptr;
+  uint64_t    size    = 0;
+};
+
+// What a model file carries beside graph and weights. Texts are UTF-8 with a terminating zero. Metadata is sorted by key,
+// other sections by type.
+struct ModelExtras {
+  const Preprocessing* preprocessing  = nullptr;         // of input 0
+  const char* const*   labels         = nullptr;         // of output 0, as many as its last dimension
+  int                  label_count    = 0;
+  Answer               answer         = Answer::none;
+  float                threshold      = 0.0f;
+  const Metadata*      metadata       = nullptr;
+  int                  metadata_count = 0;
+  const Golden*        golden         = nullptr;
+  int                  golden_count   = 0;
+  const OtherSection*  others         = nullptr;
+  int                  other_count    = 0;
+};
+
+// Bytes that Model::load takes from its arena: records and extras, and the weights where they are copied.
+Status load_size(const Source& source, const LoadOptions& options, size_t& bytes, Problem* problem = nullptr);
+
+// Saves the model, or a trainer's model with the weights of the moment. Extras: those given, else those it was loaded
+// with. To a path: a temporary file in the same directory takes its place when all is written, so that a crash at any
+// moment leaves the old file or the new one. The same content gives the same bytes.
+Status save(const Model& model, const Sink& sink, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem = nullptr);
+
+// The options that a checkpoint was made with, to plan and build the trainer that resumes it; pool and keep_gradients
+// stay as they are. Trainable::named takes its list of names from the arena.
+Status read_options(const Source& source, TrainerOptions& options, Arena* arena = nullptr, Problem* problem = nullptr);
+
+// bad_checksum where a file does not hold what its content id says; else what load would say of the file.
+Status verify_content(const Source& source, Problem* problem = nullptr);
+
+#ifndef NNLITE_NO_STDIO
+Status save(const Model& model, const char* path, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+Status save(const Trainer& trainer, const char* path, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem = nullptr);
+Status read_options(const char* path, TrainerOptions& options, Arena* arena = nullptr, Problem* problem = nullptr);
+
+// A file mapped into memory, for Model::load in place. It outlives what was loaded from it.
+class MappedFile {
+ public:
+  MappedFile() = default;
+  ~MappedFile();
+  MappedFile(const MappedFile&) = delete;
+  MappedFile& operator=(const MappedFile&) = delete;
+  Status      open(const char* path);          // io_error
+  const void* data() const { return data_; }
+  size_t      size() const { return size_; }
+  Source      source() const { return memory_source(data_, size_); }
+
+ private:
+  void*  data_ = nullptr;
+  size_t size_ = 0;
+};
+#endif
+
+// What a model's golden vectors say of it.
+struct GoldenReport {
+  bool   ok              = true;
+  int    count           = 0;                  // vectors run
+  double max_abs_error   = 0;
+  int    first_diverging = -1;                 // a node, when not ok
+};
+// Runs them; or makes one of `rows` rows from inputs, whose outputs and nodes then lie in the arena. Sessions for it are
+// built in the arena too.
+Status run_golden(const Model& model, Arena& arena, GoldenReport& report);
+Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena, Golden& golden);
 
 // CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one after the
 // other, from theirs.
