@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <zlib.h>
 
 #include <string>
 
@@ -82,6 +83,26 @@ TEST_CASE("picture: binary PNM of 1, 8 and 16 bits, comments and a maximum other
   CHECK(decode_picture(bytes_of("P6 1 1 255\nabc"), "x").pixels == Bytes{'a', 'b', 'c'});
   CHECK(failure_of(bytes_of("P6 1 1 255\nab")).rfind("truncated PNM picture", 0) == 0);
   CHECK(failure_of(bytes_of("P5 x")).rfind("damaged PNM picture", 0) == 0);
+}
+
+TEST_CASE("picture: the orientation of EXIF is honoured") {
+  // Stored: a b     Seen, by orientation:
+  //         c d
+  //         e f
+  const Picture stored{2, 3, 1, {'a', 'b', 'c', 'd', 'e', 'f'}};
+  const char* const seen[] = {"abcdef", "badcfe", "fedcba", "efcdab", "acebdf", "ecafdb", "fdbeca", "bdface"};
+  for (std::uint8_t orientation = 1; orientation <= 8; ++orientation) {
+    Bytes png = encode_png(stored);
+    Bytes chunk = {'e', 'X', 'I',  'f', 'M', 'M', 0, 42, 0, 0, 0,           8, 0,
+                   1,   1,   0x12, 0,   3,   0,   0, 0,  1, 0, orientation, 0, 0};
+    const unsigned long crc = crc32(0, chunk.data(), static_cast<unsigned>(chunk.size()));
+    for (int shift = 24; shift >= 0; shift -= 8) chunk.push_back(static_cast<std::uint8_t>(crc >> shift));
+    chunk.insert(chunk.begin(), {0, 0, 0, static_cast<std::uint8_t>(chunk.size() - 8)});
+    png.insert(png.begin() + 33, chunk.begin(), chunk.end());  // after the signature and IHDR
+    const Picture p = decode_picture(png, "x");
+    CHECK(p.width == (orientation < 5 ? 2 : 3));
+    CHECK(std::string(p.pixels.begin(), p.pixels.end()) == seen[orientation - 1]);
+  }
 }
 
 TEST_CASE("picture: text is not a picture") {
