@@ -4,3 +4,4 @@
 
 #include "test_math.cpp"
 #include "test_rng.cpp"
+#include "test_threads.cpp"
