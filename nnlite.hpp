@@ -1814,8 +1814,166 @@ struct StepContext {
 // ==================================================================================================== >>trainer_impl
 
 // ==================================================================================================== >>metrics_impl
+int argmax(const real* values, int count) {
+  int best = 0;
+  for (int i = 1; i < count; i++)
+    if (values[i] > values[best]) best = i;
+  return best;
+}
+
+int argmax(View<const real> row) { return argmax(row.data, static_cast<int>(row.shape.row_numel())); }
+
+void Confusion::clear() {
+  for (int64_t i = 0; i < int64_t(classes) * classes; i++) counts[i] = 0;
+}
+
+void Confusion::add(int target, int answer) {
+  NNLITE_ASSERT(target >= 0 && target < classes && answer >= 0 && answer < classes);
+  counts[int64_t(target) * classes + answer]++;
+}
+
+void Confusion::add(const real* scores, const int32_t* targets, int rows) {
+  for (int r = 0; r < rows; r++) add(targets[r], argmax(scores + int64_t(r) * classes, classes));
+}
+
+double Confusion::accuracy() const {
+  uint64_t right = 0, all = 0;
+  for (int t = 0; t < classes; t++)
+    for (int a = 0; a < classes; a++) {
+      const uint32_t n = counts[int64_t(t) * classes + a];
+      all += n;
+      if (t == a) right += n;
+    }
+  return all == 0 ? 0 : static_cast<double>(right) / static_cast<double>(all);
+}
+
+double Confusion::precision(int c) const {
+  uint64_t answers = 0;
+  for (int t = 0; t < classes; t++) answers += counts[int64_t(t) * classes + c];
+  return answers == 0 ? 0 : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(answers);
+}
+
+double Confusion::recall(int c) const {
+  uint64_t targets = 0;
+  for (int a = 0; a < classes; a++) targets += counts[int64_t(c) * classes + a];
+  return targets == 0 ? 0 : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(targets);
+}
+
+double dice(const real* a, const real* b, int64_t count, real threshold_a, real threshold_b) {
+  int64_t both = 0, sum = 0;
+  for (int64_t i = 0; i < count; i++) {
+    const bool in_a = a[i] > threshold_a, in_b = b[i] > threshold_b;
+    both += in_a && in_b;
+    sum  += int64_t(in_a) + int64_t(in_b);
+  }
+  return sum == 0 ? 1 : 2 * static_cast<double>(both) / static_cast<double>(sum);
+}
 
 // ==================================================================================================== >>image_impl
+// Resizing in whole numbers, so that every machine gives the same bits. Along one axis, output i of `to` reads the inputs
+// first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of 1 / to of an input (together `from`);
+// growing is bilinear between pixel centres in units of 1 / (2 to) (together 2 to).
+struct Taps {
+  int64_t first, count, position;              // position: of the centre when growing, of the left edge when shrinking
+};
+
+static Taps taps_of(int64_t from, int64_t to, int64_t i) {
+  if (from >= to) return {i * from / to, ((i + 1) * from + to - 1) / to - i * from / to, i * from};
+  int64_t position = (2 * i + 1) * from - to;
+  if (position < 0) position = 0;
+  if (position > (from - 1) * 2 * to) position = (from - 1) * 2 * to;
+  return {position / (2 * to), position % (2 * to) != 0 ? 2 : 1, position};
+}
+
+static int64_t tap_weight(int64_t from, int64_t to, const Taps& taps, int64_t k) {
+  const int64_t j = taps.first + k;
+  if (from < to) {
+    const int64_t second = taps.position - taps.first * 2 * to;
+    return k == 0 ? 2 * to - second : second;
+  }
+  const int64_t low = j * to, high = low + to, end = taps.position + from;
+  return (high < end ? high : end) - (low > taps.position ? low : taps.position);
+}
+
+static int64_t tap_total(int64_t from, int64_t to) { return from >= to ? from : 2 * to; }
+
+// 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where the model has no
+// alpha, gray made from colour, gray repeated for colour, alpha opaque where the image has none.
+static int64_t pixel_value(const uint8_t* p, int has, int channels, int c) {
+  const bool has_alpha = has == 2 || has == 4, wants_alpha = channels == 2 || channels == 4;
+  if (wants_alpha && c == channels - 1) return 1000 * (has_alpha ? p[has - 1] : 255);
+  int value[3];
+  for (int k = 0; k < 3; k++) {
+    value[k] = p[has < 3 ? 0 : k];
+    if (has_alpha && !wants_alpha) value[k] = (value[k] * p[has - 1] + 255 * (255 - p[has - 1]) + 127) / 255;
+  }
+  if (channels < 3) return has < 3 ? 1000 * value[0] : 299 * value[0] + 587 * value[1] + 114 * value[2];
+  return 1000 * value[c];
+}
+
+// The part of an image that is shown and the part of the input that shows it.
+struct Placement {
+  int64_t x, y, width, height;                 // in the image
+  int64_t to_x, to_y, to_width, to_height;     // in the input
+};
+
+static int64_t ratio_rounded(int64_t a, int64_t b, int64_t c) {      // a b / c, at least 1
+  const int64_t r = (2 * a * b + c) / (2 * c);
+  return r < 1 ? 1 : r;
+}
+
+static Placement place(const Image& image, Resize how, int height, int width) {
+  const int64_t W = image.width, H = image.height;
+  Placement p = {0, 0, W, H, 0, 0, width, height};
+  const bool wide = W * height >= H * width;                         // wider than the input
+  if (how == Resize::letterbox) {
+    if (wide) p.to_height = ratio_rounded(H, width, W);
+    else      p.to_width  = ratio_rounded(W, height, H);
+    p.to_x = (width - p.to_width) / 2;
+    p.to_y = (height - p.to_height) / 2;
+  } else if (how == Resize::centre_crop) {
+    if (wide) p.width  = ratio_rounded(H, width, height);
+    else      p.height = ratio_rounded(W, height, width);
+    p.x = (W - p.width) / 2;
+    p.y = (H - p.height) / 2;
+  }
+  return p;
+}
+
+// The resized value, 0 .. 255, of channel c at (x, y) of the part of the input that shows the image.
+static double resized_value(const Image& image, const Placement& p, int64_t x, int64_t y, int channels, int c) {
+  const Taps across = taps_of(p.width, p.to_width, x), down = taps_of(p.height, p.to_height, y);
+  int64_t sum = 0;
+  for (int64_t j = 0; j < down.count; j++) {
+    const uint8_t* row = image.pixels + ((p.y + down.first + j) * image.width + p.x + across.first) * image.channels;
+    int64_t row_sum = 0;
+    for (int64_t k = 0; k < across.count; k++, row += image.channels)
+      row_sum += tap_weight(p.width, p.to_width, across, k) * pixel_value(row, image.channels, channels, c);
+    sum += tap_weight(p.height, p.to_height, down, j) * row_sum;
+  }
+  return static_cast<double>(sum) /
+         static_cast<double>(1000 * tap_total(p.width, p.to_width) * tap_total(p.height, p.to_height));
+}
+
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels, real* to) {
+  constexpr int largest = 16384;
+  const auto within = [](int n, int most) { return n >= 1 && n <= most; };
+  if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
+      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) || !within(channels, 4))
+    return Status::bad_image;
+  const Placement p = place(image, how.resize, height, width);
+  for (int y = 0; y < height; y++)
+    for (int x = 0; x < width; x++)
+      for (int c = 0; c < channels; c++) {
+        const int64_t px = x - p.to_x, py = y - p.to_y;
+        const bool inside = px >= 0 && py >= 0 && px < p.to_width && py < p.to_height;
+        double value = inside ? resized_value(image, p, px, py, channels, c) : double(how.background);
+        if (how.invert) value = 255 - value;
+        *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) - static_cast<real>(how.mean[c])) /
+                static_cast<real>(how.std[c]);
+      }
+  return Status::ok;
+}
 
 // ==================================================================================================== >>hash
 // CRC-32C (Castagnoli, reflected, as in RFC 3720) guards files against accidents; SHA-256 (FIPS 180-4) names what they
