@@ -1236,7 +1236,7 @@ struct OpDefaults {
 #define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                 \
   NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, 1, 1, trait_bits, nullptr, nullptr, __VA_ARGS__)
 #ifdef NNLITE_NO_TRAINING
-#define NNLITE_BACKWARD(Type, function) nullptr
+#define NNLITE_BACKWARD(Type, function) (false ? ::nnlite::op_thunk<Type, function> : nullptr)
 #else
 #define NNLITE_BACKWARD(Type, function) ::nnlite::op_thunk<Type, function>
 #endif
@@ -1741,6 +1741,90 @@ struct StepContext {
   float    clip_value = 0;
 };
 
+// The most elements that one row of a tensor, or a parameter with its padding, may have.
+constexpr int64_t max_elements = 0x7FFFFFFF;
+
+// a b for sizes from outside: what is too large, and a negative size, gives max_elements + 1. So one comparison at the end
+// checks a whole chain of products.
+static inline int64_t size_product(int64_t a, int64_t b) {
+  if (a < 0 || b < 0 || a > max_elements || b > max_elements) return max_elements + 1;
+  return a * b > max_elements ? max_elements + 1 : a * b;
+}
+
+// Outputs come in panels of 16 that never cross a group.
+constexpr int panel = 16;
+
+// Elements of a parameter in memory, padding included; max_elements + 1 when that is too many.
+static int64_t parameter_stored(const ParameterSpec& p) {
+  const int32_t* d = p.shape.dim;
+  const auto padded = [](int64_t n) { return round_up(n, panel); };
+  if (p.layout == Layout::linear) return size_product(padded(d[0]), d[1]);
+  if (p.layout == Layout::vector) return size_product(padded(p.shape.row_numel()), 1);
+  const int64_t window = size_product(d[2], d[3]);
+  if (p.layout == Layout::depthwise) return size_product(window, padded(d[0]));
+  const bool    transposed = p.layout == Layout::transposed;
+  const int64_t in = transposed ? d[0] : d[1], out = transposed ? d[1] : d[0] / p.groups;
+  return size_product(size_product(window, in), size_product(transposed ? 1 : p.groups, padded(out)));
+}
+
+// Where the element [a, b, h, w] of the logical shape lies in memory.
+static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t b = 0, int64_t h = 0, int64_t w = 0) {
+  const int32_t* d = p.shape.dim;
+  if (p.layout == Layout::vector) return a;
+  if (p.layout == Layout::linear) return (a / panel * d[1] + b) * panel + a % panel;
+  if (p.layout == Layout::depthwise) return (h * d[3] + w) * round_up(d[0], panel) + a;
+  const bool    transposed = p.layout == Layout::transposed;
+  const int64_t in = transposed ? d[0] / p.groups : d[1], out = transposed ? d[1] : d[0] / p.groups;
+  const int64_t group = a / (transposed ? in : out), i = transposed ? a % in : b, o = transposed ? b : a % out;
+  const int64_t first = group * ((out + panel - 1) / panel) + o / panel;
+  return (((first * d[2] + h) * d[3] + w) * in + i) * panel + o % panel;
+}
+
+// What the shape functions of ops share.
+static bool real_input(const OpShape& s, int i) { return s.in[i].rank > 0 && s.in_dtype[i] == real_dtype; }
+static bool rows_input(const OpShape& s, int i) { return real_input(s, i) && s.in[i].batched(); }
+static bool image_input(const OpShape& s, int i) { return rows_input(s, i) && s.in[i].rank == 4; }
+
+static Status set_out(OpShape& s, const Shape& out) {
+  int64_t numel = 1;
+  for (int i = out.batched() ? 1 : 0; i < out.rank; i++) {
+    if (out.dim[i] <= 0) return Status::bad_shape;
+    numel = size_product(numel, out.dim[i]);
+  }
+  s.out = out;
+  return numel > max_elements ? Status::limit_exceeded : Status::ok;
+}
+
+static Status add_parameter(OpShape& s, const ParameterSpec& p) {
+  s.parameters[s.n_parameters++] = p;
+  return parameter_stored(p) > max_elements ? Status::limit_exceeded : Status::ok;
+}
+
+static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count, int32_t fan_in = 1) {
+  ParameterSpec p;
+  p.name         = name;
+  p.role         = role;
+  p.fill         = fill;
+  p.fan_in       = fan_in;
+  p.fan_out      = count;
+  p.shape.rank   = 1;
+  p.shape.dim[0] = count;
+  return p;
+}
+
+// -1 is the last dimension. 0, the batch, and what is not there give -1.
+static int dimension(int dim, int rank) {
+  if (dim < 0) dim += rank;
+  return dim > 0 && dim < rank ? dim : -1;
+}
+
+// dx += value or dx = value, as the planner asked.
+static inline void give(real* dx, int64_t i, real value, bool accumulate) { dx[i] = accumulate ? dx[i] + value : value; }
+
+static inline void zero(real* to, int64_t count) {
+  for (int64_t i = 0; i < count; i++) to[i] = 0;
+}
+
 // ==================================================================================================== >>simd
 
 // ==================================================================================================== >>kernel_math
@@ -1766,36 +1850,1448 @@ struct StepContext {
 // ==================================================================================================== >>dispatch
 
 // ==================================================================================================== >>op_activation
+// One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y must be that of
+// x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
+static inline real value_of(const ELU& a, real x) { return x > 0 ? x : real(a.alpha) * real_expm1(x); }
+static inline real slope_of(const ELU& a, real y) { return y > 0 ? 1 : y + real(a.alpha); }
+
+static inline real value_of(const LeakyReLU& a, real x) { return x > 0 ? x : real(a.negative_slope) * x; }
+static inline real slope_of(const LeakyReLU& a, real y) { return y > 0 ? 1 : real(a.negative_slope); }
+
+static inline real value_of(const ReLU&, real x) { return 0 > x ? 0 : x; }          // keeps not-a-number
+static inline real slope_of(const ReLU&, real y) { return y > 0 ? 1 : 0; }
+
+static inline real value_of(const Sigmoid&, real x) { return real_sigmoid(x); }
+static inline real slope_of(const Sigmoid&, real y) { return y * (1 - y); }
+
+static inline real value_of(const Tanh&, real x) { return real_tanh(x); }
+static inline real slope_of(const Tanh&, real y) { return (1 - y) * (1 + y); }      // no cancellation near 1
+
+template <class A>
+static bool valid(const A&) { return true; }
+static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
+static bool valid(const LeakyReLU& a) { return a.negative_slope >= 0 && is_finite(a.negative_slope); }
+
+template <class A>
+static Status activation_shape(A& a, OpShape& s) {
+  if (!valid(a)) return Status::bad_attribute;
+  if (!real_input(s, 0)) return Status::bad_shape;
+  s.dx_reads_out = true;
+  return set_out(s, s.in[0]);
+}
+
+template <class A>
+static void activation_forward(const A& a, const OpRun& r) {
+  const real* x = r.in(0);
+  real*       y = r.out();
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = value_of(a, x[i]);
+}
+
+template <class A>
+static void activation_backward(const A& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  const real *y = r.y(), *dy = r.dy();
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    give(r.dx(0), i, product(dy[i], slope_of(a, y[i])), r.accumulate(0));
+  }
+}
+
+#define NNLITE_DEFINE_ACTIVATION(Type, prefix, kernels, ...)                                                           \
+  static constexpr auto prefix##_shape    = activation_shape<Type>;                                                    \
+  static constexpr auto prefix##_forward  = activation_forward<Type>;                                                  \
+  static constexpr auto prefix##_backward = activation_backward<Type>;                                                 \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates, kernels, nullptr,   \
+                          __VA_ARGS__)
+
+NNLITE_DEFINE_ACTIVATION(ELU, elu, nullptr, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, nullptr, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_ACTIVATION(ReLU, relu, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Tanh, tanh, nullptr, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_arithmetic
+// y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
+template <class A>
+static Status arithmetic_shape(A&, OpShape& s) {
+  for (int i = 0; i < s.n_in; i++) {
+    if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
+  }
+  return set_out(s, s.in[0]);
+}
+
+static Status add_shape(Add& a, OpShape& s) { return arithmetic_shape(a, s); }
+
+static void add_forward(const Add&, const OpRun& r) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    real sum = r.in(0)[i];
+    for (int k = 1; k < r.n_in; k++) sum += r.in(k)[i];
+    r.out()[i] = sum;
+  }
+}
+
+// dx_k = dy
+static void add_backward(const Add&, const OpRun& r) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    const real dy = r.dy()[i];                               // first: dx may lie over dy
+    for (int k = 0; k < r.n_in; k++) {
+      if (r.dx(k) != nullptr) give(r.dx(k), i, dy, r.accumulate(k));
+    }
+  }
+}
+
+static Status mul_shape(Mul& a, OpShape& s) {
+  s.dx_reads_in = (1u << s.n_in) - 1;
+  return arithmetic_shape(a, s);
+}
+
+static void mul_forward(const Mul&, const OpRun& r) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    real y = r.in(0)[i];
+    for (int k = 1; k < r.n_in; k++) y *= r.in(k)[i];
+    r.out()[i] = y;
+  }
+}
+
+// dx_k = dy times the product of the other inputs
+static void mul_backward(const Mul&, const OpRun& r) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    const real dy = r.dy()[i];
+    for (int k = 0; k < r.n_in; k++) {
+      if (r.dx(k) == nullptr) continue;
+      real dx = dy;
+      for (int j = 0; j < r.n_in; j++) {
+        if (j != k) dx = product(dx, r.in(j)[i]);
+      }
+      give(r.dx(k), i, dx, r.accumulate(k));
+    }
+  }
+}
+
+constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
+NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, nullptr, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, nullptr, nullptr, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_batch_norm
+// y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
+// x, y [N, ..., C]   weight, bias, running_mean, running_var [C]
+// mean and var are those of the batch while training (slot 0 and slot 1, var biased), else the running ones.
+template <class A>
+static Status batch_norm_attributes(A& a, OpShape& s) {
+  if (a.num_features == 0) a.num_features = s.in[0].last();
+  if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1)) return Status::bad_attribute;
+  if (a.num_features != s.in[0].last()) return Status::bad_shape;
+  NNLITE_TRY(set_out(s, s.in[0]));
+  const int32_t C = a.num_features;
+  if (a.affine) {
+    NNLITE_TRY(add_parameter(s, vector_parameter("weight", Role::weight, Fill::ones, C)));
+    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::zeros, C)));
+  }
+  if (a.track_running_stats) {
+    NNLITE_TRY(add_parameter(s, vector_parameter("running_mean", Role::statistic, Fill::zeros, C)));
+    NNLITE_TRY(add_parameter(s, vector_parameter("running_var", Role::statistic, Fill::ones, C)));
+  }
+  s.n_slots  = 2;
+  s.slots[0] = s.slots[1] = SlotSpec{Keep::saved, real_dtype, false, C};
+  s.dx_reads_in = s.dw_reads_in = 1;
+  return Status::ok;
+}
+
+static Status batch_norm1d_shape(BatchNorm1d& a, OpShape& s) {
+  if (!rows_input(s, 0) || s.in[0].rank < 2 || s.in[0].rank > 3) return Status::bad_shape;
+  return batch_norm_attributes(a, s);
+}
+static Status batch_norm2d_shape(BatchNorm2d& a, OpShape& s) {
+  return image_input(s, 0) ? batch_norm_attributes(a, s) : Status::bad_shape;
+}
+
+// Statistics of channel c: of the batch while training, and always where none are kept.
+template <class A>
+static bool by_batch(const A& a, const OpRun& r) { return r.training || !a.track_running_stats; }
+template <class A>
+static real mean_of(const A& a, const OpRun& r, int c) {
+  return by_batch(a, r) ? r.slot(0)[c] : r.parameter(a.affine ? 2 : 0)[c];
+}
+template <class A>
+static real inverse_deviation(const A& a, const OpRun& r, int c) {
+  const real var = by_batch(a, r) ? r.slot(1)[c] : r.parameter(a.affine ? 3 : 1)[c];
+  return 1 / real_sqrt(var + real(a.eps));
+}
+
+// Mean and biased variance of channel c; two passes, so that nothing cancels.
+static void channel_statistics(const OpRun& r, int C, int c) {
+  const real*   x = r.in(0);
+  const int64_t n = r.in_numel(0) / C;
+  real sum = 0, squares = 0;
+  for (int64_t i = 0; i < n; i++) sum += x[i * C + c];
+  const real mean = sum / static_cast<real>(n);
+  for (int64_t i = 0; i < n; i++) squares = madd(x[i * C + c] - mean, x[i * C + c] - mean, squares);
+  r.slot(0)[c] = mean;
+  r.slot(1)[c] = squares / static_cast<real>(n);
+}
+
+template <class A>
+static void batch_norm_forward(const A& a, const OpRun& r) {
+  const int C = a.num_features;
+  for (int c = 0; c < C; c++) {
+    if (by_batch(a, r)) channel_statistics(r, C, c);
+    const real inverse = inverse_deviation(a, r, c);
+    const real scale   = a.affine ? product(r.parameter(0)[c], inverse) : inverse;
+    const real shift   = madd(-mean_of(a, r, c), scale, a.affine ? r.parameter(1)[c] : real(0));
+    for (int64_t i = c, n = r.in_numel(0); i < n; i += C) r.out()[i] = madd(r.in(0)[i], scale, shift);
+  }
+}
+
+// With xhat = (x - mean) / sqrt(var + eps) over the n values of a channel:
+//   dw = sum dy xhat     db = sum dy     dx = weight / sqrt(var + eps) (dy - db / n - xhat dw / n)
+// and through stored statistics, which do not depend on x: dx = weight / sqrt(var + eps) dy.
+template <class A>
+static void batch_norm_backward(const A& a, const OpRun& r) {
+  const int     C = a.num_features;
+  const int64_t numel = r.in_numel(0);
+  const real   *x = r.in(0), *dy = r.dy();
+  real *const   dw = a.affine ? r.dparameter(0) : nullptr, *const db = a.affine ? r.dparameter(1) : nullptr;
+  if (dw != nullptr) zero(dw, round_up(C, panel));
+  if (db != nullptr) zero(db, round_up(C, panel));
+  const bool through = by_batch(a, r) && r.dx(0) != nullptr;
+  for (int c = 0; c < C; c++) {
+    const real mean = mean_of(a, r, c), inverse = inverse_deviation(a, r, c);
+    real sum = 0, sum_xhat = 0;
+    for (int64_t i = c; i < numel; i += C) sum += dy[i];
+    for (int64_t i = c; i < numel && (through || dw != nullptr); i += C) {
+      sum_xhat = madd(dy[i], product(x[i] - mean, inverse), sum_xhat);
+    }
+    if (dw != nullptr) dw[c] = sum_xhat;
+    if (db != nullptr) db[c] = sum;
+    if (r.dx(0) == nullptr) continue;
+    const real scale = a.affine ? product(r.parameter(0)[c], inverse) : inverse;
+    const real n = static_cast<real>(numel / C), by_mean = sum / n, by_xhat = sum_xhat / n;
+    for (int64_t i = c; i < numel; i += C) {
+      const real left = through ? madd(-product(x[i] - mean, inverse), by_xhat, dy[i] - by_mean) : dy[i];
+      give(r.dx(0), i, product(scale, left), r.accumulate(0));
+    }
+  }
+}
+
+// running = (1 - momentum) running + momentum statistic, with the unbiased variance. One value a channel has none: the
+// biased one, zero, stands in.
+template <class A>
+static void batch_norm_commit(const void* attributes, const OpRun& r) {
+  const A& a = *static_cast<const A*>(attributes);
+  if (!a.track_running_stats) return;
+  const int64_t n = r.in_numel(0) / a.num_features;
+  const real unbias = static_cast<real>(n) / static_cast<real>(n > 1 ? n - 1 : 1), momentum = real(a.momentum);
+  real *const mean = r.parameter(a.affine ? 2 : 0), *const var = r.parameter(a.affine ? 3 : 1);
+  for (int c = 0; c < a.num_features; c++) {
+    mean[c] = madd(momentum, r.slot(0)[c] - mean[c], mean[c]);
+    var[c]  = madd(momentum, product(r.slot(1)[c], unbias) - var[c], var[c]);
+  }
+}
+
+#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                                         \
+  static constexpr auto prefix##_forward  = batch_norm_forward<Type>;                                                  \
+  static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                                 \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,  \
+                          nullptr, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps),       \
+                          NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
+
+NNLITE_DEFINE_BATCH_NORM(BatchNorm1d, batch_norm1d);
+NNLITE_DEFINE_BATCH_NORM(BatchNorm2d, batch_norm2d);
 
 // ==================================================================================================== >>op_concat
+// y = the inputs one after another along dim. x_k [N, A.., D_k, B..] -> y [N, A.., sum D_k, B..]
+static Status concat_shape(Concat& a, OpShape& s) {
+  const int dim = dimension(a.dim, s.in[0].rank);
+  if (dim < 0) return Status::bad_attribute;
+  Shape   out   = s.in[0];
+  int64_t total = 0;
+  for (int k = 0; k < s.n_in; k++) {
+    if (!rows_input(s, k)) return Status::bad_shape;
+    Shape same = s.in[k];
+    if (same.rank == out.rank) same.dim[dim] = out.dim[dim];
+    if (same != out) return Status::bad_shape;
+    total += s.in[k].dim[dim];
+  }
+  if (total > max_elements) return Status::limit_exceeded;
+  out.dim[dim] = static_cast<int32_t>(total);
+  return set_out(s, out);
+}
+
+// y is `count` runs, each made of one run of every input. Calls f(input, place in the input, place in y, length).
+template <class F>
+static void each_concat_run(const Concat& a, const OpRun& r, F f) {
+  int64_t inner = 1, at = 0;
+  for (int d = dimension(a.dim, r.out_shape().rank) + 1; d < r.out_shape().rank; d++) inner *= r.out_shape().dim[d];
+  const int     dim = dimension(a.dim, r.out_shape().rank);
+  const int64_t count = r.out_numel() / (inner * r.out_shape().dim[dim]);
+  for (int64_t run = 0; run < count; run++) {
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t length = r.in_shape(k).dim[dim] * inner;
+      f(k, run * length, at, length);
+      at += length;
+    }
+  }
+}
+
+static void concat_forward(const Concat& a, const OpRun& r) {
+  each_concat_run(a, r, [&](int k, int64_t from, int64_t to, int64_t length) {
+    for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
+  });
+}
+
+static void concat_backward(const Concat& a, const OpRun& r) {
+  each_concat_run(a, r, [&](int k, int64_t to, int64_t from, int64_t length) {
+    if (r.dx(k) == nullptr) return;
+    for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
+  });
+}
+
+NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, dim));
 
 // ==================================================================================================== >>op_conv2d
+// y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
+// x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
+// An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
+
+// One side of a window that slides over an input: place k of output o is input o stride - padding + k dilation.
+struct Axis {
+  int64_t in, out;
+  int     kernel, stride, padding, dilation;
+
+  int64_t input(int64_t o, int64_t k) const {                   // -1 in the padding
+    const int64_t i = o * stride - padding + k * dilation;
+    return i >= 0 && i < in ? i : -1;
+  }
+  int64_t output(int64_t i, int64_t k) const {                  // -1 where no output reads input i at place k
+    const int64_t o = i + padding - k * dilation;
+    return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
+  }
+  bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
+  int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
+  int64_t places() const {                                      // 0 where the window is larger than the padded input
+    const int64_t slack = in + 2 * int64_t(padding) - extent();
+    return slack < 0 ? 0 : slack / stride + 1;
+  }
+};
+
+// The weight of both convolutions. shape in PyTorch's order; PyTorch's fans are those of the first two dimensions.
+static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair kernel) {
+  ParameterSpec p;
+  p.name   = "weight";
+  p.layout = layout;
+  p.groups = layout == Layout::depthwise ? 1 : groups;
+  p.shape.rank = 4;
+  p.shape.dim[0] = d0, p.shape.dim[1] = d1, p.shape.dim[2] = kernel.h, p.shape.dim[3] = kernel.w;
+  const int64_t window = size_product(kernel.h, kernel.w), in = size_product(d1, window), out = size_product(d0, window);
+  p.fan_in  = static_cast<int32_t>(in > max_elements ? max_elements : in);
+  p.fan_out = static_cast<int32_t>(out > max_elements ? max_elements : out);
+  return p;
+}
+
+static ParameterSpec conv2d_weight(const Conv2d& a) {
+  const bool depthwise = a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+  return conv_weight(depthwise ? Layout::depthwise : Layout::conv, a.groups, a.out_channels, a.in_channels / a.groups,
+                     a.kernel_size);
+}
+
+static Axis conv2d_rows(const Conv2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
+}
+static Axis conv2d_columns(const Conv2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
+}
+
+static Status conv2d_shape(Conv2d& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  if (a.in_channels == 0) a.in_channels = s.in[0].last();
+  if (a.in_channels != s.in[0].last()) return Status::bad_shape;
+  const Axis h = conv2d_rows(a, s.in[0], s.in[0]), w = conv2d_columns(a, s.in[0], s.in[0]);
+  if (a.out_channels <= 0 || a.groups <= 0 || !h.valid() || !w.valid()) return Status::bad_attribute;
+  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0) return Status::bad_attribute;
+  if (h.places() == 0 || w.places() == 0) return Status::bad_shape;
+  if (h.places() > max_elements || w.places() > max_elements) return Status::limit_exceeded;
+  Shape out  = s.in[0];
+  out.dim[1] = static_cast<int32_t>(h.places());
+  out.dim[2] = static_cast<int32_t>(w.places());
+  out.dim[3] = a.out_channels;
+  NNLITE_TRY(set_out(s, out));
+  const ParameterSpec weight = conv2d_weight(a);
+  NNLITE_TRY(add_parameter(s, weight));
+  if (a.bias) {
+    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
+  }
+  s.dw_reads_in = 1;
+  s.macs = out.row_numel() * weight.fan_in;
+  return Status::ok;
+}
+
+static void conv2d_forward(const Conv2d& a, const OpRun& r) {
+  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv2d_weight(a);
+  real* y = r.out();
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < rows.out; oh++)
+  for (int64_t ow = 0; ow < columns.out; ow++)
+  for (int64_t o = 0; o < a.out_channels; o++) {
+    real sum = a.bias ? r.parameter(1)[o] : 0;
+    for (int64_t kh = 0; kh < rows.kernel; kh++)
+    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+      const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
+      if (ih < 0 || iw < 0) continue;
+      const real* x = r.in(0) + ((n * rows.in + ih) * columns.in + iw) * a.in_channels + o / O * I;
+      const real* w = r.parameter(0) + parameter_index(weight, o, 0, kh, kw);
+      for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
+    }
+    *y++ = sum;
+  }
+}
+
+// dx[n,ih,iw,i] = sum over all (oh, ow, kh, kw) that read it of dy[n,oh,ow,o] w[o,i,kh,kw]
+static void conv2d_backward_input(const Conv2d& a, const OpRun& r) {
+  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv2d_weight(a);
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t ih = 0; ih < rows.in; ih++)
+  for (int64_t iw = 0; iw < columns.in; iw++)
+  for (int64_t i = 0; i < a.in_channels; i++, at++) {
+    real sum = 0;
+    for (int64_t kh = 0; kh < rows.kernel; kh++)
+    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+      const int64_t oh = rows.output(ih, kh), ow = columns.output(iw, kw), first = i / I * O;
+      if (oh < 0 || ow < 0) continue;
+      const real* dy = r.dy() + ((n * rows.out + oh) * columns.out + ow) * a.out_channels + first;
+      for (int64_t o = 0; o < O; o++) {
+        sum = madd(dy[o], r.parameter(0)[parameter_index(weight, first + o, i % I, kh, kw)], sum);
+      }
+    }
+    give(r.dx(0), at, sum, r.accumulate(0));
+  }
+}
+
+// dw[o,i,kh,kw] = sum x[n,ih,iw,i] dy[n,oh,ow,o]
+static void conv2d_backward_weight(const Conv2d& a, const OpRun& r) {
+  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv2d_weight(a);
+  zero(r.dparameter(0), parameter_stored(weight));
+  const real* dy = r.dy();
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < rows.out; oh++)
+  for (int64_t ow = 0; ow < columns.out; ow++, dy += a.out_channels)
+  for (int64_t kh = 0; kh < rows.kernel; kh++)
+  for (int64_t kw = 0; kw < columns.kernel; kw++) {
+    const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
+    if (ih < 0 || iw < 0) continue;
+    const real* x = r.in(0) + ((n * rows.in + ih) * columns.in + iw) * a.in_channels;
+    for (int64_t o = 0; o < a.out_channels; o++) {
+      real* dw = r.dparameter(0) + parameter_index(weight, o, 0, kh, kw);
+      for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[o / O * I + i], dy[o], dw[i * panel]);
+    }
+  }
+}
+
+// db[o] = sum dy[..., o]; the tail of the panel stays zero.
+static void bias_backward(const OpRun& r, int O, real* db) {
+  zero(db, round_up(O, panel));
+  for (int64_t i = 0, n = r.out_numel(); i < n; i += O) {
+    for (int64_t o = 0; o < O; o++) db[o] += r.dy()[i + o];
+  }
+}
+
+static void conv2d_backward(const Conv2d& a, const OpRun& r) {
+  if (r.dx(0) != nullptr) conv2d_backward_input(a, r);
+  if (r.dparameter(0) != nullptr) conv2d_backward_weight(a, r);
+  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
+}
+
+NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
+                        NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation),
+                        NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
 
 // ==================================================================================================== >>op_conv_transpose2d
+// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to the outputs that a Conv2d with these attributes would have read it from:
+//   oh = ih stride - padding + kh dilation
+// x [N, H, W, I]   weight [I, O/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
+// The axes below are those of that Conv2d: its input is our output.
+static Axis conv_transpose2d_rows(const ConvTranspose2d& a, const Shape& x, const Shape& y) {
+  return {y.dim[1], x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
+}
+static Axis conv_transpose2d_columns(const ConvTranspose2d& a, const Shape& x, const Shape& y) {
+  return {y.dim[2], x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
+}
+static ParameterSpec conv_transpose2d_weight(const ConvTranspose2d& a) {
+  return conv_weight(Layout::transposed, a.groups, a.in_channels, a.out_channels / a.groups, a.kernel_size);
+}
+
+static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  if (a.in_channels == 0) a.in_channels = s.in[0].last();
+  if (a.in_channels != s.in[0].last()) return Status::bad_shape;
+  const Axis h = conv_transpose2d_rows(a, s.in[0], s.in[0]), w = conv_transpose2d_columns(a, s.in[0], s.in[0]);
+  if (a.out_channels <= 0 || a.groups <= 0 || !h.valid() || !w.valid()) return Status::bad_attribute;
+  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0) return Status::bad_attribute;
+  const Pair more = a.output_padding;
+  if (more.h < 0 || more.w < 0 || (more.h >= a.stride.h && more.h >= a.dilation.h) ||
+      (more.w >= a.stride.w && more.w >= a.dilation.w)) return Status::bad_attribute;
+  const int64_t oh = (h.out - 1) * h.stride - 2 * int64_t(h.padding) + h.extent() + more.h;
+  const int64_t ow = (w.out - 1) * w.stride - 2 * int64_t(w.padding) + w.extent() + more.w;
+  if (oh <= 0 || ow <= 0) return Status::bad_shape;
+  if (oh > max_elements || ow > max_elements) return Status::limit_exceeded;
+  Shape out  = s.in[0];
+  out.dim[1] = static_cast<int32_t>(oh);
+  out.dim[2] = static_cast<int32_t>(ow);
+  out.dim[3] = a.out_channels;
+  NNLITE_TRY(set_out(s, out));
+  const ParameterSpec weight = conv_transpose2d_weight(a);
+  NNLITE_TRY(add_parameter(s, weight));
+  if (a.bias) {
+    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
+  }
+  s.dw_reads_in = 1;
+  s.macs = s.in[0].row_numel() * weight.fan_in;
+  return Status::ok;
+}
+
+static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
+  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv_transpose2d_weight(a);
+  real* y = r.out();
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < rows.in; oh++)
+  for (int64_t ow = 0; ow < columns.in; ow++)
+  for (int64_t o = 0; o < a.out_channels; o++) {
+    real sum = a.bias ? r.parameter(1)[o] : 0;
+    for (int64_t kh = 0; kh < rows.kernel; kh++)
+    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+      const int64_t ih = rows.output(oh, kh), iw = columns.output(ow, kw), first = o / O * I;
+      if (ih < 0 || iw < 0) continue;
+      const real* x = r.in(0) + ((n * rows.out + ih) * columns.out + iw) * a.in_channels + first;
+      const real* w = r.parameter(0) + parameter_index(weight, first, o % O, kh, kw);
+      for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
+    }
+    *y++ = sum;
+  }
+}
+
+// dx[n,ih,iw,i] = sum dy[n,oh,ow,o] w[i,o,kh,kw]: the forward pass of that Conv2d.
+static void conv_transpose2d_backward_input(const ConvTranspose2d& a, const OpRun& r) {
+  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv_transpose2d_weight(a);
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t ih = 0; ih < rows.out; ih++)
+  for (int64_t iw = 0; iw < columns.out; iw++)
+  for (int64_t i = 0; i < a.in_channels; i++, at++) {
+    real sum = 0;
+    for (int64_t kh = 0; kh < rows.kernel; kh++)
+    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+      const int64_t oh = rows.input(ih, kh), ow = columns.input(iw, kw);
+      if (oh < 0 || ow < 0) continue;
+      const real* dy = r.dy() + ((n * rows.in + oh) * columns.in + ow) * a.out_channels + i / I * O;
+      for (int64_t o = 0; o < O; o++) sum = madd(dy[o], r.parameter(0)[parameter_index(weight, i, o, kh, kw)], sum);
+    }
+    give(r.dx(0), at, sum, r.accumulate(0));
+  }
+}
+
+// dw[i,o,kh,kw] = sum x[n,ih,iw,i] dy[n,oh,ow,o]
+static void conv_transpose2d_backward_weight(const ConvTranspose2d& a, const OpRun& r) {
+  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  const ParameterSpec weight = conv_transpose2d_weight(a);
+  zero(r.dparameter(0), parameter_stored(weight));
+  const real* x = r.in(0);
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t ih = 0; ih < rows.out; ih++)
+  for (int64_t iw = 0; iw < columns.out; iw++, x += a.in_channels)
+  for (int64_t kh = 0; kh < rows.kernel; kh++)
+  for (int64_t kw = 0; kw < columns.kernel; kw++) {
+    const int64_t oh = rows.input(ih, kh), ow = columns.input(iw, kw);
+    if (oh < 0 || ow < 0) continue;
+    const real* dy = r.dy() + ((n * rows.in + oh) * columns.in + ow) * a.out_channels;
+    for (int64_t i = 0; i < a.in_channels; i++) {
+      for (int64_t o = 0; o < O; o++) {
+        real* dw = r.dparameter(0) + parameter_index(weight, i, o, kh, kw);
+        *dw = madd(x[i], dy[i / I * O + o], *dw);
+      }
+    }
+  }
+}
+
+static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
+  if (r.dx(0) != nullptr) conv_transpose2d_backward_input(a, r);
+  if (r.dparameter(0) != nullptr) conv_transpose2d_backward_weight(a, r);
+  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
+}
+
+NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
+                        NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
+                        NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
 // ==================================================================================================== >>op_dropout
+// While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.  x, y [N, ...]
+// Nothing is kept: backward draws the same numbers again.
+static Status dropout_shape(Dropout& a, OpShape& s) {
+  if (!(a.p >= 0 && a.p <= 1)) return Status::bad_attribute;
+  return rows_input(s, 0) ? set_out(s, s.in[0]) : Status::bad_shape;
+}
+
+// to = from times the mask over all elements.
+static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, bool accumulate) {
+  const real keep = 1 / (1 - real(a.p));
+  Words words = {};
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+    if (r.training && i % 4 == 0) {
+      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node, static_cast<uint32_t>(i / 4));
+    }
+    const bool dropped = r.training && uniform_of(words.word[i % 4]) < a.p;
+    give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
+  }
+}
+
+static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(0), r.out(), false); }
+static void dropout_backward(const Dropout& a, const OpRun& r) {
+  if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
+}
+
+NNLITE_DEFINE_OP_INPUTS(Dropout, dropout, "Dropout", 1, 1, 1,
+                        traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation, nullptr,
+                        nullptr, NNLITE_FIELD(1, p));
 
 // ==================================================================================================== >>op_flatten
+// y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
+static Status flatten_shape(Flatten& a, OpShape& s) {
+  if (s.in[0].rank < 1) return Status::bad_shape;
+  const int rank = s.in[0].rank, first = dimension(a.start_dim, rank), last = dimension(a.end_dim, rank);
+  if (!s.in[0].batched() || rank < 2) return Status::bad_shape;
+  if (first < 0 || last < first) return Status::bad_attribute;
+  Shape   out = s.in[0];
+  int64_t flat = 1;
+  for (int d = first; d <= last; d++) flat = size_product(flat, out.dim[d]);
+  if (flat > max_elements) return Status::limit_exceeded;
+  out.dim[first] = static_cast<int32_t>(flat);
+  for (int d = last + 1; d < rank; d++) out.dim[d - last + first] = out.dim[d];
+  out.rank = rank - last + first;
+  for (int d = out.rank; d < rank; d++) out.dim[d] = 0;
+  return set_out(s, out);
+}
+
+static void flatten_forward(const Flatten&, const OpRun& r) {
+  if (r.out() == r.in(0)) return;
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) r.out()[i] = r.in(0)[i];
+}
+
+static void flatten_backward(const Flatten&, const OpRun& r) {
+  if (r.dx(0) == nullptr || (r.dx(0) == r.dy() && !r.accumulate(0))) return;
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
+}
+
+NNLITE_DEFINE_OP_INPUTS(Flatten, flatten, "Flatten", 1, 1, 1, traits::view | traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
 
 // ==================================================================================================== >>op_linear
+// y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
+static ParameterSpec linear_weight(const Linear& a) {
+  ParameterSpec p;
+  p.name    = "weight";
+  p.layout  = Layout::linear;
+  p.fan_in  = a.in_features;
+  p.fan_out = a.out_features;
+  p.shape.rank   = 2;
+  p.shape.dim[0] = a.out_features;
+  p.shape.dim[1] = a.in_features;
+  return p;
+}
+
+static Status linear_shape(Linear& a, OpShape& s) {
+  if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
+  if (a.in_features == 0) a.in_features = s.in[0].last();
+  if (a.out_features <= 0) return Status::bad_attribute;
+  if (a.in_features != s.in[0].last()) return Status::bad_shape;
+  Shape out = s.in[0];
+  out.dim[out.rank - 1] = a.out_features;
+  NNLITE_TRY(set_out(s, out));
+  NNLITE_TRY(add_parameter(s, linear_weight(a)));
+  if (a.bias) {
+    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_features, a.in_features)));
+  }
+  s.dw_reads_in = 1;
+  s.macs = out.row_numel() * a.in_features;
+  return Status::ok;
+}
+
+static void linear_forward(const Linear& a, const OpRun& r) {
+  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
+  const ParameterSpec weight = linear_weight(a);
+  for (int64_t n = 0; n < N; n++) {
+    for (int64_t o = 0; o < O; o++) {
+      const real* x = r.in(0) + n * I;
+      const real* w = r.parameter(0) + parameter_index(weight, o);
+      real sum = a.bias ? r.parameter(1)[o] : 0;
+      for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
+      r.out()[n * O + o] = sum;
+    }
+  }
+}
+
+// dx[n,i] = sum_o dy[n,o] w[o,i]      dw[o,i] = sum_n x[n,i] dy[n,o]      db[o] = sum_n dy[n,o]
+static void linear_backward(const Linear& a, const OpRun& r) {
+  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
+  const ParameterSpec weight = linear_weight(a);
+  for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++) {
+    for (int64_t i = 0; i < I; i++) {
+      real sum = 0;
+      for (int64_t o = 0; o < O; o++) sum = madd(r.dy()[n * O + o], r.parameter(0)[parameter_index(weight, o, i)], sum);
+      give(r.dx(0), n * I + i, sum, r.accumulate(0));
+    }
+  }
+  if (r.dparameter(0) != nullptr) zero(r.dparameter(0), parameter_stored(weight));
+  for (int64_t n = 0; n < N && r.dparameter(0) != nullptr; n++) {
+    for (int64_t o = 0; o < O; o++) {
+      const real* x  = r.in(0) + n * I;
+      real*       dw = r.dparameter(0) + parameter_index(weight, o);
+      for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[i], r.dy()[n * O + o], dw[i * panel]);
+    }
+  }
+  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_features, r.dparameter(1));
+}
+
+NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, in_features), NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ==================================================================================================== >>op_loss_class
+// Losses of a class for every position. x [N, ..., C], target [N, ...] (i32) or [N, ..., C]   ->   y [1], the mean.
+static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
+  if (s.in[1].rank == 0) {                                       // the short form: we say what the target is
+    s.in[1]       = shape;
+    s.in_dtype[1] = dtype;
+  }
+  if (s.in[1] != shape || s.in_dtype[1] != dtype) return Status::bad_shape;
+  Shape one;
+  one.rank   = 1;
+  one.dim[0] = 1;
+  return set_out(s, one);
+}
+
+static Status set_class_target(OpShape& s) {
+  if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
+  Shape positions = s.in[0];
+  s.index_bound[1] = positions.last();
+  positions.dim[--positions.rank] = 0;
+  return set_target(s, positions, DType::i32);
+}
+
+// logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target + label_smoothing / C, y = mean of -sum_c q_c logp_c
+static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
+  if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
+  s.dx_reads_in = 3;
+  if (!a.probabilities) return set_class_target(s);
+  if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
+  return set_target(s, s.in[0], real_dtype);
+}
+
+// q_c of the position whose target starts at position * C (or is number `position`).
+static inline real target_of(const CrossEntropyLoss& a, const OpRun& r, int64_t position, int64_t C, int64_t c) {
+  const real smooth = real(a.label_smoothing) / static_cast<real>(C), keep = 1 - real(a.label_smoothing);
+  if (a.probabilities) return madd(keep, r.in(1)[position * C + c], smooth);
+  return r.in_i32(1)[position] == c ? keep + smooth : smooth;
+}
+
+// m + log sum exp(x - m): subtracting the largest keeps exp in range for any logit.
+static real log_sum_exp(const real* x, int64_t C, real& largest) {
+  largest = x[0];
+  for (int64_t c = 1; c < C; c++) largest = x[c] > largest ? x[c] : largest;
+  real sum = 0;
+  for (int64_t c = 0; c < C; c++) sum += real_exp(x[c] - largest);
+  return real_log(sum);
+}
+
+static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r) {
+  const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
+  real total = 0;
+  for (int64_t p = 0; p < positions; p++) {
+    const real* x = r.in(0) + p * C;
+    real largest, loss = 0;
+    const real log_sum = log_sum_exp(x, C, largest);
+    for (int64_t c = 0; c < C; c++) loss = madd(target_of(a, r, p, C, c), log_sum - (x[c] - largest), loss);
+    total += loss;
+  }
+  r.out()[0] = total / static_cast<real>(positions);
+}
+
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -(1 - label_smoothing) logp_c / positions
+static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& r) {
+  const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
+  const real share = 1 / static_cast<real>(positions), kept = product(1 - real(a.label_smoothing), share);
+  for (int64_t p = 0; p < positions; p++) {
+    const real* x = r.in(0) + p * C;
+    real largest, sum_q = 0;
+    const real log_sum = log_sum_exp(x, C, largest);
+    for (int64_t c = 0; c < C; c++) sum_q += target_of(a, r, p, C, c);
+    for (int64_t c = 0; c < C; c++) {
+      const real logp = x[c] - largest - log_sum;
+      const real dx   = madd(real_exp(logp), sum_q, -target_of(a, r, p, C, c));
+      if (r.dx(0) != nullptr) give(r.dx(0), p * C + c, product(dx, share), r.accumulate(0));
+      if (r.dx(1) != nullptr) give(r.dx(1), p * C + c, product(-logp, kept), r.accumulate(1));
+    }
+  }
+}
+
+NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2, traits::loss | traits::accumulates,
+                        nullptr, nullptr, NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
+
+// y = mean of -x[target], x are log-probabilities
+static Status nll_loss_shape(NLLLoss&, OpShape& s) {
+  s.dx_reads_in = 2;
+  return set_class_target(s);
+}
+
+static void nll_loss_forward(const NLLLoss&, const OpRun& r) {
+  const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
+  real total = 0;
+  for (int64_t p = 0; p < positions; p++) total -= r.in(0)[p * C + r.in_i32(1)[p]];
+  r.out()[0] = total / static_cast<real>(positions);
+}
+
+// dx[target] = -1 / positions, the others 0
+static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
+  const real share = 1 / static_cast<real>(positions);
+  for (int64_t p = 0; p < positions; p++) {
+    for (int64_t c = 0; c < C; c++) give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
+  }
+}
+
+NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates, nullptr, nullptr,
+                        NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_loss_elementwise
+// One row each: the loss of one element and its derivatives by x and by the target t. x, t [...] -> y [1], the mean.
+static inline real clamped_log(real x) {
+  const real l = real_log(x);
+  return l < -100 ? -100 : l;                                    // PyTorch's bound
+}
+static inline real loss_of(const BCELoss&, real x, real t) {
+  return -madd(t, clamped_log(x), product(1 - t, clamped_log(1 - x)));
+}
+static inline real slope_by_x(const BCELoss&, real x, real t) {
+  const real spread = product(x, 1 - x);
+  return (x - t) / (spread < real(1e-12f) ? real(1e-12f) : spread);        // PyTorch's bound
+}
+static inline real slope_by_t(const BCELoss&, real x, real) { return clamped_log(1 - x) - clamped_log(x); }
+
+static inline real loss_of(const BCEWithLogitsLoss&, real x, real t) {
+  return madd(-x, t, x > 0 ? x : 0) + real_log1p(real_exp(-real_abs(x)));
+}
+static inline real slope_by_x(const BCEWithLogitsLoss&, real x, real t) { return real_sigmoid(x) - t; }
+static inline real slope_by_t(const BCEWithLogitsLoss&, real x, real) { return -x; }
+
+static inline real loss_of(const HuberLoss& a, real x, real t) {
+  const real d = real_abs(x - t), delta = real(a.delta);
+  return d < delta ? product(product(d, d), real(0.5)) : product(delta, d - delta / 2);
+}
+static inline real slope_by_x(const HuberLoss& a, real x, real t) {
+  const real d = x - t, delta = real(a.delta);
+  return d < -delta ? -delta : d > delta ? delta : d;
+}
+static inline real slope_by_t(const HuberLoss& a, real x, real t) { return -slope_by_x(a, x, t); }
+
+static inline real loss_of(const L1Loss&, real x, real t) { return real_abs(x - t); }
+static inline real slope_by_x(const L1Loss&, real x, real t) { return x > t ? 1 : x < t ? -1 : 0; }
+static inline real slope_by_t(const L1Loss& a, real x, real t) { return -slope_by_x(a, x, t); }
+
+static inline real loss_of(const MSELoss&, real x, real t) { return product(x - t, x - t); }
+static inline real slope_by_x(const MSELoss&, real x, real t) { return 2 * (x - t); }
+static inline real slope_by_t(const MSELoss&, real x, real t) { return 2 * (t - x); }
+
+static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
+
+template <class A>
+static Status elementwise_loss_shape(A& a, OpShape& s) {
+  if (!valid(a)) return Status::bad_attribute;
+  if (!rows_input(s, 0)) return Status::bad_shape;
+  s.dx_reads_in = 3;
+  return set_target(s, s.in[0], real_dtype);
+}
+
+// The sum is made of sums over 512 elements, so its rounding error grows with n / 512.
+template <class A>
+static void elementwise_loss_forward(const A& a, const OpRun& r) {
+  const int64_t n = r.in_numel(0);
+  real total = 0;
+  for (int64_t first = 0; first < n; first += 512) {
+    real sum = 0;
+    for (int64_t i = first; i < n && i < first + 512; i++) sum += loss_of(a, r.in(0)[i], r.in(1)[i]);
+    total += sum;
+  }
+  r.out()[0] = total / static_cast<real>(n);
+}
+
+template <class A>
+static void elementwise_loss_backward(const A& a, const OpRun& r) {
+  const int64_t n = r.in_numel(0);
+  const real share = 1 / static_cast<real>(n);
+  for (int64_t i = 0; i < n; i++) {
+    const real x = r.in(0)[i], t = r.in(1)[i];
+    if (r.dx(0) != nullptr) give(r.dx(0), i, product(slope_by_x(a, x, t), share), r.accumulate(0));
+    if (r.dx(1) != nullptr) give(r.dx(1), i, product(slope_by_t(a, x, t), share), r.accumulate(1));
+  }
+}
+
+#define NNLITE_DEFINE_LOSS(Type, prefix, kernels, ...)                                                                 \
+  static constexpr auto prefix##_shape    = elementwise_loss_shape<Type>;                                              \
+  static constexpr auto prefix##_forward  = elementwise_loss_forward<Type>;                                            \
+  static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                                           \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, nullptr, __VA_ARGS__)
+
+NNLITE_DEFINE_LOSS(BCELoss, bce_loss, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, nullptr, NNLITE_FIELD(1, delta));
+NNLITE_DEFINE_LOSS(L1Loss, l1_loss, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(MSELoss, mse_loss, nullptr, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_optimizer
+// w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and stays so.
+static bool at_least_zero(float x) { return x >= 0 && is_finite(x); }
+static bool below_one(float x) { return x >= 0 && x < 1; }
+
+static Status optimizer_slots(OpShape& s, int count) {
+  if (!real_input(s, 0)) return Status::bad_shape;
+  s.n_slots = count;
+  for (int i = 0; i < count; i++) s.slots[i] = SlotSpec{Keep::saved, real_dtype, false, s.in[0].numel(1)};
+  return set_out(s, s.in[0]);
+}
+
+// The gradient as clipping leaves it.
+static inline real clipped_gradient(const OpRun& r, int64_t i) {
+  const real g = product(r.dparameter(0)[i], r.context->gradient_scale), bound = real(r.context->clip_value);
+  if (!(bound > 0)) return g;
+  return g > bound ? bound : g < -bound ? -bound : g;
+}
+
+// Moments that small would become denormal and slow; they are nothing to any weight.
+static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
+
+static double power(double base, uint64_t exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent >>= 1, base = product(base, base)) {
+    if ((exponent & 1u) != 0) result = product(result, base);
+  }
+  return result;
+}
+
+static Status sgd_shape(SGD& a, OpShape& s) {
+  if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) || !is_finite(a.dampening)) {
+    return Status::bad_attribute;
+  }
+  if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
+  return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
+}
+
+static void sgd_update(const SGD& a, const OpRun& r) {
+  const real lr = r.context->lr, momentum = a.momentum, given = 1 - real(a.dampening);
+  real *const w = r.parameter(0), *const state = r.slot(0);
+  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
+    real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
+    if (state != nullptr) {
+      const real m = r.context->update == 1 ? g : madd(momentum, state[i], product(given, g));
+      state[i] = moment(m);
+      g = a.nesterov ? madd(momentum, state[i], g) : state[i];
+    }
+    w[i] = madd(-lr, g, w[i]);
+  }
+}
+
+static Status adagrad_shape(Adagrad& a, OpShape& s) {
+  if (!at_least_zero(a.lr) || !at_least_zero(a.lr_decay) || !at_least_zero(a.weight_decay) || !(a.eps > 0) ||
+      !is_finite(a.eps) || !at_least_zero(a.initial_accumulator_value)) return Status::bad_attribute;
+  return optimizer_slots(s, 1);
+}
+
+// The slot is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
+static void adagrad_update(const Adagrad& a, const OpRun& r) {
+  const double decay = product(static_cast<double>(r.context->update - 1), static_cast<double>(a.lr_decay));
+  const real   lr = static_cast<real>(static_cast<double>(r.context->lr) / (1 + decay));
+  const real   initial = real(a.initial_accumulator_value), eps = real(a.eps);
+  real *const  w = r.parameter(0), *const state = r.slot(0);
+  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
+    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
+    state[i] = moment(madd(g, g, state[i]));
+    w[i] = madd(-lr, g / (real_sqrt(initial + state[i]) + eps), w[i]);
+  }
+}
+
+static Status rmsprop_shape(RMSprop& a, OpShape& s) {
+  if (!at_least_zero(a.lr) || !at_least_zero(a.alpha) || !at_least_zero(a.weight_decay) || !at_least_zero(a.momentum) ||
+      !(a.eps > 0) || !is_finite(a.eps)) return Status::bad_attribute;
+  return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
+}
+
+static void rmsprop_update(const RMSprop& a, const OpRun& r) {
+  const real  lr = real(r.context->lr), alpha = real(a.alpha), eps = real(a.eps), momentum = real(a.momentum);
+  real *const w = r.parameter(0), *const squares = r.slot(0), *const buffer = r.slot(1);
+  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
+    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
+    squares[i] = moment(madd(alpha, squares[i], product(product(1 - alpha, g), g)));
+    real d = g / (real_sqrt(squares[i]) + eps);
+    if (momentum > 0) d = buffer[i] = moment(madd(momentum, buffer[i], d));
+    w[i] = madd(-lr, d, w[i]);
+  }
+}
+
+template <class A>
+static Status adam_attributes(const A& a, OpShape& s) {
+  if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) || !is_finite(a.eps) ||
+      !at_least_zero(a.weight_decay)) return Status::bad_attribute;
+  return optimizer_slots(s, 2);
+}
+static Status adam_shape(Adam& a, OpShape& s) { return adam_attributes(a, s); }
+static Status adamw_shape(AdamW& a, OpShape& s) { return adam_attributes(a, s); }
+
+// `coupled` decay is added to the gradient; the other shrinks the weight by itself.
+template <class A>
+static void adam_steps(const A& a, const OpRun& r, bool coupled) {
+  const uint64_t t = r.context->update;
+  const double c1 = 1 - power(double(a.betas.first), t), c2 = 1 - power(double(a.betas.second), t);
+  const real lr = real(r.context->lr), step = static_cast<real>(static_cast<double>(r.context->lr) / c1);
+  const real root = static_cast<real>(real_sqrt(c2)), eps = real(a.eps);
+  const real b1 = real(a.betas.first), b2 = real(a.betas.second);
+  const real added = coupled ? real(a.weight_decay) : 0, shrink = coupled ? 0 : product(lr, real(a.weight_decay));
+  real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
+  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
+    const real g = madd(added, w[i], clipped_gradient(r, i));
+    m[i] = moment(madd(b1, m[i], product(1 - b1, g)));
+    v[i] = moment(madd(b2, v[i], product(product(1 - b2, g), g)));
+    w[i] = madd(-step, m[i] / (real_sqrt(v[i]) / root + eps), madd(-shrink, w[i], w[i]));
+  }
+}
+static void adam_update(const Adam& a, const OpRun& r) { adam_steps(a, r, true); }
+static void adamw_update(const AdamW& a, const OpRun& r) { adam_steps(a, r, false); }
+
+#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                            \
+  struct prefix##_fields {                                                                                             \
+    using Self = Type;                                                                                                 \
+    static constexpr Field list[] = {__VA_ARGS__};                                                                     \
+  };                                                                                                                   \
+  const Op Type::op = {#Type, 1, sizeof(prefix##_fields::list) / sizeof(Field), prefix##_fields::list, 1, 1,           \
+                       sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type, prefix##_shape>,   \
+                       op_thunk<Type, prefix##_update>, nullptr, nullptr, nullptr, kernels}
+
+NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay), NNLITE_FIELD(3, weight_decay),
+                        NNLITE_FIELD(4, initial_accumulator_value), NNLITE_FIELD(5, eps));
+NNLITE_DEFINE_OPTIMIZER(Adam, adam, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
+NNLITE_DEFINE_OPTIMIZER(SGD, sgd, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum), NNLITE_FIELD(3, dampening),
+                        NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
 
 // ==================================================================================================== >>op_pool
+// Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
+
+// PyTorch's size: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
+static int64_t pool_places(const Axis& a, bool ceil_mode) {
+  const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
+  if (slack < 0) return 0;
+  if (!ceil_mode) return slack / a.stride + 1;
+  const int64_t places = (slack + a.stride - 1) / a.stride + 1;
+  return (places - 1) * a.stride >= a.in + a.padding ? places - 1 : places;
+}
+
+static Status pool_out(OpShape& s, const Axis& h, const Axis& w, bool ceil_mode) {
+  if (!h.valid() || !w.valid() || h.padding > h.extent() / 2 || w.padding > w.extent() / 2) return Status::bad_attribute;
+  const int64_t oh = pool_places(h, ceil_mode), ow = pool_places(w, ceil_mode);
+  if (oh <= 0 || ow <= 0) return Status::bad_shape;
+  if (oh > max_elements || ow > max_elements) return Status::limit_exceeded;
+  Shape out  = s.in[0];
+  out.dim[1] = static_cast<int32_t>(oh);
+  out.dim[2] = static_cast<int32_t>(ow);
+  return set_out(s, out);
+}
+
+static Axis max_pool2d_rows(const MaxPool2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
+}
+static Axis max_pool2d_columns(const MaxPool2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
+}
+
+template <class A>
+static void default_stride(A& a) {
+  if (a.stride.h == 0) a.stride.h = a.kernel_size.h;
+  if (a.stride.w == 0) a.stride.w = a.kernel_size.w;
+}
+
+// Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the window has at
+// most 256 places, else i32.
+static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
+
+static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  default_stride(a);
+  NNLITE_TRY(pool_out(s, max_pool2d_rows(a, s.in[0], s.in[0]), max_pool2d_columns(a, s.in[0], s.in[0]), a.ceil_mode));
+  if (size_product(a.kernel_size.h, a.kernel_size.w) > max_elements) return Status::limit_exceeded;
+  s.n_slots  = 1;
+  s.slots[0] = SlotSpec{Keep::saved, small_window(a) ? DType::u8 : DType::i32, true, s.out.row_numel()};
+  return Status::ok;
+}
+
+template <class Place>
+static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* place) {
+  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const int  C = r.out_shape().last();
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < rows.out; oh++)
+  for (int64_t ow = 0; ow < columns.out; ow++)
+  for (int64_t c = 0; c < C; c++, at++) {
+    real    largest = -static_cast<real>(__builtin_inff());
+    int64_t where = 0;
+    bool    found = false;
+    for (int64_t kh = 0; kh < rows.kernel; kh++)
+    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+      const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
+      if (ih < 0 || iw < 0) continue;
+      const real x = r.in(0)[((n * rows.in + ih) * columns.in + iw) * C + c];
+      if (found && !(x > largest)) continue;
+      found = true, largest = x, where = kh * columns.kernel + kw;
+    }
+    r.out()[at] = largest;
+    if (place != nullptr) place[at] = static_cast<Place>(where);
+  }
+}
+
+static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
+  if (small_window(a)) max_pool2d_forward_as(a, r, r.slot<uint8_t>(0));
+  else max_pool2d_forward_as(a, r, r.slot<int32_t>(0));
+}
+
+// dx at the largest place += dy; where windows overlap in the order of the outputs.
+template <class Place>
+static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Place* place) {
+  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const int  C = r.out_shape().last();
+  zero(r.dx(0), r.in_numel(0));
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < rows.out; oh++)
+  for (int64_t ow = 0; ow < columns.out; ow++)
+  for (int64_t c = 0; c < C; c++, at++) {
+    const int64_t ih = rows.input(oh, place[at] / columns.kernel), iw = columns.input(ow, place[at] % columns.kernel);
+    if (ih >= 0 && iw >= 0) r.dx(0)[((n * rows.in + ih) * columns.in + iw) * C + c] += r.dy()[at];
+  }
+}
+
+static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  if (small_window(a)) max_pool2d_backward_as(a, r, r.slot<uint8_t>(0));
+  else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
+}
+
+NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, nullptr, nullptr, NNLITE_FIELD(1, kernel_size),
+                        NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
+                        NNLITE_FIELD(5, ceil_mode));
+
+// y = the mean of a region: inputs [first, last) of one side, the sum divided by `count` of both sides.
+struct Region {
+  int64_t first, last, count;
+};
+
+static Region pool_region(int64_t o, int64_t in, int kernel, int stride, int padding, bool count_padding) {
+  const int64_t start = o * stride - padding, end = start + kernel < in + padding ? start + kernel : in + padding;
+  const int64_t first = start > 0 ? start : 0, last = end < in ? end : in;
+  return {first, last, count_padding ? end - start : last - first};
+}
+static Region row_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
+  return pool_region(o, x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.count_include_pad);
+}
+static Region column_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
+  return pool_region(o, x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.count_include_pad);
+}
+
+static Region adaptive_region(int64_t o, int64_t in, int64_t out) {
+  const int64_t first = o * in / out, last = ((o + 1) * in + out - 1) / out;
+  return {first, last, last - first};
+}
+static Region row_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
+  return adaptive_region(o, x.dim[1], y.dim[1]);
+}
+static Region column_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
+  return adaptive_region(o, x.dim[2], y.dim[2]);
+}
+
+static Status avg_pool2d_shape(AvgPool2d& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  default_stride(a);
+  const Axis h{s.in[0].dim[1], 0, a.kernel_size.h, a.stride.h, a.padding.h, 1};
+  const Axis w{s.in[0].dim[2], 0, a.kernel_size.w, a.stride.w, a.padding.w, 1};
+  return pool_out(s, h, w, a.ceil_mode);
+}
+
+static Status adaptive_avg_pool2d_shape(AdaptiveAvgPool2d& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  if (a.output_size.h <= 0 || a.output_size.w <= 0) return Status::bad_attribute;
+  Shape out  = s.in[0];
+  out.dim[1] = a.output_size.h;
+  out.dim[2] = a.output_size.w;
+  return set_out(s, out);
+}
+
+// Calls f(place in y, region of rows, region of columns, n) for every place of one channel plane of y.
+template <class A, class F>
+static void each_region(const A& a, const OpRun& r, F f) {
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t oh = 0; oh < y.dim[1]; oh++)
+  for (int64_t ow = 0; ow < y.dim[2]; ow++, at += y.last()) f(at, row_region(a, oh, x, y), column_region(a, ow, x, y), n);
+}
+
+template <class A>
+static void average_forward(const A& a, const OpRun& r) {
+  const Shape&  x = r.in_shape(0);
+  const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
+  each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
+    for (int64_t c = 0; c < C; c++) {
+      real sum = 0;
+      for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++) sum += r.in(0)[((n * H + h) * W + w) * C + c];
+      r.out()[at + c] = sum / static_cast<real>(rows.count * columns.count);
+    }
+  });
+}
+
+// dx of every input of the region += dy / count
+template <class A>
+static void average_backward(const A& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  const Shape&  x = r.in_shape(0);
+  const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
+  zero(r.dx(0), r.in_numel(0));
+  each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
+    for (int64_t h = rows.first; h < rows.last; h++)
+    for (int64_t w = columns.first; w < columns.last; w++)
+    for (int64_t c = 0; c < C; c++) {
+      r.dx(0)[((n * H + h) * W + w) * C + c] += r.dy()[at + c] / static_cast<real>(rows.count * columns.count);
+    }
+  });
+}
+
+static constexpr auto avg_pool2d_forward           = average_forward<AvgPool2d>;
+static constexpr auto avg_pool2d_backward          = average_backward<AvgPool2d>;
+static constexpr auto adaptive_avg_pool2d_forward  = average_forward<AdaptiveAvgPool2d>;
+static constexpr auto adaptive_avg_pool2d_backward = average_backward<AdaptiveAvgPool2d>;
+
+NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0, nullptr, nullptr,
+                        NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, nullptr, nullptr, NNLITE_FIELD(1, kernel_size),
+                        NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
+                        NNLITE_FIELD(5, count_include_pad));
 
 // ==================================================================================================== >>op_softmax
+// Along dim, with m the largest and S = sum exp(x - m):   y = exp(x - m) / S   or   y = x - m - log S.   x, y [N, ...]
+template <class A>
+static Status softmax_family_shape(A& a, OpShape& s) {
+  if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
+  if (dimension(a.dim, s.in[0].rank) < 0) return Status::bad_attribute;
+  s.dx_reads_out = true;
+  return set_out(s, s.in[0]);
+}
+
+// Calls f(first, count, stride) for every line of values along dim.
+template <class A, class F>
+static void each_line(const A& a, const OpRun& r, F f) {
+  const Shape& shape = r.out_shape();
+  const int    dim = dimension(a.dim, shape.rank);
+  const int64_t count = shape.dim[dim], total = r.out_numel();
+  int64_t stride = 1;
+  for (int d = dim + 1; d < shape.rank; d++) stride *= shape.dim[d];
+  for (int64_t block = 0; block < total; block += count * stride) {
+    for (int64_t i = 0; i < stride; i++) f(block + i, count, stride);
+  }
+}
+
+static real largest_of(const real* x, int64_t count, int64_t stride) {
+  real largest = x[0];
+  for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
+  return largest;
+}
+
+static void softmax_forward(const Softmax& a, const OpRun& r) {
+  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
+    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
+    real       *y = r.out() + first, sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += y[i * stride] = real_exp(x[i * stride] - largest);
+    for (int64_t i = 0; i < count; i++) y[i * stride] /= sum;
+  });
+}
+
+// dx = y (dy - sum dy y)
+static void softmax_backward(const Softmax& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
+    real sum = 0;
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum = madd(r.dy()[at], r.y()[at], sum);
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+      give(r.dx(0), at, product(r.y()[at], r.dy()[at] - sum), r.accumulate(0));
+    }
+  });
+}
+
+static void log_softmax_forward(const LogSoftmax& a, const OpRun& r) {
+  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
+    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
+    real sum = 0;
+    for (int64_t i = 0; i < count; i++) sum += real_exp(x[i * stride] - largest);
+    const real log_sum = real_log(sum);
+    for (int64_t i = 0; i < count; i++) r.out()[first + i * stride] = x[i * stride] - largest - log_sum;
+  });
+}
+
+// dx = dy - exp(y) sum dy
+static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
+    real sum = 0;
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum += r.dy()[at];
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+      give(r.dx(0), at, madd(-real_exp(r.y()[at]), sum, r.dy()[at]), r.accumulate(0));
+    }
+  });
+}
+
+static constexpr auto softmax_shape     = softmax_family_shape<Softmax>;
+static constexpr auto log_softmax_shape = softmax_family_shape<LogSoftmax>;
+
+NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, nullptr, nullptr, NNLITE_FIELD(1, dim));
 
 // ==================================================================================================== >>op_upsample
+// y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
+static Status upsample_shape(Upsample& a, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
+  if (a.scale_factor.h <= 0 || a.scale_factor.w <= 0) return Status::bad_attribute;
+  const int64_t h = size_product(s.in[0].dim[1], a.scale_factor.h), w = size_product(s.in[0].dim[2], a.scale_factor.w);
+  if (h > max_elements || w > max_elements) return Status::limit_exceeded;
+  Shape out  = s.in[0];
+  out.dim[1] = static_cast<int32_t>(h);
+  out.dim[2] = static_cast<int32_t>(w);
+  return set_out(s, out);
+}
+
+static void upsample_forward(const Upsample& a, const OpRun& r) {
+  const int64_t H = r.out_shape().dim[1], W = r.out_shape().dim[2], C = r.out_shape().dim[3];
+  real* y = r.out();
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t h = 0; h < H; h++)
+  for (int64_t w = 0; w < W; w++) {
+    const int64_t pixel = (n * r.in_shape(0).dim[1] + h / a.scale_factor.h) * r.in_shape(0).dim[2] + w / a.scale_factor.w;
+    for (int64_t c = 0; c < C; c++) *y++ = r.in(0)[pixel * C + c];
+  }
+}
+
+// dx = the sum of dy over the copies
+static void upsample_backward(const Upsample& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
+  const Pair    f = a.scale_factor;
+  const int64_t H = r.in_shape(0).dim[1], W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3];
+  int64_t at = 0;
+  for (int64_t n = 0; n < r.rows; n++)
+  for (int64_t h = 0; h < H; h++)
+  for (int64_t w = 0; w < W; w++)
+  for (int64_t c = 0; c < C; c++, at++) {
+    real sum = 0;
+    for (int64_t i = 0; i < f.h; i++)
+    for (int64_t j = 0; j < f.w; j++) sum += r.dy()[(((n * H + h) * f.h + i) * W * f.w + w * f.w + j) * C + c];
+    give(r.dx(0), at, sum, r.accumulate(0));
+  }
+}
+
+NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+                        NNLITE_FIELD(1, scale_factor));
 
 // ==================================================================================================== >>op_list
+// Every op of this header, sorted as strcmp sorts its names.
+#define NNLITE_OPS(X)   \
+  X(Adagrad)            \
+  X(Adam)               \
+  X(AdamW)              \
+  X(AdaptiveAvgPool2d)  \
+  X(Add)                \
+  X(AvgPool2d)          \
+  X(BCELoss)            \
+  X(BCEWithLogitsLoss)  \
+  X(BatchNorm1d)        \
+  X(BatchNorm2d)        \
+  X(Concat)             \
+  X(ConstantLR)         \
+  X(Conv2d)             \
+  X(ConvTranspose2d)    \
+  X(CosineAnnealingLR)  \
+  X(CrossEntropyLoss)   \
+  X(Dropout)            \
+  X(ELU)                \
+  X(ExponentialLR)      \
+  X(Flatten)            \
+  X(HuberLoss)          \
+  X(L1Loss)             \
+  X(LeakyReLU)          \
+  X(Linear)             \
+  X(LogSoftmax)         \
+  X(MSELoss)            \
+  X(MaxPool2d)          \
+  X(Mul)                \
+  X(NLLLoss)            \
+  X(OneCycleLR)         \
+  X(RMSprop)            \
+  X(ReLU)               \
+  X(ReduceLROnPlateau)  \
+  X(SGD)                \
+  X(Sigmoid)            \
+  X(Softmax)            \
+  X(StepLR)             \
+  X(Tanh)               \
+  X(Upsample)
+
+static const Op* const op_table[] = {
+#define NNLITE_OP_ADDRESS(Type) &Type::op,
+    NNLITE_OPS(NNLITE_OP_ADDRESS)
+#undef NNLITE_OP_ADDRESS
+};
+
+OpSet all_ops() { return {op_table, sizeof(op_table) / sizeof(op_table[0])}; }
+
+// The op of this name, which need not end with a zero; nullptr when the set has none.
+static const Op* find_op(const OpSet& set, const char* name, size_t length) {
+  int first = 0, last = set.count;
+  while (first < last) {
+    const int   middle = first + (last - first) / 2;
+    const char* other = set.ops[middle]->name;
+    size_t i = 0;
+    while (i < length && other[i] != '\0' && other[i] == name[i]) i++;
+    if (i == length && other[i] == '\0') return set.ops[middle];
+    const int a = i < length ? static_cast<unsigned char>(name[i]) : 0;
+    if (a > static_cast<unsigned char>(other[i])) first = middle + 1;
+    else last = middle;
+  }
+  return nullptr;
+}
 
 // ==================================================================================================== >>schedule
 
