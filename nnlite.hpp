@@ -2800,7 +2800,7 @@ static Status sgd_shape(SGD& a, OpShape& s) {
 }
 
 static void sgd_update(const SGD& a, const OpRun& r) {
-  const real lr = r.context->lr, momentum = a.momentum, given = 1 - real(a.dampening);
+  const real lr = real(r.context->lr), momentum = real(a.momentum), given = 1 - real(a.dampening);
   real *const w = r.parameter(0), *const state = r.slot(0);
   for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
     real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
@@ -3240,14 +3240,11 @@ NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumul
   X(BatchNorm1d)        \
   X(BatchNorm2d)        \
   X(Concat)             \
-  X(ConstantLR)         \
   X(Conv2d)             \
   X(ConvTranspose2d)    \
-  X(CosineAnnealingLR)  \
   X(CrossEntropyLoss)   \
   X(Dropout)            \
   X(ELU)                \
-  X(ExponentialLR)      \
   X(Flatten)            \
   X(HuberLoss)          \
   X(L1Loss)             \
@@ -3258,14 +3255,11 @@ NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumul
   X(MaxPool2d)          \
   X(Mul)                \
   X(NLLLoss)            \
-  X(OneCycleLR)         \
   X(RMSprop)            \
   X(ReLU)               \
-  X(ReduceLROnPlateau)  \
   X(SGD)                \
   X(Sigmoid)            \
   X(Softmax)            \
-  X(StepLR)             \
   X(Tanh)               \
   X(Upsample)
 
