@@ -1188,6 +1188,10 @@ struct Op {
 enum class Phase : uint8_t { forward, backward, grad_input, grad_parameter, update };
 enum class Isa : uint8_t { scalar, base, avx2, avx512, neon };
 constexpr int isa_count = 5;
+const char* isa_name(Isa isa);                 // "avx2"
+bool isa_present(Isa isa);                     // compiled in, and this machine has it
+Isa  current_isa();                            // the fastest present; NNLITE_ISA=name in the environment chooses another present one
+bool set_isa(Isa isa);                         // for tests, while nothing runs; false when it is not present
 
 struct KernelPlan {
   uint32_t stages = 1;
@@ -1248,6 +1252,7 @@ struct OpDefaults {
 
 #if defined(NNLITE_IMPLEMENTATION) && !defined(NNLITE_IMPLEMENTED)
 #define NNLITE_IMPLEMENTED
+#define NNLITE_ONCE                    // not while the file includes itself for another instruction set
 
 // ==================================================================================================== >>platform
 // Everything that depends on the compiler or the operating system.
@@ -1264,6 +1269,57 @@ struct OpDefaults {
 #endif
 #endif
 
+// Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one there is a
+// single pass, scalar where the processor has an fma and base (multiply, then add) where it has none.
+#define NNLITE_PASS_SCALAR 0
+#define NNLITE_PASS_BASE   1
+#define NNLITE_PASS_AVX2   2
+#define NNLITE_PASS_AVX512 3
+#define NNLITE_PASS_NEON   4
+#define NNLITE_JOIN_(a, b) a##b
+#define NNLITE_JOIN(a, b)  NNLITE_JOIN_(a, b)
+#define NNLITE_IS_KERNEL_TYPE_float 1
+#if NNLITE_JOIN(NNLITE_IS_KERNEL_TYPE_, NNLITE_REAL)
+#define NNLITE_KERNELS
+#endif
+#if !defined(NNLITE_NO_SIMD) && defined(__SSE2__)
+#define NNLITE_X86
+#include <cpuid.h>
+#include <immintrin.h>
+#elif !defined(NNLITE_NO_SIMD) && defined(__aarch64__)
+#define NNLITE_NEON
+#include <arm_neon.h>
+#endif
+#if defined(NNLITE_X86) || defined(NNLITE_NEON) || defined(__FP_FAST_FMAF)
+#define NNLITE_FIRST_PASS NNLITE_PASS_SCALAR
+#define NNLITE_FIRST_ISA  isa_scalar
+#else
+#define NNLITE_FIRST_PASS NNLITE_PASS_BASE
+#define NNLITE_FIRST_ISA  isa_base
+#endif
+#if __STDC_HOSTED__
+#include <stdlib.h>
+#include <string.h>
+#endif
+
+// Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside avx512fintrin.h.
+#ifdef __clang__
+#define NNLITE_REGION_AVX2 \
+  _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
+#define NNLITE_REGION_AVX512 \
+  _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx2,fma\"))), apply_to = function)")
+#define NNLITE_REGION_END _Pragma("clang attribute pop")
+#define NNLITE_UNROLL _Pragma("clang loop unroll(full)")
+#else
+#define NNLITE_REGION_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
+#define NNLITE_REGION_AVX512                                                        \
+  _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx2,fma\")")           \
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+#define NNLITE_REGION_END _Pragma("GCC pop_options")
+#define NNLITE_UNROLL _Pragma("GCC unroll 32")
+#endif
+#define NNLITE_VERB static inline __attribute__((always_inline))
+
 // Keeps a product in a register of its own, so that no compiler merges it with an addition into one fma.
 #if defined(__x86_64__) || defined(__i386__)
 #define NNLITE_PIN(x) asm("" : "+x"(x))
@@ -1273,6 +1329,11 @@ struct OpDefaults {
 #define NNLITE_PIN(x) asm("" : "+m"(x))
 #else
 #define NNLITE_PIN(x) ((void)(x))
+#endif
+#ifdef NNLITE_X86
+#define NNLITE_PIN_VECTOR(x) asm("" : "+v"(x))
+#else
+#define NNLITE_PIN_VECTOR(x) NNLITE_PIN(x)
 #endif
 #ifdef __FP_FAST_FMAF
 #define NNLITE_FMAF(a, b, c) __builtin_fmaf(a, b, c)
@@ -1825,9 +1886,336 @@ static inline void zero(real* to, int64_t count) {
   for (int64_t i = 0; i < count; i++) to[i] = 0;
 }
 
+#ifdef NNLITE_KERNELS
+#define NNLITE_PASS NNLITE_FIRST_PASS          // the first pass of the kernel rooms stands in place
+#define NNLITE_ISA  NNLITE_FIRST_ISA
+#endif
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_IMPLEMENTATION
+
+#ifdef NNLITE_PASS
 // ==================================================================================================== >>simd
+// Vectors. Everything between here and >>dispatch is one text, compiled once for every instruction set: this file includes
+// itself with NNLITE_PASS and NNLITE_ISA set to the number and the namespace of the set (>>dispatch). The first pass stands in
+// place, without a target region, and also compiles what is under NNLITE_ONCE: shapes and plans, shared by all sets.
+//
+//   vf, vi, vm   a vector of `lanes` floats, 32-bit integers, truth values. 16 = parts * lanes on every set.
+//   fma          rounds once; in the class without fma (base) the product is rounded, too.
+//   mul          keeps its product from being merged into a later addition, so write fma where you mean it.
+//   max, min     compare and select: the second argument where one of them is not a number.
+//   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched. store_part likewise.
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
+namespace NNLITE_ISA {
+
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+constexpr int lanes = 16;
+struct vf { __m512 v; };
+struct vi { __m512i v; };
+struct vm { __mmask16 v; };
+NNLITE_VERB vm   first(int n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
+NNLITE_VERB vf   load(const float* p) { return {_mm512_loadu_ps(p)}; }
+NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n).v, p)}; }
+NNLITE_VERB void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
+NNLITE_VERB void store_part(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n).v, a.v); }
+NNLITE_VERB vi   load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
+NNLITE_VERB void store(int32_t* p, vi a) { _mm512_storeu_si512(p, a.v); }
+NNLITE_VERB vf   set(float a) { return {_mm512_set1_ps(a)}; }
+NNLITE_VERB vi   set(int32_t a) { return {_mm512_set1_epi32(a)}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {_mm512_add_ps(a.v, b.v)}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
+NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm512_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
+NNLITE_VERB vf   div(vf a, vf b) { return {_mm512_div_ps(a.v, b.v)}; }
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
+NNLITE_VERB vf   sqrt(vf a) { return {_mm512_sqrt_ps(a.v)}; }
+NNLITE_VERB vf   max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
+NNLITE_VERB vf   min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {_mm512_cmplt_epi32_mask(a.v, b.v)}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
+NNLITE_VERB vi   add(vi a, vi b) { return {_mm512_add_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   sub(vi a, vi b) { return {_mm512_sub_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm512_and_si512(a.v, b.v)}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }
+NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm512_xor_si512(a.v, b.v)}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm512_slli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm512_srli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm512_srai_epi32(a.v, n)}; }
+NNLITE_VERB vi   as_int(vf a) { return {_mm512_castps_si512(a.v)}; }
+NNLITE_VERB vf   as_float(vi a) { return {_mm512_castsi512_ps(a.v)}; }
+NNLITE_VERB vf   to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
+
+#elif NNLITE_PASS == NNLITE_PASS_AVX2
+constexpr int lanes = 8;
+struct vf { __m256 v; };
+struct vi { __m256i v; };
+struct vm { __m256 v; };
+NNLITE_VERB __m256i first(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
+}
+NNLITE_VERB vf   load(const float* p) { return {_mm256_loadu_ps(p)}; }
+NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+NNLITE_VERB void store(float* p, vf a) { _mm256_storeu_ps(p, a.v); }
+NNLITE_VERB void store_part(float* p, vf a, int n) { _mm256_maskstore_ps(p, first(n), a.v); }
+NNLITE_VERB vi   load(const int32_t* p) { return {_mm256_castps_si256(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))}; }
+NNLITE_VERB void store(int32_t* p, vi a) { _mm256_storeu_ps(reinterpret_cast<float*>(p), _mm256_castsi256_ps(a.v)); }
+NNLITE_VERB vf   set(float a) { return {_mm256_set1_ps(a)}; }
+NNLITE_VERB vi   set(int32_t a) { return {_mm256_set1_epi32(a)}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {_mm256_add_ps(a.v, b.v)}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {_mm256_sub_ps(a.v, b.v)}; }
+NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm256_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
+NNLITE_VERB vf   div(vf a, vf b) { return {_mm256_div_ps(a.v, b.v)}; }
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
+NNLITE_VERB vf   sqrt(vf a) { return {_mm256_sqrt_ps(a.v)}; }
+NNLITE_VERB vf   max(vf a, vf b) { return {_mm256_max_ps(a.v, b.v)}; }
+NNLITE_VERB vf   min(vf a, vf b) { return {_mm256_min_ps(a.v, b.v)}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) {
+  return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))};
+}
+NNLITE_VERB vi   add(vi a, vi b) { return {_mm256_add_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   sub(vi a, vi b) { return {_mm256_sub_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm256_and_si256(a.v, b.v)}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm256_or_si256(a.v, b.v)}; }
+NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm256_xor_si256(a.v, b.v)}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm256_slli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm256_srli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm256_srai_epi32(a.v, n)}; }
+NNLITE_VERB vi   as_int(vf a) { return {_mm256_castps_si256(a.v)}; }
+NNLITE_VERB vf   as_float(vi a) { return {_mm256_castsi256_ps(a.v)}; }
+NNLITE_VERB vf   to_float(vi a) { return {_mm256_cvtepi32_ps(a.v)}; }
+
+#elif NNLITE_PASS == NNLITE_PASS_NEON
+constexpr int lanes = 4;
+struct vf { float32x4_t v; };
+struct vi { int32x4_t v; };
+struct vm { uint32x4_t v; };
+NNLITE_VERB vf   load(const float* p) { return {vld1q_f32(p)}; }
+NNLITE_VERB void store(float* p, vf a) { vst1q_f32(p, a.v); }
+NNLITE_VERB vi   load(const int32_t* p) { return {vld1q_s32(p)}; }
+NNLITE_VERB void store(int32_t* p, vi a) { vst1q_s32(p, a.v); }
+NNLITE_VERB vf   set(float a) { return {vdupq_n_f32(a)}; }
+NNLITE_VERB vi   set(int32_t a) { return {vdupq_n_s32(a)}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {vaddq_f32(a.v, b.v)}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {vsubq_f32(a.v, b.v)}; }
+NNLITE_VERB vf   mul(vf a, vf b) { vf r = {vmulq_f32(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
+NNLITE_VERB vf   div(vf a, vf b) { return {vdivq_f32(a.v, b.v)}; }
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+NNLITE_VERB vf   sqrt(vf a) { return {vsqrtq_f32(a.v)}; }
+NNLITE_VERB vf   max(vf a, vf b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
+NNLITE_VERB vf   min(vf a, vf b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {vcltq_f32(a.v, b.v)}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {vceqq_f32(a.v, b.v)}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {vcltq_s32(a.v, b.v)}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {vceqq_s32(a.v, b.v)}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return {vbslq_f32(m.v, a.v, b.v)}; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) { return {vbslq_s32(m.v, a.v, b.v)}; }
+NNLITE_VERB vi   add(vi a, vi b) { return {vaddq_s32(a.v, b.v)}; }
+NNLITE_VERB vi   sub(vi a, vi b) { return {vsubq_s32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {vandq_s32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {vorrq_s32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_xor(vi a, vi b) { return {veorq_s32(a.v, b.v)}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return {vshlq_n_s32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right(vi a) {
+  return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v), n))};
+}
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {vshrq_n_s32(a.v, n)}; }
+NNLITE_VERB vi   as_int(vf a) { return {vreinterpretq_s32_f32(a.v)}; }
+NNLITE_VERB vf   as_float(vi a) { return {vreinterpretq_f32_s32(a.v)}; }
+NNLITE_VERB vf   to_float(vi a) { return {vcvtq_f32_s32(a.v)}; }
+
+#elif NNLITE_PASS == NNLITE_PASS_BASE && defined(NNLITE_X86)
+constexpr int lanes = 4;
+struct vf { __m128 v; };
+struct vi { __m128i v; };
+struct vm { __m128 v; };
+NNLITE_VERB vf   load(const float* p) { return {_mm_loadu_ps(p)}; }
+NNLITE_VERB void store(float* p, vf a) { _mm_storeu_ps(p, a.v); }
+NNLITE_VERB vi   load(const int32_t* p) { return {_mm_castps_si128(_mm_loadu_ps(reinterpret_cast<const float*>(p)))}; }
+NNLITE_VERB void store(int32_t* p, vi a) { _mm_storeu_ps(reinterpret_cast<float*>(p), _mm_castsi128_ps(a.v)); }
+NNLITE_VERB vf   set(float a) { return {_mm_set1_ps(a)}; }
+NNLITE_VERB vi   set(int32_t a) { return {_mm_set1_epi32(a)}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {_mm_add_ps(a.v, b.v)}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {_mm_sub_ps(a.v, b.v)}; }
+NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
+NNLITE_VERB vf   div(vf a, vf b) { return {_mm_div_ps(a.v, b.v)}; }
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return add(mul(a, b), c); }
+NNLITE_VERB vf   sqrt(vf a) { return {_mm_sqrt_ps(a.v)}; }
+NNLITE_VERB vf   max(vf a, vf b) { return {_mm_max_ps(a.v, b.v)}; }
+NNLITE_VERB vf   min(vf a, vf b) { return {_mm_min_ps(a.v, b.v)}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {_mm_cmplt_ps(a.v, b.v)}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {_mm_cmpeq_ps(a.v, b.v)}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmplt_epi32(a.v, b.v))}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmpeq_epi32(a.v, b.v))}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm_or_ps(_mm_and_ps(m.v, a.v), _mm_andnot_ps(m.v, b.v))}; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) {
+  const __m128i mask = _mm_castps_si128(m.v);
+  return {_mm_or_si128(_mm_and_si128(mask, a.v), _mm_andnot_si128(mask, b.v))};
+}
+NNLITE_VERB vi   add(vi a, vi b) { return {_mm_add_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   sub(vi a, vi b) { return {_mm_sub_epi32(a.v, b.v)}; }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm_and_si128(a.v, b.v)}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm_or_si128(a.v, b.v)}; }
+NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm_xor_si128(a.v, b.v)}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm_slli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm_srli_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm_srai_epi32(a.v, n)}; }
+NNLITE_VERB vi   as_int(vf a) { return {_mm_castps_si128(a.v)}; }
+NNLITE_VERB vf   as_float(vi a) { return {_mm_castsi128_ps(a.v)}; }
+NNLITE_VERB vf   to_float(vi a) { return {_mm_cvtepi32_ps(a.v)}; }
+
+#else  // one lane: scalar with a true fma, base where there is no vector unit
+constexpr int lanes = 1;
+struct vf { float v; };
+struct vi { int32_t v; };
+struct vm { bool v; };
+NNLITE_VERB vf   load(const float* p) { return {*p}; }
+NNLITE_VERB void store(float* p, vf a) { *p = a.v; }
+NNLITE_VERB vi   load(const int32_t* p) { return {*p}; }
+NNLITE_VERB void store(int32_t* p, vi a) { *p = a.v; }
+NNLITE_VERB vf   set(float a) { return {a}; }
+NNLITE_VERB vi   set(int32_t a) { return {a}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {a.v + b.v}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {a.v - b.v}; }
+NNLITE_VERB vf   mul(vf a, vf b) { return {product(a.v, b.v)}; }
+NNLITE_VERB vf   div(vf a, vf b) { return {a.v / b.v}; }
+#if NNLITE_PASS == NNLITE_PASS_BASE
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {product(a.v, b.v) + c.v}; }
+#else
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {fma_exact(a.v, b.v, c.v)}; }
+#endif
+NNLITE_VERB vf   sqrt(vf a) { return {real_sqrt(a.v)}; }
+NNLITE_VERB vf   max(vf a, vf b) { return {a.v > b.v ? a.v : b.v}; }
+NNLITE_VERB vf   min(vf a, vf b) { return {a.v < b.v ? a.v : b.v}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {a.v < b.v}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {a.v >= b.v && a.v <= b.v}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {a.v < b.v}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {a.v == b.v}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return m.v ? a : b; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) { return m.v ? a : b; }
+NNLITE_VERB vi   from_bits(uint32_t u) { return {static_cast<int32_t>(u)}; }
+NNLITE_VERB uint32_t bits(vi a) { return static_cast<uint32_t>(a.v); }
+NNLITE_VERB vi   add(vi a, vi b) { return from_bits(bits(a) + bits(b)); }
+NNLITE_VERB vi   sub(vi a, vi b) { return from_bits(bits(a) - bits(b)); }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {a.v & b.v}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {a.v | b.v}; }
+NNLITE_VERB vi   bit_xor(vi a, vi b) { return {a.v ^ b.v}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return from_bits(bits(a) << n); }
+template <int n> NNLITE_VERB vi shift_right(vi a) { return from_bits(bits(a) >> n); }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {a.v >> n}; }
+NNLITE_VERB vi   as_int(vf a) { return from_bits(bits_of(a.v)); }
+NNLITE_VERB vf   as_float(vi a) { return {float_of(bits(a))}; }
+NNLITE_VERB vf   to_float(vi a) { return {static_cast<float>(a.v)}; }
+#endif
+
+#if NNLITE_PASS != NNLITE_PASS_AVX512 && NNLITE_PASS != NNLITE_PASS_AVX2
+NNLITE_VERB vf load_part(const float* p, int n) {
+  float t[lanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
+NNLITE_VERB void store_part(float* p, vf a, int n) {
+  float t[lanes];
+  store(t, a);
+  for (int i = 0; i < n; i++) p[i] = t[i];
+}
+#endif
+
+constexpr int parts = 16 / lanes;
+NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(0x7FFFFFFF))); }
+NNLITE_VERB vf  copy_sign(vf a, vf sign) {
+  return as_float(bit_or(bit_and(as_int(a), set(0x7FFFFFFF)), bit_and(as_int(sign), set(INT32_MIN))));
+}
+NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }    // of n, in the part at from
+
+// Folds 16 virtual lanes: lane i with i + 8, then + 4, + 2, + 1. The same tree on every instruction set.
+static inline float tree_sum(const vf (&a)[parts]) {
+  float t[16];
+  for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) t[i] = t[i] + t[i + half];
+  return t[0];
+}
+static inline float tree_max(const vf (&a)[parts]) {
+  float t[16];
+  for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
+  for (int half = 8; half > 0; half /= 2)
+    for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
+  return t[0];
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_math
+// The functions of >>math on vectors: the same steps in the same order, so the same bits.
+namespace NNLITE_ISA {
+NNLITE_VERB vf exp_clamp(vf x) { return max(set(exp_lowest), min(set(exp_highest), x)); }
+
+NNLITE_VERB vf exp_parts(vf x, vf& power) {
+  const vf b = fma(x, set(log2_e), set(round_magic)), n = sub(b, set(round_magic));
+  const vf r = fma(n, set(-ln2_low), fma(n, set(-ln2_high), x));
+  vf q = set(exp_poly[0]);
+  NNLITE_UNROLL for (int i = 1; i < 5; i++) q = fma(q, r, set(exp_poly[i]));
+  q = fma(q, r, set(1.0f));
+  power = as_float(add(shift_left<23>(as_int(b)), set(0x3F800000)));
+  return mul(q, r);
+}
+
+NNLITE_VERB vf exp(vf x) {
+  vf power;
+  const vf rq = exp_parts(exp_clamp(x), power);
+  return mul(add(rq, set(1.0f)), power);
+}
+
+NNLITE_VERB vf expm1(vf x) {
+  vf power;
+  const vf rq = exp_parts(exp_clamp(x), power);
+  return fma(rq, power, sub(power, set(1.0f)));
+}
+
+NNLITE_VERB vf log(vf x) {
+  const vm small = less(x, set(0x1p-126f));
+  const vi root = set(0x3F3504F3), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
+  const vf e = sub(to_float(shift_right_signed<23>(u)), select(small, set(23.0f), set(0.0f)));
+  const vf m = sub(as_float(add(bit_and(u, set(0x007FFFFF)), root)), set(1.0f)), z = mul(m, m);
+  vf p = set(log_poly[0]);
+  NNLITE_UNROLL for (int i = 1; i < 9; i++) p = fma(p, m, set(log_poly[i]));
+  p = mul(mul(p, m), z);
+  p = fma(e, set(log_ln2_low), p);
+  p = fma(z, set(-0.5f), p);
+  const vf inside = fma(e, set(log_ln2_high), add(m, p));
+  const vf special = select(equal(x, set(0.0f)), as_float(set(static_cast<int32_t>(0xFF800000u))),
+                            select(less(set(0.0f), x), x, as_float(set(0x7FC00000))));
+  return select(less(set(0.0f), x), select(less(x, as_float(set(0x7F800000))), inside, special), special);
+}
+
+// log(1 + x) for x in [0, 1].
+NNLITE_VERB vf log1p(vf x) {
+  const vf u = add(set(1.0f), x);
+  return add(log(u), div(sub(x, sub(u, set(1.0f))), u));
+}
+
+NNLITE_VERB vf sigmoid(vf x) {
+  const vf z = exp(as_float(bit_or(as_int(x), set(INT32_MIN)))), s = div(set(1.0f), add(set(1.0f), z));
+  return select(less(x, set(0.0f)), mul(z, s), s);
+}
+
+NNLITE_VERB vf tanh(vf x) {
+  const vf a = abs(x), z = mul(a, a);
+  vf p = set(tanh_poly[0]);
+  NNLITE_UNROLL for (int i = 1; i < 5; i++) p = fma(p, z, set(tanh_poly[i]));
+  const vf near = fma(mul(p, z), a, a);
+  const vf far  = sub(set(1.0f), div(set(2.0f), add(exp(add(a, a)), set(1.0f))));
+  return copy_sign(select(less(a, set(0.625f)), near, far), x);
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_gemm
 
@@ -1847,7 +2235,115 @@ static inline void zero(real* to, int64_t count) {
 
 // ==================================================================================================== >>kernel_optim
 
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_PASS
+
+#ifdef NNLITE_ONCE
+#undef NNLITE_ONCE
+#undef NNLITE_PASS
+#undef NNLITE_ISA
+
 // ==================================================================================================== >>dispatch
+// The passes of the kernel rooms for the other instruction sets, the choice of one, and the rows of every op's kernels.
+#if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
+#if !__has_include(NNLITE_SELF)
+#error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
+#endif
+#define NNLITE_PASS NNLITE_PASS_BASE
+#define NNLITE_ISA  isa_base
+#include NNLITE_SELF
+#undef NNLITE_PASS
+#undef NNLITE_ISA
+#ifdef NNLITE_X86
+NNLITE_REGION_AVX2
+#define NNLITE_PASS NNLITE_PASS_AVX2
+#define NNLITE_ISA  isa_avx2
+#include NNLITE_SELF
+#undef NNLITE_PASS
+#undef NNLITE_ISA
+NNLITE_REGION_END
+NNLITE_REGION_AVX512
+#define NNLITE_PASS NNLITE_PASS_AVX512
+#define NNLITE_ISA  isa_avx512
+#include NNLITE_SELF
+#undef NNLITE_PASS
+#undef NNLITE_ISA
+NNLITE_REGION_END
+#else
+#define NNLITE_PASS NNLITE_PASS_NEON
+#define NNLITE_ISA  isa_neon
+#include NNLITE_SELF
+#undef NNLITE_PASS
+#undef NNLITE_ISA
+#endif
+#endif
+
+// The run functions of a row, in the order of Isa; nullptr for a set that is not compiled here.
+#ifdef NNLITE_X86
+#define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, isa_avx512::f, nullptr}
+#elif defined(NNLITE_NEON)
+#define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, nullptr, nullptr, isa_neon::f}
+#elif NNLITE_FIRST_PASS == NNLITE_PASS_SCALAR
+#define NNLITE_RUNS(f) {isa_scalar::f, nullptr, nullptr, nullptr, nullptr}
+#else
+#define NNLITE_RUNS(f) {nullptr, isa_base::f, nullptr, nullptr, nullptr}
+#endif
+// The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under NNLITE_ONCE).
+#define NNLITE_ROW(f, phase, chain) static const Kernel f##_row = {#f, phase, chain, f##_plan, NNLITE_RUNS(f)}
+
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
+
+const char* isa_name(Isa isa) {
+  static const char* const names[isa_count] = {"scalar", "base", "avx2", "avx512", "neon"};
+  return names[static_cast<int>(isa)];
+}
+
+#ifdef NNLITE_X86
+// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves, and mask registers, of its threads.
+static bool x86_has(Isa isa) {
+  unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
+  if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (~c & (1u << 27 | 1u << 28 | 1u << 12)) != 0) return false;
+  asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+  if ((~low & 0x06u) != 0 || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (b & 1u << 5) == 0) return false;
+  return isa == Isa::avx2 || ((~low & 0xE0u) == 0 && (b & 1u << 16) != 0);
+}
+#endif
+
+bool isa_present(Isa isa) {
+#ifdef NNLITE_X86
+  return isa == Isa::scalar || isa == Isa::base || (isa != Isa::neon && x86_has(isa));
+#elif defined(NNLITE_NEON)
+  return isa == Isa::scalar || isa == Isa::base || isa == Isa::neon;
+#else
+  return static_cast<int>(isa) == NNLITE_FIRST_PASS;
+#endif
+}
+
+static Isa chosen_isa() {
+#if __STDC_HOSTED__
+  const char* wish = getenv("NNLITE_ISA");
+  for (int i = 0; wish != nullptr && i < isa_count; i++)
+    if (strcmp(wish, isa_name(Isa(i))) == 0 && isa_present(Isa(i))) return Isa(i);
+#endif
+  static const Isa fastest_first[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::base};
+  for (Isa isa : fastest_first)
+    if (isa_present(isa)) return isa;
+  return Isa::scalar;
+}
+
+static Isa isa_in_force = Isa::scalar;
+static const bool isa_is_set = set_isa(chosen_isa());          // before main: no thread meets a half-made choice
+
+Isa current_isa() { return isa_in_force; }
+
+bool set_isa(Isa isa) {
+  if (!isa_present(isa)) return false;
+  multiply_adds_fuse = isa != Isa::base;
+  isa_in_force = isa;
+  return true;
+}
 
 // ==================================================================================================== >>op_activation
 // One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y must be that of
@@ -3600,4 +4096,4 @@ void Sha256::finish(uint8_t digest[32]) {
 
 }  // inline namespace
 }  // namespace nnlite
-#endif  // NNLITE_IMPLEMENTATION
+#endif  // NNLITE_ONCE

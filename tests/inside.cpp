@@ -4,4 +4,5 @@
 
 #include "test_math.cpp"
 #include "test_rng.cpp"
+#include "test_simd.cpp"
 #include "test_threads.cpp"
