@@ -1841,6 +1841,63 @@ static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t
   return (((first * d[2] + h) * d[3] + w) * in + i) * panel + o % panel;
 }
 
+// One side of a window that slides over an input: place k of output o is input o stride - padding + k dilation.
+struct Axis {
+  int64_t in, out;
+  int     kernel, stride, padding, dilation;
+
+  int64_t input(int64_t o, int64_t k) const {                   // -1 in the padding
+    const int64_t i = o * stride - padding + k * dilation;
+    return i >= 0 && i < in ? i : -1;
+  }
+  int64_t output(int64_t i, int64_t k) const {                  // -1 where no output reads input i at place k
+    const int64_t o = i + padding - k * dilation;
+    return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
+  }
+  bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
+  int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
+  int64_t places() const {                                      // 0 where the window is larger than the padded input
+    const int64_t slack = in + 2 * int64_t(padding) - extent();
+    return slack < 0 ? 0 : slack / stride + 1;
+  }
+};
+
+static Axis max_pool2d_rows(const MaxPool2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
+}
+static Axis max_pool2d_columns(const MaxPool2d& a, const Shape& x, const Shape& y) {
+  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
+}
+static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
+
+// y = the mean of a region: inputs [first, last) of one side, the sum divided by `count` of both sides.
+struct Region {
+  int64_t first, last, count;
+};
+
+static Region pool_region(int64_t o, int64_t in, int kernel, int stride, int padding, bool count_padding) {
+  const int64_t start = o * stride - padding, end = start + kernel < in + padding ? start + kernel : in + padding;
+  const int64_t first = start > 0 ? start : 0, last = end < in ? end : in;
+  return {first, last, count_padding ? end - start : last - first};
+}
+static Region row_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
+  return pool_region(o, x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.count_include_pad);
+}
+static Region column_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
+  return pool_region(o, x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.count_include_pad);
+}
+
+static Region adaptive_region(int64_t o, int64_t in, int64_t out) {
+  const int64_t first = o * in / out, last = ((o + 1) * in + out - 1) / out;
+  return {first, last, last - first};
+}
+static Region row_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
+  return adaptive_region(o, x.dim[1], y.dim[1]);
+}
+static Region column_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
+  return adaptive_region(o, x.dim[2], y.dim[2]);
+}
+
 // What the shape functions of ops share.
 static bool real_input(const OpShape& s, int i) { return s.in[i].rank > 0 && s.in_dtype[i] == real_dtype; }
 static bool rows_input(const OpShape& s, int i) { return real_input(s, i) && s.in[i].batched(); }
@@ -2649,27 +2706,6 @@ NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accu
 // x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
 
-// One side of a window that slides over an input: place k of output o is input o stride - padding + k dilation.
-struct Axis {
-  int64_t in, out;
-  int     kernel, stride, padding, dilation;
-
-  int64_t input(int64_t o, int64_t k) const {                   // -1 in the padding
-    const int64_t i = o * stride - padding + k * dilation;
-    return i >= 0 && i < in ? i : -1;
-  }
-  int64_t output(int64_t i, int64_t k) const {                  // -1 where no output reads input i at place k
-    const int64_t o = i + padding - k * dilation;
-    return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
-  }
-  bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
-  int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
-  int64_t places() const {                                      // 0 where the window is larger than the padded input
-    const int64_t slack = in + 2 * int64_t(padding) - extent();
-    return slack < 0 ? 0 : slack / stride + 1;
-  }
-};
-
 // The weight of both convolutions. shape in PyTorch's order; PyTorch's fans are those of the first two dimensions.
 static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair kernel) {
   ParameterSpec p;
@@ -3418,13 +3454,6 @@ static Status pool_out(OpShape& s, const Axis& h, const Axis& w, bool ceil_mode)
   return set_out(s, out);
 }
 
-static Axis max_pool2d_rows(const MaxPool2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
-}
-static Axis max_pool2d_columns(const MaxPool2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
-}
-
 template <class A>
 static void default_stride(A& a) {
   if (a.stride.h == 0) a.stride.h = a.kernel_size.h;
@@ -3433,8 +3462,6 @@ static void default_stride(A& a) {
 
 // Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the window has at
 // most 256 places, else i32.
-static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
-
 static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   default_stride(a);
@@ -3502,34 +3529,6 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
 NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, nullptr, nullptr, NNLITE_FIELD(1, kernel_size),
                         NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
                         NNLITE_FIELD(5, ceil_mode));
-
-// y = the mean of a region: inputs [first, last) of one side, the sum divided by `count` of both sides.
-struct Region {
-  int64_t first, last, count;
-};
-
-static Region pool_region(int64_t o, int64_t in, int kernel, int stride, int padding, bool count_padding) {
-  const int64_t start = o * stride - padding, end = start + kernel < in + padding ? start + kernel : in + padding;
-  const int64_t first = start > 0 ? start : 0, last = end < in ? end : in;
-  return {first, last, count_padding ? end - start : last - first};
-}
-static Region row_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
-  return pool_region(o, x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.count_include_pad);
-}
-static Region column_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
-  return pool_region(o, x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.count_include_pad);
-}
-
-static Region adaptive_region(int64_t o, int64_t in, int64_t out) {
-  const int64_t first = o * in / out, last = ((o + 1) * in + out - 1) / out;
-  return {first, last, last - first};
-}
-static Region row_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
-  return adaptive_region(o, x.dim[1], y.dim[1]);
-}
-static Region column_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
-  return adaptive_region(o, x.dim[2], y.dim[2]);
-}
 
 static Status avg_pool2d_shape(AvgPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
