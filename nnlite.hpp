@@ -2186,6 +2186,32 @@ NNLITE_VERB void store_part(float* p, vf a, int n) {
 }
 #endif
 
+// Four rows of four numbers turned over; steps of 16 from row to row on both sides.
+#if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
+NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+  const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32), d = _mm_loadu_ps(from + 48);
+  const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b), CD = _mm_unpackhi_ps(c, d);
+  _mm_storeu_ps(to, _mm_movelh_ps(ab, cd));
+  _mm_storeu_ps(to + 16, _mm_movehl_ps(cd, ab));
+  _mm_storeu_ps(to + 32, _mm_movelh_ps(AB, CD));
+  _mm_storeu_ps(to + 48, _mm_movehl_ps(CD, AB));
+}
+#elif NNLITE_PASS == NNLITE_PASS_NEON
+NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+  const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32), d = vld1q_f32(from + 48);
+  const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c), BD = vzip2q_f32(b, d);
+  vst1q_f32(to, vzip1q_f32(ac, bd));
+  vst1q_f32(to + 16, vzip2q_f32(ac, bd));
+  vst1q_f32(to + 32, vzip1q_f32(AC, BD));
+  vst1q_f32(to + 48, vzip2q_f32(AC, BD));
+}
+#else
+NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+  for (int r = 0; r < 4; r++)
+    for (int c = 0; c < 4; c++) to[c * 16 + r] = from[r * 16 + c];
+}
+#endif
+
 constexpr int parts = 16 / lanes;
 NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(0x7FFFFFFF))); }
 NNLITE_VERB vf  copy_sign(vf a, vf sign) {
@@ -2275,8 +2301,290 @@ NNLITE_VERB vf tanh(vf x) {
 }  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_gemm
+// The one microkernel behind linear layers and convolutions, in all directions:
+//
+//   C[m, j] = start[j] + sum over three nested loops of A[m, k] B[k, j]
+//
+// A is read one number at a time and so may have any strides; B is read in rows of a panel (16 columns); the values of C stay
+// in registers. An element of C is one chain of fmas from its start, in the order of the loops: bits do not depend on tiles.
+#ifdef NNLITE_ONCE
+struct Loop {
+  int64_t count = 1, a = 0, b = 0;             // steps in A and B, in floats
+};
+struct Product {
+  Loop    outer, middle, inner;                // the chain
+  int64_t lines = 1, a_line = 0, c_line = 0;   // the elements of C: lines of rows of columns
+  int64_t rows  = 1, a_row = 0, c_row = 0;
+  int64_t b_panel = 16, c_panel = 16;          // from one panel of columns to the next
+  bool    add = false;                         // the finished value is added to what C holds
+};
+
+// Tasks are numbered block * panels + panel. A run [first, last) of them is a few stretches of panels in one block.
+struct Stretch {
+  int64_t block, panel, count;
+};
+static inline Stretch stretch_at(uint32_t task, uint32_t last, int64_t panels) {
+  const int64_t block = task / panels, from = task % panels, left = int64_t(last) - task;
+  return {block, from, from + left < panels ? left : panels - from};
+}
+
+// Scratch: a piece of so many floats for every worker, then the piece that they share.
+static inline size_t scratch_bytes(int64_t floats) { return static_cast<size_t>(round_up(floats, 16)) * sizeof(float); }
+static inline float* worker_scratch(const OpRun& r, uint32_t worker, int64_t floats) {
+  return reinterpret_cast<float*>(r.scratch + worker * scratch_bytes(floats));
+}
+static inline float* shared_scratch(const OpRun& r, int64_t floats_per_worker) {
+  return worker_scratch(r, static_cast<uint32_t>(r.workers), floats_per_worker);
+}
+#endif
+
+namespace NNLITE_ISA {
+// Vectors across and most rows of a tile: what the registers hold. Narrow tiles are for the last columns, long ones for
+// a single row.
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14;
+#elif NNLITE_PASS == NNLITE_PASS_AVX2
+constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 12;
+#elif NNLITE_PASS == NNLITE_PASS_NEON
+constexpr int wide = 2, wide_rows = 8, narrow = 1, narrow_rows = 8;
+#elif NNLITE_PASS == NNLITE_PASS_BASE
+constexpr int wide = 2, wide_rows = 4, narrow = 1, narrow_rows = 4;
+#else
+constexpr int wide = 4, wide_rows = 2, narrow = 1, narrow_rows = 2;
+#endif
+
+// Vector j of a tile lies in panel j / parts, at part j % parts of it.
+template <int M, int V>
+static void tile(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+  constexpr size_t across = static_cast<size_t>(V);
+  vf c[M][across];
+  const int  n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
+  const bool full = n == V * lanes;
+  NNLITE_UNROLL for (int j = 0; j < V; j++) {
+    const vf from = start == nullptr ? set(0.0f) : full ? load(start + j * lanes) : load_part(start + j * lanes, within(n, j * lanes));
+    NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
+  }
+  for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
+    const float* a1 = A;
+    const float* b1 = B;
+    for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
+      const float* a = a1;
+      const float* b = b1;
+      for (int64_t k = 0; k < t.inner.count; k++, a += t.inner.a, b += t.inner.b) {
+        vf v[across];
+        NNLITE_UNROLL for (int j = 0; j < V; j++) v[j] = load(b + j / parts * t.b_panel + j % parts * lanes);
+        NNLITE_UNROLL for (int i = 0; i < M; i++) {
+          const vf x = set(a[i * t.a_row]);
+          NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = fma(x, v[j], c[i][j]);
+        }
+      }
+    }
+  }
+  NNLITE_UNROLL for (int i = 0; i < M; i++) {
+    NNLITE_UNROLL for (int j = 0; j < V; j++) {
+      float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
+      if (full) {
+        store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
+      } else {
+        const int w = within(n, j * lanes);
+        store_part(to, t.add ? add(load_part(to, w), c[i][j]) : c[i][j], w);
+      }
+    }
+  }
+}
+
+using Tile = void (*)(const Product&, const float*, const float*, float*, const float*, int64_t);
+template <int V, int M>
+static Tile tile_of(int64_t rows) {
+  if constexpr (M == 1) return tile<1, V>;
+  else return rows == M ? tile<M, V> : tile_of<V, M - 1>(rows);
+}
+
+// All rows, V vectors across, in tiles of nearly equal height.
+template <int V, int most>
+static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+  const int64_t tiles = (t.rows + most - 1) / most, height = t.rows / tiles, taller = t.rows % tiles;
+  const Tile high = tile_of<V, most>(height + 1), low = tile_of<V, most>(height);
+  for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
+    const float* a = A;
+    float*       c = C;
+    for (int64_t i = 0; i < tiles; i++) {
+      (i < taller ? high : low)(t, a, B, c, start, columns);
+      const int64_t step = i < taller ? height + 1 : height;
+      a += step * t.a_row;
+      c += step * t.c_row;
+    }
+  }
+}
+
+// The product: columns from the start of a panel of B and C on.
+static void multiply(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+  if (t.rows <= 0) return;
+  for (int64_t j = 0; j < columns;) {
+    const int64_t left = columns - j, held = round_up(left, 16);               // B holds whole panels
+    const float*  b = B + j / 16 * t.b_panel + j % 16;
+    float*        c = C + j / 16 * t.c_panel + j % 16;
+    const float*  s = start == nullptr ? nullptr : start + j;
+    if constexpr (8 * lanes > 16) {
+      if (t.rows == 1 && held >= 8 * lanes) {
+        stripe<8, 1>(t, A, b, c, s, left);
+        j += 8 * lanes;
+        continue;
+      }
+    }
+    if (left > narrow * lanes && held - j % 16 >= wide * lanes) {
+      stripe<wide, wide_rows>(t, A, b, c, s, left);
+      j += wide * lanes;
+    } else {
+      stripe<narrow, narrow_rows>(t, A, b, c, s, left);
+      j += narrow * lanes;
+    }
+  }
+}
+
+// to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros stand for more rows.
+static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
+  if (rows >= 16 && columns >= 16) {
+    for (int r = 0; r < 16; r += 4)
+      for (int c = 0; c < 16; c += 4) transpose_4x4(from + r * 16 + c, to + c * 16 + r);
+    return;
+  }
+  for (int64_t c = 0; c < columns && c < 16; c++)
+    for (int64_t r = 0; r < 16; r++) to[c * 16 + r] = r < rows ? from[r * 16 + c] : 0.0f;
+}
+
+// Panels of X columns [X/16][taps][Y][16] into one panel of Y columns, [taps][X][16], from row y on.
+static void transpose_panel(const float* from, int64_t X, int64_t taps, int64_t Y, int64_t y, float* to) {
+  for (int64_t x = 0; x < X; x += 16)
+    for (int64_t tap = 0; tap < taps; tap++)
+      transpose_block(from + ((x / 16 * taps + tap) * Y + y) * 16, Y - y, X - x, to + (tap * X + x) * 16);
+}
+
+// Rows of n numbers into rows of 16, zeros behind them.
+static void pad_rows(const float* from, int64_t rows, int64_t step, int n, float* to) {
+  for (int64_t r = 0; r < rows; r++, from += step, to += 16)
+    NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, load_part(from + j * lanes, within(n, j * lanes)));
+}
+
+// to[0..16) = sum of rows of 16 numbers, one chain each; added to what is there if asked.
+static void sum_rows(const float* from, int64_t rows, int64_t step, float* to, bool more) {
+  vf s[parts];
+  NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = set(0.0f);
+  for (int64_t r = 0; r < rows; r++, from += step)
+    NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load(from + j * lanes));
+  NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_linear
+// forward          y[n, o]  = b[o] + sum_i x[n, i] w[i, o]     weights are panels already: [O/16][I][16]
+// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels of 16 inputs at a time are turned over in scratch
+// grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
+#ifdef NNLITE_ONCE
+struct LinearSizes {
+  int64_t N, I, O, panels;
+};
+static LinearSizes linear_sizes(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  return {r.in_numel(0) / a.in_features, a.in_features, a.out_features, round_up(a.out_features, 16) / 16};
+}
+constexpr int64_t linear_rows = 64;            // of the batch, in one task of forward
+constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
+
+static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
+  const LinearSizes s = linear_sizes(r);
+  p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
+  return true;
+}
+#ifndef NNLITE_NO_TRAINING
+static bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  const LinearSizes s = linear_sizes(r);
+  p.tasks[0] = static_cast<uint32_t>((s.I + 31) / 32);
+  p.scratch_per_worker = scratch_bytes(s.O * 32);
+  return true;
+}
+static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+  const LinearSizes s = linear_sizes(r);
+  p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
+  if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
+  return true;
+}
+#endif
+#endif
+
+namespace NNLITE_ISA {
+static void linear_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const LinearSizes s = linear_sizes(r);
+  const float* b = r.parameter(1);
+  for (uint32_t task = first; task < last;) {
+    const Stretch at = stretch_at(task, last, s.panels);
+    const int64_t n = at.block * linear_rows, o = at.panel * 16;
+    if (n >= s.N) return;                                            // a batch with fewer rows than planned
+    Product p;
+    p.inner   = {s.I, 1, 16};
+    p.rows    = s.N - n < linear_rows ? s.N - n : linear_rows;
+    p.a_row   = s.I;
+    p.c_row   = s.O;
+    p.b_panel = s.I * 16;
+    const int64_t columns = o + at.count * 16 < s.O ? at.count * 16 : s.O - o;
+    multiply(p, r.in(0) + n * s.I, r.parameter(0) + o * s.I, r.out() + n * s.O + o, b == nullptr ? b : b + o, columns);
+    task += static_cast<uint32_t>(at.count);
+  }
+}
+
+#ifndef NNLITE_NO_TRAINING
+static void linear_grad_input(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const LinearSizes s = linear_sizes(r);
+  float* turned = worker_scratch(r, worker, s.O * 32);
+  for (uint32_t task = first; task < last; task++) {
+    const int64_t i = int64_t(task) * 32;
+    for (int64_t half = 0; half < 32 && i + half < s.I; half += 16)
+      transpose_panel(r.parameter(0), s.O, 1, s.I, i + half, turned + half * s.O);
+    Product p;
+    p.inner   = {s.O, 1, 16};
+    p.rows    = s.N;
+    p.a_row   = s.O;
+    p.c_row   = s.I;
+    p.b_panel = s.O * 16;
+    p.add     = r.accumulate(0);
+    multiply(p, r.dy(), turned, r.dx(0) + i, nullptr, s.I - i < 32 ? s.I - i : 32);
+  }
+}
+
+static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const LinearSizes s = linear_sizes(r);
+  const int64_t whole = s.O / 16;                                    // panels without a tail
+  float* dw = r.dparameter(0);
+  float* db = r.dparameter(1);
+  float* tail = worker_scratch(r, worker, s.N * 16);
+  bool   padded = whole == s.panels;
+  for (uint32_t task = first; task < last;) {
+    const Stretch at = stretch_at(task, last, s.panels);
+    task += static_cast<uint32_t>(at.count);
+    if (!padded && at.panel + at.count > whole) {
+      pad_rows(r.dy() + whole * 16, s.N, s.O, static_cast<int>(s.O - whole * 16), tail);
+      padded = true;
+    }
+    const int64_t i = at.block * linear_inputs;
+    for (int64_t panel = at.panel, end = at.panel + at.count; panel < end;) {
+      const bool    last_one = panel >= whole;
+      const int64_t count = last_one ? 1 : (end < whole ? end : whole) - panel;
+      const float*  dy = last_one ? tail : r.dy() + panel * 16;
+      Product p;
+      p.inner   = {s.N, s.I, last_one ? 16 : s.O};
+      p.rows    = s.I - i < linear_inputs ? s.I - i : linear_inputs;
+      p.a_row   = 1;
+      p.c_row   = 16;
+      p.c_panel = s.I * 16;
+      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
+      for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
+        sum_rows(dy + j * 16, s.N, p.inner.b, db + (panel + j) * 16, false);
+      panel += count;
+    }
+  }
+}
+#endif
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_conv
 
@@ -2348,6 +2656,14 @@ NNLITE_REGION_END
 #endif
 // The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under NNLITE_ONCE).
 #define NNLITE_ROW(f, phase, chain) static const Kernel f##_row = {#f, phase, chain, f##_plan, NNLITE_RUNS(f)}
+#ifndef NNLITE_KERNELS
+#define NNLITE_ROWS(forward, backward) {nullptr}
+#elif defined(NNLITE_NO_TRAINING)
+#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward nullptr}
+#else
+#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward NNLITE_LIST backward nullptr}
+#endif
+#define NNLITE_LIST(...) __VA_ARGS__,
 
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
@@ -2401,6 +2717,18 @@ bool set_isa(Isa isa) {
   isa_in_force = isa;
   return true;
 }
+
+// The rows of every op, by name of the op; the first whose plan accepts is used.
+#ifdef NNLITE_KERNELS
+NNLITE_ROW(linear_forward, Phase::forward, 1);
+#ifndef NNLITE_NO_TRAINING
+NNLITE_ROW(linear_grad_input, Phase::grad_input, 1);
+NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
+#endif
+#endif
+
+static const Kernel* const linear_kernels[] =
+    NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
 
 // ==================================================================================================== >>op_activation
 // One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y must be that of
@@ -3098,7 +3426,7 @@ static void linear_backward(const Linear& a, const OpRun& r) {
   if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_features, r.dparameter(1));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, linear_kernels, nullptr,
                         NNLITE_FIELD(1, in_features), NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ==================================================================================================== >>op_loss_class
