@@ -13,7 +13,7 @@
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d >>op_conv_transpose2d
 //                      >>op_dropout >>op_flatten >>op_linear >>op_loss_class >>op_loss_elementwise >>op_optimizer
 //                      >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>init >>graph >>planner >>executor >>session_impl >>sampler >>trainer_impl
+// Part 2, engine:      >>schedule >>graph >>init >>planner >>executor >>layout >>session_impl >>sampler >>trainer_impl
 //                      >>metrics_impl >>image_impl >>hash >>reader >>writer >>checkpoint
 #ifndef NNLITE_HPP
 #define NNLITE_HPP
@@ -704,13 +704,27 @@ class Model {
 // ==================================================================================================== >>session
 class Trainer;
 struct StepRecord;
-struct Layouter;
+
+// What build leaves in an arena: the list of steps and where their data lies, as references of 32 bits.
+struct Engine {
+  const Model*   model = nullptr;
+  const Node*    extra = nullptr;              // target and loss of options.loss, behind the model's nodes
+  StepRecord*    steps = nullptr;
+  uint32_t*      refs  = nullptr;
+  uint32_t*      io    = nullptr;              // of every node's output
+  uint32_t*      parameters = nullptr;         // a trainer's: of every parameter's value, kept gradient, optimizer slots
+  unsigned char* arena = nullptr;
+  unsigned char* scratch = nullptr;
+  const unsigned char* trainer_arena = nullptr;
+  Pool*          pool  = nullptr;
+  uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
+  int            node_count = 0, parameter_stride = 0, batch = 0;
+};
 
 struct SessionOptions {
   int   batch = 1;                             // the largest; forward runs any number of rows up to it
   AnyOp loss;                                  // optional: adds a target input and loss() on output 0
   Pool* pool = nullptr;                        // absent: one thread
-  Pair  max_image = 0;                         // largest image that set_image takes, planned; 0 for none
   bool  derived_weights = true;                // kernels may keep rearranged copies of weights
 };
 
@@ -731,26 +745,15 @@ class Session {
   Status forward(int rows = 1);                // bad_argument if rows are not in 1 .. batch; bad_label
   View<const real> output(int i = 0) const;
   real loss() const;                           // of the last forward, with SessionOptions::loss
-  int  batch() const { return batch_; }
-  const Model* model() const { return model_; }
+  int  batch() const { return engine_.batch; }
+  const Model* model() const { return engine_.model; }
   const Problem& problem() const { return problem_; }
 
  private:
-  friend struct Executor;
-  friend struct Layouter;
-  const Model*   model_   = nullptr;
-  const Trainer* trainer_ = nullptr;
-  StepRecord*    steps_   = nullptr;
-  uint32_t*      refs_    = nullptr;
-  unsigned char* arena_   = nullptr;
-  Pool*          pool_    = nullptr;
-  AnyOp          loss_;
-  uint32_t       step_count_ = 0;
-  int            batch_ = 0, rows_ = 0;
-  Pair           max_image_;
-  uint32_t       image_scratch_ = 0;
-  uint32_t       node_refs_     = 0;           // where every node's output lies
-  mutable Problem problem_;
+  Engine engine_;
+  AnyOp  loss_;
+  int    rows_ = 0;
+  Problem problem_;
 };
 
 // ==================================================================================================== >>trainer
@@ -830,29 +833,25 @@ class Trainer {
   Status   set(int parameter, const real* from);
   Status   get_gradient(int parameter, real* to) const;  // with keep_gradients
   bool     is_trained(int parameter) const;
-  const Model* model() const { return model_; }
+  const Model* model() const;
   const TrainerOptions& options() const { return options_; }
   const Problem& problem() const { return problem_; }
 
  private:
-  friend struct Executor;
-  friend struct Layouter;
   friend struct TrainerAccess;
-  const Model*   model_ = nullptr;
-  const Dataset* data_  = nullptr;
+  struct Plateau {
+    float    best = 0, factor = 1.0f;
+    uint32_t bad = 0, reports = 0;
+  };
+  Engine   engine_;
   TrainerOptions options_;
-  StepRecord*    steps_ = nullptr;
-  uint32_t*      refs_  = nullptr;
-  unsigned char* arena_ = nullptr;
-  uint32_t       forward_count_ = 0, step_count_ = 0;   // steps [0, forward_count) are the forward pass
-  uint32_t       parameter_refs_ = 0, node_refs_ = 0;
-  uint64_t       step_  = 0;                   // optimizer updates done
-  uint64_t       samples_ = 0;                 // position in the data: samples drawn so far, whole epochs included
-  real           loss_  = 0, gradient_norm_ = 0;
-  float          lr_    = 0;
-  float          plateau_best_ = 0, plateau_factor_ = 1.0f;
-  uint32_t       plateau_bad_ = 0, plateau_reports_ = 0;
-  mutable Problem problem_;
+  const Dataset* data_ = nullptr;
+  uint64_t step_    = 0;                       // optimizer updates done
+  uint64_t samples_ = 0;                       // position in the data: samples drawn so far, whole epochs included
+  real     loss_ = 0, gradient_norm_ = 0;
+  float    lr_ = 0;
+  Plateau  plateau_;
+  Problem  problem_;
 };
 
 // ==================================================================================================== >>image
@@ -1802,6 +1801,17 @@ struct StepContext {
   float    clip_value = 0;
 };
 
+// What sessions, trainers, the loader and the saver do beyond the public interface.
+struct TrainerAccess {
+  static uint32_t parameter_ref(const Trainer& t, int parameter, int which);
+  static const Engine& engine(const Trainer& t);
+  static real*  data(const Trainer& t, int parameter, int which);
+  static void   start(Trainer& t);
+  static float  rate(const Trainer& t);
+  static real   gradient_norm(const Trainer& t);
+  static Status step(Trainer& t, int rows);
+};
+
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
 constexpr int64_t max_elements = 0x7FFFFFFF;
 
@@ -1896,6 +1906,16 @@ static Region row_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, co
 }
 static Region column_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
   return adaptive_region(o, x.dim[2], y.dim[2]);
+}
+
+// The stored index of logical element e (row-major in PyTorch's order) of a parameter.
+static int64_t parameter_at(const ParameterSpec& spec, int64_t e) {
+  int64_t index[4] = {};
+  for (int d = spec.shape.rank - 1; d >= 0; d--) {
+    index[d] = e % spec.shape.dim[d];
+    e /= spec.shape.dim[d];
+  }
+  return parameter_index(spec, index[0], index[1], index[2], index[3]);
 }
 
 // What the shape functions of ops share.
@@ -4063,11 +4083,14 @@ NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumul
   X(BatchNorm1d)        \
   X(BatchNorm2d)        \
   X(Concat)             \
+  X(ConstantLR)         \
   X(Conv2d)             \
   X(ConvTranspose2d)    \
+  X(CosineAnnealingLR)  \
   X(CrossEntropyLoss)   \
   X(Dropout)            \
   X(ELU)                \
+  X(ExponentialLR)      \
   X(Flatten)            \
   X(HuberLoss)          \
   X(L1Loss)             \
@@ -4078,11 +4101,14 @@ NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumul
   X(MaxPool2d)          \
   X(Mul)                \
   X(NLLLoss)            \
+  X(OneCycleLR)         \
   X(RMSprop)            \
   X(ReLU)               \
+  X(ReduceLROnPlateau)  \
   X(SGD)                \
   X(Sigmoid)            \
   X(Softmax)            \
+  X(StepLR)             \
   X(Tanh)               \
   X(Upsample)
 
@@ -4111,20 +4137,2383 @@ static const Op* find_op(const OpSet& set, const char* name, size_t length) {
 }
 
 // ==================================================================================================== >>schedule
+// Rates in double with every product rounded by itself, so that every machine and compiler gets the same float.
 
-// ==================================================================================================== >>init
+// cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
+static double cos_pi(double t) {
+  static constexpr double series[8] = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
+                                       -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
+  const double u = t > 0.5 ? 1 - t : t, x = product(u, 1.5707963267948966), sine = product(x, horner(product(x, x), series, 8));
+  const double c = 1 - product(2, product(sine, sine));
+  return t > 0.5 ? -c : c;
+}
+
+// From a to b as t goes from 0 to 1 through half a cosine.
+static float anneal(double a, double b, double t) { return static_cast<float>(b + product(a - b, product(cos_pi(t) + 1, 0.5))); }
+
+static float constant_lr_rate(const ConstantLR&, const RateContext& c) { return c.lr; }
+
+static float cosine_annealing_lr_rate(const CosineAnnealingLR& a, const RateContext& c) {
+  const int last = a.T_max > 0 ? a.T_max : c.epochs > 0 ? c.epochs : 1;
+  const double t = c.epoch >= static_cast<uint32_t>(last) ? 1.0 : static_cast<double>(c.epoch) / last;
+  return anneal(double(c.lr), double(a.eta_min), t);
+}
+
+static float exponential_lr_rate(const ExponentialLR& a, const RateContext& c) {
+  return static_cast<float>(product(double(c.lr), power(double(a.gamma), c.epoch)));
+}
+
+static float one_cycle_lr_rate(const OneCycleLR& a, const RateContext& c) {
+  const double top   = double(a.max_lr > 0 ? a.max_lr : c.lr);
+  const double start = top / double(a.div_factor), end = start / double(a.final_div_factor);
+  const uint64_t all = a.total_steps > 0 ? static_cast<uint64_t>(a.total_steps) : uint64_t(c.steps_per_epoch) * static_cast<uint64_t>(c.epochs > 0 ? c.epochs : 1);
+  const double total = static_cast<double>(all > 0 ? all : 1), step = static_cast<double>(c.step < all ? c.step : all);
+  const double up    = product(double(a.pct_start), total) - 1, down = total - 1 - up;
+  if (step <= up) return anneal(start, top, up > 0 ? step / up : 1.0);
+  const double t = down > 0 ? (step - up) / down : 1.0;
+  return anneal(top, end, t < 1 ? t : 1.0);
+}
+
+static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateContext& c) {
+  const float lr = static_cast<float>(product(double(c.lr), double(c.plateau_factor)));
+  return lr > a.min_lr ? lr : a.min_lr;
+}
+
+static float step_lr_rate(const StepLR& a, const RateContext& c) {
+  return static_cast<float>(product(double(c.lr), power(double(a.gamma), c.epoch / static_cast<uint32_t>(a.step_size))));
+}
+
+static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
+static bool schedule_ok(const ConstantLR&) { return true; }
+static bool schedule_ok(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
+static bool schedule_ok(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
+static bool schedule_ok(const OneCycleLR& a) {
+  return in_range(a.max_lr, 0, 1e9f) && a.total_steps >= 0 && in_range(a.pct_start, 0, 1) && in_range(a.div_factor, 1, 1e9f) &&
+         in_range(a.final_div_factor, 1, 1e9f);
+}
+static bool schedule_ok(const ReduceLROnPlateau& a) {
+  return in_range(a.factor, 0, 1) && a.patience >= 0 && in_range(a.threshold, 0, 1) && in_range(a.min_lr, 0, 1e9f);
+}
+static bool schedule_ok(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
+
+template <class T>
+static Status schedule_shape(void* attributes, OpShape&) {
+  return schedule_ok(*static_cast<const T*>(attributes)) ? Status::ok : Status::bad_attribute;
+}
+template <class T, float (*f)(const T&, const RateContext&)>
+static float rate_thunk(const void* attributes, const RateContext& c) {
+  return f(*static_cast<const T*>(attributes), c);
+}
+
+#define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                                      \
+  struct prefix##_fields {                                                                                             \
+    using Self = Type;                                                                                                 \
+    static constexpr Field list[] = {__VA_ARGS__};                                                                     \
+    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                             \
+  };                                                                                                                   \
+  const Op Type::op = {#Type, 1, prefix##_fields::count, prefix##_fields::list, 0, 0, sizeof(Type), traits::schedule,  \
+                       &OpDefaults<Type>::value, schedule_shape<Type>, nullptr, nullptr, nullptr,                      \
+                       rate_thunk<Type, prefix##_rate>, nullptr}
+NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max), NNLITE_FIELD(2, eta_min));
+NNLITE_DEFINE_SCHEDULE(ExponentialLR, exponential_lr, NNLITE_FIELD(1, gamma));
+NNLITE_DEFINE_SCHEDULE(OneCycleLR, one_cycle_lr, NNLITE_FIELD(1, max_lr), NNLITE_FIELD(2, total_steps), NNLITE_FIELD(3, pct_start),
+                       NNLITE_FIELD(4, div_factor), NNLITE_FIELD(5, final_div_factor));
+NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, factor), NNLITE_FIELD(2, patience),
+                       NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
+NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
 // ==================================================================================================== >>graph
+// Writes text into a fixed buffer, always terminated, cut where it does not fit.
+struct Text {
+  char* at;
+  char* end;
+  Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
+  Text& put(char c) {
+    if (at < end) *at++ = c;
+    *at = 0;
+    return *this;
+  }
+  Text& operator<<(const char* s) {
+    for (; s && *s; s++) put(*s);
+    return *this;
+  }
+  Text& operator<<(int64_t n) {
+    char digits[24];
+    int count = 0;
+    if (n < 0) put('-');
+    uint64_t v = n < 0 ? uint64_t(0) - static_cast<uint64_t>(n) : static_cast<uint64_t>(n);
+    do digits[count++] = static_cast<char>('0' + v % 10);
+    while ((v /= 10) != 0);
+    while (count > 0) put(digits[--count]);
+    return *this;
+  }
+  Text& operator<<(int n) { return *this << static_cast<int64_t>(n); }
+  Text& operator<<(const Shape& s) {
+    put('[');
+    for (int d = 0; d < s.rank; d++) {
+      if (d > 0) *this << ", ";
+      if (s.dim[d] == Shape::batch_dim) put('N');
+      else *this << static_cast<int64_t>(s.dim[d]);
+    }
+    return put(']');
+  }
+};
+
+const char* to_string(Status s) {
+#ifdef NNLITE_NO_STRINGS
+  (void)s;
+  return "";
+#else
+  static const char* const names[] = {
+#define NNLITE_STATUS_NAME(name, text) #name,
+      NNLITE_STATUSES(NNLITE_STATUS_NAME)
+#undef NNLITE_STATUS_NAME
+  };
+  return names[static_cast<int>(s)];
+#endif
+}
+
+const char* describe(Status s) {
+#ifdef NNLITE_NO_STRINGS
+  (void)s;
+  return "";
+#else
+  static const char* const texts[] = {
+#define NNLITE_STATUS_TEXT(name, text) text,
+      NNLITE_STATUSES(NNLITE_STATUS_TEXT)
+#undef NNLITE_STATUS_TEXT
+  };
+  return texts[static_cast<int>(s)];
+#endif
+}
+
+// Starts a problem; the caller streams details to the returned text.
+static Text set_problem(Problem& p, Status status, const char* where) {
+  p.status = status;
+  p.offset = 0;
+  Text(p.where, sizeof p.where) << where;
+  Text what(p.what, sizeof p.what);
+  what << describe(status);
+  return what;
+}
+
+static bool same_text(const char* a, const char* b) {
+  while (*a && *a == *b) a++, b++;
+  return *a == *b;
+}
+
+void* Arena::take(size_t bytes) {
+  const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
+  if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
+  void* p = base_ + used_;
+  used_ += size;
+  return p;
+}
+
+int64_t Shape::row_numel() const {
+  int64_t n = 1;
+  for (int d = batched() ? 1 : 0; d < rank; d++) n *= dim[d];
+  return n;
+}
+
+bool operator==(const Shape& a, const Shape& b) {
+  bool same = a.rank == b.rank;
+  for (int d = 0; same && d < a.rank; d++) same = a.dim[d] == b.dim[d];
+  return same;
+}
+
+AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
+  const unsigned char* from = static_cast<const unsigned char*>(attributes);
+  for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
+}
+
+Model::Model(void* records, size_t bytes) {
+  const uintptr_t at = reinterpret_cast<uintptr_t>(records), start = (at + 15) & ~uintptr_t(15);
+  const size_t skipped = start - at;
+  nodes_ = reinterpret_cast<Node*>(start);
+  size_  = back_ = bytes > skipped ? (bytes - skipped) & ~size_t(15) : 0;
+  self_  = static_cast<uint16_t>(reinterpret_cast<uintptr_t>(this) >> 4);
+}
+
+// What the loader, the saver and the planner do to a model beyond its interface.
+struct ModelAccess {
+  static unsigned char* bytes(Model& m) { return reinterpret_cast<unsigned char*>(m.nodes_); }
+
+  // From the back of the records: attributes, lists, names, parameters. nullptr when full.
+  static void* take(Model& m, size_t bytes_wanted) {
+    const size_t size = (bytes_wanted + 7) & ~size_t(7);
+    if (m.back_ < size || m.back_ - size < m.front_) return nullptr;
+    m.back_ -= size;
+    return bytes(m) + m.back_;
+  }
+  static Node* append(Model& m) {
+    if (m.node_count_ == 0xFFF0 || m.back_ - m.front_ < sizeof(Node)) return nullptr;
+    m.front_ += sizeof(Node);
+    Node* n = m.nodes_ + m.node_count_;
+    *n = Node();
+    n->owner = m.node_count_++;
+    return n;
+  }
+  static const char* keep_text(Model& m, const char* text) {
+    size_t n = 0;
+    while (text[n]) n++;
+    char* to = static_cast<char*>(take(m, n + 1));
+    for (size_t i = 0; to && i <= n; i++) to[i] = text[i];
+    return to;
+  }
+  static Node& node(const Model& m, int i) { return m.nodes_[i]; }
+  static const unsigned char* weights(const Model& m) { return m.weights_; }
+  static void set_weights(Model& m, const unsigned char* at, const ModelExtras* extras) {
+    m.weights_ = at;
+    m.extras_  = extras;
+  }
+  static uint16_t input_node(const Model& m, int i) { return m.inputs_[i]; }
+  static uint16_t output_node(const Model& m, int i) { return m.outputs_[i]; }
+  static Problem& problem(Model& m) { return m.problem_; }
+  static bool poisoned(const Model& m) { return !ok(m.problem_.status); }
+  static Status fail(Model& m, Status status, const char* where, const char* detail = nullptr) {
+    Text t = set_problem(m.problem_, status, where);
+    if (detail) t << ": " << detail;
+    return status;
+  }
+  static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n, Tensor& made);
+  static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
+  static Status attach_parameters(Model& m, Node& node, const OpShape& s);
+  static Status check_name(Model& m, const char* name);
+  static Status order(Model& m, uint16_t* map, uint16_t* stack);
+  static void   renumber(Model& m, const uint16_t* map);
+  static Status share_owners(Model& m);
+  static void   place_parameters(Model& m);
+  static Parameter* parameter(const Model& m, int index, int* node_index = nullptr);
+};
+
+// Fills in[] of a node whose inputs are nodes of the same list.
+static void collect_inputs(const Node* nodes, const uint16_t* inputs, int n, OpShape& s) {
+  s.n_in = n;
+  for (int i = 0; i < n; i++) {
+    s.in[i]       = nodes[inputs[i]].shape;
+    s.in_dtype[i] = nodes[inputs[i]].dtype;
+  }
+}
+
+// The name of a node, its own or made from the op and its number among the nodes of that op: "conv2d_2".
+static void node_name(const Node* nodes, int index, char* to, size_t size) {
+  const Node& n = nodes[index];
+  Text text(to, size);
+  if (n.name || !n.op) {
+    text << (n.name ? n.name : "input");
+    return;
+  }
+  int ordinal = 1;
+  for (int i = 0; i < index; i++) ordinal += nodes[i].op == n.op ? 1 : 0;
+  for (const char* c = n.op->name; *c; c++) text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
+  text << "_" << ordinal;
+}
+
+Status ModelAccess::check_name(Model& m, const char* name) {
+  size_t n = 0;
+  while (name[n]) n++;
+  if (n == 0 || n > 40) return fail(m, Status::bad_graph, name, "a name has 1 to 40 characters");
+  for (int i = 0; i < m.node_count_; i++)
+    if (m.nodes_[i].name && same_text(m.nodes_[i].name, name)) return fail(m, Status::bad_graph, name, "the name is used twice");
+  return Status::ok;
+}
+
+Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made) {
+  if (m.input_count_ == max_inputs) return fail(m, Status::limit_exceeded, name, "too many inputs");
+  if (dims.rank + 1 > max_rank) return fail(m, Status::bad_shape, name, "too many dimensions");
+  if (dtype != real_dtype && dtype != DType::i32) return fail(m, Status::unsupported, name, "an input is real or i32");
+  NNLITE_TRY(check_name(m, name));
+  Shape shape;
+  shape.rank   = dims.rank + 1;
+  shape.dim[0] = Shape::batch_dim;
+  int64_t count = 1;
+  for (int d = 0; d < dims.rank; d++) {
+    if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d]) return fail(m, Status::bad_shape, name, "dimensions must be at least 1 and not huge");
+    count *= dims.dim[d];
+    shape.dim[d + 1] = dims.dim[d];
+  }
+  const char* kept = keep_text(m, name);
+  Node* node       = kept ? append(m) : nullptr;
+  if (!node) return fail(m, Status::out_of_memory, name, "the records buffer is full");
+  node->name  = kept;
+  node->shape = shape;
+  node->dtype = dtype;
+  made        = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
+  m.inputs_[m.input_count_++] = made.id;
+  return Status::ok;
+}
+
+Status ModelAccess::attach_parameters(Model& m, Node& node, const OpShape& s) {
+  if (s.n_parameters == 0) return Status::ok;
+  Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
+  if (!p) return Status::out_of_memory;
+  for (int i = 0; i < s.n_parameters; i++) {
+    p[i]        = Parameter();
+    p[i].spec   = s.parameters[i];
+    p[i].stored = parameter_stored(p[i].spec);
+    p[i].trainable = p[i].spec.role != Role::statistic;
+  }
+  node.parameters   = p;
+  node.n_parameters = static_cast<uint8_t>(s.n_parameters);
+  return Status::ok;
+}
+
+Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n, Tensor& made) {
+  const Op* op      = layer.op();
+  const char* where = name ? name : op->name;
+  if ((op->traits & (traits::optimizer | traits::schedule)) != 0) return fail(m, Status::bad_graph, where, "not a layer");
+  if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
+  if (name) NNLITE_TRY(check_name(m, name));
+  OpShape s;
+  collect_inputs(m.nodes_, inputs, n, s);
+  AnyOp copy = layer;
+  const Status shaped = op->shape(copy.attributes(), s);
+  if (!ok(shaped)) {
+    Text t = set_problem(m.problem_, shaped, where);
+    t << ":";
+    for (int i = 0; i < n; i++) t << " " << s.in[i];
+    t << " into " << op->name;
+    return shaped;
+  }
+  const char* kept = name ? keep_text(m, name) : nullptr;
+  void* attributes = take(m, op->attr_size);
+  uint16_t* list   = static_cast<uint16_t*>(take(m, sizeof(uint16_t) * static_cast<size_t>(n)));
+  Node* node       = attributes && list && (kept || !name) ? append(m) : nullptr;
+  if (!node || !ok(attach_parameters(m, *node, s))) return fail(m, Status::out_of_memory, where, "the records buffer is full");
+  for (size_t i = 0; i < op->attr_size; i++)
+    static_cast<unsigned char*>(attributes)[i] = static_cast<const unsigned char*>(copy.attributes())[i];
+  for (int i = 0; i < n; i++) list[i] = inputs[i];
+  node->op         = op;
+  node->attributes = attributes;
+  node->name       = kept;
+  node->inputs     = list;
+  node->shape      = s.out;
+  node->n_in       = static_cast<uint8_t>(n);
+  made             = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
+  return Status::ok;
+}
+
+Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
+  Tensor made;
+  if (ModelAccess::poisoned(*this)) return made;
+  if (finished_) (void)ModelAccess::fail(*this, Status::bad_graph, name, "the model is finished");
+  else (void)ModelAccess::add_input(*this, name, dims, dtype, made);
+  return made;
+}
+
+Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
+  Tensor made;
+  if (ModelAccess::poisoned(*this)) return made;
+  const char* where = name ? name : layer.op()->name;
+  uint16_t ids[max_inputs];
+  if (finished_ || n > max_inputs) {
+    (void)ModelAccess::fail(*this, Status::bad_graph, where, finished_ ? "the model is finished" : "too many inputs");
+    return made;
+  }
+  for (int i = 0; i < n; i++) {
+    if (inputs[i].model != self_ || inputs[i].id >= node_count_) {
+      (void)ModelAccess::fail(*this, Status::foreign_tensor, where);
+      return made;
+    }
+    ids[i] = inputs[i].id;
+  }
+  (void)ModelAccess::add_node(*this, name, layer, ids, n, made);
+  return made;
+}
+
+Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
+  if (ModelAccess::poisoned(*this)) return {};
+  if (made_by.model != self_ || made_by.id >= node_count_ || !nodes_[made_by.id].op) {
+    (void)ModelAccess::fail(*this, Status::foreign_tensor, "share");
+    return {};
+  }
+  const Node& first = nodes_[made_by.id];
+  char name[48];
+  node_name(nodes_, made_by.id, name, sizeof name);
+  if ((first.op->traits & traits::stateful) != 0) {
+    (void)ModelAccess::fail(*this, Status::bad_graph, name, "a layer with statistics cannot be shared");
+    return {};
+  }
+  const uint16_t owner = first.owner;
+  const Tensor made    = add_any(nullptr, AnyOp(first.op, first.attributes, first.op->attr_size), inputs, n);
+  if (ModelAccess::poisoned(*this)) return {};
+  Node& node    = nodes_[made.id];
+  bool same     = node.n_parameters == nodes_[owner].n_parameters;
+  for (int p = 0; same && p < node.n_parameters; p++)
+    same = node.parameters[p].spec.shape == nodes_[owner].parameters[p].spec.shape;
+  if (!same) {
+    (void)ModelAccess::fail(*this, Status::bad_shape, name, "the shared layer needs other parameters here");
+    return {};
+  }
+  node.owner      = owner;
+  node.parameters = nodes_[owner].parameters;
+  return made;
+}
+
+void Model::initialise(Tensor made_by, Init init) {
+  if (ModelAccess::poisoned(*this)) return;
+  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
+    (void)ModelAccess::fail(*this, Status::foreign_tensor, "initialise");
+    return;
+  }
+  Node& n = nodes_[made_by.id];
+  for (int p = 0; p < n.n_parameters; p++) {
+    n.parameters[p].init     = init;
+    n.parameters[p].has_init = true;
+  }
+}
+
+void Model::freeze(Tensor made_by) {
+  if (ModelAccess::poisoned(*this)) return;
+  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
+    (void)ModelAccess::fail(*this, Status::foreign_tensor, "freeze");
+    return;
+  }
+  Node& n = nodes_[made_by.id];
+  for (int p = 0; p < n.n_parameters; p++) n.parameters[p].trainable = false;
+}
+
+void Model::output(const char* name, Tensor x) {
+  if (ModelAccess::poisoned(*this)) return;
+  if (x.model != self_ || x.id >= node_count_ || finished_) {
+    (void)ModelAccess::fail(*this, Status::foreign_tensor, name);
+    return;
+  }
+  if (output_count_ == max_outputs) {
+    (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
+    return;
+  }
+  const char* kept = ModelAccess::keep_text(*this, name);
+  if (!kept) {
+    (void)ModelAccess::fail(*this, Status::out_of_memory, name, "the records buffer is full");
+    return;
+  }
+  outputs_[output_count_]        = x.id;
+  output_names_[output_count_++] = kept;
+}
+
+// Post-order from the outputs in their order: map[old] = new. stack holds node, next input.
+Status ModelAccess::order(Model& m, uint16_t* map, uint16_t* stack) {
+  for (int i = 0; i < m.node_count_; i++) map[i] = 0xFFFF;
+  uint16_t next = 0;
+  for (int o = 0; o < m.output_count_; o++) {
+    int depth = 0;
+    if (map[m.outputs_[o]] != 0xFFFF) continue;
+    stack[0] = m.outputs_[o];
+    stack[1] = 0;
+    for (depth = 1; depth > 0;) {
+      uint16_t* top  = stack + 2 * (depth - 1);
+      const Node& n  = m.nodes_[top[0]];
+      if (top[1] == n.n_in) {
+        map[top[0]] = next++;
+        depth--;
+        continue;
+      }
+      const uint16_t input = n.inputs[top[1]++];
+      if (map[input] != 0xFFFF) continue;
+      stack[2 * depth]     = input;
+      stack[2 * depth + 1] = 0;
+      depth++;
+    }
+  }
+  if (next == m.node_count_) return Status::ok;
+  for (int i = 0; i < m.node_count_; i++) {
+    if (map[i] != 0xFFFF) continue;
+    char name[48];
+    node_name(m.nodes_, i, name, sizeof name);
+    return fail(m, Status::bad_graph, name, "it reaches no output");
+  }
+  return Status::ok;
+}
+
+// Moves every node to its new number, following the cycles of the permutation.
+void ModelAccess::renumber(Model& m, const uint16_t* map) {
+  for (int i = 0; i < m.node_count_; i++) {
+    for (int k = 0; k < m.nodes_[i].n_in; k++) m.nodes_[i].inputs[k] = map[m.nodes_[i].inputs[k]];
+    m.nodes_[i].owner = map[m.nodes_[i].owner];
+    m.nodes_[i].first_parameter = map[i];                     // where it goes, until the parameters are numbered
+  }
+  for (int i = 0; i < m.node_count_; i++) {
+    while (m.nodes_[i].first_parameter != i) {
+      const uint16_t to = m.nodes_[i].first_parameter;
+      const Node other  = m.nodes_[to];
+      m.nodes_[to]      = m.nodes_[i];
+      m.nodes_[i]       = other;
+    }
+  }
+  for (int i = 0; i < m.input_count_; i++) m.inputs_[i] = map[m.inputs_[i]];
+  for (int i = 0; i < m.output_count_; i++) m.outputs_[i] = map[m.outputs_[i]];
+}
+
+// The lowest node of a shared group owns the parameters and has the name.
+Status ModelAccess::share_owners(Model& m) {
+  for (int i = 0; i < m.node_count_; i++) {
+    const uint16_t owner = m.nodes_[i].owner;
+    if (owner <= i) continue;
+    const char* name     = m.nodes_[owner].name;              // i is the lowest of the group
+    m.nodes_[owner].name = m.nodes_[i].name;
+    m.nodes_[i].name     = name;
+    for (int k = i; k < m.node_count_; k++)
+      if (m.nodes_[k].owner == owner) m.nodes_[k].owner = static_cast<uint16_t>(i);
+  }
+  for (int i = 0; i < m.node_count_; i++) {
+    char name[48];
+    node_name(m.nodes_, i, name, sizeof name);
+    for (int k = 0; k < m.node_count_; k++)
+      if (k != i && m.nodes_[k].name && same_text(m.nodes_[k].name, name))
+        return fail(m, Status::bad_graph, name, "the name is used twice");
+  }
+  return Status::ok;
+}
+
+// Numbers the parameters in node order and places them one after another.
+void ModelAccess::place_parameters(Model& m) {
+  size_t units = 0;
+  int count    = 0;
+  for (int i = 0; i < m.node_count_; i++) {
+    Node& n = m.nodes_[i];
+    n.first_parameter = n.owner == i ? static_cast<uint16_t>(count) : m.nodes_[n.owner].first_parameter;
+    if (n.owner != i) continue;
+    for (int p = 0; p < n.n_parameters; p++) {
+      n.parameters[p].offset = static_cast<uint32_t>(units);
+      units += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64) / 64);
+    }
+    count += n.n_parameters;
+  }
+  m.parameter_count_ = static_cast<uint16_t>(count);
+  m.weight_bytes_    = units * 64;
+}
+
+Status Model::finish(Seed seed) {
+  if (ModelAccess::poisoned(*this)) return problem_.status;
+  if (finished_) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model is finished");
+  if (output_count_ == 0) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model has no output");
+  uint16_t* map = static_cast<uint16_t*>(ModelAccess::take(*this, sizeof(uint16_t) * node_count_));
+  const size_t kept = back_;
+  uint16_t* stack = map ? static_cast<uint16_t*>(ModelAccess::take(*this, 2 * sizeof(uint16_t) * (node_count_ + size_t(1)))) : nullptr;
+  if (!stack) return ModelAccess::fail(*this, Status::out_of_memory, "finish", "the records buffer is full");
+  NNLITE_TRY(ModelAccess::order(*this, map, stack));
+  back_   = kept;
+  id_map_ = map;
+  ModelAccess::renumber(*this, map);
+  NNLITE_TRY(ModelAccess::share_owners(*this));
+  ModelAccess::place_parameters(*this);
+  seed_     = seed;
+  finished_ = true;
+  return Status::ok;
+}
+
+Parameter* ModelAccess::parameter(const Model& m, int index, int* node_index) {
+  for (int i = 0; i < m.node_count_; i++) {
+    const Node& n = m.nodes_[i];
+    if (n.owner != i || index < n.first_parameter || index >= n.first_parameter + n.n_parameters) continue;
+    if (node_index) *node_index = i;
+    return n.parameters + (index - n.first_parameter);
+  }
+  return nullptr;
+}
+
+NodeInfo Model::node(int i) const {
+  NodeInfo info;
+  if (i < 0 || i >= node_count_) return info;
+  const Node& n = nodes_[i];
+  node_name(nodes_, i, info.name, sizeof info.name);
+  info.op    = n.op;
+  info.shape = n.shape;
+  if (!n.op) return info;
+  OpShape s;
+  collect_inputs(nodes_, n.inputs, n.n_in, s);
+  AnyOp copy(n.op, n.attributes, n.op->attr_size);
+  if (ok(n.op->shape(copy.attributes(), s))) info.macs = s.macs;
+  for (int p = 0; n.owner == i && p < n.n_parameters; p++)
+    if (n.parameters[p].spec.role != Role::statistic) info.parameters += n.parameters[p].spec.shape.row_numel();
+  return info;
+}
+
+ParameterInfo Model::parameter(int i) const {
+  ParameterInfo info;
+  int owner = 0;
+  const Parameter* p = ModelAccess::parameter(*this, i, &owner);
+  if (!p) return info;
+  char name[48];
+  node_name(nodes_, owner, name, sizeof name);
+  Text(info.name, sizeof info.name) << name << "." << p->spec.name;
+  info.shape     = p->spec.shape;
+  info.role      = p->spec.role;
+  info.trainable = p->trainable;
+  info.count     = p->spec.shape.row_numel();
+  return info;
+}
+
+int64_t Model::parameter_elements() const {
+  int64_t n = 0;
+  for (int i = 0; i < node_count_; i++) n += node(i).parameters;
+  return n;
+}
+
+int Model::find_parameter(const char* name) const {
+  for (int i = 0; i < parameter_count_; i++)
+    if (same_text(parameter(i).name, name)) return i;
+  return -1;
+}
+
+// Copies between a stored parameter and logical order.
+static void copy_logical(const Parameter& p, const real* stored, real* to) {
+  const int64_t n = p.spec.shape.row_numel();
+  for (int64_t e = 0; e < n; e++) to[e] = stored[parameter_at(p.spec, e)];
+}
+
+Status Model::get(int i, real* to) const {
+  const Parameter* p = ModelAccess::parameter(*this, i);
+  if (!p) return Status::bad_argument;
+  if (!weights_) return Status::no_weights;
+  copy_logical(*p, reinterpret_cast<const real*>(weights_ + size_t(p->offset) * 64), to);
+  return Status::ok;
+}
+
+Shape Model::input_shape(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].shape : Shape(); }
+DType Model::input_dtype(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].dtype : real_dtype; }
+const char* Model::input_name(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].name : ""; }
+Shape Model::output_shape(int i) const { return i >= 0 && i < output_count_ ? nodes_[outputs_[i]].shape : Shape(); }
+const char* Model::output_name(int i) const { return i >= 0 && i < output_count_ ? output_names_[i] : ""; }
+
+// ==================================================================================================== >>init
+// Largest or standard deviation of a fresh weight, by Init (PyTorch: kaiming_uniform with a = sqrt(5); Glorot, Bengio 2010:
+// sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the same variance as its uniform.
+static float init_scale(const ParameterSpec& spec, Init init) {
+  const float in = static_cast<float>(spec.fan_in), both = static_cast<float>(spec.fan_in + spec.fan_out);
+  switch (init) {
+    case Init::glorot_normal:  return static_cast<float>(real_sqrt(real(2.0f / both)));
+    case Init::glorot_uniform: return static_cast<float>(real_sqrt(real(6.0f / both)));
+    case Init::he_normal:      return static_cast<float>(real_sqrt(real(2.0f / in)));
+    case Init::he_uniform:     return static_cast<float>(real_sqrt(real(6.0f / in)));
+    case Init::pytorch:        break;
+  }
+  return static_cast<float>(real_sqrt(real(1.0f / in)));
+}
+
+// Writes the first values of a parameter; element e is drawn by (seed, parameter, e) in logical order.
+static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
+  for (int64_t i = 0; i < p.stored; i++) to[i] = 0;
+  const Init init     = p.has_init ? p.init : seed.init;
+  const bool pytorch  = init == Init::pytorch;
+  if (p.spec.fill == Fill::zeros || (p.spec.role == Role::bias && p.spec.fill == Fill::fan_in && !pytorch)) return;
+  const int64_t n   = p.spec.shape.row_numel();
+  const bool normal = init == Init::glorot_normal || init == Init::he_normal;
+  const float scale = init_scale(p.spec, init);
+  Words words = {};
+  for (int64_t e = 0; e < n; e++) {
+    if (e % 4 == 0) words = random_block(seed.value, 0, Purpose::init, static_cast<uint32_t>(index), static_cast<uint32_t>(e / 4));
+    float pair[2] = {};
+    if (normal) normals_of(words.word[e % 4 / 2 * 2], words.word[e % 4 / 2 * 2 + 1], pair);
+    const float draw = normal ? pair[e % 2] : 2.0f * uniform_of(words.word[e % 4]) - 1.0f;
+    to[parameter_at(p.spec, e)] = p.spec.fill == Fill::ones ? real(1) : real(draw * scale);
+  }
+}
+
+Status Model::materialise(Arena& arena) {
+  if (!finished_) return ModelAccess::fail(*this, Status::bad_graph, "materialise", "call finish first");
+  if (!arena.aligned()) return ModelAccess::fail(*this, Status::misaligned, "materialise");
+  unsigned char* to = static_cast<unsigned char*>(arena.take(weight_bytes_));
+  if (!to) return ModelAccess::fail(*this, Status::out_of_memory, "materialise");
+  for (int i = 0; i < parameter_count_; i++) {
+    const Parameter* p = ModelAccess::parameter(*this, i);
+    real* at = reinterpret_cast<real*>(to + size_t(p->offset) * 64);
+    init_parameter(*p, i, seed_, at);
+    for (int64_t k = p->stored; k < round_up(p->stored, int64_t(64 / sizeof(real))); k++) at[k] = 0;
+  }
+  weights_ = to;
+  return Status::ok;
+}
 
 // ==================================================================================================== >>planner
+// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits the steps; it runs
+// twice: first to see when each value lives, then, after packing, to write records. plan() stops between the two.
+
+// Where data lies: the base in the top 3 bits, the offset from it in units of 64 bytes below.
+using Ref = uint32_t;
+constexpr Ref no_ref = 0xFFFFFFFFu;
+enum class Base : uint8_t { arena, model, trainer };
+static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(base) << 29 | units; }
+
+enum class StepKind : uint8_t { forward, backward, add, update, commit };
+
+// One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their gradients, slots;
+// update: parameter, gradient, slots; add: to, from. The size is the same on every machine, so that plans are.
+struct StepRecord {
+  union {
+    const Kernel* kernel;                      // nullptr: the plain loop of the op
+    uint64_t      room;
+  };
+  int64_t  count      = 0;                     // of an update or an add: elements, per row where per_row
+  uint32_t refs       = 0;                     // index of the first
+  uint16_t node       = 0;
+  uint16_t accumulate = 0;                     // bits: dx(i) +=
+  StepKind kind       = StepKind::forward;
+  uint8_t  n_slots    = 0;
+  uint8_t  parameter  = 0;                     // which of the node's, for an update
+  bool     training   = false;
+  bool     per_row    = false;
+  uint8_t  unused[3]  = {};
+  StepRecord() : room(0) {}
+};
+static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
+
+static Shape flat_shape(int64_t count) {
+  Shape s;
+  s.rank   = 1;
+  s.dim[0] = static_cast<int32_t>(count);
+  return s;
+}
+
+// The nodes of a model and, for a loss in options, its target and itself behind them.
+struct Graph {
+  const Model* model = nullptr;
+  const Node*  extra = nullptr;
+  int model_nodes = 0, count = 0;
+  const Node& node(int i) const { return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes]; }
+  bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
+};
+
+// The two nodes of a loss in options.
+struct LossNodes {
+  Node     nodes[2];
+  uint16_t inputs[2] = {};
+};
+
+static void fill_shape(const Graph& g, int i, AnyOp& copy, OpShape& s) {
+  const Node& n = g.node(i);
+  s.n_in = n.n_in;
+  for (int k = 0; k < n.n_in; k++) {
+    s.in[k]       = g.node(n.inputs[k]).shape;
+    s.in_dtype[k] = g.node(n.inputs[k]).dtype;
+  }
+  copy = AnyOp(n.op, n.attributes, n.op->attr_size);
+}
+
+static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
+  g.model       = &model;
+  g.model_nodes = g.count = model.node_count();
+  g.extra       = to.nodes;
+  if (!loss) return Status::ok;
+  const Op* op = loss.op();
+  if ((op->traits & traits::loss) == 0 || model.output_count() == 0) {
+    set_problem(problem, Status::no_loss, op->name) << ": not a loss";
+    return Status::no_loss;
+  }
+  to.inputs[0] = ModelAccess::output_node(model, 0);
+  to.inputs[1] = static_cast<uint16_t>(g.model_nodes);
+  OpShape s;
+  s.n_in  = 2;
+  s.in[0] = model.output_shape(0);
+  const Status shaped = op->shape(loss.attributes(), s);
+  if (!ok(shaped)) {
+    set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
+    return shaped;
+  }
+  to.nodes[0]        = Node();
+  to.nodes[0].name   = "target";
+  to.nodes[0].shape  = s.in[1];
+  to.nodes[0].dtype  = s.in_dtype[1];
+  to.nodes[1]        = Node();
+  to.nodes[1].name   = "loss";
+  to.nodes[1].op     = op;
+  to.nodes[1].attributes = loss.attributes();
+  to.nodes[1].inputs = to.inputs;
+  to.nodes[1].n_in   = 2;
+  to.nodes[1].shape  = s.out;
+  g.count += 2;
+  return Status::ok;
+}
+
+// What a backward step is asked for: the values to write and which of them are added to.
+struct Wanted {
+  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;      // sum_bits: written aside, then added
+  bool     training = false;
+  uint16_t dx[max_inputs];
+  uint16_t gradients[max_parameters];          // transient ones; no_value where the gradient is kept
+};
+
+// A piece of memory with a lifetime in steps.
+struct PlanValue {
+  uint32_t units = 0, offset = 0, best = 0;    // of 64 bytes
+  uint16_t first = 0xFFFF, last = 0;
+  uint16_t root  = 0;                          // the value whose memory this one uses
+};
+
+constexpr uint16_t no_value = 0xFFFF;
+struct PlanNode {
+  uint16_t out = no_value, grad = no_value;
+  uint16_t slots = no_value;                   // first of the node's slots
+  bool     requires_grad = false;              // a parameter at or before this node is trained
+  bool     reaches_loss = false;
+  bool     frozen_before = false;              // parameters before it exist and none is trained
+  bool     runs = false;
+  bool     has_grad = false;                   // a gradient of its output was written already, in this walk
+  bool     has_parameter_grad = false;         // the same for its parameters
+  uint16_t forward_step = 0, dx_step = 0;
+};
+
+struct PlanRequest {
+  const Graph* graph = nullptr;
+  const TrainerOptions* training = nullptr;    // nullptr: a session
+  bool   keep_loss = false;                    // a session with a loss
+  bool   on_trainer = false;                   // parameters come from a trainer
+  const Trainer* trainer = nullptr;
+  int    batch = 1, workers = 1;
+};
+
+struct Planner {
+  PlanRequest request;
+  PlanNode*  nodes;
+  PlanValue* values;
+  uint16_t*  order;
+  uint16_t*  placed;
+  int max_values = 0;
+  int value_count = 0, step_count = 0, ref_count = 0, forward_steps = 0;
+  uint32_t pool_units = 0, lower_units = 0;
+  uint32_t pool_base = 0;
+  size_t   scratch_bytes = 0;
+  int      walk_values = 0;                    // next of the values made while walking, in the same order both times
+  bool     overflow = false;
+  StepRecord unused;                           // what the first walk fills
+  StepRecord* steps = nullptr;                 // where the second walk writes
+  Ref*     refs = nullptr;
+  const Ref* parameter_refs = nullptr;         // per parameter: value, gradient, slots
+  int      parameter_stride = 0;
+
+  const Graph& graph() const { return *request.graph; }
+  bool training() const { return request.training != nullptr; }
+
+  uint16_t new_value(int64_t bytes) {
+    if (value_count >= max_values || bytes > (int64_t(1) << 34)) {
+      overflow = true;
+      return no_value;
+    }
+    PlanValue& v = values[value_count];
+    v       = PlanValue();
+    v.units = static_cast<uint32_t>((bytes + 63) / 64);
+    v.root  = static_cast<uint16_t>(value_count);
+    return static_cast<uint16_t>(value_count++);
+  }
+  uint16_t root(uint16_t v) const {
+    while (values[v].root != v) v = values[v].root;
+    return v;
+  }
+  int64_t bytes_of(const Shape& s, DType t) const { return s.numel(request.batch) * static_cast<int64_t>(size_of(t)); }
+
+  bool is_trained(const Parameter& p, int node) const;
+  bool owns(const Parameter& p, int node) const;
+  bool node_trains(int i) const;
+  bool runs_training(int i) const;
+  bool skipped(int i) const;
+  bool materialised(int i) const;
+  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const;
+  bool slots_are_read(int i, const OpShape& s) const;
+  void mark();
+  void assign_slots(int i);
+  void assign_values();
+  Ref  parameter_ref(int i, int p, int which) const;
+
+  void walk();
+  void forward_node(int i);
+  void backward_node(int i);
+  void backward_step(int i, const Kernel* kernel, const Wanted& w);
+  void choose_targets(int i, Wanted& w);
+  void finish_targets(int i, const Wanted& w);
+  void view_gradient(int i);
+  void sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add);
+  void update_step(int i, int p, uint16_t gradient);
+  void parameter_steps(int i, const Wanted& w);
+  void final_steps();
+  void commit_step(int i);
+  StepRecord& begin(StepKind kind, int node);
+  void use(uint16_t v);
+  void put(uint16_t v);
+  void put_ref(Ref r);
+  void put_parameters(int i);
+  void put_slots(int i, StepRecord& r);
+  uint16_t walk_value(int64_t bytes);
+  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, bool note);
+  void note_scratch(const Kernel* kernel, OpRun& run);
+
+  void merge_in_place();
+  void try_merge(uint16_t into, uint16_t from, int step);
+  void pack();
+  uint32_t place_all(int live, bool best_fit);
+  void sort(int live, int key);
+  bool before(uint16_t a, uint16_t b, int key) const;
+  Status run_first(Problem& problem);
+};
+
+static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
+  switch (o.trainable) {
+    case Trainable::all:  return true;
+    case Trainable::bias: return p.spec.role == Role::bias;
+    case Trainable::head:
+      for (int i = node + 1; i < g.model_nodes; i++)
+        for (int k = 0; k < g.node(i).n_parameters; k++)
+          if (g.node(i).parameters[k].spec.role != Role::statistic && g.node(i).owner != node) return false;
+      return true;
+    case Trainable::named: break;
+  }
+  char name[48], full[64];
+  node_name(&g.node(0), node, name, sizeof name);
+  Text(full, sizeof full) << name << "." << p.spec.name;
+  for (int k = 0; k < o.name_count; k++)
+    if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
+  return false;
+}
+
+static bool trained(const Graph& g, const TrainerOptions& o, int owner, const Parameter& p) {
+  return p.trainable && p.spec.role != Role::statistic && trains_by_option(g, o, owner, p);
+}
+
+bool Planner::is_trained(const Parameter& p, int node) const {
+  return training() && trained(graph(), *request.training, graph().node(node).owner, p);
+}
+
+// A node trains when one of its parameters does; a normalisation without parameters of its own when it is not frozen.
+bool Planner::node_trains(int i) const {
+  const Node& n = graph().node(i);
+  bool weights = false;
+  for (int p = 0; p < n.n_parameters; p++) {
+    if (is_trained(n.parameters[p], i)) return true;
+    weights |= n.parameters[p].spec.role != Role::statistic;
+  }
+  return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights && !nodes[i].frozen_before &&
+         request.training->trainable == Trainable::all;
+}
+
+// Whether the step runs in training mode: batch statistics, dropout. Frozen normalisation and dropout before the first
+// trained layer run as in evaluation.
+bool Planner::runs_training(int i) const {
+  const Node& n = graph().node(i);
+  if (!training()) return false;
+  if ((n.op->traits & traits::stateful) != 0) return node_trains(i);
+  return !nodes[i].frozen_before;
+}
+
+// Statistics that change and trained parameters are the trainer's own.
+bool Planner::owns(const Parameter& p, int node) const {
+  return is_trained(p, node) || (p.spec.role == Role::statistic && node_trains(node));
+}
+
+// Nodes whose output is their input under another shape.
+bool Planner::skipped(int i) const {
+  const uint32_t t = graph().node(i).op->traits;
+  return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
+}
+
+void Planner::mark() {
+  const Graph& g = graph();
+  for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
+  for (int i = 0; i < g.count; i++) {
+    const Node& n = g.node(i);
+    bool frozen = false, before = false;
+    for (int k = 0; k < n.n_in; k++) {
+      const PlanNode& in = nodes[n.inputs[k]];
+      nodes[i].requires_grad |= in.requires_grad;
+      frozen |= in.frozen_before;
+    }
+    for (int p = 0; p < n.n_parameters; p++) {
+      before |= n.parameters[p].spec.role != Role::statistic && !is_trained(n.parameters[p], i);
+      nodes[i].requires_grad |= is_trained(n.parameters[p], i);
+    }
+    nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
+  }
+  for (int i = g.count - 1; i >= 0; i--) {
+    if (g.is_loss(i)) nodes[i].reaches_loss = true;
+    const bool output_needed = nodes[i].reaches_loss && (training() || request.keep_loss);
+    nodes[i].runs |= output_needed;
+    if (!training())
+      for (int o = 0; o < g.model->output_count(); o++)
+        nodes[i].runs |= ModelAccess::output_node(*g.model, o) == i && !g.is_loss(i);
+    if (!nodes[i].runs) continue;
+    for (int k = 0; k < g.node(i).n_in; k++) {
+      nodes[g.node(i).inputs[k]].runs = true;
+      nodes[g.node(i).inputs[k]].reaches_loss |= nodes[i].reaches_loss;
+    }
+  }
+}
+
+// Gradients that must outlive their layer: for clipping by norm, inspection, and layers used more than once.
+bool Planner::materialised(int i) const {
+  const TrainerOptions& o = *request.training;
+  if (o.clip_norm > 0 || o.keep_gradients) return true;
+  const int owner = graph().node(i).owner;
+  for (int k = 0; k < graph().model_nodes; k++)
+    if (k != owner && graph().node(k).owner == owner) return true;
+  return false;
+}
+
+void Planner::wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
+  const Node& n = graph().node(i);
+  dx_bits = parameter_bits = 0;
+  if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
+  for (int k = 0; k < n.n_in; k++)
+    if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
+  for (int p = 0; p < n.n_parameters; p++)
+    if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
+}
+
+bool Planner::slots_are_read(int i, const OpShape& s) const {
+  uint32_t dx_bits, parameter_bits;
+  wanted(i, dx_bits, parameter_bits);
+  return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
+         (graph().node(i).op->commit && runs_training(i));
+}
+
+void Planner::assign_slots(int i) {
+  OpShape s;
+  AnyOp copy;
+  fill_shape(graph(), i, copy, s);
+  (void)copy.op()->shape(copy.attributes(), s);
+  if (s.n_slots == 0) return;
+  nodes[i].slots = static_cast<uint16_t>(value_count);
+  const bool read = slots_are_read(i, s);
+  for (int k = 0; k < s.n_slots; k++) {
+    const int64_t bytes = s.slots[k].count * (s.slots[k].per_row ? request.batch : 1) * static_cast<int64_t>(size_of(s.slots[k].dtype));
+    (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
+  }
+}
+
+void Planner::assign_values() {
+  const Graph& g = graph();
+  for (int i = 0; i < g.count && !overflow; i++) {
+    const Node& n = g.node(i);
+    if (!nodes[i].runs) continue;
+    if (n.op && skipped(i)) {
+      nodes[i].out = nodes[n.inputs[0]].out;
+      continue;
+    }
+    nodes[i].out = new_value(bytes_of(n.shape, n.dtype));
+    if (n.op) assign_slots(i);
+  }
+  for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
+    if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i)) continue;
+    int users = 0, user = 0;
+    for (int k = i + 1; k < g.count; k++) {
+      if (!nodes[k].runs || !nodes[k].reaches_loss) continue;
+      for (int q = 0; q < g.node(k).n_in; q++)
+        if (g.node(k).inputs[q] == i) users++, user = k;
+    }
+    const bool through = users == 1 && skipped(user);         // a view hands its gradient on as it is
+    nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
+  }
+}
+
+// Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
+Ref Planner::parameter_ref(int i, int p, int which) const {
+  const Node& n   = graph().node(i);
+  const int index = n.first_parameter + p;
+  if (parameter_refs) return parameter_refs[index * parameter_stride + which];
+  const Ref in_model = make_ref(Base::model, n.parameters[p].offset);
+  if (!request.trainer) return in_model;
+  const Ref r = TrainerAccess::parameter_ref(*request.trainer, index, 0);
+  return (r >> 29) == static_cast<uint32_t>(Base::arena) ? make_ref(Base::trainer, r) : r;
+}
+
+void Planner::use(uint16_t v) {
+  if (v == no_value || steps) return;
+  PlanValue& p = values[v];
+  const uint16_t step = static_cast<uint16_t>(step_count);
+  if (p.first == 0xFFFF) p.first = step;
+  if (p.last < step) p.last = step;
+}
+
+void Planner::put_ref(Ref r) {
+  if (steps) refs[ref_count] = r;
+  ref_count++;
+}
+
+void Planner::put(uint16_t v) {
+  use(v);
+  const bool there = v != no_value && values[root(v)].units > 0;
+  put_ref(there ? make_ref(Base::arena, pool_base + values[root(v)].best) : no_ref);
+}
+
+void Planner::put_parameters(int i) {
+  for (int p = 0; p < graph().node(i).n_parameters; p++) put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
+}
+
+void Planner::put_slots(int i, StepRecord& r) {
+  if (nodes[i].slots == no_value) return;
+  OpShape s;
+  AnyOp copy;
+  fill_shape(graph(), i, copy, s);
+  (void)copy.op()->shape(copy.attributes(), s);
+  for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
+  r.n_slots = static_cast<uint8_t>(s.n_slots);
+}
+
+StepRecord& Planner::begin(StepKind kind, int node) {
+  if (step_count >= 0xFFF0) overflow = true;
+  StepRecord& r = steps ? steps[step_count] : unused;
+  r      = StepRecord();
+  r.kind = kind;
+  r.node = static_cast<uint16_t>(node);
+  r.refs = static_cast<uint32_t>(ref_count);
+  return r;
+}
+
+// A value that lives between the steps of one node; both walks make the same ones in the same order.
+uint16_t Planner::walk_value(int64_t bytes) {
+  if (!steps) return new_value(bytes);
+  return static_cast<uint16_t>(walk_values++);
+}
+
+// Shapes and which pointers will be there, for a kernel to look at before memory exists.
+static void imagine_run(const Graph& g, int i, int rows, int workers, const Wanted& w, bool slots, OpRun& run) {
+  static real there;
+  const Node& n  = g.node(i);
+  run            = OpRun();
+  run.attributes = n.attributes;
+  run.out_shape_ = &n.shape;
+  run.out_       = &there;
+  run.rows       = rows;
+  run.workers    = static_cast<int16_t>(workers);
+  run.n_in       = n.n_in;
+  run.n_parameters = n.n_parameters;
+  run.training   = w.training;
+  run.node       = static_cast<uint16_t>(i);
+  run.accumulate_bits = w.add_bits;
+  for (int k = 0; k < n.n_in; k++) {
+    run.in_shapes[k] = &g.node(n.inputs[k]).shape;
+    run.in_[k]       = &there;
+    run.dx_[k]       = (w.dx_bits >> k & 1u) != 0 ? &there : nullptr;
+  }
+  run.dy_ = g.is_loss(i) ? nullptr : &there;
+  for (int p = 0; p < n.n_parameters; p++) {
+    run.parameter_[p]  = &there;
+    run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
+  }
+  for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
+}
+
+void Planner::note_scratch(const Kernel* kernel, OpRun& run) {
+  KernelPlan plan;
+  (void)kernel->plan(run, plan);
+  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+  if (bytes > scratch_bytes) scratch_bytes = bytes;
+}
+
+const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, bool note) {
+  const Op* op = graph().node(i).op;
+  OpShape s;
+  AnyOp copy;
+  fill_shape(graph(), i, copy, s);
+  (void)op->shape(copy.attributes(), s);
+  OpRun run;
+  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, s), run);
+  for (const Kernel* const* k = op->kernels; k && *k; k++) {
+    KernelPlan plan;
+    if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
+    if (note) note_scratch(*k, run);
+    return *k;
+  }
+  return nullptr;
+}
+
+void Planner::forward_node(int i) {
+  const Node& n = graph().node(i);
+  StepRecord& r = begin(StepKind::forward, i);
+  Wanted w;
+  w.training = r.training = runs_training(i);
+  r.kernel   = find_kernel(i, Phase::forward, w, true);
+  nodes[i].forward_step = static_cast<uint16_t>(step_count);
+  for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
+  put(nodes[i].out);
+  put_parameters(i);
+  put_slots(i, r);
+  step_count++;
+}
+
+void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
+  const Node& n = graph().node(i);
+  StepRecord& r = begin(StepKind::backward, i);
+  r.kernel      = kernel;
+  r.training    = w.training;
+  r.accumulate  = static_cast<uint16_t>(w.add_bits);
+  OpShape s;
+  AnyOp copy;
+  fill_shape(graph(), i, copy, s);
+  (void)copy.op()->shape(copy.attributes(), s);
+  uint32_t weight_bits = 0;
+  for (int p = 0; p < n.n_parameters; p++)
+    if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight) weight_bits |= 1u << p;
+  const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0);
+  const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out);
+  for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
+  put(out ? nodes[i].out : no_value);
+  for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
+  put(graph().is_loss(i) ? no_value : nodes[i].grad);
+  put_parameters(i);
+  for (int p = 0; p < n.n_parameters; p++) {
+    if ((w.parameter_bits >> p & 1u) == 0) put_ref(no_ref);
+    else if (w.gradients[p] != no_value) put(w.gradients[p]);
+    else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+  }
+  put_slots(i, r);
+  if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
+  step_count++;
+}
+
+// to = from, or to += from. to is a value, or a kept gradient.
+void Planner::sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add) {
+  StepRecord& r = begin(StepKind::add, 0);
+  r.count       = shape.row_numel();
+  r.per_row     = shape.batched();
+  r.accumulate  = add ? 1 : 0;
+  if (to != no_value) put(to);
+  else put_ref(to_ref);
+  put(from);
+  step_count++;
+}
+
+// The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can, else aside first.
+void Planner::choose_targets(int i, Wanted& w) {
+  const Node& n = graph().node(i);
+  for (int k = 0; k < n.n_in; k++) {
+    if ((w.dx_bits >> k & 1u) == 0) continue;
+    PlanNode& in = nodes[n.inputs[k]];
+    bool twice   = false;
+    for (int q = 0; q < k; q++) twice |= n.inputs[q] == n.inputs[k];
+    w.dx[k] = in.grad;
+    if (in.has_grad && (twice || (n.op->traits & traits::accumulates) == 0)) {
+      w.sum_bits |= 1u << k;
+      w.dx[k] = walk_value(bytes_of(graph().node(n.inputs[k]).shape, real_dtype));
+    } else if (in.has_grad) {
+      w.add_bits |= 1u << k;
+    }
+    in.has_grad = true;
+  }
+}
+
+void Planner::finish_targets(int i, const Wanted& w) {
+  const Node& n = graph().node(i);
+  for (int k = 0; k < n.n_in; k++)
+    if ((w.sum_bits >> k & 1u) != 0)
+      sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
+}
+
+// A view's gradient is its input's, unless that has other users.
+void Planner::view_gradient(int i) {
+  PlanNode& in = nodes[graph().node(i).inputs[0]];
+  if (!in.requires_grad || in.grad == no_value || in.grad == nodes[i].grad) {
+    in.has_grad = true;
+    return;
+  }
+  sum_step(in.grad, no_ref, nodes[i].grad, graph().node(i).shape, in.has_grad);
+  in.has_grad = true;
+}
+
+void Planner::update_step(int i, int p, uint16_t gradient) {
+  const Op* op       = request.training->optimizer.op();
+  const Parameter& q = graph().node(i).parameters[p];
+  StepRecord& r      = begin(StepKind::update, i);
+  r.parameter        = static_cast<uint8_t>(p);
+  r.count            = q.stored;
+  put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
+  if (gradient != no_value) put(gradient);
+  else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+  for (int k = 2; k < parameter_stride; k++) put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+  r.n_slots = static_cast<uint8_t>(parameter_stride - 2);
+  OpRun run = OpRun();
+  static real there;
+  run.attributes   = request.training->optimizer.attributes();
+  const Shape flat = flat_shape(q.stored);
+  run.in_shapes[0] = run.out_shape_ = &flat;
+  run.parameter_[0] = run.dparameter_[0] = &there;
+  run.n_in = run.n_parameters = 1;
+  run.workers = static_cast<int16_t>(request.workers);
+  for (const Kernel* const* k = op->kernels; k && *k && !r.kernel; k++) {
+    KernelPlan plan;
+    if ((*k)->phase != Phase::update || !(*k)->plan(run, plan)) continue;
+    r.kernel = *k;
+    note_scratch(*k, run);
+  }
+  step_count++;
+}
+
+// After a node's gradients: update at once where nothing else needs them; add up where the layer is used again.
+void Planner::parameter_steps(int i, const Wanted& w) {
+  const Node& n = graph().node(i);
+  for (int p = 0; p < n.n_parameters; p++) {
+    if ((w.parameter_bits >> p & 1u) == 0) continue;
+    if (!materialised(i)) update_step(i, p, w.gradients[p]);
+    else if (w.gradients[p] != no_value) {
+      sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p], flat_shape(n.parameters[p].stored), true);
+    }
+  }
+}
+
+void Planner::backward_node(int i) {
+  const Node& n = graph().node(i);
+  Wanted w;
+  wanted(i, w.dx_bits, w.parameter_bits);
+  if ((w.dx_bits | w.parameter_bits) == 0) return;
+  if (skipped(i)) return view_gradient(i);
+  w.training = runs_training(i);
+  for (int p = 0; p < n.n_parameters; p++) {
+    w.gradients[p] = no_value;
+    if ((w.parameter_bits >> p & 1u) == 0) continue;
+    const bool later_use = nodes[n.owner].has_parameter_grad;
+    if (!materialised(i) || later_use) w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+  }
+  if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
+  choose_targets(i, w);
+  Wanted dx_only = w, dw_only = w;
+  dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
+  const Kernel* both = find_kernel(i, Phase::backward, w, true);
+  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only, false);
+  const Kernel* dw   = both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only, false);
+  if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
+    if (dx) backward_step(i, find_kernel(i, Phase::grad_input, dx_only, true), dx_only);
+    if (dw) backward_step(i, find_kernel(i, Phase::grad_parameter, dw_only, true), dw_only);
+  } else {
+    backward_step(i, both, w);
+  }
+  finish_targets(i, w);
+  parameter_steps(i, w);
+}
+
+void Planner::commit_step(int i) {
+  StepRecord& r = begin(StepKind::commit, i);
+  for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
+  put_parameters(i);
+  put_slots(i, r);
+  step_count++;
+}
+
+// Updates that had to wait for all gradients, then statistics.
+void Planner::final_steps() {
+  for (int i = 0; i < graph().model_nodes; i++) {
+    const Node& n = graph().node(i);
+    if (!n.op || !nodes[i].runs) continue;
+    uint32_t dx_bits, parameter_bits;
+    wanted(i, dx_bits, parameter_bits);
+    for (int p = 0; p < n.n_parameters && n.owner == i; p++)
+      if ((parameter_bits >> p & 1u) != 0 && materialised(i)) update_step(i, p, no_value);
+    if (n.op->commit && runs_training(i)) commit_step(i);
+  }
+}
+
+void Planner::walk() {
+  step_count = ref_count = 0;
+  const Graph& g = graph();
+  for (int i = 0; i < g.count; i++) {
+    nodes[i].has_grad = nodes[i].has_parameter_grad = false;
+    if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
+  }
+  for (int i = 0; i < g.count && !overflow; i++)
+    if (g.node(i).op && nodes[i].runs && !skipped(i)) forward_node(i);
+  forward_steps = step_count;
+  if (training()) {
+    for (int i = g.count - 1; i >= 0 && !overflow; i--)
+      if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
+    final_steps();
+  }
+  for (int i = 0; i < g.count; i++)
+    if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
+  for (int o = 0; o < g.model->output_count() && !training(); o++) use(nodes[ModelAccess::output_node(*g.model, o)].out);
+}
+
+// from may lie over into when into is read for the last time in the very step that writes from.
+void Planner::try_merge(uint16_t into, uint16_t from, int step) {
+  if (into == no_value || from == no_value) return;
+  PlanValue& a = values[root(into)];
+  PlanValue& b = values[from];
+  if (b.root != from || root(into) == from || a.units != b.units || a.units == 0) return;
+  if (a.last != step || b.first != step) return;
+  a.last = b.last;
+  b.root = root(into);
+}
+
+void Planner::merge_in_place() {
+  const Graph& g = graph();
+  for (int i = 0; i < g.count; i++) {
+    const Node& n = g.node(i);
+    if (!n.op || !nodes[i].runs || skipped(i) || (n.op->traits & traits::elementwise) == 0) continue;
+    for (int k = 0; k < n.n_in; k++)
+      if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
+        try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
+  }
+  for (int i = g.count - 1; i >= 0 && training(); i--) {
+    const Node& n = g.node(i);
+    uint32_t dx_bits, parameter_bits;
+    if (!n.op || !nodes[i].runs || skipped(i) || (n.op->traits & traits::elementwise) == 0) continue;
+    wanted(i, dx_bits, parameter_bits);
+    if ((dx_bits & 1u) != 0) try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
+  }
+}
+
+// Orders the live values for packing: by size, by lifetime, by size times lifetime, by first use.
+void Planner::sort(int live, int key) {
+  for (int gap = live / 2; gap > 0; gap /= 2) {
+    for (int i = gap; i < live; i++) {
+      const uint16_t v = order[i];
+      int k = i;
+      for (; k >= gap && before(v, order[k - gap], key); k -= gap) order[k] = order[k - gap];
+      order[k] = v;
+    }
+  }
+}
+
+bool Planner::before(uint16_t a, uint16_t b, int key) const {
+  const PlanValue &x = values[a], &y = values[b];
+  const uint64_t long_x = uint64_t(x.last - x.first) + 1, long_y = uint64_t(y.last - y.first) + 1;
+  const uint64_t kx = key == 0 ? x.units : key == 1 ? long_x : key == 2 ? x.units * long_x : uint64_t(0xFFFF - x.first);
+  const uint64_t ky = key == 0 ? y.units : key == 1 ? long_y : key == 2 ? y.units * long_y : uint64_t(0xFFFF - y.first);
+  if (kx != ky) return kx > ky;
+  if (x.units != y.units) return x.units > y.units;
+  return a < b;
+}
+
+// Places the values in order, each in the lowest gap (or the tightest, by best_fit) among those that live at the same time.
+uint32_t Planner::place_all(int live, bool best_fit) {
+  uint32_t end = 0;
+  for (int i = 0; i < live; i++) {
+    PlanValue& v = values[order[i]];
+    uint32_t at = 0, chosen = 0xFFFFFFFFu, chosen_size = 0xFFFFFFFFu;
+    for (int k = 0; k < i; k++) {                              // placed is sorted by offset
+      const PlanValue& other = values[placed[k]];
+      if (other.last < v.first || other.first > v.last) continue;
+      if (other.offset >= at + v.units && other.offset - at < chosen_size) {
+        chosen      = at;
+        chosen_size = other.offset - at;
+        if (!best_fit) break;
+      }
+      if (other.offset + other.units > at) at = other.offset + other.units;
+    }
+    v.offset = chosen != 0xFFFFFFFFu ? chosen : at;
+    if (v.offset + v.units > end) end = v.offset + v.units;
+    int k = i;
+    for (; k > 0 && values[placed[k - 1]].offset > v.offset; k--) placed[k] = placed[k - 1];
+    placed[k] = order[i];
+  }
+  return end;
+}
+
+// The smallest of several packings; the lower bound is the largest sum of what lives at one time.
+void Planner::pack() {
+  int live = 0;
+  for (int v = 0; v < value_count; v++)
+    if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF) order[live++] = static_cast<uint16_t>(v);
+  for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
+    uint64_t sum = 0;
+    const uint16_t step = values[order[i]].first;
+    for (int k = 0; k < live; k++)
+      if (values[order[k]].first <= step && values[order[k]].last >= step) sum += values[order[k]].units;
+    if (sum > lower_units) lower_units = static_cast<uint32_t>(sum);
+  }
+  pool_units = 0xFFFFFFFFu;
+  for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
+    sort(live, attempt / 2);
+    const uint32_t size = place_all(live, attempt % 2 == 1);
+    if (size >= pool_units) continue;
+    pool_units = size;
+    for (int k = 0; k < live; k++) values[order[k]].best = values[order[k]].offset;
+  }
+}
+
+Status Planner::run_first(Problem& problem) {
+  mark();
+  assign_values();
+  walk_values = value_count;
+  const int first_walk_value = value_count;
+  if (!overflow) walk();
+  if (overflow) {
+    set_problem(problem, Status::limit_exceeded, "plan") << ": the network is too large";
+    return Status::limit_exceeded;
+  }
+  walk_values = first_walk_value;
+  merge_in_place();
+  pack();
+  return Status::ok;
+}
 
 // ==================================================================================================== >>executor
+// Walks the step list. Every pointer is a base and an offset; kernels get their tasks split over the workers of the pool.
+
+struct Executor {
+  const Engine& engine;
+  Graph       graph;
+  StepContext context;
+  int         rows = 0;
+  Isa         isa;
+
+  explicit Executor(const Engine& e) : engine(e), isa(current_isa()) {
+    graph.model       = e.model;
+    graph.extra       = e.extra;
+    graph.model_nodes = e.model->node_count();
+    graph.count       = e.node_count;
+  }
+  void* at(Ref r) const {
+    if (r == no_ref) return nullptr;
+    const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
+    const Base base           = static_cast<Base>(r >> 29);
+    if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
+    return (base == Base::arena ? engine.arena : engine.trainer_arena) + offset;
+  }
+  void fill(const StepRecord& s, OpRun& run) const;
+  void fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
+  void run_kernel(const Kernel* kernel, const OpRun& run) const;
+  void run_step(const StepRecord& s, const AnyOp* optimizer) const;
+  void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
+    const FloatControl control;
+    for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
+  }
+  Status check_labels(Problem& problem) const;
+  int    find_not_finite() const;
+  real   loss() const;
+};
+
+// The pointers of a forward, backward or commit step.
+void Executor::fill(const StepRecord& s, OpRun& run) const {
+  const Node& n    = graph.node(s.node);
+  const Ref* r     = engine.refs + s.refs;
+  const bool grads = s.kind == StepKind::backward;
+  run.context      = &context;
+  run.attributes   = n.attributes;
+  run.out_shape_   = &n.shape;
+  run.scratch      = engine.scratch;
+  run.accumulate_bits = s.accumulate;
+  run.rows         = rows;
+  run.workers      = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
+  run.n_in         = n.n_in;
+  run.n_parameters = n.n_parameters;
+  run.training     = s.training;
+  run.node         = s.node;
+  for (int k = 0; k < n.n_in; k++) {
+    run.in_shapes[k] = &graph.node(n.inputs[k]).shape;
+    run.in_[k]       = at(*r++);
+  }
+  run.out_ = at(*r++);
+  for (int k = 0; k < n.n_in; k++) run.dx_[k] = grads ? at(*r++) : nullptr;
+  run.dy_ = grads ? at(*r++) : nullptr;
+  for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
+  for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
+  for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+}
+
+void Executor::fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
+  const Ref* r       = engine.refs + s.refs;
+  flat               = flat_shape(s.count);
+  run                = OpRun();
+  run.context        = &context;
+  run.attributes     = optimizer.attributes();
+  run.in_shapes[0]   = run.out_shape_ = &flat;
+  run.parameter_[0]  = at(*r++);
+  run.dparameter_[0] = at(*r++);
+  for (int k = 0; k < s.n_slots; k++) run.slot_[k] = at(*r++);
+  run.scratch        = engine.scratch;
+  run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
+  run.n_in = run.n_parameters = 1;
+  run.training       = true;
+  run.node           = s.node;
+}
+
+struct KernelJob {
+  const Kernel* kernel;
+  const OpRun*  run;
+  uint32_t stage, tasks;
+  int      workers, isa;
+};
+
+static void run_share(void* context, int worker) {
+  const KernelJob& job = *static_cast<const KernelJob*>(context);
+  const Share part = share_of(job.tasks, job.workers, worker);
+  if (part.first < part.last) job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
+}
+
+void Executor::run_kernel(const Kernel* kernel, const OpRun& run) const {
+  KernelPlan plan;
+  (void)kernel->plan(run, plan);
+  for (uint32_t stage = 0; stage < plan.stages; stage++) {
+    KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
+    if (job.tasks < 2) job.workers = 1;
+    run_workers(engine.pool, job.workers, run_share, &job);
+  }
+}
+
+// to = from, or to += from.
+static void add_gradient(real* to, const real* from, int64_t n, bool add) {
+  for (int64_t i = 0; i < n; i++) give(to, i, from[i], add);
+}
+
+void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
+  if (s.kind == StepKind::add) {
+    const Ref* r = engine.refs + s.refs;
+    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), s.per_row ? s.count * rows : s.count, s.accumulate != 0);
+    return;
+  }
+  OpRun run;
+  if (s.kind == StepKind::update) {
+    Shape flat;
+    fill_update(s, *optimizer, flat, run);
+    if (s.kernel) return run_kernel(s.kernel, run);
+    return optimizer->op()->forward(run.attributes, run);
+  }
+  fill(s, run);
+  if (s.kernel) return run_kernel(s.kernel, run);
+  const Op* op = graph.node(s.node).op;
+  (s.kind == StepKind::forward ? op->forward : s.kind == StepKind::backward ? op->backward : op->commit)(run.attributes, run);
+}
+
+// Every index is in the range its reader allows.
+Status Executor::check_labels(Problem& problem) const {
+  for (uint32_t i = 0; i < engine.forward_count; i++) {
+    const Node& n = graph.node(engine.steps[i].node);
+    for (int k = 0; k < n.n_in; k++) {
+      const Node& in = graph.node(n.inputs[k]);
+      if (in.dtype != DType::i32) continue;
+      OpShape s;
+      AnyOp copy;
+      fill_shape(graph, engine.steps[i].node, copy, s);
+      (void)n.op->shape(copy.attributes(), s);
+      const int32_t bound   = s.index_bound[k];
+      const int32_t* labels = static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
+      for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
+        if (labels[e] >= 0 && labels[e] < bound) continue;
+        set_problem(problem, Status::bad_label, in.name) << ": row " << e / in.shape.row_numel() << " has " << int(labels[e])
+                                                         << ", allowed are 0 to " << int(bound - 1);
+        return Status::bad_label;
+      }
+    }
+  }
+  return Status::ok;
+}
+
+static bool all_finite(const real* v, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (!(v[i] - v[i] == 0)) return false;
+  return true;
+}
+
+// Runs the forward steps one by one; the first node with a value that is not finite, or -1.
+int Executor::find_not_finite() const {
+  for (int i = 0; i < graph.count; i++)
+    if (!graph.node(i).op && graph.node(i).dtype == real_dtype && at(engine.io[i]) &&
+        !all_finite(static_cast<const real*>(at(engine.io[i])), graph.node(i).shape.numel(rows)))
+      return i;
+  for (uint32_t i = 0; i < engine.forward_count; i++) {
+    const Node& n = graph.node(engine.steps[i].node);
+    run_steps(i, i + 1, nullptr);
+    if (!all_finite(static_cast<const real*>(at(engine.refs[engine.steps[i].refs + n.n_in])), n.shape.numel(rows))) return engine.steps[i].node;
+  }
+  return -1;
+}
+
+// The sum of all losses.
+real Executor::loss() const {
+  real sum = 0;
+  for (int i = 0; i < graph.count; i++)
+    if (graph.is_loss(i) && at(engine.io[i])) sum += *static_cast<const real*>(at(engine.io[i]));
+  return sum;
+}
+
+// ==================================================================================================== >>layout
+// What plan() and build() of sessions and trainers share: the same sizes, with or without memory behind them.
+struct Layouter {
+  Graph       graph;
+  LossNodes   loss;
+  PlanRequest request;
+  Planner     planner;
+  MemoryPlan* plan    = nullptr;
+  Arena*      arena   = nullptr;               // nullptr: plan only
+  Engine*     engine  = nullptr;               // where build leaves its results
+  Pool*       pool    = nullptr;
+  const AnyOp* optimizer = nullptr;
+  int      slot_count = 0;                     // optimizer slots of a parameter
+  uint32_t units = 0;                          // taken so far, of 64 bytes
+  bool     huge = false;
+
+  uint32_t reserve(uint64_t bytes, size_t& counted) {
+    const uint32_t at  = units;
+    const uint64_t all = units + (bytes + 63) / 64;
+    huge |= all >= (uint64_t(1) << 29);
+    units = static_cast<uint32_t>(all);
+    counted += static_cast<size_t>((bytes + 63) / 64 * 64);
+    return at;
+  }
+  Status run();
+  Status run_tiers();
+  Status count_slots();
+  void   reserve_parameters(Ref* table);
+  void   reserve_records();
+  void   sum_in_place();
+  Status write(unsigned char* base, const uint32_t* at);
+  void   write_io(Ref* io) const;
+  int    io_count() const { return graph.count; }
+};
+
+constexpr uint64_t loss_bytes = 256;           // the same on every machine
+static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
+
+// How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter refs.
+enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
+
+Status Layouter::count_slots() {
+  slot_count = 0;
+  if (!request.training) return Status::ok;
+  AnyOp copy = *optimizer;
+  OpShape s;
+  s.n_in      = 1;
+  s.in[0].rank = 1;
+  s.in[0].dim[0] = 16;
+  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s))) {
+    set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer") << ": not an optimizer, or its settings are out of range";
+    return Status::bad_argument;
+  }
+  slot_count = s.n_slots;
+  return Status::ok;
+}
+
+// Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter order.
+void Layouter::reserve_parameters(Ref* table) {
+  const int stride = 2 + slot_count;
+  for (int i = 0; i < graph.model_nodes && request.training; i++) {
+    const Node& n = graph.node(i);
+    for (int p = 0; p < n.n_parameters && n.owner == i; p++) {
+      const Parameter& q   = n.parameters[p];
+      const uint64_t bytes = static_cast<uint64_t>(q.stored) * sizeof(real);
+      Ref row[2 + max_slots];
+      for (Ref& r : row) r = no_ref;
+      row[0] = make_ref(Base::model, q.offset);
+      if (planner.owns(q, i)) row[0] = make_ref(Base::arena, reserve(bytes, q.spec.role == Role::statistic ? plan->state : plan->weights));
+      if (planner.is_trained(q, i)) {
+        if (planner.materialised(i)) row[1] = make_ref(Base::arena, reserve(bytes, plan->gradients));
+        for (int k = 0; k < slot_count; k++) row[2 + k] = make_ref(Base::arena, reserve(bytes, plan->optimizer));
+      }
+      for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
+    }
+  }
+}
+
+void Layouter::sum_in_place() {
+  for (int i = 0; i < graph.model_nodes; i++) {
+    const Node& n = graph.node(i);
+    for (int p = 0; p < n.n_parameters && n.owner == i; p++)
+      if (!planner.owns(n.parameters[p], i) && !request.trainer)
+        plan->in_place += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64));
+  }
+}
+
+Status Layouter::run() {
+  planner.request   = request;
+  planner.parameter_stride = 2 + slot_count;
+  NNLITE_TRY(planner.run_first(plan->problem));
+  const uint64_t parts[part_count] = {
+      graph.count > graph.model_nodes ? loss_bytes : 0,
+      sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count),
+      sizeof(Ref) * static_cast<uint64_t>(planner.ref_count),
+      sizeof(Ref) * static_cast<uint64_t>(io_count()),
+      request.training ? sizeof(Ref) * static_cast<uint64_t>(graph.model->parameter_count() * (2 + slot_count)) : 0};
+  uint32_t at[part_count + 2];
+  for (int p = 0; p < part_count; p++) at[p] = reserve(parts[p], plan->state);
+  const uint32_t parameters_at = units;
+  reserve_parameters(nullptr);
+  const size_t persistent = size_t(units) * 64;
+  at[part_count]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
+  at[part_count + 1] = reserve(planner.scratch_bytes, plan->scratch);
+  sum_in_place();
+  plan->total       = size_t(units) * 64;
+  plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
+  if (huge) {
+    set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
+    return Status::limit_exceeded;
+  }
+  if (!arena) return Status::ok;
+  if (!arena->aligned()) {
+    set_problem(plan->problem, Status::misaligned, "arena");
+    return Status::misaligned;
+  }
+  unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
+  if (!base) {
+    set_problem(plan->problem, Status::out_of_memory, "arena") << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
+                                                               << static_cast<int64_t>(arena->left()) << " are left";
+    return Status::out_of_memory;
+  }
+  if (request.training) {
+    units = parameters_at;
+    MemoryPlan counted_already;
+    MemoryPlan* const shown = plan;
+    plan = &counted_already;
+    reserve_parameters(reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
+    plan = shown;
+  }
+  return write(base, at);
+}
+
+// Where every node's output lies, for input(), output() and loss().
+void Layouter::write_io(Ref* io) const {
+  for (int i = 0; i < graph.count; i++) {
+    const uint16_t v = planner.nodes[i].out;
+    const bool there = v != no_value && planner.values[planner.root(v)].units > 0;
+    io[i] = there ? make_ref(Base::arena, planner.pool_base + planner.values[planner.root(v)].best) : no_ref;
+  }
+}
+
+Status Layouter::write(unsigned char* base, const uint32_t* at) {
+  const auto part = [&](int p) { return base + size_t(at[p]) * 64; };
+  if (graph.count > graph.model_nodes) {
+    LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
+    kept            = loss;
+    kept.nodes[1].inputs = kept.inputs;
+    graph.extra     = kept.nodes;
+  }
+  planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
+  planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
+  planner.pool_base = at[part_count];
+  if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
+  planner.walk();
+  write_io(reinterpret_cast<Ref*>(part(part_io)));
+  Engine& e       = *engine;
+  e.model         = graph.model;
+  e.extra         = graph.extra;
+  e.node_count    = graph.count;
+  e.steps         = planner.steps;
+  e.refs          = planner.refs;
+  e.io            = reinterpret_cast<Ref*>(part(part_io));
+  e.parameters    = const_cast<Ref*>(planner.parameter_refs);
+  e.parameter_stride = 2 + slot_count;
+  e.arena         = base;
+  e.scratch       = part(part_count + 1);
+  e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
+  e.forward_count = static_cast<uint32_t>(planner.forward_steps);
+  e.step_count    = static_cast<uint32_t>(planner.step_count);
+  e.batch         = request.batch;
+  e.pool          = pool;
+  return Status::ok;
+}
+
+// The planner's tables lie on the stack, in three sizes.
+template <int value_limit, int node_limit>
+NNLITE_NOINLINE static Status layout_within(Layouter& l) {
+  PlanValue values[value_limit];
+  PlanNode  nodes[node_limit];
+  uint16_t  order[value_limit], placed[value_limit];
+  l.planner            = Planner();
+  l.planner.values     = values;
+  l.planner.nodes      = nodes;
+  l.planner.order      = order;
+  l.planner.placed     = placed;
+  l.planner.max_values = value_limit;
+  const Status s       = l.run();
+  l.planner.nodes      = nullptr;
+  return s;
+}
+
+Status Layouter::run_tiers() {
+  NNLITE_TRY(count_slots());
+  Status s = Status::limit_exceeded;
+  if (graph.count <= 48) s = layout_within<256, 48>(*this);
+  if (s == Status::limit_exceeded && graph.count <= 512) {
+    *plan = MemoryPlan();
+    units = 0;
+    s     = layout_within<2560, 512>(*this);
+  }
+  if (s == Status::limit_exceeded && graph.count <= 4096) {
+    *plan = MemoryPlan();
+    units = 0;
+    s     = layout_within<20480, 4096>(*this);
+  }
+  if (s == Status::limit_exceeded && ok(plan->problem.status)) set_problem(plan->problem, s, "plan") << ": more than 4096 nodes";
+  return s;
+}
+
+static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan, Arena* arena, Engine* engine,
+                             const Trainer* trainer) {
+  plan = MemoryPlan();
+  Layouter l;
+  l.plan    = &plan;
+  l.arena   = arena;
+  l.engine  = engine;
+  l.pool    = o.pool;
+  if (!model.finished()) {
+    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
+    return Status::bad_graph;
+  }
+  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
+    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
+    return Status::bad_argument;
+  }
+  NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
+  l.request.graph     = &l.graph;
+  l.request.keep_loss = static_cast<bool>(loss);
+  l.request.trainer   = trainer;
+  l.request.batch     = o.batch;
+  l.request.workers   = o.pool ? o.pool->workers : 1;
+  return l.run_tiers();
+}
+
+static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena, Engine* engine) {
+  plan = MemoryPlan();
+  Layouter l;
+  l.plan      = &plan;
+  l.arena     = arena;
+  l.engine    = engine;
+  l.pool      = o.pool;
+  l.optimizer = &o.optimizer;
+  if (!model.finished()) {
+    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
+    return Status::bad_graph;
+  }
+  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
+    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
+    return Status::bad_argument;
+  }
+  NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
+  bool has_loss = false;
+  for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
+  if (!has_loss) {
+    set_problem(plan.problem, Status::no_loss, "options") << ": set options.loss or add a loss to the graph";
+    return Status::no_loss;
+  }
+  l.request.graph    = &l.graph;
+  l.request.training = &o;
+  l.request.batch    = o.batch;
+  l.request.workers  = o.pool ? o.pool->workers : 1;
+  return l.run_tiers();
+}
 
 // ==================================================================================================== >>session_impl
+Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
+  AnyOp loss = options.loss;
+  return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
+}
+
+Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
+  engine_  = Engine();
+  problem_ = Problem();
+  if (!model.has_weights()) {
+    set_problem(problem_, Status::no_weights, "model");
+    return Status::no_weights;
+  }
+  loss_ = options.loss;
+  MemoryPlan plan;
+  const Status s = layout_session(model, options, loss_, plan, &arena, &engine_, nullptr);
+  problem_       = plan.problem;
+  return s;
+}
+
+Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
+  engine_  = Engine();
+  problem_ = Problem();
+  if (!trainer.model()) {
+    set_problem(problem_, Status::not_built, "trainer");
+    return Status::not_built;
+  }
+  loss_ = options.loss;
+  MemoryPlan plan;
+  const Status s = layout_session(*trainer.model(), options, loss_, plan, &arena, &engine_, &trainer);
+  problem_       = plan.problem;
+  return s;
+}
+
+// Input i of the model, or the loss's target behind them. nullptr when it is not there.
+static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
+  if (!e.steps || i < 0) return nullptr;
+  const Executor run(e);
+  const int inputs = e.model->input_count();
+  if (i > inputs || (i == inputs && run.graph.count == run.graph.model_nodes)) return nullptr;
+  const int node = i < inputs ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
+  shape          = run.graph.node(node).shape;
+  dtype          = run.graph.node(node).dtype;
+  return run.at(e.io[node]);
+}
+
+View<real> Session::input(int i) {
+  Shape shape;
+  DType dtype = DType::i32;
+  void* data  = input_data(engine_, i, shape, dtype);
+  return {dtype == real_dtype ? static_cast<real*>(data) : nullptr, shape, engine_.batch};
+}
+
+View<int32_t> Session::input_i32(int i) {
+  Shape shape;
+  DType dtype = real_dtype;
+  void* data  = input_data(engine_, i, shape, dtype);
+  return {dtype == DType::i32 ? static_cast<int32_t*>(data) : nullptr, shape, engine_.batch};
+}
+
+Status Session::set_image(const Image& image, int row) {
+  const View<real> to = input(0);
+  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4) {
+    set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image") << ": input 0 must be [N, height, width, channels]";
+    return problem_.status;
+  }
+  const ModelExtras* extras = engine_.model->extras();
+  const Preprocessing plain, &how = extras && extras->preprocessing ? *extras->preprocessing : plain;
+  const Status s = preprocess(image, how, to.shape.dim[1], to.shape.dim[2], to.shape.dim[3], to.row(row));
+  if (!ok(s)) set_problem(problem_, s, "set_image") << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels";
+  return s;
+}
+
+Status Session::forward(int rows) {
+  if (!engine_.steps || rows < 1 || rows > engine_.batch) {
+    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward") << ": rows 1 to " << engine_.batch;
+    return problem_.status;
+  }
+  Executor run(engine_);
+  run.rows = rows_ = rows;
+  NNLITE_TRY(run.check_labels(problem_));
+  run.run_steps(0, engine_.step_count, nullptr);
+  return Status::ok;
+}
+
+View<const real> Session::output(int i) const {
+  View<const real> v;
+  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return v;
+  const Executor run(engine_);
+  const int node = ModelAccess::output_node(*engine_.model, i);
+  v.data         = static_cast<const real*>(run.at(engine_.io[node]));
+  v.shape        = run.graph.node(node).shape;
+  v.rows         = rows_;
+  return v;
+}
+
+real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
 
 // ==================================================================================================== >>sampler
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to be stored. A
+// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
+struct Permutation {
+  uint32_t count = 1, half_bits = 1;
+  uint32_t keys[4] = {};
+  bool     shuffle = true;
+
+  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
+    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
+    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
+    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
+  }
+  uint32_t once(uint32_t x) const {
+    const uint32_t mask = (1u << half_bits) - 1;
+    uint32_t left = x >> half_bits, right = x & mask;
+    for (uint32_t key : keys) {
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;                        // a finaliser in the manner of MurmurHash3
+      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
+      mixed ^= mixed >> 13;
+      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
+      left  = right;
+      right = next;
+    }
+    return left << half_bits | right;
+  }
+  uint32_t operator[](uint32_t i) const {
+    if (!shuffle) return i;
+    do i = once(i);
+    while (i >= count);
+    return i;
+  }
+};
+
+// One row of u8 through a table, so that a conversion is one look-up.
+static void convert_u8(const uint8_t* from, int64_t n, const real* table, real* to) {
+  for (int64_t i = 0; i < n; i++) to[i] = table[from[i]];
+}
+
+static void convert_f32(const float* from, int64_t n, float scale, float shift, real* to) {
+  const bool plain = scale == 1.0f && shift == 0.0f;
+  for (int64_t i = 0; i < n; i++) to[i] = plain ? real(from[i]) : madd(real(from[i]), real(scale), real(shift));
+}
+
+// Copies the rows a step draws into the inputs of the engine.
+struct Gatherer {
+  const Dataset& data;
+  const Permutation order;
+  uint32_t position;                           // of the first row in this epoch
+  int      rows;
+
+  bool column(int c, const Shape& shape, DType dtype, void* to) const;
+};
+
+bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
+  const Column& from = data.columns[c];
+  const int64_t n    = shape.row_numel();
+  real table[256];
+  for (int i = 0; i < 256 && from.data && from.dtype == DType::u8; i++) table[i] = madd(real(i), real(from.scale), real(from.shift));
+  for (int r = 0; r < rows; r++) {
+    const uint32_t index = order[position + static_cast<uint32_t>(r)];
+    if (!from.data) {
+      if (!data.read(data.user, index, c, static_cast<unsigned char*>(to) + size_t(r) * size_t(n) * size_of(dtype))) return false;
+      continue;
+    }
+    const int64_t first = int64_t(index) * n;
+    if (dtype == DType::i32) {
+      int32_t* out = static_cast<int32_t*>(to) + r * n;
+      for (int64_t i = 0; i < n; i++)
+        out[i] = from.dtype == DType::u8 ? static_cast<const uint8_t*>(from.data)[first + i] : static_cast<const int32_t*>(from.data)[first + i];
+      continue;
+    }
+    real* out = static_cast<real*>(to) + r * n;
+    if (from.dtype == DType::u8) convert_u8(static_cast<const uint8_t*>(from.data) + first, n, table, out);
+    else if (from.dtype == DType::f32) convert_f32(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
+    else for (int64_t i = 0; i < n; i++) out[i] = static_cast<real>(static_cast<const double*>(from.data)[first + i]);
+  }
+  return true;
+}
+
+// Whether a column can feed an input: a number type that converts, labels from u8 or i32.
+static bool column_fits(const Column& c, const Dataset& data, DType input) {
+  if (!c.data) return data.read != nullptr;
+  if (input == DType::i32) return c.dtype == DType::u8 || c.dtype == DType::i32;
+  return c.dtype != DType::i32;
+}
 
 // ==================================================================================================== >>trainer_impl
+Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
+  const Engine& e = t.engine_;
+  return e.parameters[parameter * e.parameter_stride + which];
+}
+const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
+
+// Where the trainer keeps parameter (which 0), its gradient (1) or its optimizer slots (2, ...); nullptr: not its own.
+real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
+  const Ref r = parameter_ref(t, parameter, which);
+  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(t.engine_.arena + size_t(r) * 64) : nullptr;
+}
+
+Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan) {
+  TrainerOptions copy = options;
+  return layout_trainer(model, copy, plan, nullptr, nullptr);
+}
+
+// Parameters begin as the model has them, or as its seed makes them.
+void TrainerAccess::start(Trainer& t) {
+  const Model& m  = *t.engine_.model;
+  const Engine& e = t.engine_;
+  for (int i = 0; i < m.parameter_count(); i++) {
+    const Parameter* p = ModelAccess::parameter(m, i);
+    const int64_t room = round_up(p->stored, int64_t(64 / sizeof(real)));
+    if (real* to = data(t, i, 0)) {
+      const unsigned char* weights = ModelAccess::weights(m);
+      const real* from = reinterpret_cast<const real*>(weights + (weights ? size_t(p->offset) * 64 : 0));
+      if (!weights) init_parameter(*p, i, m.seed(), to);
+      for (int64_t k = 0; k < p->stored && weights; k++) to[k] = from[k];
+      for (int64_t k = p->stored; k < room; k++) to[k] = 0;
+    }
+    for (int which = 1; which < e.parameter_stride; which++) {
+      real* to = data(t, i, which);
+      if (to) zero(to, room);
+    }
+  }
+}
+
+Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& arena) {
+  engine_  = Engine();
+  options_ = options;
+  data_    = nullptr;
+  step_ = samples_ = 0;
+  loss_ = gradient_norm_ = 0;
+  plateau_ = Plateau();
+  problem_ = Problem();
+  MemoryPlan plan;
+  const Status s = layout_trainer(model, options_, plan, &arena, &engine_);
+  problem_       = plan.problem;
+  if (!ok(s)) return s;
+  for (int i = 0; i < model.parameter_count() && !model.has_weights(); i++) {
+    if (TrainerAccess::data(*this, i, 0)) continue;
+    set_problem(problem_, Status::no_weights, model.parameter(i).name) << ": a frozen parameter is used where the model has it";
+    engine_ = Engine();
+    return Status::no_weights;
+  }
+  TrainerAccess::start(*this);
+  return Status::ok;
+}
+
+const Model* Trainer::model() const { return engine_.model; }
+
+Status Trainer::set_data(const Dataset& data) {
+  if (!engine_.steps) return Status::not_built;
+  const Executor run(engine_);
+  const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
+  if (data.count < 1) {
+    set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
+    return Status::no_data;
+  }
+  for (int c = 0; c < inputs; c++) {
+    const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c) : run.graph.node(run.graph.model_nodes).dtype;
+    if (column_fits(data.columns[c], data, dtype)) continue;
+    set_problem(problem_, Status::bad_shape, "set_data") << ": column " << c << " does not fit the input";
+    return Status::bad_shape;
+  }
+  data_ = &data;
+  return Status::ok;
+}
+
+// Samples of one epoch, without those that drop_last leaves out.
+static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
+  const uint32_t batch = static_cast<uint32_t>(o.batch);
+  return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
+}
+
+uint32_t Trainer::epoch() const { return data_ ? static_cast<uint32_t>(samples_ / epoch_samples(*data_, options_)) : 0; }
+uint32_t Trainer::epoch_position() const { return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0; }
+
+float TrainerAccess::rate(const Trainer& t) {
+  const TrainerOptions& o = t.options_;
+  RateContext c;
+  c.lr     = *static_cast<const float*>(o.optimizer.attributes());        // every optimizer's first field
+  c.step   = t.step_;
+  c.epoch  = t.epoch();
+  c.epochs = o.epochs;
+  c.plateau_factor = t.plateau_.factor;
+  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + static_cast<uint32_t>(o.batch) - 1) / static_cast<uint32_t>(o.batch);
+  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
+  const uint64_t warm = o.warmup_steps > 0 ? static_cast<uint64_t>(o.warmup_steps) : 0;
+  return t.step_ < warm ? static_cast<float>(product(double(lr), static_cast<double>(t.step_ + 1) / static_cast<double>(warm))) : lr;
+}
+
+// Sum of squares in 16 lanes, folded as a tree.
+static real sum_of_squares(const real* v, int64_t n) {
+  real lanes[16] = {};
+  for (int64_t i = 0; i < n; i++) lanes[i % 16] = madd(v[i], v[i], lanes[i % 16]);
+  for (int width = 8; width > 0; width /= 2)
+    for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
+  return lanes[0];
+}
+
+// 2-norm of all kept gradients, in parameter order, 16 lanes each.
+real TrainerAccess::gradient_norm(const Trainer& t) {
+  real sum = 0;
+  for (int i = 0; i < t.engine_.model->parameter_count(); i++) {
+    const real* g = data(t, i, 1);
+    if (g) sum += sum_of_squares(g, ModelAccess::parameter(*t.engine_.model, i)->stored);
+  }
+  return real_sqrt(sum);
+}
+
+// Forward, the loss looked at, backward and update. Inputs are in place.
+Status TrainerAccess::step(Trainer& t, int rows) {
+  Executor run(t.engine_);
+  const Engine& e    = t.engine_;
+  run.rows           = rows;
+  run.context.seed   = t.options_.seed;
+  run.context.step   = t.step_;
+  run.context.update = t.step_ + 1;
+  run.context.lr     = rate(t);
+  run.context.clip_value = t.options_.clip_value;
+  NNLITE_TRY(run.check_labels(t.problem_));
+  run.run_steps(0, e.forward_count, nullptr);
+  const real loss = run.loss();
+  if (!(loss - loss == 0)) {
+    char name[48] = "loss";
+    const int bad = run.find_not_finite();
+    if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
+    set_problem(t.problem_, Status::not_finite, name) << ": the loss of step " << static_cast<int64_t>(t.step_);
+    return Status::not_finite;
+  }
+  t.loss_ = loss;
+  t.lr_   = run.context.lr;
+  uint32_t first_update = e.forward_count;
+  if (t.options_.clip_norm > 0) {
+    while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
+    run.run_steps(e.forward_count, first_update, nullptr);
+    t.gradient_norm_ = gradient_norm(t);
+    const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
+    if (norm > limit) run.context.gradient_scale = limit / norm;
+  }
+  run.run_steps(first_update, e.step_count, &t.options_.optimizer);
+  t.step_++;
+  t.samples_ += static_cast<uint64_t>(rows);
+  return Status::ok;
+}
+
+Status Trainer::step(const Batch& batch) {
+  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch) {
+    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step") << ": rows 1 to " << options_.batch;
+    return problem_.status;
+  }
+  const int inputs = engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
+  for (int c = 0; c < inputs; c++) {
+    Shape shape;
+    DType dtype = real_dtype;
+    unsigned char* to         = static_cast<unsigned char*>(input_data(engine_, c, shape, dtype));
+    const unsigned char* from = static_cast<const unsigned char*>(batch.data[c]);
+    const size_t bytes        = static_cast<size_t>(shape.numel(batch.rows)) * size_of(dtype);
+    if (!from) {
+      set_problem(problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
+      return Status::no_data;
+    }
+    for (size_t k = 0; to && k < bytes; k++) to[k] = from[k];
+  }
+  return TrainerAccess::step(*this, batch.rows);
+}
+
+Status Trainer::step() {
+  if (!engine_.steps || !data_) {
+    set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
+    return problem_.status;
+  }
+  const uint32_t position = epoch_position(), left = epoch_samples(*data_, options_) - position;
+  const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
+  const Gatherer gather = {*data_, Permutation(options_.seed, epoch(), data_->count, options_.shuffle), position, rows};
+  const int inputs = engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
+  for (int c = 0; c < inputs; c++) {
+    Shape shape;
+    DType dtype = real_dtype;
+    void* to    = input_data(engine_, c, shape, dtype);
+    if (!to || gather.column(c, shape, dtype, to)) continue;
+    set_problem(problem_, Status::io_error, "data") << ": a row could not be read";
+    return Status::io_error;
+  }
+  return TrainerAccess::step(*this, rows);
+}
+
+Status Trainer::steps(int n) {
+  for (int i = 0; i < n; i++) NNLITE_TRY(step());
+  return Status::ok;
+}
+
+Status Trainer::report(real metric) {
+  if (!(metric - metric == 0)) return Status::not_finite;
+  if (!options_.schedule || options_.schedule.op() != &ReduceLROnPlateau::op) return Status::ok;
+  const ReduceLROnPlateau& a = *static_cast<const ReduceLROnPlateau*>(options_.schedule.attributes());
+  const float value = static_cast<float>(metric);
+  if (plateau_.reports++ == 0 || double(value) < product(double(plateau_.best), 1 - double(a.threshold))) {
+    plateau_.best = value;
+    plateau_.bad  = 0;
+  } else if (++plateau_.bad > static_cast<uint32_t>(a.patience)) {
+    plateau_.factor = static_cast<float>(product(double(plateau_.factor), double(a.factor)));
+    plateau_.bad    = 0;
+  }
+  return Status::ok;
+}
+
+bool Trainer::is_trained(int i) const {
+  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
+  return p && p->spec.role != Role::statistic && TrainerAccess::data(*this, i, 0) != nullptr;
+}
+
+Status Trainer::get(int i, real* to) const {
+  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
+  if (!p) return Status::bad_argument;
+  const real* own = TrainerAccess::data(*this, i, 0);
+  if (!own) return engine_.model->get(i, to);
+  copy_logical(*p, own, to);
+  return Status::ok;
+}
+
+Status Trainer::set(int i, const real* from) {
+  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
+  real* own = p ? TrainerAccess::data(*this, i, 0) : nullptr;
+  if (!own) return Status::bad_argument;
+  for (int64_t e = 0; e < p->spec.shape.row_numel(); e++) own[parameter_at(p->spec, e)] = from[e];
+  return Status::ok;
+}
+
+Status Trainer::get_gradient(int i, real* to) const {
+  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
+  const real* g = p ? TrainerAccess::data(*this, i, 1) : nullptr;
+  if (!g) return Status::bad_argument;
+  copy_logical(*p, g, to);
+  return Status::ok;
+}
 
 // ==================================================================================================== >>metrics_impl
 int argmax(const real* values, int count) {
