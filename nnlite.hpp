@@ -1301,6 +1301,12 @@ struct OpDefaults {
 #include <string.h>
 #endif
 
+#ifdef _MSC_VER
+#define NNLITE_NOINLINE __declspec(noinline)
+#else
+#define NNLITE_NOINLINE __attribute__((noinline))
+#endif
+
 // Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside avx512fintrin.h.
 #ifdef __clang__
 #define NNLITE_REGION_AVX2 \
@@ -5656,7 +5662,7 @@ struct Executor {
     const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
     const Base base           = static_cast<Base>(r >> 29);
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
-    return (base == Base::arena ? engine.arena : engine.trainer_arena) + offset;
+    return (base == Base::arena ? engine.arena : const_cast<unsigned char*>(engine.trainer_arena)) + offset;
   }
   void fill(const StepRecord& s, OpRun& run) const;
   void fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
@@ -5991,7 +5997,7 @@ Status Layouter::write(unsigned char* base, const uint32_t* at) {
 }
 
 // The planner's tables lie on the stack, in three sizes.
-template <int value_limit, int node_limit>
+template <unsigned value_limit, unsigned node_limit>
 NNLITE_NOINLINE static Status layout_within(Layouter& l) {
   PlanValue values[value_limit];
   PlanNode  nodes[node_limit];
@@ -6001,7 +6007,7 @@ NNLITE_NOINLINE static Status layout_within(Layouter& l) {
   l.planner.nodes      = nodes;
   l.planner.order      = order;
   l.planner.placed     = placed;
-  l.planner.max_values = value_limit;
+  l.planner.max_values = static_cast<int>(value_limit);
   const Status s       = l.run();
   l.planner.nodes      = nullptr;
   return s;
