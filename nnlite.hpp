@@ -2382,8 +2382,8 @@ constexpr int wide = 4, wide_rows = 2, narrow = 1, narrow_rows = 2;
 // Vector j of a tile lies in panel j / parts, at part j % parts of it.
 template <int M, int V>
 static void tile(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
-  constexpr size_t across = static_cast<size_t>(V);
-  vf c[M][across];
+  constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
+  vf c[down][across];
   const int  n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
   const bool full = n == V * lanes;
   NNLITE_UNROLL for (int j = 0; j < V; j++) {
@@ -2492,12 +2492,17 @@ static void pad_rows(const float* from, int64_t rows, int64_t step, int n, float
     NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, load_part(from + j * lanes, within(n, j * lanes)));
 }
 
-// to[0..16) = sum of rows of 16 numbers, one chain each; added to what is there if asked.
-static void sum_rows(const float* from, int64_t rows, int64_t step, float* to, bool more) {
+// to[0..16) = sums over rows of n <= 16 numbers, one chain each; added to what is there if asked.
+static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float* to, bool more) {
   vf s[parts];
   NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = set(0.0f);
-  for (int64_t r = 0; r < rows; r++, from += step)
-    NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load(from + j * lanes));
+  if (n >= 16) {
+    for (int64_t r = 0; r < rows; r++, from += step)
+      NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load(from + j * lanes));
+  } else {
+    for (int64_t r = 0; r < rows; r++, from += step)
+      NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load_part(from + j * lanes, within(n, j * lanes)));
+  }
   NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
 }
 }  // namespace NNLITE_ISA
@@ -2604,7 +2609,7 @@ static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint
       p.c_panel = s.I * 16;
       if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
       for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
-        sum_rows(dy + j * 16, s.N, p.inner.b, db + (panel + j) * 16, false);
+        sum_rows(dy + j * 16, s.N, p.inner.b, 16, db + (panel + j) * 16, false);
       panel += count;
     }
   }
@@ -2613,6 +2618,437 @@ static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint
 }  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_conv
+// A convolution relates a big image (input of Conv2d, output of ConvTranspose2d) to a small one:
+//   down   small[o] = start + sum over places k of  big[o stride - padding + k dilation] w[k]     Conv2d forward
+//   up     big[i]   = start + sum over places k of small[(i + padding - k dilation) / stride] w[k]  ConvTranspose2d forward
+//   grad   dw[k]    = sum over o of big[o stride - padding + k dilation] small[o]
+// The other op's forward is the gradient for the input, over weights turned over in scratch. Each works on bands of rows: the
+// patch of the image that a band reads is copied into scratch with zeros around it, or read in place where it needs none.
+// Weights are panels [group][columns/16][kH][kW][rows][16]; the columns are the channels of the forward output.
+#ifdef NNLITE_ONCE
+struct Conv {
+  Axis    h, w;                                // in: big, out: small
+  int64_t images, groups, big, small;          // channels of one group
+  int64_t workers;
+
+  int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
+  int64_t big_pitch() const { return groups * big; }
+  int64_t small_pitch() const { return groups * small; }
+};
+static Conv conv_sizes(const Conv2d& a, const OpRun& r) {
+  const Shape& x = r.in_shape(0);
+  const Shape& y = r.out_shape();
+  return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
+          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w},
+          r.rows, a.groups, a.in_channels / a.groups, a.out_channels / a.groups, r.workers};
+}
+static Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r) {
+  const Shape& x = r.in_shape(0);
+  const Shape& y = r.out_shape();
+  return {{y.dim[1], x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
+          {y.dim[2], x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w},
+          r.rows, a.groups, a.out_channels / a.groups, a.in_channels / a.groups, r.workers};
+}
+template <class Layer>
+static Conv conv_sizes(const OpRun& r) {
+  return conv_sizes(*static_cast<const Layer*>(r.attributes), r);
+}
+static inline int64_t panels_of(int64_t channels) { return (channels + 15) / 16; }
+static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
+
+// From `first`, `count` places of one side of an image; some may lie outside it.
+struct Span {
+  int64_t first, count;
+  bool inside(int64_t size) const { return first >= 0 && first + count <= size; }
+};
+static inline Span down_span(const Axis& a, int64_t o, int64_t count) {       // what outputs o .. o + count read of big
+  return {o * a.stride - a.padding, (count - 1) * a.stride + a.extent()};
+}
+static inline Span up_span(const Axis& a, int64_t i, int64_t count) {         // what i .. i + count of big read of small
+  const int64_t from = -floor_div(a.extent() - 1 - i - a.padding, a.stride);
+  return {from, floor_div(i + count - 1 + a.padding, a.stride) - from + 1};
+}
+
+// The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is that quotient.
+struct Places {
+  int64_t first, step, count, shift;
+};
+static inline Places places_of(const Axis& a, int64_t phase) {
+  Places p = {0, 1, 0, 0};
+  for (int64_t k = 0; k < a.kernel; k++) {
+    if ((phase + a.padding - k * a.dilation) % a.stride != 0) continue;
+    if (p.count == 0) p.first = k;
+    if (p.count == 1) p.step = k - p.first;
+    p.count++;
+  }
+  p.shift = (phase + a.padding - p.first * a.dilation) / a.stride;
+  return p;
+}
+
+// Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows enough.
+constexpr int64_t patch_floats = 65536;
+struct Bands {
+  int64_t rows, count;                         // of one image
+  int64_t patch;                               // floats of the largest; 0 where the image is read in place
+};
+static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
+  const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share, least = wish < 4 ? 4 : wish;
+  return least < rows ? least : rows;
+}
+static Bands down_bands(const Conv& c) {
+  const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
+  const int64_t rows = band_rows(c.h.out, (patch_floats / line - c.h.extent()) / c.h.stride + 1, c.workers);
+  const bool    in_place = c.h.padding == 0 && c.w.padding == 0;
+  return {rows, (c.h.out + rows - 1) / rows, in_place ? 0 : down_span(c.h, 0, rows).count * line};
+}
+static Bands up_bands(const Conv& c) {
+  const Span    across = up_span(c.w, 0, c.w.in);
+  const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;       // rows of small: (rows + reach) / stride + 2
+  const int64_t rows = band_rows(c.h.in, (patch_floats / line - 2) * c.h.stride - reach, c.workers);
+  const bool    in_place = across.inside(c.w.out) && up_span(c.h, 0, c.h.in).inside(c.h.out);
+  return {rows, (c.h.in + rows - 1) / rows, in_place ? 0 : ((rows + reach) / c.h.stride + 2) * line};
+}
+
+// Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row in pieces of
+// 512. One chain each, summed in order of image and chunk: part of the contract on bits, as chains are.
+constexpr int64_t chunk_pixels = 512;
+struct Chunks {
+  int64_t rows, columns, down, across;         // of a chunk; chunks of an image
+  Chunks(int64_t height, int64_t width)
+      : rows(width > chunk_pixels ? 1 : chunk_pixels / width < height ? chunk_pixels / width : height),
+        columns(width > chunk_pixels ? chunk_pixels : width), down((height + rows - 1) / rows),
+        across((width + columns - 1) / columns) {}
+};
+
+// Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other without a gap, the
+// places of a row of taps are rows of one product.
+struct GradTasks {
+  int64_t units, rows, blocks, panels;
+  bool    joined;
+};
+constexpr int64_t grad_rows = 28;
+static GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
+  GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0, panels_of(columns_are_small ? c.small : c.big), false};
+  g.joined = columns_are_small && c.groups == 1 && c.w.dilation == 1;
+  if (g.joined) g.units = c.h.kernel, g.rows = c.w.kernel * c.big;
+  g.blocks = (g.rows + grad_rows - 1) / grad_rows;
+  return g;
+}
+struct GradPatches {
+  int64_t big, small;                          // floats of a worker; 0: read in place
+};
+static GradPatches grad_patches(const Conv& c, bool columns_are_small) {
+  const Chunks  k(c.h.out, c.w.out);
+  const int64_t pixels = down_span(c.h, 0, k.rows).count * down_span(c.w, 0, k.columns).count;
+  const bool    padded = c.h.padding != 0 || c.w.padding != 0;
+  if (columns_are_small) {
+    return {padded ? pixels * c.big_pitch() : 0, c.small % 16 == 0 ? 0 : k.rows * k.columns * c.groups * round_up(c.small, 16)};
+  }
+  return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
+}
+
+static bool conv_down_plan(const Conv& c, bool turned, KernelPlan& p) {
+  const Bands b = down_bands(c);
+  p.stages = turned ? 2 : 1;
+  p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.small));
+  p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
+  p.scratch_per_worker = scratch_bytes(b.patch);
+  if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.small) * c.taps() * c.big * 16);
+  return true;
+}
+static bool conv_up_plan(const Conv& c, bool turned, KernelPlan& p) {
+  const Bands b = up_bands(c);
+  p.stages = turned ? 2 : 1;
+  p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.big));
+  p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
+  p.scratch_per_worker = scratch_bytes(b.patch);
+  if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.big) * c.taps() * c.small * 16);
+  return true;
+}
+static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p) {
+  const GradTasks   g = grad_tasks(c, columns_are_small);
+  const GradPatches s = grad_patches(c, columns_are_small);
+  p.stages = 2;
+  p.tasks[0] = static_cast<uint32_t>(c.groups * g.units * g.blocks * g.panels);
+  p.tasks[1] = static_cast<uint32_t>(panels_of(columns_are_small ? c.small_pitch() : c.big_pitch()));
+  p.scratch_per_worker = scratch_bytes(s.big) + scratch_bytes(s.small);
+  return true;
+}
+
+// Its weights lie [kH][kW][C]: rows of >>kernel_depthwise.
+static bool is_depthwise(const OpRun& r) {
+  const Conv2d& a = *static_cast<const Conv2d*>(r.attributes);
+  return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+}
+static bool conv2d_forward_plan(const OpRun& r, KernelPlan& p) {
+  return !is_depthwise(r) && conv_down_plan(conv_sizes<Conv2d>(r), false, p);
+}
+static bool conv_transpose2d_forward_plan(const OpRun& r, KernelPlan& p) {
+  return conv_up_plan(conv_sizes<ConvTranspose2d>(r), false, p);
+}
+#ifndef NNLITE_NO_TRAINING
+static bool conv2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  return !is_depthwise(r) && conv_up_plan(conv_sizes<Conv2d>(r), true, p);
+}
+static bool conv2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+  return !is_depthwise(r) && conv_grad_plan(conv_sizes<Conv2d>(r), true, p);
+}
+static bool conv_transpose2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  return conv_down_plan(conv_sizes<ConvTranspose2d>(r), true, p);
+}
+static bool conv_transpose2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+  return conv_grad_plan(conv_sizes<ConvTranspose2d>(r), false, p);
+}
+#endif
+#endif
+
+namespace NNLITE_ISA {
+// A patch of an image: where it begins and how far its rows and pixels are apart.
+struct Patch {
+  const float* data;
+  int64_t      line, pixel;
+};
+
+// Channels of `groups` groups, each from `each` to `wider` floats with zeros behind.
+static void copy_pixels(const float* from, int64_t pixels, int64_t groups, int64_t each, int64_t wider, float* to) {
+  if (each == wider) {
+    __builtin_memcpy(to, from, static_cast<size_t>(pixels * groups * each) * sizeof(float));
+    return;
+  }
+  for (int64_t i = 0; i < pixels * groups; i++, from += each, to += wider)
+    for (int64_t j = 0; j < wider; j += lanes) store(to + j, load_part(from + j, within(static_cast<int>(each), static_cast<int>(j))));
+}
+static void zero_floats(float* to, int64_t count) {
+  __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(float));
+}
+
+// Rows and columns of an image of H x W pixels copied to scratch, zeros where they lie outside.
+static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t groups, int64_t each,
+                        int64_t wider, float* to) {
+  const int64_t pixel = groups * wider, line = columns.count * pixel;
+  const int64_t left = columns.first < 0 ? (-columns.first < columns.count ? -columns.first : columns.count) : 0;
+  const int64_t end = W - columns.first < columns.count ? W - columns.first : columns.count;
+  const int64_t right = end < left ? left : end;
+  for (int64_t y = 0; y < rows.count; y++) {
+    float*        t = to + y * line;
+    const int64_t row = rows.first + y;
+    if (row < 0 || row >= H || right == left) {
+      zero_floats(t, line);
+      continue;
+    }
+    zero_floats(t, left * pixel);
+    copy_pixels(image + (row * W + columns.first + left) * groups * each, right - left, groups, each, wider, t + left * pixel);
+    zero_floats(t + right * pixel, (columns.count - right) * pixel);
+  }
+  return {to, line, pixel};
+}
+static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t channels, float* to,
+                      bool in_place) {
+  if (in_place) return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
+  return copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
+}
+
+// Lines that follow each other without a gap are one line.
+static inline void join_lines(Product& p) {
+  if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
+}
+
+// small = start + big * w for bands [first, last); w has columns of small channels.
+static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small, bool add,
+                      float* scratch, uint32_t first, uint32_t last) {
+  const Bands   b = down_bands(c);
+  const int64_t C = c.big_pitch(), S = c.small_pitch();
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const int64_t image = task / b.count, o = task % b.count * b.rows, rows = c.h.out - o < b.rows ? c.h.out - o : b.rows;
+    const Patch from = patch_of(big + image * c.h.in * c.w.in * C, c.h.in, c.w.in, down_span(c.h, o, rows),
+                                down_span(c.w, 0, c.w.out), C, scratch, b.patch == 0);
+    Product p;
+    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big * 16};
+    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big * 16};
+    p.inner  = {c.big, 1, 16};
+    if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
+    p.lines = rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * S;
+    p.rows  = c.w.out, p.a_row = c.w.stride * from.pixel, p.c_row = S;
+    p.b_panel = c.taps() * c.big * 16;
+    p.add = add;
+    join_lines(p);
+    for (int64_t g = 0; g < c.groups; g++) {
+      multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
+               small + (image * c.h.out + o) * c.w.out * S + g * c.small, start == nullptr ? start : start + g * c.small, c.small);
+    }
+  }
+}
+
+// One phase of up: the pixels of big whose row and column leave the same remainders by the strides.
+static void conv_up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j, int64_t lines,
+                          const float* w, const float* start, float* big, bool add) {
+  const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
+  const int64_t C = c.big_pitch(), panel_size = c.taps() * c.small * 16;
+  const bool    empty = h.count == 0 || v.count == 0;
+  Product p;
+  p.outer  = {empty ? 0 : h.count, -(h.step * c.h.dilation / c.h.stride) * from.line, h.step * c.w.kernel * c.small * 16};
+  p.middle = {v.count, -(v.step * c.w.dilation / c.w.stride) * from.pixel, v.step * c.small * 16};
+  p.inner  = {c.small, 1, 16};
+  p.lines = lines, p.a_line = from.line, p.c_line = c.h.stride * c.w.in * C;
+  p.rows  = (c.w.in - j + c.w.stride - 1) / c.w.stride, p.a_row = from.pixel, p.c_row = c.w.stride * C;
+  p.b_panel = panel_size;
+  p.add = add;
+  join_lines(p);
+  const int64_t y = i / c.h.stride + h.shift - rows.first, x = v.shift - columns.first;
+  const float*  a = empty ? from.data : from.data + y * from.line + x * from.pixel;
+  const float*  b = w + (h.first * c.w.kernel + v.first) * c.small * 16;
+  for (int64_t g = 0; g < c.groups; g++) {
+    multiply(p, a + g * c.small, b + g * panels_of(c.big) * panel_size, big + j * C + g * c.big,
+             start == nullptr ? start : start + g * c.big, c.big);
+  }
+}
+
+// big = start + small * w for bands [first, last); w has columns of big channels.
+static void conv_up(const Conv& c, const float* small, const float* w, const float* start, float* big, bool add,
+                    float* scratch, uint32_t first, uint32_t last) {
+  const Bands   b = up_bands(c);
+  const int64_t C = c.big_pitch(), S = c.small_pitch();
+  const Span    columns = up_span(c.w, 0, c.w.in);
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const int64_t image = task / b.count, i = task % b.count * b.rows, rows = c.h.in - i < b.rows ? c.h.in - i : b.rows;
+    const Span    lines = up_span(c.h, i, rows);
+    const Patch from = patch_of(small + image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S, scratch, b.patch == 0);
+    float* to = big + image * c.h.in * c.w.in * C;
+    for (int64_t y = i; y < i + rows && y < i + c.h.stride; y++) {
+      for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
+        const int64_t count = (i + rows - y + c.h.stride - 1) / c.h.stride;
+        conv_up_phase(c, from, lines, columns, y, x, count, w, start, to + y * c.w.in * C, add);
+      }
+    }
+  }
+}
+
+#ifndef NNLITE_NO_TRAINING
+// Panels of X columns into panels of Y columns, [first, last) of the new ones.
+static void turn_weights(const Conv& c, const float* w, int64_t X, int64_t Y, float* to, uint32_t first, uint32_t last) {
+  for (int64_t task = first; task < last; task++) {
+    const int64_t group = task / panels_of(Y), y = task % panels_of(Y) * 16;
+    transpose_panel(w + group * panels_of(X) * c.taps() * Y * 16, X, c.taps(), Y, y, to + task * c.taps() * X * 16);
+  }
+}
+
+// The two sides of a chunk: A gives rows of dw, B its columns.
+struct GradSides {
+  Patch   a, b;
+  int64_t a_group, b_group;                    // from one group's channels to the next
+  int64_t a_stride, b_stride;                  // pixels of the image for one of the chunk
+};
+
+static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bool columns_are_small, int64_t rows,
+                       int64_t columns, bool add, float* dw, uint32_t first, uint32_t last) {
+  const int64_t panel_size = c.taps() * (columns_are_small ? c.big : c.small) * 16;
+  for (uint32_t task = first; task < last;) {
+    const Stretch at = stretch_at(task, last, g.panels);
+    task += static_cast<uint32_t>(at.count);
+    const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units, group = at.block / g.blocks / g.units;
+    const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks;
+    const int64_t from = block * height + (block < taller ? block : taller);
+    const int64_t kh = g.joined ? unit : unit / c.w.kernel, kw = g.joined ? 0 : unit % c.w.kernel;
+    const Patch&  big = columns_are_small ? s.a : s.b;
+    const int64_t place = kh * c.h.dilation * big.line + kw * c.w.dilation * big.pixel;
+    Product p;
+    p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line, (columns_are_small ? 1 : c.h.stride) * s.b.line};
+    p.inner  = {columns, s.a_stride * s.a.pixel, s.b_stride * s.b.pixel};
+    p.rows = block < taller ? height + 1 : height, p.a_row = 1, p.c_row = 16;
+    p.c_panel = panel_size;
+    p.add = add;
+    multiply(p, s.a.data + (columns_are_small ? place : 0) + group * s.a_group + from,
+             s.b.data + (columns_are_small ? 0 : place) + group * s.b_group + at.panel * 16,
+             dw + (group * g.panels + at.panel) * panel_size + (unit * g.rows + from) * 16,
+             nullptr, at.count * 16);
+  }
+}
+
+// dw, chunk after chunk, for tasks [first, last).
+static void conv_grad(const Conv& c, const float* big, const float* small, bool columns_are_small, float* dw, float* scratch,
+                      uint32_t first, uint32_t last) {
+  const Chunks      k(c.h.out, c.w.out);
+  const GradTasks   g = grad_tasks(c, columns_are_small);
+  const GradPatches patches = grad_patches(c, columns_are_small);
+  const int64_t     B = c.big_pitch(), S = c.small_pitch();
+  const int64_t     big_wide = columns_are_small ? c.big : round_up(c.big, 16);
+  const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
+  float* const      small_scratch = scratch + scratch_bytes(patches.big) / sizeof(float);
+  for (int64_t chunk = 0; chunk < c.images * k.down * k.across; chunk++) {
+    const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
+    const int64_t rows = c.h.out - y < k.rows ? c.h.out - y : k.rows, columns = c.w.out - x < k.columns ? c.w.out - x : k.columns;
+    const float*  from_big = big + image * c.h.in * c.w.in * B;
+    const float*  from_small = small + image * c.h.out * c.w.out * S;
+    const Span    down = down_span(c.h, y, rows), across = down_span(c.w, x, columns);
+    const Patch   pb = patches.big == 0
+        ? patch_of(from_big, c.h.in, c.w.in, down, across, B, nullptr, true)
+        : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big, big_wide, scratch);
+    const Patch   ps = patches.small == 0
+        ? patch_of(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, S, nullptr, true)
+        : copy_patch(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, c.groups, c.small, small_wide, small_scratch);
+    const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
+                                              : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
+    grad_chunk(c, g, sides, columns_are_small, rows, columns, chunk > 0, dw, first, last);
+  }
+}
+
+// db[o] = sum of dy over images of H x W pixels of O channels, chunk after chunk, for panels [first, last).
+static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int64_t O, float* db, uint32_t first,
+                      uint32_t last) {
+  const Chunks k(H, W);
+  for (int64_t panel = first; panel < last; panel++) {
+    const int64_t left = O - panel * 16;
+    for (int64_t chunk = 0; chunk < images * k.down * k.across; chunk++) {
+      const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
+      const int64_t rows = H - y < k.rows ? H - y : k.rows, columns = W - x < k.columns ? W - x : k.columns;
+      sum_rows(dy + ((image * H + y) * W + x) * O + panel * 16, rows * columns, O, static_cast<int>(left < 16 ? left : 16),
+               db + panel * 16, chunk > 0);
+    }
+  }
+}
+#endif
+
+static void conv2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv c = conv_sizes<Conv2d>(r);
+  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, worker_scratch(r, worker, down_bands(c).patch), first, last);
+}
+static void conv_transpose2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv c = conv_sizes<ConvTranspose2d>(r);
+  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, worker_scratch(r, worker, up_bands(c).patch), first, last);
+}
+#ifndef NNLITE_NO_TRAINING
+static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv    c = conv_sizes<Conv2d>(r);
+  const int64_t patch = up_bands(c).patch;
+  float* const  turned = shared_scratch(r, patch);
+  if (stage == 0) return turn_weights(c, r.parameter(0), c.small, c.big, turned, first, last);
+  conv_up(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
+}
+static void conv_transpose2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv    c = conv_sizes<ConvTranspose2d>(r);
+  const int64_t patch = down_bands(c).patch;
+  float* const  turned = shared_scratch(r, patch);
+  if (stage == 0) return turn_weights(c, r.parameter(0), c.big, c.small, turned, first, last);
+  conv_down(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
+}
+static void conv2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv        c = conv_sizes<Conv2d>(r);
+  const GradPatches s = grad_patches(c, true);
+  float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
+  if (stage == 0 && r.dparameter(0) != nullptr) conv_grad(c, r.in(0), r.dy(), true, r.dparameter(0), scratch, first, last);
+  if (stage == 1 && r.dparameter(1) != nullptr)
+    bias_grad(r.dy(), c.images, c.h.out, c.w.out, c.small_pitch(), r.dparameter(1), first, last);
+}
+static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv        c = conv_sizes<ConvTranspose2d>(r);
+  const GradPatches s = grad_patches(c, false);
+  float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
+  if (stage == 0 && r.dparameter(0) != nullptr) conv_grad(c, r.dy(), r.in(0), false, r.dparameter(0), scratch, first, last);
+  if (stage == 1 && r.dparameter(1) != nullptr)
+    bias_grad(r.dy(), c.images, c.h.in, c.w.in, c.big_pitch(), r.dparameter(1), first, last);
+}
+#endif
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_depthwise
 
@@ -2746,13 +3182,23 @@ bool set_isa(Isa isa) {
 
 // The rows of every op, by name of the op; the first whose plan accepts is used.
 #ifdef NNLITE_KERNELS
+NNLITE_ROW(conv2d_forward, Phase::forward, 1);
+NNLITE_ROW(conv_transpose2d_forward, Phase::forward, 1);
 NNLITE_ROW(linear_forward, Phase::forward, 1);
 #ifndef NNLITE_NO_TRAINING
+NNLITE_ROW(conv2d_grad_input, Phase::grad_input, 1);
+NNLITE_ROW(conv2d_grad_parameter, Phase::grad_parameter, 1);
+NNLITE_ROW(conv_transpose2d_grad_input, Phase::grad_input, 1);
+NNLITE_ROW(conv_transpose2d_grad_parameter, Phase::grad_parameter, 1);
 NNLITE_ROW(linear_grad_input, Phase::grad_input, 1);
 NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
 #endif
 #endif
 
+static const Kernel* const conv2d_kernels[] =
+    NNLITE_ROWS((&conv2d_forward_row), (&conv2d_grad_input_row, &conv2d_grad_parameter_row));
+static const Kernel* const conv_transpose2d_kernels[] =
+    NNLITE_ROWS((&conv_transpose2d_forward_row), (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));
 static const Kernel* const linear_kernels[] =
     NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
 
@@ -3193,7 +3639,7 @@ static void conv2d_backward(const Conv2d& a, const OpRun& r) {
   if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, conv2d_kernels, nullptr,
                         NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
                         NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation),
                         NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
@@ -3319,7 +3765,8 @@ static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) 
   if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
 }
 
-NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates,
+                        conv_transpose2d_kernels, nullptr,
                         NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
                         NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
                         NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));

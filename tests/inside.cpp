@@ -2,6 +2,7 @@
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
 
+#include "test_kernel_conv.cpp"
 #include "test_kernel_linear.cpp"
 #include "test_math.cpp"
 #include "test_rng.cpp"
