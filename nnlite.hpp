@@ -1324,6 +1324,8 @@ struct OpDefaults {
 #define NNLITE_UNROLL _Pragma("GCC unroll 32")
 #endif
 #define NNLITE_VERB static inline __attribute__((always_inline))
+#define NNLITE_NOINLINE __attribute__((noinline))
+#define NNLITE_METHOD inline __attribute__((always_inline))
 
 // Keeps a product in a register of its own, so that no compiler merges it with an addition into one fma.
 #if defined(__x86_64__) || defined(__i386__)
@@ -1462,10 +1464,10 @@ static bool multiply_adds_fuse = true;
 
 // a b + c rounded once, without the instruction: the product is exact in double, its sum with c is rounded to odd, which
 // keeps what the last rounding needs (Boldo, Melquiond 2008).
-static inline float fma_exact(float a, float b, float c) {
 #ifdef NNLITE_FMAF
-  return NNLITE_FMAF(a, b, c);
+static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a, b, c); }
 #else
+static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
   const double p = static_cast<double>(a) * static_cast<double>(b), z = static_cast<double>(c);
   double s = p + z;
   const double t = s - p, error = (p - (s - t)) + (z - t);
@@ -1476,8 +1478,8 @@ static inline float fma_exact(float a, float b, float c) {
     __builtin_memcpy(&s, &u, sizeof s);
   }
   return static_cast<float>(s);
-#endif
 }
+#endif
 
 // a b + c as the bit class in force wants it.
 static inline float madd(float a, float b, float c) {
@@ -1818,6 +1820,34 @@ struct TrainerAccess {
   static Status step(Trainer& t, int rows);
 };
 
+// Numbers of one update that optimizers compute once, in double and without fma.
+static double power(double base, uint64_t exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent >>= 1, base = product(base, base)) {
+    if ((exponent & 1u) != 0) result = product(result, base);
+  }
+  return result;
+}
+
+static real adagrad_rate(const Adagrad& a, const StepContext& context) {
+  const double decay = product(static_cast<double>(context.update - 1), static_cast<double>(a.lr_decay));
+  return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
+}
+
+// lr over the correction of m, the root of the correction of v, the decay that is added to g, the share that w loses.
+struct AdamRates {
+  real step, root, added, shrink;
+};
+template <class A>
+static AdamRates adam_rates(const A& a, const StepContext& context, bool coupled) {
+  const double c1 = 1 - power(double(a.betas.first), context.update), c2 = 1 - power(double(a.betas.second), context.update);
+  const real   decay = real(a.weight_decay);
+  return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)), coupled ? decay : 0,
+          coupled ? 0 : product(real(context.lr), decay)};
+}
+static AdamRates adam_rates(const Adam& a, const StepContext& context) { return adam_rates(a, context, true); }
+static AdamRates adam_rates(const AdamW& a, const StepContext& context) { return adam_rates(a, context, false); }
+
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
 constexpr int64_t max_elements = 0x7FFFFFFF;
 
@@ -1988,6 +2018,7 @@ static inline void zero(real* to, int64_t count) {
 //   mul          keeps its product from being merged into a later addition, so write fma where you mean it.
 //   max, min     compare and select: the second argument where one of them is not a number.
 //   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched. store_part likewise.
+//   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them.
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
@@ -2002,6 +2033,12 @@ NNLITE_VERB vf   load(const float* p) { return {_mm512_loadu_ps(p)}; }
 NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n).v, p)}; }
 NNLITE_VERB void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
 NNLITE_VERB void store_part(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n).v, a.v); }
+NNLITE_VERB vi   load_bytes(const uint8_t* p) {
+  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
+}
 NNLITE_VERB vi   load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
 NNLITE_VERB void store(int32_t* p, vi a) { _mm512_storeu_si512(p, a.v); }
 NNLITE_VERB vf   set(float a) { return {_mm512_set1_ps(a)}; }
@@ -2011,7 +2048,7 @@ NNLITE_VERB vf   sub(vf a, vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
 NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm512_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
 NNLITE_VERB vf   div(vf a, vf b) { return {_mm512_div_ps(a.v, b.v)}; }
 NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
-NNLITE_VERB vf   sqrt(vf a) { return {_mm512_sqrt_ps(a.v)}; }
+NNLITE_VERB vf   sqrt(vf a) { return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
 NNLITE_VERB vm   less(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
@@ -2027,10 +2064,10 @@ NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }
 NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm512_xor_si512(a.v, b.v)}; }
 template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm512_slli_epi32(a.v, n)}; }
 template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm512_srli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm512_srai_epi32(a.v, n)}; }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm512_maskz_srai_epi32(0xFFFF, a.v, n)}; }
 NNLITE_VERB vi   as_int(vf a) { return {_mm512_castps_si512(a.v)}; }
 NNLITE_VERB vf   as_float(vi a) { return {_mm512_castsi512_ps(a.v)}; }
-NNLITE_VERB vf   to_float(vi a) { return {_mm512_cvtepi32_ps(a.v)}; }
+NNLITE_VERB vf   to_float(vi a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, a.v)}; }
 
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
 constexpr int lanes = 8;
@@ -2044,6 +2081,13 @@ NNLITE_VERB vf   load(const float* p) { return {_mm256_loadu_ps(p)}; }
 NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
 NNLITE_VERB void store(float* p, vf a) { _mm256_storeu_ps(p, a.v); }
 NNLITE_VERB void store_part(float* p, vf a, int n) { _mm256_maskstore_ps(p, first(n), a.v); }
+NNLITE_VERB vi   load_bytes(const uint8_t* p) {
+  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
+  const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(w, w));
+}
 NNLITE_VERB vi   load(const int32_t* p) { return {_mm256_castps_si256(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))}; }
 NNLITE_VERB void store(int32_t* p, vi a) { _mm256_storeu_ps(reinterpret_cast<float*>(p), _mm256_castsi256_ps(a.v)); }
 NNLITE_VERB vf   set(float a) { return {_mm256_set1_ps(a)}; }
@@ -2210,7 +2254,27 @@ NNLITE_VERB void store_part(float* p, vf a, int n) {
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
+NNLITE_VERB vi load_bytes(const uint8_t* p) {
+  int32_t t[lanes];
+  for (int i = 0; i < lanes; i++) t[i] = p[i];
+  return load(t);
+}
+NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
+  int32_t t[lanes];
+  store(t, a);
+  for (int i = 0; i < lanes; i++) p[i] = static_cast<uint8_t>(t[i]);
+}
 #endif
+NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
+  int32_t t[lanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
+  return load(t);
+}
+NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
+  int32_t t[lanes];
+  store(t, a);
+  for (int i = 0; i < n; i++) p[i] = static_cast<uint8_t>(t[i]);
+}
 
 // Four rows of four numbers turned over; steps of 16 from row to row on both sides.
 #if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
@@ -2239,6 +2303,12 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
 #endif
 
 constexpr int parts = 16 / lanes;
+#undef NNLITE_EACH_PART                        // a loop where speed is not the point, or the code would grow sixteenfold
+#if NNLITE_PASS == NNLITE_PASS_SCALAR || NNLITE_PASS == NNLITE_PASS_BASE
+#define NNLITE_EACH_PART for (int j = 0; j < parts; j++)
+#else
+#define NNLITE_EACH_PART NNLITE_UNROLL for (int j = 0; j < parts; j++)
+#endif
 NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(0x7FFFFFFF))); }
 NNLITE_VERB vf  copy_sign(vf a, vf sign) {
   return as_float(bit_or(bit_and(as_int(a), set(0x7FFFFFFF)), bit_and(as_int(sign), set(INT32_MIN))));
@@ -3053,14 +3123,1198 @@ static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint
 // ==================================================================================================== >>kernel_depthwise
 
 // ==================================================================================================== >>kernel_elementwise
+// One element at a time: activations, Add, Mul, Dropout. A task is a block of elements; whole vectors, then one part.
+#ifdef NNLITE_ONCE
+constexpr int64_t element_block = 4096;
+static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static bool plan_elements(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = blocks_of(r.out_numel(), element_block);
+  return true;
+}
+#endif
+
+namespace NNLITE_ISA {
+template <bool whole>
+NNLITE_VERB vf get(const float* p, int n) { return whole ? load(p) : load_part(p, n); }
+template <bool whole>
+NNLITE_VERB void put(float* p, vf a, int n) { whole ? store(p, a) : store_part(p, a, n); }
+
+// to = a, or to += a.
+template <bool whole>
+NNLITE_VERB void give(float* to, vf a, int n, bool accumulate) {
+  put<whole>(to, accumulate ? add(get<whole>(to, n), a) : a, n);
+}
+
+// f.at<true>(i, lanes) for every whole vector of [i, end), f.at<false>(i, n) for the n elements left over.
+template <class F>
+NNLITE_VERB void each_vector(int64_t i, int64_t end, const F& f) {
+  for (; i + lanes <= end; i += lanes) f.template at<true>(i, lanes);
+  if (i < end) f.template at<false>(i, static_cast<int>(end - i));
+}
+template <class F>
+NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
+  each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
+}
+
+NNLITE_VERB vf value_of(const ELU& a, vf x) { return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x))); }
+NNLITE_VERB vf value_of(const LeakyReLU& a, vf x) { return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x)); }
+NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
+NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
+NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
+
+// dy times dy/dx, which is written by y.
+NNLITE_VERB vf slope_times(const ELU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+}
+NNLITE_VERB vf slope_times(const LeakyReLU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+}
+NNLITE_VERB vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
+NNLITE_VERB vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
+  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));
+}
+
+template <class A>
+struct ActivationForward {
+  const A&     a;
+  const float* x;
+  float*       y;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const { put<whole>(y + i, value_of(a, get<whole>(x + i, n)), n); }
+};
+template <class A>
+static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, ActivationForward<A>{*static_cast<const A*>(r.attributes), r.in(0), r.out()});
+}
+
+template <class A>
+struct ActivationBackward {
+  const A&     a;
+  const float *y, *dy;
+  float*       dx;
+  bool         accumulate;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    give<whole>(dx + i, slope_times(a, get<whole>(y + i, n), get<whole>(dy + i, n)), n, accumulate);
+  }
+};
+template <class A>
+static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const A& a = *static_cast<const A*>(r.attributes);
+  each_element(r, first, last, ActivationBackward<A>{a, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+}
+
+struct AddForward {
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    vf sum = get<whole>(r.in(0) + i, n);
+    for (int k = 1; k < r.n_in; k++) sum = add(sum, get<whole>(r.in(k) + i, n));
+    put<whole>(r.out() + i, sum, n);
+  }
+};
+struct AddBackward {                           // dx_k = dy; a dx may lie over dy
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    const vf dy = get<whole>(r.dy() + i, n);
+    for (int k = 0; k < r.n_in; k++)
+      if (r.dx(k) != nullptr) give<whole>(r.dx(k) + i, dy, n, r.accumulate(k));
+  }
+};
+struct MulForward {
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    vf y = get<whole>(r.in(0) + i, n);
+    for (int k = 1; k < r.n_in; k++) y = mul(y, get<whole>(r.in(k) + i, n));
+    put<whole>(r.out() + i, y, n);
+  }
+};
+struct MulBackward {                           // dx_k = dy times the other inputs
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    const vf dy = get<whole>(r.dy() + i, n);
+    for (int k = 0; k < r.n_in; k++) {
+      if (r.dx(k) == nullptr) continue;
+      vf dx = dy;
+      for (int j = 0; j < r.n_in; j++)
+        if (j != k) dx = mul(dx, get<whole>(r.in(j) + i, n));
+      give<whole>(r.dx(k) + i, dx, n, r.accumulate(k));
+    }
+  }
+};
+static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, AddForward{r});
+}
+static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, AddBackward{r});
+}
+static void mul_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, MulForward{r});
+}
+static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, MulBackward{r});
+}
+
+// Where the element's random number is below p, zero; else x / (1 - p). Drawn again in backward.
+struct DropoutMask {
+  const OpRun& r;
+  const float* from;
+  float*       to;
+  float        p, keep;
+  bool         accumulate;
+
+  NNLITE_METHOD vf uniform(int64_t i) const {                        // of the vector at element i
+    constexpr int count = lanes < 4 ? 4 : lanes;
+    float drawn[count];
+    for (int k = 0; k < count; k += 4) {
+      const Words w = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
+                                   static_cast<uint32_t>((i + k) / 4));
+      for (int j = 0; j < 4; j++) drawn[k + j] = uniform_of(w.word[j]);
+    }
+    return load(drawn + (lanes < 4 ? i % 4 : 0));
+  }
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    vf x = get<whole>(from + i, n);
+    if (r.training) x = select(less(uniform(i), set(p)), set(0.0f), mul(x, set(keep)));
+    give<whole>(to + i, x, n, accumulate);
+  }
+};
+static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const float p = static_cast<const Dropout*>(r.attributes)->p;
+  each_element(r, first, last, DropoutMask{r, r.in(0), r.out(), p, 1 / (1 - p), false});
+}
+static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const float p = static_cast<const Dropout*>(r.attributes)->p;
+  if (r.dx(0) != nullptr) each_element(r, first, last, DropoutMask{r, r.dy(), r.dx(0), p, 1 / (1 - p), r.accumulate(0)});
+}
+
+// to += from: what the executor does where an op does not accumulate by itself.
+struct AddInto {
+  float*       to;
+  const float* from;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const { put<whole>(to + i, add(get<whole>(to + i, n), get<whole>(from + i, n)), n); }
+};
+static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n, AddInto{to, from}); }
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_pool
+// Windows, channels as lanes. A task is one row of the tensor that is written: forward gathers windows, backward gathers,
+// for one input, the outputs that read it, in their order; so no two tasks write the same place.
+#ifdef NNLITE_ONCE
+static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.out_shape().dim[1]);
+  return true;
+}
+static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
+  if (r.dx(0) == nullptr) return false;
+  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.in_shape(0).dim[1]);
+  return true;
+}
+static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
+  return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_y(r, plan);
+}
+static bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
+  return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_x(r, plan);
+}
+
+// y of Concat is `count` runs of `length`, each made of one run of every input.
+struct ConcatRuns {
+  int64_t count, length;
+};
+static int64_t concat_length(const OpRun& r, int k) {
+  const Shape& x = r.in_shape(k);
+  int64_t length = 1;
+  for (int d = dimension(static_cast<const Concat*>(r.attributes)->dim, x.rank); d < x.rank; d++) length *= x.dim[d];
+  return length;
+}
+static ConcatRuns concat_runs(const OpRun& r) {
+  int64_t length = 0;
+  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
+  return {r.out_numel() / length, length};
+}
+static bool plan_concat(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = static_cast<uint32_t>(concat_runs(r).count);
+  return true;
+}
+
+// Outputs first .. last - 1 of an axis are those whose windows may read input i.
+struct Reach {
+  int64_t first, last;
+};
+static inline Reach reach_of(const Axis& a, int64_t i) {
+  const int64_t from = i + a.padding - (a.extent() - 1), last = (i + a.padding) / a.stride + 1;
+  return {from <= 0 ? 0 : (from + a.stride - 1) / a.stride, smaller(last, a.out)};
+}
+
+static inline Reach row_reach(const AvgPool2d& a, int64_t h, const Shape& x, const Shape& y) {
+  return reach_of({x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, 1}, h);
+}
+static inline Reach column_reach(const AvgPool2d& a, int64_t w, const Shape& x, const Shape& y) {
+  return reach_of({x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, 1}, w);
+}
+static inline Reach adaptive_reach(int64_t i, int64_t in, int64_t out) {
+  return {i * out / in, ((i + 1) * out + in - 1) / in};
+}
+static inline Reach row_reach(const AdaptiveAvgPool2d&, int64_t h, const Shape& x, const Shape& y) {
+  return adaptive_reach(h, x.dim[1], y.dim[1]);
+}
+static inline Reach column_reach(const AdaptiveAvgPool2d&, int64_t w, const Shape& x, const Shape& y) {
+  return adaptive_reach(w, x.dim[2], y.dim[2]);
+}
+
+// The taps of one axis that lie inside: places first .. last - 1 of the window, from `input` on in steps of dilation.
+struct Inside {
+  int     first, last;
+  int64_t input;
+};
+static inline Inside taps_inside(const Axis& a, int64_t o) {
+  const int64_t start = o * a.stride - a.padding;
+  int first = 0, last = a.kernel;
+  while (first < last && start + int64_t(first) * a.dilation < 0) first++;
+  while (last > first && start + int64_t(last - 1) * a.dilation >= a.in) last--;
+  return {first, last, start + int64_t(first) * a.dilation};
+}
+#endif
+
+namespace NNLITE_ISA {
+// One window over the channels c .. of one output: the first of the largest values, and its place kh kW + kw.
+struct MaxWindow {
+  const float* x;                              // the first tap inside
+  float*       y;
+  uint8_t*     place;                          // nullptr when backward will not ask
+  Inside        rows, columns;
+  int          kernel_w;
+  int64_t      row_step, column_step;          // in x, from tap to tap
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    const bool none = rows.first == rows.last || columns.first == columns.last;
+    vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : get<whole>(x + c, n);
+    vi where   = set(rows.first * kernel_w + columns.first);
+    for (int kh = rows.first; kh < rows.last; kh++)
+      for (int kw = columns.first; kw < columns.last; kw++) {
+        const vf value = get<whole>(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
+        const vm more  = less(largest, value);
+        largest = select(more, value, largest);
+        where   = select(more, set(kh * kernel_w + kw), where);
+      }
+    put<whole>(y + c, largest, n);
+    if (place == nullptr) return;
+    whole ? store_bytes(place + c, where) : store_bytes_part(place + c, where, n);
+  }
+};
+
+static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
+  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t C = r.out_shape().last();
+  for (int64_t task = first; task < last; task++) {
+    const int64_t image = task / rows.out;
+    const Inside down = taps_inside(rows, task % rows.out);
+    for (int64_t ow = 0; ow < columns.out; ow++) {
+      const Inside across = taps_inside(columns, ow);
+      const int64_t at = (task * columns.out + ow) * C;
+      const float* x = r.in(0) + ((image * rows.in + down.input) * columns.in + across.input) * C;
+      each_vector(0, C, MaxWindow{x, r.out() + at, r.slot<uint8_t>(0) == nullptr ? nullptr : r.slot<uint8_t>(0) + at, down,
+                                across, a.kernel_size.w, columns.in * C * rows.dilation, C * columns.dilation});
+    }
+  }
+}
+
+// dx of one pixel: the sum of dy over the windows that chose it.
+struct MaxGradient {
+  const OpRun& r;
+  Axis         rows, columns;
+  Reach        down, across;                   // windows that may have read the pixel
+  int64_t      image, ih, iw, C;
+  float*       dx;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    vf sum = set(0.0f);
+    for (int64_t oh = down.first; oh < down.last; oh++) {
+      const int64_t above = ih + rows.padding - oh * rows.stride;
+      if (rows.dilation != 1 && above % rows.dilation != 0) continue;
+      for (int64_t ow = across.first; ow < across.last; ow++) {
+        const int64_t before = iw + columns.padding - ow * columns.stride;
+        if (columns.dilation != 1 && before % columns.dilation != 0) continue;
+        const int64_t place = above / rows.dilation * columns.kernel + before / columns.dilation;
+        const int64_t at    = ((image * rows.out + oh) * columns.out + ow) * C + c;
+        const uint8_t* chosen = r.slot<uint8_t>(0) + at;
+        const vm here = equal(whole ? load_bytes(chosen) : load_bytes_part(chosen, n), set(static_cast<int32_t>(place)));
+        sum = add(sum, select(here, get<whole>(r.dy() + at, n), set(0.0f)));
+      }
+    }
+    put<whole>(dx + c, sum, n);
+  }
+};
+
+static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
+  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t C = r.out_shape().last();
+  for (int64_t task = first; task < last; task++) {
+    const int64_t ih = task % rows.in;
+    const Reach down = reach_of(rows, ih);
+    for (int64_t iw = 0; iw < columns.in; iw++)
+      each_vector(0, C, MaxGradient{r, rows, columns, down, reach_of(columns, iw), task / rows.in, ih, iw, C,
+                                  r.dx(0) + (task * columns.in + iw) * C});
+  }
+}
+
+// The mean of a region for the channels of one output.
+struct Average {
+  const float* x;
+  float*       y;
+  int64_t      height, width, row_step, C;
+  float        count;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    vf sum = set(0.0f);
+    for (int64_t h = 0; h < height; h++)
+      for (int64_t w = 0; w < width; w++) sum = add(sum, get<whole>(x + h * row_step + w * C + c, n));
+    put<whole>(y + c, div(sum, set(count)), n);
+  }
+};
+
+template <class A>
+static void average_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
+  const int64_t W = x.dim[2], C = x.dim[3], oW = y.dim[2];
+  for (int64_t task = first; task < last; task++) {
+    const Region  rows  = row_region(a, task % y.dim[1], x, y);
+    const int64_t above = (task / y.dim[1] * x.dim[1] + rows.first) * W;
+    for (int64_t ow = 0; ow < oW; ow++) {
+      const Region columns = column_region(a, ow, x, y);
+      each_vector(0, C, Average{r.in(0) + (above + columns.first) * C, r.out() + (task * oW + ow) * C,
+                              rows.last - rows.first, columns.last - columns.first, W * C, C,
+                              static_cast<float>(rows.count * columns.count)});
+    }
+  }
+}
+
+// dx of one pixel: the sum of dy / count over the regions that hold it.
+template <class A>
+struct AverageGradient {
+  const A&     a;
+  const OpRun& r;
+  Reach        down, across;
+  int64_t      image;
+  float*       dx;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    const Shape &x = r.in_shape(0), &y = r.out_shape();
+    vf sum = set(0.0f);
+    for (int64_t oh = down.first; oh < down.last; oh++)
+      for (int64_t ow = across.first; ow < across.last; ow++) {
+        const float  count = static_cast<float>(row_region(a, oh, x, y).count * column_region(a, ow, x, y).count);
+        const float* dy    = r.dy() + ((image * y.dim[1] + oh) * y.dim[2] + ow) * y.dim[3] + c;
+        sum = add(sum, div(get<whole>(dy, n), set(count)));
+      }
+    put<whole>(dx + c, sum, n);
+  }
+};
+
+template <class A>
+static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
+  for (int64_t task = first; task < last; task++) {
+    const Reach down = row_reach(a, task % x.dim[1], x, y);
+    for (int64_t iw = 0; iw < x.dim[2]; iw++)
+      each_vector(0, x.dim[3], AverageGradient<A>{a, r, down, column_reach(a, iw, x, y), task / x.dim[1],
+                                                r.dx(0) + (task * x.dim[2] + iw) * x.dim[3]});
+  }
+}
+
+struct Copy {
+  const float* from;
+  float*       to;
+  bool         accumulate;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const { give<whole>(to + i, get<whole>(from + i, n), n, accumulate); }
+};
+
+static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Pair f = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
+  for (int64_t task = first; task < last; task++) {
+    const int64_t above = task / y.dim[1] * x.dim[1] + task % y.dim[1] / f.h;
+    float* to = r.out() + task * y.dim[2] * y.dim[3];
+    for (int64_t w = 0; w < x.dim[2]; w++)
+      for (int copy = 0; copy < f.w; copy++, to += y.dim[3])
+        each_vector(0, y.dim[3], Copy{r.in(0) + (above * x.dim[2] + w) * x.dim[3], to, false});
+  }
+}
+
+// dx of one pixel: the sum of dy over its copies.
+struct CopiesSum {
+  const float* dy;
+  float*       dx;
+  Pair         factor;
+  int64_t      row_step, C;
+  bool         accumulate;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    vf sum = set(0.0f);
+    for (int h = 0; h < factor.h; h++)
+      for (int w = 0; w < factor.w; w++) sum = add(sum, get<whole>(dy + h * row_step + w * C + c, n));
+    give<whole>(dx + c, sum, n, accumulate);
+  }
+};
+
+static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Pair f = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  const int64_t W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3], row_step = W * f.w * C;
+  for (int64_t task = first; task < last; task++)
+    for (int64_t w = 0; w < W; w++)
+      each_vector(0, C, CopiesSum{r.dy() + task * f.h * row_step + w * f.w * C, r.dx(0) + (task * W + w) * C, f, row_step, C,
+                                  r.accumulate(0)});
+}
+
+// A run is what one input gives between two runs of the others; a task is one run of y.
+static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const ConcatRuns runs = concat_runs(r);
+  for (int64_t task = first; task < last; task++) {
+    float* to = r.out() + task * runs.length;
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t n = concat_length(r, k);
+      each_vector(0, n, Copy{r.in(k) + task * n, to, false});
+      to += n;
+    }
+  }
+}
+
+static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const ConcatRuns runs = concat_runs(r);
+  for (int64_t task = first; task < last; task++) {
+    const float* from = r.dy() + task * runs.length;
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t n = concat_length(r, k);
+      if (r.dx(k) != nullptr) each_vector(0, n, Copy{from, r.dx(k) + task * n, r.accumulate(k)});
+      from += n;
+    }
+  }
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_norm
+// Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain per channel in
+// pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order; so they depend on nothing but P and C.
+// Normalising runs over the flat tensor with a pattern of coefficients: as many pixels as make whole vectors.
+#ifdef NNLITE_ONCE
+constexpr int64_t norm_chunk = 512;
+
+// What both ops have in common, and how the shared scratch is divided.
+struct NormRun {
+  const OpRun& r;
+  bool    affine, by_batch;
+  float   eps;
+  int64_t C, padded, pixels, chunks, pattern;  // pattern: floats of one
+
+  template <class A>
+  NormRun(const A& a, const OpRun& run) : r(run), affine(a.affine), by_batch(run.training || !a.track_running_stats), eps(a.eps) {
+    C       = r.out_shape().last();
+    padded  = round_up(C, 16);
+    pixels  = r.out_numel() / C;
+    chunks  = (pixels + norm_chunk - 1) / norm_chunk;
+    for (pattern = C; pattern % 16 != 0 || pattern < 64; pattern *= 2) {}
+  }
+  size_t   bytes() const { return static_cast<size_t>(4 * pattern + chunks * 2 * padded) * sizeof(float); }
+  float*   coefficients(int i) const { return reinterpret_cast<float*>(r.scratch) + i * pattern; }        // i: 0 .. 3
+  float*   sums(int64_t chunk, int i) const { return coefficients(4) + (chunk * 2 + i) * padded; }        // i: 0, 1
+  int64_t  chunk_pixels(int64_t chunk) const { return smaller(norm_chunk, pixels - chunk * norm_chunk); }
+  uint32_t channel_blocks() const { return static_cast<uint32_t>(padded / 16); }
+  int64_t  block() const { return round_up(element_block, pattern); }
+  const float* weight() const { return affine ? r.parameter(0) : nullptr; }
+  const float* bias() const { return affine ? r.parameter(1) : nullptr; }
+  const float* mean() const { return by_batch ? r.slot(0) : r.parameter(affine ? 2 : 0); }
+  const float* var() const { return by_batch ? r.slot(1) : r.parameter(affine ? 3 : 1); }
+};
+
+// Stages: sums of chunks, where statistics are those of the batch; coefficients by channel; elements.
+template <class A>
+static bool plan_norm(const OpRun& r, KernelPlan& plan) {
+  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  plan.stages   = 3;
+  plan.tasks[0] = n.by_batch ? static_cast<uint32_t>(n.chunks) : 0;
+  plan.tasks[1] = n.channel_blocks();
+  plan.tasks[2] = blocks_of(r.out_numel(), n.block());
+  plan.scratch_shared = n.bytes();
+  return true;
+}
+template <class A>
+static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
+  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  plan_norm<A>(r, plan);
+  plan.tasks[0] = static_cast<uint32_t>(n.chunks);
+  if (r.dx(0) == nullptr) plan.tasks[2] = 0;
+  return true;
+}
+#endif
+
+namespace NNLITE_ISA {
+// Sixteen channels, zeros where there are fewer.
+struct Sixteen {
+  vf part[parts];
+};
+template <bool whole>
+NNLITE_VERB Sixteen load_sixteen(const float* p, int count) {
+  Sixteen s;
+  NNLITE_EACH_PART {
+    s.part[j] = whole ? load(p + j * lanes) : load_part(p + j * lanes, within(count, j * lanes));
+  }
+  return s;
+}
+NNLITE_VERB void store_sixteen(float* p, const Sixteen& s, int count = 16) {
+  NNLITE_EACH_PART {
+    if (count == 16) store(p + j * lanes, s.part[j]);
+    else store_part(p + j * lanes, s.part[j], within(count, j * lanes));
+  }
+}
+NNLITE_VERB int channels_of(const NormRun& n, int64_t c) { return static_cast<int>(smaller(16, n.C - c)); }
+
+// Mean and M2 of one chunk for the channels c .. c + count - 1.
+template <bool whole>
+static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int count) {
+  const int64_t pixels = n.chunk_pixels(chunk);
+  const float*  x      = n.r.in(0) + chunk * norm_chunk * n.C + c;
+  Sixteen mean = {}, m2 = {};
+  for (int64_t p = 0; p < pixels; p++) {
+    const Sixteen v = load_sixteen<whole>(x + p * n.C, count);
+    NNLITE_EACH_PART mean.part[j] = add(mean.part[j], v.part[j]);
+  }
+  NNLITE_EACH_PART mean.part[j] = div(mean.part[j], set(static_cast<float>(pixels)));
+  for (int64_t p = 0; p < pixels; p++) {
+    const Sixteen v = load_sixteen<whole>(x + p * n.C, count);
+    NNLITE_EACH_PART {
+      const vf d = sub(v.part[j], mean.part[j]);
+      m2.part[j] = fma(d, d, m2.part[j]);
+    }
+  }
+  store_sixteen(n.sums(chunk, 0) + c, mean);
+  store_sixteen(n.sums(chunk, 1) + c, m2);
+}
+
+// Chan, Golub, LeVeque 1979. Leaves mean and biased variance in the slots.
+static void merge_statistics(const NormRun& n, int64_t c, int count) {
+  Sixteen mean = load_sixteen<true>(n.sums(0, 0) + c, 16), m2 = load_sixteen<true>(n.sums(0, 1) + c, 16);
+  for (int64_t chunk = 1; chunk < n.chunks; chunk++) {
+    const float before = static_cast<float>(chunk * norm_chunk), more = static_cast<float>(n.chunk_pixels(chunk));
+    const float share  = more / (before + more);
+    const Sixteen mean_b = load_sixteen<true>(n.sums(chunk, 0) + c, 16), m2_b = load_sixteen<true>(n.sums(chunk, 1) + c, 16);
+    NNLITE_EACH_PART {
+      const vf d = sub(mean_b.part[j], mean.part[j]);
+      mean.part[j] = fma(d, set(share), mean.part[j]);
+      m2.part[j]   = fma(mul(d, d), set(product(before, share)), add(m2.part[j], m2_b.part[j]));
+    }
+  }
+  NNLITE_EACH_PART m2.part[j] = div(m2.part[j], set(static_cast<float>(n.pixels)));
+  store_sixteen(n.r.slot(0) + c, mean, count);
+  store_sixteen(n.r.slot(1) + c, m2, count);
+}
+
+NNLITE_VERB vf inverse_deviation(const NormRun& n, vf var) { return div(set(1.0f), sqrt(add(var, set(n.eps)))); }
+
+// One coefficient of the channels c .. into every repeat of its pattern.
+static void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, int count) {
+  for (int64_t at = c; at < n.pattern; at += n.C) store_sixteen(n.coefficients(i) + at, s, count);
+}
+
+// y = x scale + shift
+static void normal_coefficients(const NormRun& n, int64_t c, int count) {
+  const Sixteen mean = load_sixteen<false>(n.mean() + c, count), var = load_sixteen<false>(n.var() + c, count);
+  Sixteen scale, shift;
+  NNLITE_EACH_PART {
+    const int64_t at = c + j * lanes;                                        // parameters are padded to whole sixteens
+    const vf inverse = inverse_deviation(n, var.part[j]);
+    scale.part[j] = n.affine ? mul(load(n.weight() + at), inverse) : inverse;
+    shift.part[j] = fma(sub(set(0.0f), mean.part[j]), scale.part[j], n.affine ? load(n.bias() + at) : set(0.0f));
+  }
+  fill_pattern(n, 0, c, scale, count);
+  fill_pattern(n, 1, c, shift, count);
+}
+
+struct Normalise {
+  const float *x, *scale, *shift;
+  float*       y;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int count) const {
+    put<whole>(y + i, fma(get<whole>(x + i, count), get<whole>(scale + i, count), get<whole>(shift + i, count)), count);
+  }
+};
+
+template <class A>
+static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  for (int64_t task = first; task < last && stage == 0; task++)
+    for (int64_t c = 0; c < n.C; c += 16)
+      if (c + 16 <= n.C) chunk_statistics<true>(n, task, c, 16);
+      else chunk_statistics<false>(n, task, c, channels_of(n, c));
+  for (int64_t task = first; task < last && stage == 1; task++) {
+    const int64_t c = task * 16;
+    if (n.by_batch) merge_statistics(n, c, channels_of(n, c));
+    normal_coefficients(n, c, channels_of(n, c));
+  }
+  if (stage < 2) return;
+  const int64_t end = smaller(last * n.block(), r.out_numel());
+  for (int64_t i = first * n.block(); i < end; i += n.pattern)
+    each_vector(0, smaller(n.pattern, end - i), Normalise{r.in(0) + i, n.coefficients(0), n.coefficients(1), r.out() + i});
+}
+
+// sum dy and sum dy (x - mean) of one chunk.
+template <bool whole>
+static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
+  const int64_t pixels = n.chunk_pixels(chunk), start = chunk * norm_chunk * n.C + c;
+  const Sixteen mean = load_sixteen<false>(n.mean() + c, count);
+  Sixteen sum = {}, sum_x = {};
+  for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
+    const Sixteen x = load_sixteen<whole>(n.r.in(0) + at, count), dy = load_sixteen<whole>(n.r.dy() + at, count);
+    NNLITE_EACH_PART {
+      sum.part[j]   = add(sum.part[j], dy.part[j]);
+      sum_x.part[j] = fma(dy.part[j], sub(x.part[j], mean.part[j]), sum_x.part[j]);
+    }
+  }
+  store_sixteen(n.sums(chunk, 0) + c, sum);
+  store_sixteen(n.sums(chunk, 1) + c, sum_x);
+}
+
+// With s = weight / sqrt(var + eps), t = x - mean, and through batch statistics:
+//   dx = s dy + t (-s sum_x / (P (var + eps))) - s sum / P;   through stored ones dx = s dy.
+//   dw = sum_x / sqrt(var + eps)      db = sum
+static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
+  const Sixteen mean = load_sixteen<false>(n.mean() + c, count), var = load_sixteen<false>(n.var() + c, count);
+  Sixteen sum = {}, sum_x = {}, scale, slope, shift;
+  for (int64_t chunk = 0; chunk < n.chunks; chunk++)
+    NNLITE_EACH_PART {
+      sum.part[j]   = add(sum.part[j], load(n.sums(chunk, 0) + c + j * lanes));
+      sum_x.part[j] = add(sum_x.part[j], load(n.sums(chunk, 1) + c + j * lanes));
+    }
+  const vf share = set(n.by_batch ? -1.0f / static_cast<float>(n.pixels) : 0.0f);
+  NNLITE_EACH_PART {
+    const vf inverse = inverse_deviation(n, var.part[j]);
+    sum_x.part[j] = mul(sum_x.part[j], inverse);
+    scale.part[j] = n.affine ? mul(load(n.weight() + c + j * lanes), inverse) : inverse;
+    slope.part[j] = mul(mul(mul(scale.part[j], inverse), sum_x.part[j]), share);
+    shift.part[j] = mul(mul(scale.part[j], sum.part[j]), share);
+  }
+  if (n.affine && n.r.dparameter(0) != nullptr) store_sixteen(n.r.dparameter(0) + c, sum_x);
+  if (n.affine && n.r.dparameter(1) != nullptr) store_sixteen(n.r.dparameter(1) + c, sum);
+  if (n.r.dx(0) == nullptr) return;
+  const Sixteen* const all[4] = {&mean, &scale, &slope, &shift};
+  for (int i = 0; i < 4; i++) fill_pattern(n, i, c, *all[i], count);
+}
+
+struct NormGradient {
+  const float *x, *dy, *mean, *scale, *slope, *shift;
+  float*       dx;
+  bool         accumulate;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int count) const {
+    const vf t = sub(get<whole>(x + i, count), get<whole>(mean + i, count));
+    const vf rest = fma(t, get<whole>(slope + i, count), get<whole>(shift + i, count));
+    give<whole>(dx + i, fma(get<whole>(scale + i, count), get<whole>(dy + i, count), rest), count, accumulate);
+  }
+};
+
+template <class A>
+static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  for (int64_t task = first; task < last && stage == 0; task++)
+    for (int64_t c = 0; c < n.C; c += 16)
+      if (c + 16 <= n.C) chunk_gradients<true>(n, task, c, 16);
+      else chunk_gradients<false>(n, task, c, channels_of(n, c));
+  for (int64_t task = first; task < last && stage == 1; task++)
+    gradient_coefficients(n, task * 16, channels_of(n, task * 16));
+  if (stage < 2) return;
+  const int64_t end = smaller(last * n.block(), r.out_numel());
+  for (int64_t i = first * n.block(); i < end; i += n.pattern)
+    each_vector(0, smaller(n.pattern, end - i),
+                NormGradient{r.in(0) + i, r.dy() + i, n.coefficients(0), n.coefficients(1), n.coefficients(2),
+                             n.coefficients(3), r.dx(0) + i, r.accumulate(0)});
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_loss
+// Softmax, LogSoftmax and the losses. A task is a chunk of 512 positions or elements; a sum over lanes is 16 virtual lanes
+// folded by a fixed tree; a loss adds its chunks in order and divides by the count.
+#ifdef NNLITE_ONCE
+constexpr int64_t loss_chunk = 512;
+
+static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
+
+template <class A>
+static bool plan_lines(const OpRun& r, KernelPlan& plan) {           // along the last dimension only
+  const int dim = static_cast<const A*>(r.attributes)->dim;
+  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
+  return dim == -1 || dim == r.in_shape(0).rank - 1;
+}
+static bool plan_chunks(KernelPlan& plan, int64_t count) {
+  plan.stages   = 2;
+  plan.tasks[0] = blocks_of(count, loss_chunk);
+  plan.scratch_shared = plan.tasks[0] * sizeof(float);
+  return true;
+}
+static bool plan_class_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, positions_of(r)); }
+static bool plan_element_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, r.in_numel(0)); }
+static bool plan_class_loss_gradient(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
+  return true;
+}
+static bool plan_element_loss_gradient(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
+  return true;
+}
+
+// The second stage: the mean from the sums of the chunks.
+static float* chunk_losses(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
+static void finish_loss(const OpRun& r, int64_t count) {
+  float total = 0;
+  for (int64_t i = 0; i < blocks_of(count, loss_chunk); i++) total += chunk_losses(r)[i];
+  r.out()[0] = total / static_cast<float>(count);
+}
+
+alignas(64) constexpr int32_t lane_table[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+#endif
+
+namespace NNLITE_ISA {
+// Places c + j lanes + 0, 1, ...; and a where they are below count, else b.
+NNLITE_VERB vi places(int64_t c, int j) { return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes)); }
+NNLITE_VERB vf where_below(int64_t count, int64_t c, int j, vf a, vf b) {
+  return c + (j + 1) * lanes <= count ? a : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
+}
+NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
+  return c + 16 <= C ? load_sixteen<true>(x + c, 16) : load_sixteen<false>(x + c, static_cast<int>(C - c));
+}
+NNLITE_VERB void store_line(float* y, int64_t C, int64_t c, const Sixteen& s) {
+  store_sixteen(y + c, s, static_cast<int>(smaller(16, C - c)));
+}
+NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
+  if (accumulate) {
+    const Sixteen before = load_line(y, C, c);
+    NNLITE_EACH_PART s.part[j] = add(before.part[j], s.part[j]);
+  }
+  store_line(y, C, c, s);
+}
+
+static float line_max(const float* x, int64_t C) {
+  Sixteen largest;
+  NNLITE_EACH_PART largest.part[j] = set(x[0]);
+  for (int64_t c = 0; c < C; c += 16) {
+    const Sixteen s = load_line(x, C, c);
+    NNLITE_EACH_PART
+      largest.part[j] = max(where_below(C, c, j, s.part[j], set(x[0])), largest.part[j]);
+  }
+  return tree_max(largest.part);
+}
+
+// exp(x - largest), zero beyond the line: subtracting the largest keeps exp in range for any logit.
+NNLITE_VERB Sixteen line_exp(const float* x, int64_t C, int64_t c, float largest) {
+  Sixteen s = load_line(x, C, c);
+  NNLITE_EACH_PART
+    s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
+  return s;
+}
+NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
+  NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
+}
+static float line_exp_sum(const float* x, int64_t C, float largest) {
+  Sixteen sum = {};
+  for (int64_t c = 0; c < C; c += 16) add_to(sum, line_exp(x, C, c, largest));
+  return tree_sum(sum.part);
+}
+static float log_of(float x) {
+  float all[lanes];
+  store(all, log(set(x)));
+  return all[0];
+}
+
+// Lines first .. last - 1 of the tasks.
+struct Lines {
+  int64_t first, last, C;
+  Lines(const OpRun& r, uint32_t first_task, uint32_t last_task)
+      : first(first_task * loss_chunk), last(smaller(last_task * loss_chunk, positions_of(r))), C(r.in_shape(0).last()) {}
+};
+
+static void softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float* x = r.in(0) + p * l.C;
+    float*       y = r.out() + p * l.C;
+    const float  largest = line_max(x, l.C);
+    Sixteen sum = {};
+    for (int64_t c = 0; c < l.C; c += 16) {
+      const Sixteen e = line_exp(x, l.C, c, largest);
+      add_to(sum, e);
+      store_line(y, l.C, c, e);
+    }
+    const float total = tree_sum(sum.part);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen e = load_line(y, l.C, c);
+      NNLITE_EACH_PART e.part[j] = div(e.part[j], set(total));
+      store_line(y, l.C, c, e);
+    }
+  }
+}
+
+// dx = y (dy - sum dy y)
+static void softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
+    Sixteen sum = {};
+    for (int64_t c = 0; c < l.C; c += 16) {
+      const Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART sum.part[j] = fma(a.part[j], b.part[j], sum.part[j]);
+    }
+    const float total = tree_sum(sum.part);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART a.part[j] = mul(a.part[j], sub(b.part[j], set(total)));
+      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
+    }
+  }
+}
+
+static void log_softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float* x = r.in(0) + p * l.C;
+    const float  largest = line_max(x, l.C), log_sum = log_of(line_exp_sum(x, l.C, largest));
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen s = load_line(x, l.C, c);
+      NNLITE_EACH_PART s.part[j] = sub(sub(s.part[j], set(largest)), set(log_sum));
+      store_line(r.out() + p * l.C, l.C, c, s);
+    }
+  }
+}
+
+// dx = dy - exp(y) sum dy
+static void log_softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
+    Sixteen sum = {};
+    for (int64_t c = 0; c < l.C; c += 16) add_to(sum, load_line(dy, l.C, c));
+    const float minus = -tree_sum(sum.part);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART a.part[j] = fma(exp(a.part[j]), set(minus), b.part[j]);
+      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
+    }
+  }
+}
+
+// The target's distribution q over the classes, from an index or from probabilities.
+struct Target {
+  const float*   probabilities;                // nullptr: index
+  const int32_t* index;
+  int64_t        C;
+  float          keep, smooth;
+  explicit Target(const OpRun& r) : C(r.in_shape(0).last()) {
+    const CrossEntropyLoss& a = *static_cast<const CrossEntropyLoss*>(r.attributes);
+    probabilities = a.probabilities ? r.in(1) : nullptr;
+    index  = a.probabilities ? nullptr : r.in_i32(1);
+    keep   = 1 - a.label_smoothing;
+    smooth = a.label_smoothing / static_cast<float>(C);
+  }
+  NNLITE_METHOD Sixteen at(int64_t position, int64_t c) const {
+    Sixteen q = {};
+    if (probabilities != nullptr) q = load_line(probabilities + position * C, C, c);
+    NNLITE_EACH_PART {
+      const vf value = probabilities != nullptr
+                           ? fma(set(keep), q.part[j], set(smooth))
+                           : select(equal(places(c, j), set(index[position])), set(keep + smooth), set(smooth));
+      q.part[j] = where_below(C, c, j, value, set(0.0f));
+    }
+    return q;
+  }
+  float sum(int64_t position) const {
+    if (probabilities == nullptr) return 1;
+    Sixteen all = {};
+    for (int64_t c = 0; c < C; c += 16) add_to(all, at(position, c));
+    return tree_sum(all.part);
+  }
+};
+
+// sum_c q_c (log sum - (x_c - largest)); of one class alone where q is one there: 0 times infinity would be no number.
+static float cross_entropy_at(const Target& target, const float* x, int64_t position) {
+  const int64_t C = target.C;
+  const float largest = line_max(x, C), log_sum = log_of(line_exp_sum(x, C, largest));
+  if (target.index != nullptr && !(target.smooth > 0)) return log_sum - (x[target.index[position]] - largest);
+  Sixteen loss = {};
+  for (int64_t c = 0; c < C; c += 16) {
+    const Sixteen s = load_line(x, C, c), q = target.at(position, c);
+    NNLITE_EACH_PART
+      loss.part[j] = fma(q.part[j], sub(set(log_sum), sub(s.part[j], set(largest))), loss.part[j]);
+  }
+  return tree_sum(loss.part);
+}
+
+static void cross_entropy_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  if (stage == 1) return finish_loss(r, positions_of(r));
+  const Target target(r);
+  for (uint32_t task = first; task < last; task++) {
+    const Lines l(r, task, task + 1);
+    float sum = 0;
+    for (int64_t p = l.first; p < l.last; p++) sum += cross_entropy_at(target, r.in(0) + p * l.C, p);
+    chunk_losses(r)[task] = sum;
+  }
+}
+
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep log softmax(x)_c / positions
+static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Target target(r);
+  const Lines  l(r, first, last);
+  const float  share = 1 / static_cast<float>(positions_of(r)), kept = product(-target.keep, share);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float* x = r.in(0) + p * l.C;
+    const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest), sum_q = target.sum(p);
+    for (int64_t c = 0; c < l.C && r.dx(0) != nullptr; c += 16) {
+      Sixteen s = line_exp(x, l.C, c, largest), q = target.at(p, c);
+      NNLITE_EACH_PART
+        s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
+      give_line(r.dx(0) + p * l.C, l.C, c, s, r.accumulate(0));
+    }
+    if (r.dx(1) == nullptr) continue;
+    const float log_sum = log_of(sum);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen s = load_line(x, l.C, c);
+      NNLITE_EACH_PART
+        s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
+      give_line(r.dx(1) + p * l.C, l.C, c, s, r.accumulate(1));
+    }
+  }
+}
+
+static void nll_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  if (stage == 1) return finish_loss(r, positions_of(r));
+  for (uint32_t task = first; task < last; task++) {
+    const Lines l(r, task, task + 1);
+    float sum = 0;
+    for (int64_t p = l.first; p < l.last; p++) sum -= r.in(0)[p * l.C + r.in_i32(1)[p]];
+    chunk_losses(r)[task] = sum;
+  }
+}
+
+static void nll_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  const float minus = -1 / static_cast<float>(positions_of(r));
+  for (int64_t p = l.first; p < l.last; p++) {
+    float* dx = r.dx(0) + p * l.C;
+    if (!r.accumulate(0)) __builtin_memset(dx, 0, static_cast<size_t>(l.C) * sizeof(float));
+    dx[r.in_i32(1)[p]] += minus;
+  }
+}
+
+NNLITE_VERB vf negative(vf a) { return sub(set(0.0f), a); }
+NNLITE_VERB vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
+
+NNLITE_VERB vf loss_of(const BCELoss&, vf x, vf t) {
+  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
+}
+NNLITE_VERB vf slope_by_x(const BCELoss&, vf x, vf t) {
+  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
+}
+NNLITE_VERB vf slope_by_t(const BCELoss&, vf x, vf) { return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x)); }
+
+NNLITE_VERB vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
+  return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
+}
+NNLITE_VERB vf slope_by_x(const BCEWithLogitsLoss&, vf x, vf t) { return sub(sigmoid(x), t); }
+NNLITE_VERB vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(x); }
+
+NNLITE_VERB vf loss_of(const HuberLoss& a, vf x, vf t) {
+  const vf d = abs(sub(x, t));
+  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)), mul(set(a.delta), sub(d, set(a.delta / 2))));
+}
+NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) { return max(set(-a.delta), min(set(a.delta), sub(x, t))); }
+NNLITE_VERB vf slope_by_t(const HuberLoss& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
+
+NNLITE_VERB vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
+NNLITE_VERB vf slope_by_x(const L1Loss&, vf x, vf t) {
+  return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
+}
+NNLITE_VERB vf slope_by_t(const L1Loss& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
+
+NNLITE_VERB vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
+NNLITE_VERB vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
+NNLITE_VERB vf slope_by_t(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(t, x)); }
+
+template <class A>
+static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  const A&      a = *static_cast<const A*>(r.attributes);
+  const int64_t n = r.in_numel(0);
+  if (stage == 1) return finish_loss(r, n);
+  for (int64_t task = first; task < last; task++) {
+    const int64_t end = smaller((task + 1) * loss_chunk, n);
+    Sixteen sum = {};
+    for (int64_t i = task * loss_chunk; i < end; i += 16) {
+      const Sixteen x = load_line(r.in(0), end, i), t = load_line(r.in(1), end, i);
+      NNLITE_EACH_PART {
+        const vf loss = loss_of(a, x.part[j], t.part[j]);
+        sum.part[j] = add(sum.part[j], where_below(end - i, 0, j, loss, set(0.0f)));
+      }
+    }
+    chunk_losses(r)[task] = tree_sum(sum.part);
+  }
+}
+
+template <class A>
+struct ElementLossGradient {
+  const A&     a;
+  const OpRun& r;
+  float        share;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    const vf x = get<whole>(r.in(0) + i, n), t = get<whole>(r.in(1) + i, n);
+    if (r.dx(0) != nullptr) give<whole>(r.dx(0) + i, mul(slope_by_x(a, x, t), set(share)), n, r.accumulate(0));
+    if (r.dx(1) != nullptr) give<whole>(r.dx(1) + i, mul(slope_by_t(a, x, t), set(share)), n, r.accumulate(1));
+  }
+};
+template <class A>
+static void element_loss_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const int64_t n = r.in_numel(0);
+  each_vector(first * element_block, smaller(last * element_block, n),
+              ElementLossGradient<A>{*static_cast<const A*>(r.attributes), r, 1 / static_cast<float>(n)});
+}
+}  // namespace NNLITE_ISA
 
 // ==================================================================================================== >>kernel_optim
+// One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
+#ifdef NNLITE_ONCE
+static bool plan_update(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
+  return r.in_numel(0) % 16 == 0;
+}
+#endif
+
+namespace NNLITE_ISA {
+// The gradient as clipping leaves it, with the decay of the weight that is added to it.
+struct Gradient {
+  vf   scale, bound, decay;
+  bool clip;
+  Gradient(const OpRun& r, float weight_decay)
+      : scale(set(r.context->gradient_scale)), bound(set(r.context->clip_value)), decay(set(weight_decay)),
+        clip(r.context->clip_value > 0) {}
+  NNLITE_METHOD vf at(const float* g, vf w) const {
+    vf v = mul(load(g), scale);
+    if (clip) v = max(sub(set(0.0f), bound), min(bound, v));                 // keeps not-a-number
+    return fma(decay, w, v);
+  }
+};
+
+// Moments that small would become denormal and slow; they are nothing to any weight.
+NNLITE_VERB vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
+
+template <class F>
+NNLITE_VERB void each_weight(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
+  const int64_t end = smaller(last * element_block, r.in_numel(0));
+  for (int64_t i = first * element_block; i < end; i += lanes) {
+    const vf w = load(r.parameter(0) + i);
+    store(r.parameter(0) + i, f.weight(i, w));
+  }
+}
+
+struct SgdStep {
+  Gradient     gradient;
+  const float* g;
+  float*       state;                          // nullptr without momentum
+  vf           lr, momentum, given;
+  bool         first, nesterov;
+  NNLITE_METHOD vf weight(int64_t i, vf w) const {
+    vf d = gradient.at(g + i, w);
+    if (state != nullptr) {
+      const vf m = moment(first ? d : fma(momentum, load(state + i), mul(given, d)));
+      store(state + i, m);
+      d = nesterov ? fma(momentum, m, d) : m;
+    }
+    return fma(lr, d, w);
+  }
+};
+static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const SGD& a = *static_cast<const SGD*>(r.attributes);
+  each_weight(r, first, last, SgdStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0), set(-r.context->lr),
+                                      set(a.momentum), set(1 - a.dampening), r.context->update == 1, a.nesterov});
+}
+
+struct AdagradStep {
+  Gradient     gradient;
+  const float* g;
+  float*       state;                          // the sum of g^2 without its initial value
+  vf           lr, initial, eps;
+  NNLITE_METHOD vf weight(int64_t i, vf w) const {
+    const vf d = gradient.at(g + i, w), s = moment(fma(d, d, load(state + i)));
+    store(state + i, s);
+    return fma(lr, div(d, add(sqrt(add(initial, s)), eps)), w);
+  }
+};
+static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Adagrad& a = *static_cast<const Adagrad*>(r.attributes);
+  each_weight(r, first, last, AdagradStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
+                                          set(-adagrad_rate(a, *r.context)), set(a.initial_accumulator_value), set(a.eps)});
+}
+
+struct RmspropStep {
+  Gradient     gradient;
+  const float* g;
+  float *      squares, *buffer;               // buffer: nullptr without momentum
+  vf           lr, alpha, rest, eps, momentum;
+  NNLITE_METHOD vf weight(int64_t i, vf w) const {
+    const vf d = gradient.at(g + i, w), s = moment(fma(alpha, load(squares + i), mul(mul(rest, d), d)));
+    store(squares + i, s);
+    vf change = div(d, add(sqrt(s), eps));
+    if (buffer != nullptr) {
+      change = moment(fma(momentum, load(buffer + i), change));
+      store(buffer + i, change);
+    }
+    return fma(lr, change, w);
+  }
+};
+static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const RMSprop& a = *static_cast<const RMSprop*>(r.attributes);
+  each_weight(r, first, last, RmspropStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
+                                          a.momentum > 0 ? r.slot(1) : nullptr, set(-r.context->lr), set(a.alpha),
+                                          set(1 - a.alpha), set(a.eps), set(a.momentum)});
+}
+
+// `coupled` decay is in the gradient; the other shrinks the weight by itself.
+struct AdamStep {
+  Gradient     gradient;
+  const float* g;
+  float *      m, *v;
+  vf           step, root, b1, rest1, b2, rest2, eps, shrink;
+  NNLITE_METHOD vf weight(int64_t i, vf w) const {
+    const vf d = gradient.at(g + i, w);
+    const vf mean    = moment(fma(b1, load(m + i), mul(rest1, d)));
+    const vf squares = moment(fma(b2, load(v + i), mul(mul(rest2, d), d)));
+    store(m + i, mean);
+    store(v + i, squares);
+    return fma(step, div(mean, add(div(sqrt(squares), root), eps)), fma(shrink, w, w));
+  }
+};
+template <class A>
+static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  const AdamRates k = adam_rates(a, *r.context);
+  each_weight(r, first, last, AdamStep{Gradient(r, k.added), r.dparameter(0), r.slot(0), r.slot(1), set(-k.step), set(k.root),
+                                       set(a.betas.first), set(1 - a.betas.first), set(a.betas.second),
+                                       set(1 - a.betas.second), set(a.eps), set(-k.shrink)});
+}
+}  // namespace NNLITE_ISA
 
 }  // inline namespace
 }  // namespace nnlite
@@ -3202,6 +4456,73 @@ static const Kernel* const conv_transpose2d_kernels[] =
 static const Kernel* const linear_kernels[] =
     NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
 
+// A forward row f and a backward row b of one op, each with its plan; the row of an optimizer.
+#if !defined(NNLITE_KERNELS)
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b) static const Kernel* const op##_kernels[] = {nullptr}
+#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
+#elif defined(NNLITE_NO_TRAINING)
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
+  static const Kernel op##_forward_row = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};               \
+  static const Kernel* const op##_kernels[] = {&op##_forward_row, nullptr}
+#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
+#else
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
+  static const Kernel op##_forward_row  = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};              \
+  static const Kernel op##_backward_row = {#op, Phase::backward, 1, plan_b, NNLITE_RUNS(b)};             \
+  static const Kernel* const op##_kernels[] = {&op##_forward_row, &op##_backward_row, nullptr}
+#define NNLITE_UPDATE(op, f)                                                                             \
+  static const Kernel op##_row = {#op, Phase::update, 1, plan_update, NNLITE_RUNS(f)};                   \
+  static const Kernel* const op##_kernels[] = {&op##_row, nullptr}
+#endif
+#define NNLITE_ACTIVATION(Type, op) \
+  NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
+#define NNLITE_AVERAGE(Type, op) NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
+#define NNLITE_NORM(Type, op) \
+  NNLITE_PAIR(op, plan_norm<Type>, batch_norm_forward<Type>, plan_norm_gradient<Type>, batch_norm_backward<Type>)
+#define NNLITE_ELEMENT_LOSS(Type, op)                                                        \
+  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient, \
+              element_loss_backward<Type>)
+
+NNLITE_UPDATE(adagrad, adagrad_update);
+NNLITE_UPDATE(adam, adam_update<Adam>);
+NNLITE_UPDATE(adamw, adam_update<AdamW>);
+NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d);
+NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward);
+NNLITE_AVERAGE(AvgPool2d, avg_pool2d);
+NNLITE_NORM(BatchNorm1d, batch_norm1d);
+NNLITE_NORM(BatchNorm2d, batch_norm2d);
+NNLITE_ELEMENT_LOSS(BCELoss, bce_loss);
+NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss);
+NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward);
+NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient, cross_entropy_backward);
+NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward);
+NNLITE_ACTIVATION(ELU, elu);
+NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss);
+NNLITE_ELEMENT_LOSS(L1Loss, l1_loss);
+NNLITE_ACTIVATION(LeakyReLU, leaky_relu);
+NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>, log_softmax_backward);
+NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward);
+NNLITE_ELEMENT_LOSS(MSELoss, mse_loss);
+NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward);
+NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward);
+NNLITE_ACTIVATION(ReLU, relu);
+NNLITE_UPDATE(rmsprop, rmsprop_update);
+NNLITE_UPDATE(sgd, sgd_update);
+NNLITE_ACTIVATION(Sigmoid, sigmoid);
+NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward);
+NNLITE_ACTIVATION(Tanh, tanh);
+NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward);
+
+// to += from, the executor's way to accumulate what an op gives.
+static inline void add_into(real* to, const real* from, int64_t n) {
+#ifdef NNLITE_KERNELS
+  static void (*const runs[isa_count])(float*, const float*, int64_t) = NNLITE_RUNS(add_into);
+  runs[static_cast<int>(current_isa())](to, from, n);
+#else
+  for (int64_t i = 0; i < n; i++) to[i] += from[i];
+#endif
+}
+
 // ==================================================================================================== >>op_activation
 // One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y must be that of
 // x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
@@ -3256,11 +4577,11 @@ static void activation_backward(const A& a, const OpRun& r) {
   NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates, kernels, nullptr,   \
                           __VA_ARGS__)
 
-NNLITE_DEFINE_ACTIVATION(ELU, elu, nullptr, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, nullptr, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_ACTIVATION(ReLU, relu, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Tanh, tanh, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(ELU, elu, elu_kernels, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, leaky_relu_kernels, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_ACTIVATION(ReLU, relu, relu_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, sigmoid_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Tanh, tanh, tanh_kernels, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -3321,8 +4642,8 @@ static void mul_backward(const Mul&, const OpRun& r) {
 }
 
 constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, nullptr, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, nullptr, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, add_kernels, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, mul_kernels, nullptr, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
@@ -3444,7 +4765,7 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   static constexpr auto prefix##_forward  = batch_norm_forward<Type>;                                                  \
   static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                                 \
   NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,  \
-                          nullptr, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps),       \
+                          prefix##_kernels, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps),       \
                           NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
 
 NNLITE_DEFINE_BATCH_NORM(BatchNorm1d, batch_norm1d);
@@ -3498,7 +4819,7 @@ static void concat_backward(const Concat& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, concat_kernels, nullptr,
                         NNLITE_FIELD(1, dim));
 
 // ==================================================================================================== >>op_conv2d
@@ -3798,7 +5119,7 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
 }
 
 NNLITE_DEFINE_OP_INPUTS(Dropout, dropout, "Dropout", 1, 1, 1,
-                        traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation, nullptr,
+                        traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation, dropout_kernels,
                         nullptr, NNLITE_FIELD(1, p));
 
 // ==================================================================================================== >>op_flatten
@@ -3981,7 +5302,7 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
 }
 
 NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2, traits::loss | traits::accumulates,
-                        nullptr, nullptr, NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
+                        cross_entropy_loss_kernels, nullptr, NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
 static Status nll_loss_shape(NLLLoss&, OpShape& s) {
@@ -4006,7 +5327,7 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates, nll_loss_kernels, nullptr,
                         NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_loss_elementwise
@@ -4088,11 +5409,11 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                                           \
   NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, nullptr, __VA_ARGS__)
 
-NNLITE_DEFINE_LOSS(BCELoss, bce_loss, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, nullptr, NNLITE_FIELD(1, delta));
-NNLITE_DEFINE_LOSS(L1Loss, l1_loss, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(MSELoss, mse_loss, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCELoss, bce_loss, bce_loss_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, bce_with_logits_loss_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, huber_loss_kernels, NNLITE_FIELD(1, delta));
+NNLITE_DEFINE_LOSS(L1Loss, l1_loss, l1_loss_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(MSELoss, mse_loss, mse_loss_kernels, NNLITE_NO_FIELDS);
 
 // ==================================================================================================== >>op_optimizer
 // w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and stays so.
@@ -4115,14 +5436,6 @@ static inline real clipped_gradient(const OpRun& r, int64_t i) {
 
 // Moments that small would become denormal and slow; they are nothing to any weight.
 static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
-
-static double power(double base, uint64_t exponent) {
-  double result = 1;
-  for (; exponent > 0; exponent >>= 1, base = product(base, base)) {
-    if ((exponent & 1u) != 0) result = product(result, base);
-  }
-  return result;
-}
 
 static Status sgd_shape(SGD& a, OpShape& s) {
   if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) || !is_finite(a.dampening)) {
@@ -4154,8 +5467,7 @@ static Status adagrad_shape(Adagrad& a, OpShape& s) {
 
 // The slot is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
 static void adagrad_update(const Adagrad& a, const OpRun& r) {
-  const double decay = product(static_cast<double>(r.context->update - 1), static_cast<double>(a.lr_decay));
-  const real   lr = static_cast<real>(static_cast<double>(r.context->lr) / (1 + decay));
+  const real   lr = adagrad_rate(a, *r.context);
   const real   initial = real(a.initial_accumulator_value), eps = real(a.eps);
   real *const  w = r.parameter(0), *const state = r.slot(0);
   for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
@@ -4192,25 +5504,20 @@ static Status adam_attributes(const A& a, OpShape& s) {
 static Status adam_shape(Adam& a, OpShape& s) { return adam_attributes(a, s); }
 static Status adamw_shape(AdamW& a, OpShape& s) { return adam_attributes(a, s); }
 
-// `coupled` decay is added to the gradient; the other shrinks the weight by itself.
+// Decay is added to the gradient (Adam) or shrinks the weight by itself (AdamW).
 template <class A>
-static void adam_steps(const A& a, const OpRun& r, bool coupled) {
-  const uint64_t t = r.context->update;
-  const double c1 = 1 - power(double(a.betas.first), t), c2 = 1 - power(double(a.betas.second), t);
-  const real lr = real(r.context->lr), step = static_cast<real>(static_cast<double>(r.context->lr) / c1);
-  const real root = static_cast<real>(real_sqrt(c2)), eps = real(a.eps);
-  const real b1 = real(a.betas.first), b2 = real(a.betas.second);
-  const real added = coupled ? real(a.weight_decay) : 0, shrink = coupled ? 0 : product(lr, real(a.weight_decay));
+static void adam_update(const A& a, const OpRun& r) {
+  const AdamRates k = adam_rates(a, *r.context);
+  const real eps = real(a.eps), b1 = real(a.betas.first), b2 = real(a.betas.second);
   real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
   for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(added, w[i], clipped_gradient(r, i));
+    const real g = madd(k.added, w[i], clipped_gradient(r, i));
     m[i] = moment(madd(b1, m[i], product(1 - b1, g)));
     v[i] = moment(madd(b2, v[i], product(product(1 - b2, g), g)));
-    w[i] = madd(-step, m[i] / (real_sqrt(v[i]) / root + eps), madd(-shrink, w[i], w[i]));
+    w[i] = madd(-k.step, m[i] / (real_sqrt(v[i]) / k.root + eps), madd(-k.shrink, w[i], w[i]));
   }
 }
-static void adam_update(const Adam& a, const OpRun& r) { adam_steps(a, r, true); }
-static void adamw_update(const AdamW& a, const OpRun& r) { adam_steps(a, r, false); }
+static constexpr auto adamw_update = adam_update<AdamW>;
 
 #define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                            \
   struct prefix##_fields {                                                                                             \
@@ -4221,15 +5528,15 @@ static void adamw_update(const AdamW& a, const OpRun& r) { adam_steps(a, r, fals
                        sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type, prefix##_shape>,   \
                        op_thunk<Type, prefix##_update>, nullptr, nullptr, nullptr, kernels}
 
-NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay), NNLITE_FIELD(3, weight_decay),
+NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay), NNLITE_FIELD(3, weight_decay),
                         NNLITE_FIELD(4, initial_accumulator_value), NNLITE_FIELD(5, eps));
-NNLITE_DEFINE_OPTIMIZER(Adam, adam, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
                         NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adamw_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
                         NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha), NNLITE_FIELD(3, eps),
+NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha), NNLITE_FIELD(3, eps),
                         NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
-NNLITE_DEFINE_OPTIMIZER(SGD, sgd, nullptr, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum), NNLITE_FIELD(3, dampening),
+NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum), NNLITE_FIELD(3, dampening),
                         NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
 
 // ==================================================================================================== >>op_pool
@@ -4327,7 +5634,7 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, nullptr, nullptr, NNLITE_FIELD(1, kernel_size),
+NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, max_pool2d_kernels, nullptr, NNLITE_FIELD(1, kernel_size),
                         NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
                         NNLITE_FIELD(5, ceil_mode));
 
@@ -4393,9 +5700,9 @@ static constexpr auto avg_pool2d_backward          = average_backward<AvgPool2d>
 static constexpr auto adaptive_avg_pool2d_forward  = average_forward<AdaptiveAvgPool2d>;
 static constexpr auto adaptive_avg_pool2d_backward = average_backward<AdaptiveAvgPool2d>;
 
-NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0, adaptive_avg_pool2d_kernels, nullptr,
                         NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, nullptr, nullptr, NNLITE_FIELD(1, kernel_size),
+NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, avg_pool2d_kernels, nullptr, NNLITE_FIELD(1, kernel_size),
                         NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
                         NNLITE_FIELD(5, count_include_pad));
 
@@ -4474,9 +5781,9 @@ static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
 static constexpr auto softmax_shape     = softmax_family_shape<Softmax>;
 static constexpr auto log_softmax_shape = softmax_family_shape<LogSoftmax>;
 
-NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates, log_softmax_kernels, nullptr,
                         NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, nullptr, nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, softmax_kernels, nullptr, NNLITE_FIELD(1, dim));
 
 // ==================================================================================================== >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
@@ -4519,7 +5826,7 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, nullptr, nullptr,
+NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, upsample_kernels, nullptr,
                         NNLITE_FIELD(1, scale_factor));
 
 // ==================================================================================================== >>op_list
