@@ -1483,7 +1483,7 @@ static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
 
 // a b + c as the bit class in force wants it.
 static inline float madd(float a, float b, float c) {
-  return multiply_adds_fuse ? fma_exact(a, b, c) : product(a, b) + c;
+  return __atomic_load_n(&multiply_adds_fuse, __ATOMIC_RELAXED) ? fma_exact(a, b, c) : product(a, b) + c;
 }
 static inline double madd(double a, double b, double c) { return a * b + c; }
 
@@ -4422,15 +4422,17 @@ static Isa chosen_isa() {
   return Isa::scalar;
 }
 
-static Isa isa_in_force = Isa::scalar;
-static const bool isa_is_set = set_isa(chosen_isa());          // before main: no thread meets a half-made choice
+static int isa_in_force = -1;                                  // not chosen yet; threads that choose at once choose the same
 
-Isa current_isa() { return isa_in_force; }
+Isa current_isa() {
+  if (__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE) < 0) (void)set_isa(chosen_isa());
+  return static_cast<Isa>(__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE));
+}
 
 bool set_isa(Isa isa) {
   if (!isa_present(isa)) return false;
-  multiply_adds_fuse = isa != Isa::base;
-  isa_in_force = isa;
+  __atomic_store_n(&multiply_adds_fuse, isa != Isa::base, __ATOMIC_RELAXED);
+  __atomic_store_n(&isa_in_force, static_cast<int>(isa), __ATOMIC_RELEASE);
   return true;
 }
 
