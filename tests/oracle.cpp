@@ -1,0 +1,10 @@
+// The engine in double, in the same program: its inline namespace differs. It judges values and gradients of the float one.
+#define NNLITE_REAL double
+#define NNLITE_IMPLEMENTATION
+#include "nnlite.hpp"
+
+#include "harness.hpp"
+
+Outcome run_case_in_double(int index, const Arrays& given, const Way& way) {
+  return run_one(all_cases()[static_cast<size_t>(index)], given, way);
+}
