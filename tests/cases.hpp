@@ -354,6 +354,20 @@ const Case optimizer_cases[] = {
     {"SGD: weight decay", SGD{0.1f, 0.0f, 0.0f, 0.1f}, {{33}}, 50},
 };
 
+// rows = steps, 3 in an epoch, of an optimizer with lr 0.1.
+const Case schedule_cases[] = {
+    {"ConstantLR: constant", ConstantLR{}, {}, 30},
+    {"CosineAnnealingLR: all epochs", CosineAnnealingLR{}, {}, 30},
+    {"CosineAnnealingLR: seven epochs, not to zero", CosineAnnealingLR{7, 0.01f}, {}, 21},
+    {"ExponentialLR: gamma 0.5", ExponentialLR{0.5f}, {}, 30},
+    {"ExponentialLR: gamma 0.9", ExponentialLR{}, {}, 30},
+    {"OneCycleLR: all steps", OneCycleLR{}, {}, 30},
+    {"OneCycleLR: chosen", OneCycleLR{0.5f, 20, 0.4f, 10.0f, 100.0f}, {}, 20},
+    {"ReduceLROnPlateau: nothing reported", ReduceLROnPlateau{}, {}, 30},
+    {"StepLR: every epoch", StepLR{}, {}, 30},
+    {"StepLR: every third", StepLR{3, 0.5f}, {}, 30},
+};
+
 // All rows, in the order of the tables above.
 inline const std::vector<Case>& all_cases() {
   static const std::vector<Case> all = [] {
@@ -370,6 +384,7 @@ inline const std::vector<Case>& all_cases() {
     NNLITE_APPEND(softmax_cases);
     NNLITE_APPEND(loss_cases);
     NNLITE_APPEND(optimizer_cases);
+    NNLITE_APPEND(schedule_cases);
 #undef NNLITE_APPEND
     return v;
   }();

@@ -334,7 +334,26 @@ Outcome run_optimizer(const Case& c, const Arrays& given, const Way& way) {
   return o;
 }
 
+// The rate before each step: 3 steps in an epoch, 10 epochs, from 0.1.
+Outcome run_schedule(const Case& c) {
+  Outcome o;
+  OpShape s;
+  AnyOp   op = c.op;
+  o.status = to_string(op.op()->shape(op.attributes(), s));
+  for (int step = 0; step < c.rows; step++) {
+    RateContext context;
+    context.lr = 0.1f;
+    context.step = static_cast<uint64_t>(step);
+    context.epoch = static_cast<uint32_t>(step) / 3;
+    context.steps_per_epoch = 3;
+    context.epochs = 10;
+    o.arrays["lr"].push_back(double(op.op()->rate(op.attributes(), context)));
+  }
+  return o;
+}
+
 Outcome run_one(const Case& c, const Arrays& given, const Way& way) {
+  if ((c.op.op()->traits & traits::schedule) != 0) return run_schedule(c);
   if ((c.op.op()->traits & traits::optimizer) != 0) return run_optimizer(c, given, way);
   Outcome o;
   Bench bench(c, way);

@@ -195,11 +195,12 @@ def golden_schedule(case):
     optimizer = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=rate)
     by_step = case["op"] == "OneCycleLR"
     if by_step:
-        a["max_lr"], a["total_steps"] = a["max_lr"] or rate, int(a["total_steps"]) or EPOCHS * STEPS_IN_EPOCH
+        a["max_lr"], a["total_steps"] = a["max_lr"] or rate, a["total_steps"] or EPOCHS * STEPS_IN_EPOCH
         a["cycle_momentum"] = False
     if case["op"] == "CosineAnnealingLR":
         a["T_max"] = a["T_max"] or EPOCHS
-    schedule = schedules.LambdaLR(optimizer, lambda _: 1) if case["op"] == "ConstantLR" else getattr(schedules, case["op"])(optimizer, **a)
+    constant = case["op"] in ("ConstantLR", "ReduceLROnPlateau")        # nothing is reported here
+    schedule = schedules.LambdaLR(optimizer, lambda _: 1) if constant else getattr(schedules, case["op"])(optimizer, **a)
     rates = []
     for step in range(case["rows"]):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -212,7 +213,7 @@ def golden_schedule(case):
 def golden(case):
     generator = torch.Generator().manual_seed(zlib.crc32(case["name"].encode()))
     normal = lambda shape, scale: f32(torch.randn(shape, generator=generator, dtype=torch.float64) * scale)
-    if case["op"].endswith("LR"):
+    if case["op"].endswith("LR") or case["op"] == "ReduceLROnPlateau":
         return golden_schedule(case)
     if hasattr(torch.optim, case["op"]):
         return golden_optimizer(case, normal)

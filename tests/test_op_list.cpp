@@ -48,7 +48,6 @@ template <class F>
 static void each_case(F f) {
   const auto& all = all_cases();
   for (size_t i = 0; i < all.size(); i++) {
-    if (is_schedule(all[i])) continue;
     CAPTURE(all[i].name);
     const Arrays& given = golden(all[i]);
     REQUIRE_MESSAGE(!given.empty(), "no golden values for " << case_json(all[i]) << ": run make_golden.py");
@@ -108,7 +107,7 @@ TEST_CASE("op_list: plain loops in double agree with PyTorch") {
     mine.compare(c, o, given);
     worst.compare(c, o, given);
     CHECK_MESSAGE(mine.error <= 1e-7, mine.where << ": " << mine.error);          // the files hold floats
-    CHECK(mine.compared >= 2);
+    CHECK(mine.compared >= (is_schedule(c) ? 1 : 2));
   });
   MESSAGE("worst " << worst.error << " of " << worst.compared << " arrays: " << worst.where);
 }
@@ -189,7 +188,7 @@ static double objective(int i, const Arrays& given) {
 TEST_CASE("op_list: gradients in double agree with differences") {
   double worst = 0;
   each_case([&](int i, const Case& c, const Arrays& given) {
-    if (is_optimizer(c) || c.ties) return;
+    if (is_optimizer(c) || is_schedule(c) || c.ties) return;
     const Arrays exact = run_case_in_double(i, given).arrays;
     for (const auto& [name, gradient] : exact) {
       if (name[0] != 'd') continue;
