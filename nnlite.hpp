@@ -1,31 +1,33 @@
-// nnlite: runs and trains neural networks from one C++17 header. No heap, no exceptions, no dependencies. MIT licence.
+// nnlite: runs and trains neural networks from one C++17 header. No heap, no exceptions, no dependencies.
 //
 //   #define NNLITE_IMPLEMENTATION             // in exactly one source file
 //   #include "nnlite.hpp"
 //
-// Search for ">>room" to jump: every name below appears twice, here and at its room.
+// Search for ">>room" to jump: every name below appears twice, here and at its room. MIT licence.
 //
-// Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model >>session >>trainer
-//                      >>image >>metrics >>io >>extension
+// Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
+//                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>threads >>records
 // Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
-//                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim >>dispatch
-// Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d >>op_conv_transpose2d
-//                      >>op_dropout >>op_flatten >>op_linear >>op_loss_class >>op_loss_elementwise >>op_optimizer
-//                      >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>graph >>init >>planner >>executor >>layout >>session_impl >>sampler >>trainer_impl
-//                      >>metrics_impl >>image_impl >>hash >>reader >>writer >>checkpoint
+//                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
+//                      >>dispatch
+// Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
+//                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
+//                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
+// Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
+//                      >>session_impl >>sampler >>trainer_impl >>metrics_impl >>image_impl
+//                      >>hash >>reader >>writer >>checkpoint
 #ifndef NNLITE_HPP
 #define NNLITE_HPP
 
 #include <stddef.h>
 #include <stdint.h>
 
-// ==================================================================================================== >>config
+// ================================================================================ >>config
 // Define these before the include, the same in every source file of a program.
 //   NNLITE_IMPLEMENTATION   put the implementation into this source file (one of them)
-//   NNLITE_REAL             float (default) or double: the arithmetic of everything; double has no fast kernels and
-//                           exists as the oracle of the tests
+//   NNLITE_REAL             float (default) or double: the arithmetic of everything; double has no fast
+//                           kernels and exists as the oracle of the tests
 //   NNLITE_NO_SIMD          plain C++ only, chosen by itself where no vector unit is known
 //   NNLITE_NO_STDIO         no files: load from memory or a callback, save to a callback
 //   NNLITE_NO_STRINGS       no texts of problems
@@ -34,7 +36,7 @@
 //   NNLITE_SELF             how this file includes itself, "nnlite.hpp" unless you renamed it
 //   NNLITE_ASSERT(c)        what to do about a bug in the calling program; nothing by default
 #define NNLITE_VERSION "0.1.0"
-#define NNLITE_ARITHMETIC 1            // raised when a kernel's arithmetic changes on purpose; stored in checkpoints
+#define NNLITE_ARITHMETIC 1  // raised when a kernel's arithmetic changes on purpose; stored in checkpoints
 
 #ifndef NNLITE_REAL
 #define NNLITE_REAL float
@@ -65,32 +67,33 @@ constexpr int max_slots      = 4;      // of one op
 constexpr int max_attributes = 64;     // bytes of one attribute struct
 constexpr int max_workers    = 64;     // threads of a pool
 
-// ==================================================================================================== >>status
-// Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what was expected.
-#define NNLITE_STATUSES(X)                                                                                            \
-  X(ok,                "ok")                                                                                          \
-  X(bad_argument,      "an argument is out of range")                                                                 \
-  X(bad_attribute,     "an attribute of the layer is out of range")                                                   \
-  X(bad_checksum,      "the file is damaged: a checksum differs")                                                     \
-  X(bad_format,        "not a valid .nnl file")                                                                       \
-  X(bad_graph,         "the graph is not valid")                                                                      \
-  X(bad_image,         "the image cannot be used")                                                                    \
-  X(bad_label,         "a label is out of range")                                                                     \
-  X(bad_shape,         "the shapes do not fit")                                                                       \
-  X(foreign_tensor,    "the tensor belongs to another model")                                                         \
-  X(io_error,          "reading or writing failed")                                                                   \
-  X(limit_exceeded,    "larger than the limits allow")                                                                \
-  X(misaligned,        "memory is not aligned to 64 bytes")                                                           \
-  X(no_data,           "no data set was given")                                                                       \
-  X(no_loss,           "training needs a loss")                                                                       \
-  X(no_weights,        "the model has no weights yet: load or materialise them")                                      \
-  X(not_built,         "build was not called or failed")                                                              \
-  X(not_finite,        "a value became infinite or not a number")                                                     \
-  X(out_of_memory,     "the memory given is too small")                                                               \
-  X(stopped,           "stopped as asked")                                                                            \
-  X(unknown_op,        "the op is not known here")                                                                    \
-  X(unsupported,       "not supported")                                                                               \
-  X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                               \
+// ================================================================================ >>status
+// Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what
+// was expected.
+#define NNLITE_STATUSES(X)                                                                                   \
+  X(ok,                "ok")                                                                                 \
+  X(bad_argument,      "an argument is out of range")                                                        \
+  X(bad_attribute,     "an attribute of the layer is out of range")                                          \
+  X(bad_checksum,      "the file is damaged: a checksum differs")                                            \
+  X(bad_format,        "not a valid .nnl file")                                                              \
+  X(bad_graph,         "the graph is not valid")                                                             \
+  X(bad_image,         "the image cannot be used")                                                           \
+  X(bad_label,         "a label is out of range")                                                            \
+  X(bad_shape,         "the shapes do not fit")                                                              \
+  X(foreign_tensor,    "the tensor belongs to another model")                                                \
+  X(io_error,          "reading or writing failed")                                                          \
+  X(limit_exceeded,    "larger than the limits allow")                                                       \
+  X(misaligned,        "memory is not aligned to 64 bytes")                                                  \
+  X(no_data,           "no data set was given")                                                              \
+  X(no_loss,           "training needs a loss")                                                              \
+  X(no_weights,        "the model has no weights yet: load or materialise them")                             \
+  X(not_built,         "build was not called or failed")                                                     \
+  X(not_finite,        "a value became infinite or not a number")                                            \
+  X(out_of_memory,     "the memory given is too small")                                                      \
+  X(stopped,           "stopped as asked")                                                                   \
+  X(unknown_op,        "the op is not known here")                                                           \
+  X(unsupported,       "not supported")                                                                      \
+  X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                      \
   X(wrong_data,        "the data set is not the one the checkpoint was made with")
 
 enum class [[nodiscard]] Status : uint8_t {
@@ -103,7 +106,8 @@ constexpr bool ok(Status s) { return s == Status::ok; }
 const char* to_string(Status s);               // the name: "bad_shape"
 const char* describe(Status s);                // the sentence: "the shapes do not fit"
 
-// What went wrong: the status, the layer or section it happened in, the sentence with what was expected and got.
+// What went wrong: the status, the layer or section it happened in, the sentence with what was expected and
+// got.
 struct Problem {
   Status   status    = Status::ok;
   uint64_t offset    = 0;                      // in the file, where a file is to blame
@@ -117,8 +121,9 @@ struct Problem {
     if (nnlite_status_ != ::nnlite::Status::ok) return nnlite_status_;  \
   } while (0)
 
-// ==================================================================================================== >>memory
-// Hands out 64-byte-aligned pieces of memory that the caller owns. A base that is not aligned gives nothing at all.
+// ================================================================================ >>memory
+// Hands out 64-byte-aligned pieces of memory that the caller owns. A base that is not aligned gives nothing
+// at all.
 class Arena {
  public:
   Arena() = default;
@@ -139,20 +144,20 @@ class Arena {
 struct MemoryPlan {
   size_t  total       = 0;
   size_t  weights     = 0;                     // trainable parameters that a Trainer owns
-  size_t  gradients   = 0;                     // parameter gradients that outlive their layer; 0 where each is used at once
+  size_t  gradients   = 0;  // parameter gradients that outlive their layer; 0 where each is used at once
   size_t  optimizer   = 0;
-  size_t  activations = 0;                     // inputs, activations, their gradients, what backward keeps: packed together
+  size_t  activations = 0;  // inputs, activations, their gradients, what backward keeps: packed together
   size_t  state       = 0;                     // running statistics, step records
   size_t  derived     = 0;                     // rearranged copies of weights that kernels keep
-  size_t  scratch     = 0;                     // grows with the number of workers, never with the instruction set
+  size_t  scratch     = 0;  // grows with the number of workers, never with the instruction set
   size_t  in_place    = 0;                     // weights used where the model has them; not part of total
-  size_t  lower_bound = 0;                     // persistent bytes + the largest sum of live tensors; without scratch
+  size_t  lower_bound = 0;  // persistent bytes + the largest sum of live tensors; without scratch
   Problem problem;                             // why the plan failed
 };
 
-// ==================================================================================================== >>pool
-// Runs job(context, worker) once for every worker in [0, workers), at the same time where it can, and returns when all
-// are done. Fill one in to use threads of your own.
+// ================================================================================ >>pool
+// Runs job(context, worker) once for every worker in [0, workers), at the same time where it can, and returns
+// when all are done. Fill one in to use threads of your own.
 struct Pool {
   int   workers = 1;
   void* user    = nullptr;
@@ -160,7 +165,8 @@ struct Pool {
 };
 
 #ifndef NNLITE_NO_THREADS
-// Threads that spin for a moment between the jobs of a step and sleep after it. The results never depend on the count.
+// Threads that spin for a moment between the jobs of a step and sleep after it. The results never depend on
+// the count.
 class ThreadPool : public Pool {
  public:
   explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
@@ -173,7 +179,7 @@ class ThreadPool : public Pool {
 };
 #endif
 
-// ==================================================================================================== >>tensor
+// ================================================================================ >>tensor
 enum class DType : uint8_t { f32, f64, i32, u8 };
 constexpr DType real_dtype = sizeof(real) == 4 ? DType::f32 : DType::f64;
 constexpr size_t size_of(DType t) { return t == DType::f64 ? 8 : t == DType::u8 ? 1 : 4; }
@@ -194,7 +200,7 @@ struct Shape {
 
   int32_t last() const { return rank > 0 ? dim[rank - 1] : 1; }
   bool    batched() const { return rank > 0 && dim[0] == batch_dim; }
-  int64_t row_numel() const;                   // elements of one row (of all where there is no batch dimension)
+  int64_t row_numel() const;  // elements of one row (of all where there is no batch dimension)
   int64_t numel(int64_t rows) const { return batched() ? rows * row_numel() : row_numel(); }
 };
 bool operator==(const Shape& a, const Shape& b);
@@ -249,9 +255,9 @@ class AnyOp {
   alignas(8) unsigned char bytes_[max_attributes] = {};
 };
 
-// ==================================================================================================== >>layers
-// PyTorch's names, argument order and defaults. x and y are [N, ...]; images are [N, H, W, C]. 0 for a count of input
-// channels or features means: infer it. All return bad_shape or bad_attribute through Model::finish.
+// ================================================================================ >>layers
+// PyTorch's names, argument order and defaults. x and y are [N, ...]; images are [N, H, W, C]. 0 for a count
+// of input channels or features means: infer it. All return bad_shape or bad_attribute through Model::finish.
 
 // y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
 struct AdaptiveAvgPool2d {
@@ -264,7 +270,8 @@ struct Add {
   NNLITE_OP;
 };
 
-// y = mean of the window. stride 0 means kernel_size. count_include_pad divides by the whole window at the border.
+// y = mean of the window. stride 0 means kernel_size. count_include_pad divides by the whole window at the
+// border.
 struct AvgPool2d {
   Pair kernel_size;
   Pair stride            = 0;
@@ -274,8 +281,9 @@ struct AvgPool2d {
   NNLITE_OP;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; running statistics in evaluation.
-// momentum weighs the new statistic; running_var is unbiased, normalising uses the biased one. Ioffe, Szegedy 2015.
+// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; running statistics in
+// evaluation. momentum weighs the new statistic; running_var is unbiased, normalising uses the biased one.
+// Ioffe, Szegedy 2015.
 struct BatchNorm1d {
   int   num_features        = 0;
   float eps                 = 1e-5f;
@@ -301,7 +309,8 @@ struct Concat {
   NNLITE_OP;
 };
 
-// y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high. weight [O, I / groups, kH, kW].
+// y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high.
+// weight [O, I / groups, kH, kW].
 struct Conv2d {
   int  in_channels  = 0;
   int  out_channels = 0;
@@ -329,7 +338,8 @@ struct ConvTranspose2d {
   NNLITE_OP;
 };
 
-// y = x / (1 - p) with probability 1 - p, else 0, while training; y = x otherwise. Drawn by (seed, step, node, element).
+// y = x / (1 - p) with probability 1 - p, else 0, while training; y = x otherwise. Drawn by (seed, step,
+// node, element).
 struct Dropout {
   float p = 0.5f;
   NNLITE_OP;
@@ -410,11 +420,12 @@ struct Upsample {
   NNLITE_OP;
 };
 
-// ==================================================================================================== >>losses
-// A loss is an op whose last input is the target; its output is one number, the mean over rows (and positions).
+// ================================================================================ >>losses
+// A loss is an op whose last input is the target; its output is one number, the mean over rows (and
+// positions).
 
-// Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the logits.
-// loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
+// Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
+// logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
 struct CrossEntropyLoss {
   float label_smoothing = 0.0f;
   bool  probabilities   = false;
@@ -452,13 +463,14 @@ struct HuberLoss {
   NNLITE_OP;
 };
 
-// ==================================================================================================== >>optim
+// ================================================================================ >>optim
 // PyTorch's formulas and defaults; g is the gradient, t counts updates from 1.
 struct Betas {
   float first = 0.9f, second = 0.999f;
 };
 
-// g += weight_decay w;  m = momentum m + (1 - dampening) g (m = g the first time);  w -= lr (nesterov ? g + momentum m : m).
+// g += weight_decay w;  m = momentum m + (1 - dampening) g (m = g the first time);  w -= lr (nesterov ? g +
+// momentum m : m).
 struct SGD {
   float lr           = 1e-3f;
   float momentum     = 0.0f;
@@ -488,7 +500,8 @@ struct RMSprop {
   NNLITE_OP;
 };
 
-// m, v: moving averages of g, g^2;  w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba 2014.
+// m, v: moving averages of g, g^2;  w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba
+// 2014.
 struct Adam {
   float lr           = 1e-3f;
   Betas betas        = {};
@@ -506,8 +519,8 @@ struct AdamW {
   NNLITE_OP;
 };
 
-// Schedules give the learning rate before every step from the optimizer's lr. Epoch schedules count whole epochs.
-// Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
+// Schedules give the learning rate before every step from the optimizer's lr. Epoch schedules count whole
+// epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
 // lr.
 struct ConstantLR {
@@ -527,8 +540,9 @@ struct ExponentialLR {
   NNLITE_OP;
 };
 
-// From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th part; cosine
-// both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of TrainerOptions::epochs. Smith, Topin 2017.
+// From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th
+// part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
+// TrainerOptions::epochs. Smith, Topin 2017.
 struct OneCycleLR {
   float max_lr           = 0.0f;
   int   total_steps      = 0;
@@ -538,7 +552,8 @@ struct OneCycleLR {
   NNLITE_OP;
 };
 
-// lr times factor after more than patience reports (Trainer::report) without an improvement by the relative threshold.
+// lr times factor after more than patience reports (Trainer::report) without an improvement by the relative
+// threshold.
 struct ReduceLROnPlateau {
   float factor    = 0.1f;
   int   patience  = 10;
@@ -554,7 +569,7 @@ struct StepLR {
   NNLITE_OP;
 };
 
-// ==================================================================================================== >>model
+// ================================================================================ >>model
 // Where the weights of a model come from when none are loaded. pytorch is each layer's default: uniform in
 // +-1 / sqrt(fan_in). glorot and he set weights (Glorot, Bengio 2010; He et al. 2015) and leave biases zero.
 enum class Init : uint8_t { pytorch, glorot_normal, glorot_uniform, he_normal, he_uniform };
@@ -564,7 +579,8 @@ struct Seed {
   Init     init  = Init::pytorch;
 };
 
-// What a parameter is: weights and biases are trained, statistics are kept by their op (running_mean), state is optimizer's.
+// What a parameter is: weights and biases are trained, statistics are kept by their op (running_mean), state
+// is optimizer's.
 enum class Role : uint8_t { weight, bias, statistic };
 
 // How a parameter lies in memory; its bytes follow from layout and shape. Tails are zero.
@@ -602,8 +618,9 @@ struct Source;
 struct Node;
 struct Parameter;
 
-// The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many sessions in
-// many threads may use one model. Its records lie in memory that the caller gives, and must outlive everything bound to it.
+// The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many
+// sessions in many threads may use one model. Its records lie in memory that the caller gives, and must
+// outlive everything bound to it.
 class Model {
  public:
   Model() = default;                                                    // for load
@@ -631,13 +648,13 @@ class Model {
     return x;
   }
   template <class... T>
-  Tensor share(Tensor made_by, Tensor x, T... more) {                   // the same layer and parameters on another input
+  Tensor share(Tensor made_by, Tensor x, T... more) {  // the same layer and parameters on another input
     const Tensor in[] = {x, Tensor(more)...};
     return share_any(made_by, in, 1 + static_cast<int>(sizeof...(T)));
   }
   Tensor add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n);
   Tensor share_any(Tensor made_by, const Tensor* inputs, int n);
-  void   initialise(Tensor made_by, Init init);                         // for this layer's weight instead of the seed's
+  void   initialise(Tensor made_by, Init init);  // for this layer's weight instead of the seed's
   void   freeze(Tensor made_by);                                        // its parameters are not trainable
   void   output(const char* name, Tensor x);
   Status finish(Seed seed);
@@ -664,7 +681,7 @@ class Model {
   NodeInfo node(int i) const;
   int    parameter_count() const { return parameter_count_; }
   ParameterInfo parameter(int i) const;
-  int64_t parameter_elements() const;                                   // weights and biases, as PyTorch counts them
+  int64_t parameter_elements() const;  // weights and biases, as PyTorch counts them
   int    find_parameter(const char* name) const;                        // -1 when there is none
   Status get(int parameter, real* to) const;                            // logical order
   int    input_count() const { return input_count_; }
@@ -676,11 +693,12 @@ class Model {
   const char* output_name(int i) const;
   Seed   seed() const { return seed_; }
   const Problem& problem() const { return problem_; }
-  const ModelExtras* extras() const { return extras_; }                 // labels, preprocessing, ... of a loaded file
+  const ModelExtras* extras() const { return extras_; }  // labels, preprocessing, ... of a loaded file
 
  private:
   friend struct ModelAccess;
-  Node*      nodes_        = nullptr;          // records grow from the front, attributes, names and lists from the back
+  // records grow from the front, attributes, names and lists from the back
+  Node*      nodes_        = nullptr;
   size_t     size_         = 0;
   size_t     front_        = 0;
   size_t     back_         = 0;
@@ -701,7 +719,7 @@ class Model {
   Problem    problem_;
 };
 
-// ==================================================================================================== >>session
+// ================================================================================ >>session
 class Trainer;
 struct StepRecord;
 
@@ -712,7 +730,8 @@ struct Engine {
   StepRecord*    steps = nullptr;
   uint32_t*      refs  = nullptr;
   uint32_t*      io    = nullptr;              // of every node's output
-  uint32_t*      parameters = nullptr;         // a trainer's: of every parameter's value, kept gradient, optimizer slots
+  // a trainer's: of every parameter's value, kept gradient, optimizer slots
+  uint32_t*      parameters = nullptr;
   unsigned char* arena = nullptr;
   unsigned char* scratch = nullptr;
   const unsigned char* trainer_arena = nullptr;
@@ -740,7 +759,7 @@ class Session {
   Status build(const Trainer& trainer, const SessionOptions& options, Arena& arena);
 
   View<real>    input(int i = 0);              // write here, then forward
-  View<int32_t> input_i32(int i);              // of an i32 input (the target of a classification loss is the last)
+  View<int32_t> input_i32(int i);  // of an i32 input (the target of a classification loss is the last)
   Status set_image(const Image& image, int row = 0);
   Status forward(int rows = 1);                // bad_argument if rows are not in 1 .. batch; bad_label
   View<const real> output(int i = 0) const;
@@ -756,20 +775,21 @@ class Session {
   Problem problem_;
 };
 
-// ==================================================================================================== >>trainer
+// ================================================================================ >>trainer
 // Which parameters are trained, of those that the model does not freeze.
-//   all, bias (biases only), head (the last op with parameters), named (nodes or parameters listed in TrainerOptions::names)
+//   all, bias (biases only), head (the last op with parameters), named (nodes or parameters listed in
+//   TrainerOptions::names)
 enum class Trainable : uint8_t { all, bias, head, named };
 
 struct TrainerOptions {
   int      batch = 1;                          // the largest; a smaller last one runs as it is
-  AnyOp    loss;                               // on output 0, with a target input of its own; empty: losses are in the graph
+  AnyOp    loss;  // on output 0, with a target input of its own; empty: losses are in the graph
   AnyOp    optimizer;                          // SGD, Adagrad, RMSprop, Adam, AdamW
   AnyOp    schedule;                           // empty: constant
   int      warmup_steps = 0;                   // lr grows linearly over the first steps
   int      epochs = 1;                         // the length that cosine and one-cycle schedules mean
   float    clip_value = 0.0f;                  // 0: off; each gradient into +-clip_value
-  float    clip_norm  = 0.0f;                  // 0: off; all gradients scaled so that their 2-norm is at most this
+  float    clip_norm  = 0.0f;  // 0: off; all gradients scaled so that their 2-norm is at most this
   Trainable trainable = Trainable::all;
   const char* const* names = nullptr;          // for Trainable::named; kept by the caller
   int      name_count = 0;
@@ -789,8 +809,8 @@ struct Batch {
   Batch(const void* x, const void* target, int n) : data{x, target}, rows(n) {}
 };
 
-// Where rows come from: resident columns, or a read function for those that have no data pointer. One column for every
-// model input in order, the target last. Values of an f32 input are data * scale + shift.
+// Where rows come from: resident columns, or a read function for those that have no data pointer. One column
+// for every model input in order, the target last. Values of an f32 input are data * scale + shift.
 struct Column {
   const void* data  = nullptr;
   DType       dtype = real_dtype;
@@ -800,11 +820,13 @@ struct Column {
 struct Dataset {
   uint32_t count = 0;
   Column   columns[max_inputs + 1];
-  bool   (*read)(void* user, uint32_t index, int column, void* row) = nullptr;   // writes one row as the input's dtype
+  // writes one row as the input's dtype
+  bool   (*read)(void* user, uint32_t index, int column, void* row) = nullptr;
   void*    user = nullptr;
 };
 
-// Owns trainable parameters, optimizer state and the position in the data. Order: plan, build, set_data, resume.
+// Owns trainable parameters, optimizer state and the position in the data. Order: plan, build, set_data,
+// resume.
 class Trainer {
  public:
   Trainer() = default;
@@ -815,9 +837,10 @@ class Trainer {
   Status build(const Model& model, const TrainerOptions& options, Arena& arena);
   Status set_data(const Dataset& data);        // kept by the caller; bad_shape when columns are missing
   Status step();                               // the next batch of the data set
-  Status step(const Batch& batch);             // your own batch. Both: bad_label, not_finite: nothing was changed
+  Status step(const Batch& batch);  // your own batch. Both: bad_label, not_finite: nothing was changed
   Status steps(int n);
-  Status resume(const Source& source, bool any_arithmetic = false);     // wrong_arithmetic, wrong_data, bad_graph
+  // wrong_arithmetic, wrong_data, bad_graph
+  Status resume(const Source& source, bool any_arithmetic = false);
 #ifndef NNLITE_NO_STDIO
   Status resume(const char* path, bool any_arithmetic = false);
 #endif
@@ -847,36 +870,39 @@ class Trainer {
   TrainerOptions options_;
   const Dataset* data_ = nullptr;
   uint64_t step_    = 0;                       // optimizer updates done
-  uint64_t samples_ = 0;                       // position in the data: samples drawn so far, whole epochs included
+  uint64_t samples_ = 0;  // position in the data: samples drawn so far, whole epochs included
   real     loss_ = 0, gradient_norm_ = 0;
   float    lr_ = 0;
   Plateau  plateau_;
   Problem  problem_;
 };
 
-// ==================================================================================================== >>image
+// ================================================================================ >>image
 // Pixels as stb_image gives them: height rows of width pixels of 1 to 4 channels, 8 bits each.
 struct Image {
   const uint8_t* pixels = nullptr;
   int width = 0, height = 0, channels = 0;
 };
 
-// How an image becomes the model's input; travels inside the model file. value = (pixel * scale - mean[c]) / std[c].
-// The image is resized to the input's height and width, gray = 0.299 R + 0.587 G + 0.114 B where the model has one channel.
+// How an image becomes the model's input; travels inside the model file. value = (pixel * scale - mean[c]) /
+// std[c]. The image is resized to the input's height and width, gray = 0.299 R + 0.587 G + 0.114 B where the
+// model has one channel.
 enum class Resize : uint8_t { stretch, letterbox, centre_crop };
 struct Preprocessing {
   Resize  resize     = Resize::stretch;
-  bool    invert     = false;                  // 255 - pixel first: dark ink on light paper for a model of light on dark
+  bool    invert     = false;  // 255 - pixel first: dark ink on light paper for a model of light on dark
   uint8_t background = 0;                      // around a letterboxed image, before invert
   float   scale      = 1.0f / 255.0f;
   float   mean[4]    = {0, 0, 0, 0};
   float   std[4]     = {1, 1, 1, 1};
 };
 
-// to gets height x width x channels values. bad_image where the sizes are not in 1 .. 16384 or channels not in 1 .. 4.
-Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels, real* to);
+// to gets height x width x channels values. bad_image where the sizes are not in 1 .. 16384 or channels not
+// in 1 .. 4.
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
+                  real* to);
 
-// ==================================================================================================== >>metrics
+// ================================================================================ >>metrics
 int argmax(View<const real> row);              // of the first row
 int argmax(const real* values, int count);
 
@@ -892,11 +918,14 @@ struct Confusion {
   double recall(int c) const;                  // right answers of all targets c; 0 when there are none
 };
 
-// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, each set where the value is above its threshold; 1 when both are empty.
-double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5), real threshold_b = real(0.5));
+// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, each set where the value is above its threshold; 1
+// when both are empty.
+double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5),
+            real threshold_b = real(0.5));
 
-// ==================================================================================================== >>io
-// The `.nnl` file of models/FORMAT.md. Any byte string is safe to load: it is refused with a named reason, or valid.
+// ================================================================================ >>io
+// The `.nnl` file of models/FORMAT.md. Any byte string is safe to load: it is refused with a named reason, or
+// valid.
 
 // Limits on what a file may ask for; lower them on a small device.
 struct LoadLimits {
@@ -913,7 +942,7 @@ OpSet all_ops();                               // every op of this header
 struct LoadOptions {
   OpSet      ops = all_ops();                  // a set of your own keeps the linker from keeping every op
   LoadLimits limits;
-  bool       copy = false;                     // weights into the arena instead of in place; needs no alignment
+  bool       copy = false;  // weights into the arena instead of in place; needs no alignment
 };
 
 // Where a file comes from: read gives n bytes at offset, or false. It is never asked for bytes beyond size.
@@ -930,16 +959,17 @@ struct Sink {
   void* user = nullptr;
 };
 
-// What turns output 0 into an answer: softmax says that it holds logits, threshold that a larger value is a yes.
+// What turns output 0 into an answer: softmax says that it holds logits, threshold that a larger value is a
+// yes.
 enum class Answer : uint8_t { none, softmax, sigmoid, argmax, threshold };
 
 struct Metadata {
-  const char* key   = nullptr;                 // "name", "author", "licence", "task", "converter", "source.format", ...
+  const char* key = nullptr;  // "name", "author", "licence", "task", "converter", "source.format", ...
   const char* value = nullptr;
 };
 
-// Inputs and the outputs they gave when the model was saved: dense rows of every input in order, as its dtype; of every
-// output; and for every node the mean and the largest magnitude of its output.
+// Inputs and the outputs they gave when the model was saved: dense rows of every input in order, as its
+// dtype; of every output; and for every node the mean and the largest magnitude of its output.
 struct Golden {
   int          rows      = 0;
   float        tolerance = 1e-4f;              // |a - b| <= tolerance max|b|
@@ -956,8 +986,8 @@ struct OtherSection {
   uint64_t    size    = 0;
 };
 
-// What a model file carries beside graph and weights. Texts are UTF-8 with a terminating zero. Metadata is sorted by key,
-// other sections by type.
+// What a model file carries beside graph and weights. Texts are UTF-8 with a terminating zero. Metadata is
+// sorted by key, other sections by type.
 struct ModelExtras {
   const Preprocessing* preprocessing  = nullptr;         // of input 0
   const char* const*   labels         = nullptr;         // of output 0, as many as its last dimension
@@ -975,25 +1005,31 @@ struct ModelExtras {
 // Bytes that Model::load takes from its arena: records and extras, and the weights where they are copied.
 Status load_size(const Source& source, const LoadOptions& options, size_t& bytes, Problem* problem = nullptr);
 
-// Saves the model, or a trainer's model with the weights of the moment. Extras: those given, else those it was loaded
-// with. To a path: a temporary file in the same directory takes its place when all is written, so that a crash at any
-// moment leaves the old file or the new one. The same content gives the same bytes.
-Status save(const Model& model, const Sink& sink, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
-Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+// Saves the model, or a trainer's model with the weights of the moment. Extras: those given, else those it
+// was loaded with. To a path: a temporary file in the same directory takes its place when all is written, so
+// that a crash at any moment leaves the old file or the new one. The same content gives the same bytes.
+Status save(const Model& model, const Sink& sink, const ModelExtras* extras = nullptr,
+            Problem* problem = nullptr);
+Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras = nullptr,
+            Problem* problem = nullptr);
 Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem = nullptr);
 
-// The options that a checkpoint was made with, to plan and build the trainer that resumes it; pool and keep_gradients
-// stay as they are. Trainable::named takes its list of names from the arena.
-Status read_options(const Source& source, TrainerOptions& options, Arena* arena = nullptr, Problem* problem = nullptr);
+// The options that a checkpoint was made with, to plan and build the trainer that resumes it; pool and
+// keep_gradients stay as they are. Trainable::named takes its list of names from the arena.
+Status read_options(const Source& source, TrainerOptions& options, Arena* arena = nullptr,
+                    Problem* problem = nullptr);
 
 // bad_checksum where a file does not hold what its content id says; else what load would say of the file.
 Status verify_content(const Source& source, Problem* problem = nullptr);
 
 #ifndef NNLITE_NO_STDIO
-Status save(const Model& model, const char* path, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
-Status save(const Trainer& trainer, const char* path, const ModelExtras* extras = nullptr, Problem* problem = nullptr);
+Status save(const Model& model, const char* path, const ModelExtras* extras = nullptr,
+            Problem* problem = nullptr);
+Status save(const Trainer& trainer, const char* path, const ModelExtras* extras = nullptr,
+            Problem* problem = nullptr);
 Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem = nullptr);
-Status read_options(const char* path, TrainerOptions& options, Arena* arena = nullptr, Problem* problem = nullptr);
+Status read_options(const char* path, TrainerOptions& options, Arena* arena = nullptr,
+                    Problem* problem = nullptr);
 
 // A file mapped into memory, for Model::load in place. It outlives what was loaded from it.
 class MappedFile {
@@ -1020,13 +1056,14 @@ struct GoldenReport {
   double max_abs_error   = 0;
   int    first_diverging = -1;                 // a node, when not ok
 };
-// Runs them; or makes one of `rows` rows from inputs, whose outputs and nodes then lie in the arena. Sessions for it are
-// built in the arena too.
+// Runs them; or makes one of `rows` rows from inputs, whose outputs and nodes then lie in the arena. Sessions
+// for it are built in the arena too.
 Status run_golden(const Model& model, Arena& arena, GoldenReport& report);
-Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena, Golden& golden);
+Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena,
+                   Golden& golden);
 
-// CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one after the
-// other, from theirs.
+// CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one
+// after the other, from theirs.
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n);
 uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length);
 
@@ -1040,8 +1077,9 @@ struct Sha256 {
   uint8_t  block[64];
 };
 
-// ==================================================================================================== >>extension
-// What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip it.
+// ================================================================================ >>extension
+// What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip
+// it.
 
 enum class FieldType : uint8_t { i32 = 1, f32 = 2, boolean = 3, pair = 4, betas = 5 };
 struct Field {
@@ -1059,19 +1097,21 @@ template <> struct FieldTypeOf<Pair>  { static constexpr FieldType value = Field
 template <> struct FieldTypeOf<Betas> { static constexpr FieldType value = FieldType::betas; };
 
 namespace traits {
-constexpr uint32_t elementwise = 1;            // y[i] depends on x[i] alone: y may lie over input 0, dx over dy
+constexpr uint32_t elementwise = 1;  // y[i] depends on x[i] alone: y may lie over input 0, dx over dy
 constexpr uint32_t view        = 2;            // y is x with another shape: no work, no memory
 constexpr uint32_t mixes_batch = 4;            // rows of the batch influence each other
 constexpr uint32_t random      = 8;            // draws random numbers
 constexpr uint32_t stateful    = 16;           // has statistics; cannot be shared
-constexpr uint32_t loss        = 32;           // last input is the target, the output is one number and a root of backward
+// last input is the target, the output is one number and a root of backward
+constexpr uint32_t loss        = 32;
 constexpr uint32_t accumulates = 64;           // backward honours OpRun::accumulate(i)
 constexpr uint32_t optimizer   = 128;
 constexpr uint32_t schedule    = 256;
 constexpr uint32_t identity_in_evaluation = 512;       // y = x when not training
 }
 
-// How a parameter starts: zeros, ones, or `fan_in` (uniform in +-1 / sqrt(fan_in), replaced by Seed::init for weights).
+// How a parameter starts: zeros, ones, or `fan_in` (uniform in +-1 / sqrt(fan_in), replaced by Seed::init for
+// weights).
 enum class Fill : uint8_t { zeros, ones, fan_in };
 struct ParameterSpec {
   const char* name   = nullptr;                // "weight"
@@ -1109,13 +1149,14 @@ struct OpShape {
   bool  dx_reads_out = false, dw_reads_out = false;
   bool  dx_reads_slots = true, dw_reads_slots = true;
   int64_t macs = 0;                            // of one row
-  // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and in_dtype[last].
+  // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and
+  // in_dtype[last].
 };
 
-struct StepContext;                            // rows, seed, step, learning rate, workers of the step that runs
+struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 
-// Everything an op or kernel gets to run: shapes, pointers to the real data, what is wanted. Inputs i and parameters p are
-// numbered as in OpShape. Pointers that are not there are nullptr.
+// Everything an op or kernel gets to run: shapes, pointers to the real data, what is wanted. Inputs i and
+// parameters p are numbered as in OpShape. Pointers that are not there are nullptr.
 struct OpRun {
   const StepContext* context;
   const void*  attributes;
@@ -1128,7 +1169,7 @@ struct OpRun {
   void*    parameter_[max_parameters];
   void*    dparameter_[max_parameters];
   void*    slot_[max_slots];
-  unsigned char* scratch;                      // workers * scratch_per_worker of the kernel's plan, then its shared bytes
+  unsigned char* scratch;  // workers * scratch_per_worker of the kernel's plan, then its shared bytes
   uint32_t accumulate_bits;
   int32_t  rows;                               // rows of the batch that are there
   int16_t  workers;
@@ -1141,19 +1182,21 @@ struct OpRun {
   const real* in(int i) const { return static_cast<const real*>(in_[i]); }
   const int32_t* in_i32(int i) const { return static_cast<const int32_t*>(in_[i]); }
   real*       out() const { return static_cast<real*>(out_); }
-  const real* y() const { return static_cast<const real*>(out_); }          // the output, in backward (dx_reads_out)
+  const real* y() const { return static_cast<const real*>(out_); }  // the output, in backward (dx_reads_out)
   const real* dy() const { return static_cast<const real*>(dy_); }          // nullptr for a loss: 1
   real*       dx(int i) const { return static_cast<real*>(dx_[i]); }        // nullptr: not wanted
   bool        accumulate(int i) const { return (accumulate_bits >> i & 1u) != 0; }   // dx(i) += instead of =
   real*       parameter(int p) const { return static_cast<real*>(parameter_[p]); }
-  real*       dparameter(int p) const { return static_cast<real*>(dparameter_[p]); } // nullptr: not wanted. Always =
+  // nullptr: not wanted. Always =
+  real*       dparameter(int p) const { return static_cast<real*>(dparameter_[p]); }
   template <class T = real>
   T*          slot(int s) const { return static_cast<T*>(slot_[s]); }
   int64_t     in_numel(int i) const { return in_shapes[i]->numel(rows); }
   int64_t     out_numel() const { return out_shape_->numel(rows); }
 };
 
-// Rate of a schedule: lr of the optimizer, step (from 0), steps per epoch and epochs of the options, plateau state.
+// Rate of a schedule: lr of the optimizer, step (from 0), steps per epoch and epochs of the options, plateau
+// state.
 struct RateContext {
   float    lr = 0;
   uint64_t step = 0;
@@ -1176,9 +1219,9 @@ struct Op {
   uint32_t     traits;
   const void*  defaults;                                                 // a default attribute struct
   Status (*shape)(void* attributes, OpShape&);
-  void   (*forward)(const void* attributes, const OpRun&);               // an optimizer: parameter 0, its gradient, slots
-  void   (*backward)(const void* attributes, const OpRun&);              // fills the wanted ones of dx(), dparameter()
-  void   (*commit)(const void* attributes, const OpRun&);                // stateful ops: statistics, with the update
+  void   (*forward)(const void* attributes, const OpRun&);  // an optimizer: parameter 0, its gradient, slots
+  void   (*backward)(const void* attributes, const OpRun&);  // fills the wanted ones of dx(), dparameter()
+  void   (*commit)(const void* attributes, const OpRun&);  // stateful ops: statistics, with the update
   float  (*rate)(const void* attributes, const RateContext&);            // schedules
   const Kernel* const* kernels;                                          // fast ways, ended by nullptr
 };
@@ -1189,12 +1232,12 @@ enum class Isa : uint8_t { scalar, base, avx2, avx512, neon };
 constexpr int isa_count = 5;
 const char* isa_name(Isa isa);                 // "avx2"
 bool isa_present(Isa isa);                     // compiled in, and this machine has it
-Isa  current_isa();                            // the fastest present; NNLITE_ISA=name in the environment chooses another present one
+Isa  current_isa();  // the fastest present; NNLITE_ISA=name in the environment chooses another present one
 bool set_isa(Isa isa);                         // for tests, while nothing runs; false when it is not present
 
 struct KernelPlan {
   uint32_t stages = 1;
-  uint32_t tasks[4] = {1, 1, 1, 1};            // of each stage; all tasks of a stage end before the next begins
+  uint32_t tasks[4] = {1, 1, 1, 1};  // of each stage; all tasks of a stage end before the next begins
   size_t   scratch_per_worker = 0;             // bytes, from the largest rows; never from the instruction set
   size_t   scratch_shared = 0;
 };
@@ -1202,7 +1245,8 @@ struct Kernel {
   const char* name;
   Phase       phase;
   uint16_t    chain;                           // rows with the same chain give the same bits
-  bool (*plan)(const OpRun& shapes, KernelPlan&);       // accepts this? reads shapes, rows, workers and whether pointers are null, no data
+  // accepts this? reads shapes, rows, workers and whether pointers are null, no data
+  bool (*plan)(const OpRun& shapes, KernelPlan&);
   void (*run[isa_count])(const OpRun&, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker);
 };
 
@@ -1223,15 +1267,19 @@ struct OpDefaults {
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS.
 #define NNLITE_NO_FIELDS ::nnlite::Field{}
-#define NNLITE_FIELD(id, member)                                                                       \
-  ::nnlite::Field { id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member }
-#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, kernels, commit, ...)         \
+#define NNLITE_FIELD(id, member)                                                              \
+  ::nnlite::Field {                                                                           \
+    id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member \
+  }
+#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, kernels,           \
+        commit, ...)                                                                                        \
   struct prefix##_fields {                                                                             \
     using Self = Type;                                                                                 \
     static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                           \
     static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);             \
   };                                                                                                   \
-  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in, max_in,         \
+  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,      \
+      max_in,                                                                                               \
                                  sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,         \
                                  ::nnlite::shape_thunk<Type, prefix##_shape>,                          \
                                  ::nnlite::op_thunk<Type, prefix##_forward>,                           \
@@ -1253,7 +1301,7 @@ struct OpDefaults {
 #define NNLITE_IMPLEMENTED
 #define NNLITE_ONCE                    // not while the file includes itself for another instruction set
 
-// ==================================================================================================== >>platform
+// ================================================================================ >>platform
 // Everything that depends on the compiler or the operating system.
 #include <new>
 #ifndef NNLITE_NO_THREADS
@@ -1268,8 +1316,9 @@ struct OpDefaults {
 #endif
 #endif
 
-// Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one there is a
-// single pass, scalar where the processor has an fma and base (multiply, then add) where it has none.
+// Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one
+// there is a single pass, scalar where the processor has an fma and base (multiply, then add) where it has
+// none.
 #define NNLITE_PASS_SCALAR 0
 #define NNLITE_PASS_BASE   1
 #define NNLITE_PASS_AVX2   2
@@ -1307,7 +1356,8 @@ struct OpDefaults {
 #define NNLITE_NOINLINE __attribute__((noinline))
 #endif
 
-// Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside avx512fintrin.h.
+// Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside
+// avx512fintrin.h.
 #ifdef __clang__
 #define NNLITE_REGION_AVX2 \
   _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
@@ -1349,7 +1399,8 @@ struct OpDefaults {
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
-// Round to nearest, subnormal numbers kept, whatever the calling program has set; put back at the end of the scope.
+// Round to nearest, subnormal numbers kept, whatever the calling program has set; put back at the end of the
+// scope.
 class FloatControl {
  public:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
@@ -1432,8 +1483,9 @@ static inline void thread_yield() { sched_yield(); }
 #endif
 #endif
 
-// ==================================================================================================== >>math
-// Integer helpers, the multiply-add of plain loops, and the functions of plain loops: the polynomials that kernels use.
+// ================================================================================ >>math
+// Integer helpers, the multiply-add of plain loops, and the functions of plain loops: the polynomials that
+// kernels use.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 static inline uint32_t bits_of(float x) {
@@ -1462,8 +1514,8 @@ static inline double product(double a, double b) {
 // The bit class in force: multiply-adds round once, or twice. Set by >>dispatch with the instruction set.
 static bool multiply_adds_fuse = true;
 
-// a b + c rounded once, without the instruction: the product is exact in double, its sum with c is rounded to odd, which
-// keeps what the last rounding needs (Boldo, Melquiond 2008).
+// a b + c rounded once, without the instruction: the product is exact in double, its sum with c is rounded to
+// odd, which keeps what the last rounding needs (Boldo, Melquiond 2008).
 #ifdef NNLITE_FMAF
 static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a, b, c); }
 #else
@@ -1494,14 +1546,17 @@ static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
 static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
 static inline bool   is_finite(double x) { return x - x == 0; }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)). Coefficients of q as in ONNX Runtime's MLAS; 0.9 ulp.
-// log(x): m in [sqrt(1/2), sqrt(2)) and Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625: Cephes; 1.4 ulp.
+// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)). Coefficients of q as in ONNX Runtime's
+// MLAS; 0.9 ulp. log(x): m in [sqrt(1/2), sqrt(2)) and Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625:
+// Cephes; 1.4 ulp.
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
-constexpr float round_magic = 12582912.0f;                         // 1.5 * 2^23: adding it rounds to an integer
-constexpr float exp_poly[5]  = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f, 0x1.fffff6p-2f};
-constexpr float log_poly[9]  = {7.0376836292e-2f, -1.1514610310e-1f, 1.1676998740e-1f, -1.2420140846e-1f, 1.4249322787e-1f,
-                                -1.6668057665e-1f, 2.0000714765e-1f, -2.4999993993e-1f, 3.3333331174e-1f};
+constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
+constexpr float exp_poly[5] = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f,
+                               0x1.fffff6p-2f};
+constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+                               -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
+                               2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
 constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
 constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
                                 -3.33332819422e-1f};
@@ -1574,9 +1629,10 @@ static inline double real_log1p(double x) { return __builtin_log1p(x); }
 static inline double real_sigmoid(double x) { return 1 / (1 + __builtin_exp(-x)); }
 static inline double real_tanh(double x) { return __builtin_tanh(x); }
 
-// ==================================================================================================== >>rng
-// Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block, step, purpose,
-// node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every configuration and bit class.
+// ================================================================================ >>rng
+// Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
+// step, purpose, node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every
+// configuration and bit class.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4 };
 
 struct Words {
@@ -1595,7 +1651,8 @@ static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   return counter;
 }
 
-static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node, uint32_t block) {
+static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node,
+                                 uint32_t block) {
   const Words counter = {{block, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
                           static_cast<uint32_t>(purpose) << 24 | node}};
   return philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
@@ -1610,7 +1667,8 @@ static inline double horner(double x, const double* coefficients, int count) {
   return r;
 }
 
-// log(u) of u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2 with m in [sqrt(1/2), sqrt(2)); error below 1e-13.
+// log(u) of u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2 with m in [sqrt(1/2), sqrt(2)); error below
+// 1e-13.
 static inline double log_unit(double u) {
   static constexpr double series[8] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0};
   int e = 0;
@@ -1619,27 +1677,36 @@ static inline double log_unit(double u) {
   return product(product(s, 2.0), horner(product(s, s), series, 8)) + product(double(e), 0.69314718055994531);
 }
 
-// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word / 2^32 of a turn is
-// a quadrant and a rest within an eighth of a turn, where the Taylor series of sine and cosine end below 1e-15.
+// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word /
+// 2^32 of a turn is a quadrant and a rest within an eighth of a turn, where the Taylor series of sine and
+// cosine end below 1e-15.
 static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600, -1.0 / 3628800,
-                                       1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
+  static constexpr double cosine[9] = {1.0 / 20922789888000,
+                                       -1.0 / 87178291200,
+                                       1.0 / 479001600,
+                                       -1.0 / 3628800,
+                                       1.0 / 40320,
+                                       -1.0 / 720,
+                                       1.0 / 24,
+                                       -1.0 / 2,
+                                       1.0};
   const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
   const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
   const int32_t rest = static_cast<int32_t>(angle_word - (quadrant << 30));
-  const double angle = product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32), square = product(angle, angle);
+  const double angle = product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32),
+               square = product(angle, angle);
   const double s = product(angle, horner(square, sine, 8)), c = horner(square, cosine, 9);
   const double x = (quadrant & 1u) != 0 ? s : c, y = (quadrant & 1u) != 0 ? c : s;
   out[0] = static_cast<float>(product(radius, quadrant == 1 || quadrant == 2 ? -x : x));
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
 }
 
-// ==================================================================================================== >>threads
-// A job is published by a new epoch and answered in every worker's own cache line; between jobs the workers spin for some
-// 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
+// ================================================================================ >>threads
+// A job is published by a new epoch and answered in every worker's own cache line; between jobs the workers
+// spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
 
 // The tasks of one worker: [first, last).
 struct Share {
@@ -1650,8 +1717,10 @@ static inline Share share_of(uint32_t tasks, int workers, int worker) {
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
 }
 
-// job(context, worker) for every worker, under the float control that the same bits need; on this thread without a pool.
-static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker), void* context) {
+// job(context, worker) for every worker, under the float control that the same bits need; on this thread
+// without a pool.
+static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker),
+                               void* context) {
   struct Call {
     void (*job)(void*, int);
     void* context;
@@ -1661,7 +1730,8 @@ static inline void run_workers(const Pool* pool, int workers, void (*job)(void* 
       call.job(call.context, worker);
     }
   } call = {job, context};
-  if (pool != nullptr && pool->run != nullptr && workers > 1) return pool->run(pool->user, workers, Call::run, &call);
+  if (pool != nullptr && pool->run != nullptr && workers > 1)
+    return pool->run(pool->user, workers, Call::run, &call);
   for (int worker = 0; worker < workers; worker++) Call::run(&call, worker);
 }
 
@@ -1697,8 +1767,8 @@ struct PoolState {
     sleeper.leave();
   }
 
-  // Returns the epoch that follows `seen`. A sleeper has counted itself before it looks at the epoch for the last time, and
-  // publish() raises the epoch before it looks at the count: one of the two sees the other.
+  // Returns the epoch that follows `seen`. A sleeper has counted itself before it looks at the epoch for the
+  // last time, and publish() raises the epoch before it looks at the count: one of the two sees the other.
   uint32_t await(uint32_t seen) {
     for (int i = 0; i < spins; i++) {
       const uint32_t now = epoch.load(std::memory_order_acquire);
@@ -1748,7 +1818,8 @@ struct PoolState {
 };
 
 ThreadPool::ThreadPool(int threads) {
-  static_assert(sizeof(PoolState) <= sizeof storage_ && alignof(PoolState) <= 64, "ThreadPool::storage_ is too small");
+  static_assert(sizeof(PoolState) <= sizeof storage_ && alignof(PoolState) <= 64,
+                "ThreadPool::storage_ is too small");
   PoolState& state = *new (storage_) PoolState;
   if (threads > max_workers) threads = max_workers;
   for (int i = 0; i + 1 < threads; i++) {
@@ -1771,7 +1842,7 @@ ThreadPool::~ThreadPool() {
 }
 #endif
 
-// ==================================================================================================== >>records
+// ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
 
 // A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
@@ -1784,7 +1855,8 @@ struct Parameter {
   bool     trainable = true;
 };
 
-// A node: an input (op is nullptr) or a layer. Inputs are nodes with smaller numbers once the model is finished.
+// A node: an input (op is nullptr) or a layer. Inputs are nodes with smaller numbers once the model is
+// finished.
 struct Node {
   const Op*   op         = nullptr;
   void*       attributes = nullptr;            // as the shape function completed them
@@ -1834,25 +1906,31 @@ static real adagrad_rate(const Adagrad& a, const StepContext& context) {
   return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
 }
 
-// lr over the correction of m, the root of the correction of v, the decay that is added to g, the share that w loses.
+// lr over the correction of m, the root of the correction of v, the decay that is added to g, the share that
+// w loses.
 struct AdamRates {
   real step, root, added, shrink;
 };
 template <class A>
 static AdamRates adam_rates(const A& a, const StepContext& context, bool coupled) {
-  const double c1 = 1 - power(double(a.betas.first), context.update), c2 = 1 - power(double(a.betas.second), context.update);
+  const double c1 = 1 - power(double(a.betas.first), context.update),
+               c2 = 1 - power(double(a.betas.second), context.update);
   const real   decay = real(a.weight_decay);
-  return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)), coupled ? decay : 0,
-          coupled ? 0 : product(real(context.lr), decay)};
+  return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)),
+          coupled ? decay : 0, coupled ? 0 : product(real(context.lr), decay)};
 }
-static AdamRates adam_rates(const Adam& a, const StepContext& context) { return adam_rates(a, context, true); }
-static AdamRates adam_rates(const AdamW& a, const StepContext& context) { return adam_rates(a, context, false); }
+static AdamRates adam_rates(const Adam& a, const StepContext& context) {
+  return adam_rates(a, context, true);
+}
+static AdamRates adam_rates(const AdamW& a, const StepContext& context) {
+  return adam_rates(a, context, false);
+}
 
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
 constexpr int64_t max_elements = 0x7FFFFFFF;
 
-// a b for sizes from outside: what is too large, and a negative size, gives max_elements + 1. So one comparison at the end
-// checks a whole chain of products.
+// a b for sizes from outside: what is too large, and a negative size, gives max_elements + 1. So one
+// comparison at the end checks a whole chain of products.
 static inline int64_t size_product(int64_t a, int64_t b) {
   if (a < 0 || b < 0 || a > max_elements || b > max_elements) return max_elements + 1;
   return a * b > max_elements ? max_elements + 1 : a * b;
@@ -1875,19 +1953,22 @@ static int64_t parameter_stored(const ParameterSpec& p) {
 }
 
 // Where the element [a, b, h, w] of the logical shape lies in memory.
-static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t b = 0, int64_t h = 0, int64_t w = 0) {
+static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t b = 0, int64_t h = 0,
+                                      int64_t w = 0) {
   const int32_t* d = p.shape.dim;
   if (p.layout == Layout::vector) return a;
   if (p.layout == Layout::linear) return (a / panel * d[1] + b) * panel + a % panel;
   if (p.layout == Layout::depthwise) return (h * d[3] + w) * round_up(d[0], panel) + a;
   const bool    transposed = p.layout == Layout::transposed;
   const int64_t in = transposed ? d[0] / p.groups : d[1], out = transposed ? d[1] : d[0] / p.groups;
-  const int64_t group = a / (transposed ? in : out), i = transposed ? a % in : b, o = transposed ? b : a % out;
+  const int64_t group = a / (transposed ? in : out), i = transposed ? a % in : b,
+                o = transposed ? b : a % out;
   const int64_t first = group * ((out + panel - 1) / panel) + o / panel;
   return (((first * d[2] + h) * d[3] + w) * in + i) * panel + o % panel;
 }
 
-// One side of a window that slides over an input: place k of output o is input o stride - padding + k dilation.
+// One side of a window that slides over an input: place k of output o is input o stride - padding + k
+// dilation.
 struct Axis {
   int64_t in, out;
   int     kernel, stride, padding, dilation;
@@ -1902,7 +1983,7 @@ struct Axis {
   }
   bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
   int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
-  int64_t places() const {                                      // 0 where the window is larger than the padded input
+  int64_t places() const {  // 0 where the window is larger than the padded input
     const int64_t slack = in + 2 * int64_t(padding) - extent();
     return slack < 0 ? 0 : slack / stride + 1;
   }
@@ -1922,7 +2003,8 @@ struct Region {
 };
 
 static Region pool_region(int64_t o, int64_t in, int kernel, int stride, int padding, bool count_padding) {
-  const int64_t start = o * stride - padding, end = start + kernel < in + padding ? start + kernel : in + padding;
+  const int64_t start = o * stride - padding,
+                end = start + kernel < in + padding ? start + kernel : in + padding;
   const int64_t first = start > 0 ? start : 0, last = end < in ? end : in;
   return {first, last, count_padding ? end - start : last - first};
 }
@@ -1974,7 +2056,8 @@ static Status add_parameter(OpShape& s, const ParameterSpec& p) {
   return parameter_stored(p) > max_elements ? Status::limit_exceeded : Status::ok;
 }
 
-static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count, int32_t fan_in = 1) {
+static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count,
+                                      int32_t fan_in = 1) {
   ParameterSpec p;
   p.name         = name;
   p.role         = role;
@@ -1993,7 +2076,9 @@ static int dimension(int dim, int rank) {
 }
 
 // dx += value or dx = value, as the planner asked.
-static inline void give(real* dx, int64_t i, real value, bool accumulate) { dx[i] = accumulate ? dx[i] + value : value; }
+static inline void give(real* dx, int64_t i, real value, bool accumulate) {
+  dx[i] = accumulate ? dx[i] + value : value;
+}
 
 static inline void zero(real* to, int64_t count) {
   for (int64_t i = 0; i < count; i++) to[i] = 0;
@@ -2008,16 +2093,18 @@ static inline void zero(real* to, int64_t count) {
 #endif  // NNLITE_IMPLEMENTATION
 
 #ifdef NNLITE_PASS
-// ==================================================================================================== >>simd
-// Vectors. Everything between here and >>dispatch is one text, compiled once for every instruction set: this file includes
-// itself with NNLITE_PASS and NNLITE_ISA set to the number and the namespace of the set (>>dispatch). The first pass stands in
-// place, without a target region, and also compiles what is under NNLITE_ONCE: shapes and plans, shared by all sets.
+// ================================================================================ >>simd
+// Vectors. Everything between here and >>dispatch is one text, compiled once for every instruction set: this
+// file includes itself with NNLITE_PASS and NNLITE_ISA set to the number and the namespace of the set
+// (>>dispatch). The first pass stands in place, without a target region, and also compiles what is under
+// NNLITE_ONCE: shapes and plans, shared by all sets.
 //
 //   vf, vi, vm   a vector of `lanes` floats, 32-bit integers, truth values. 16 = parts * lanes on every set.
 //   fma          rounds once; in the class without fma (base) the product is rounded, too.
 //   mul          keeps its product from being merged into a later addition, so write fma where you mean it.
 //   max, min     compare and select: the second argument where one of them is not a number.
-//   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched. store_part likewise.
+//   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
+//   store_part likewise.
 //   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them.
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
@@ -2088,8 +2175,12 @@ NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
   _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(w, w));
 }
-NNLITE_VERB vi   load(const int32_t* p) { return {_mm256_castps_si256(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))}; }
-NNLITE_VERB void store(int32_t* p, vi a) { _mm256_storeu_ps(reinterpret_cast<float*>(p), _mm256_castsi256_ps(a.v)); }
+NNLITE_VERB vi load(const int32_t* p) {
+  return {_mm256_castps_si256(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))};
+}
+NNLITE_VERB void store(int32_t* p, vi a) {
+  _mm256_storeu_ps(reinterpret_cast<float*>(p), _mm256_castsi256_ps(a.v));
+}
 NNLITE_VERB vf   set(float a) { return {_mm256_set1_ps(a)}; }
 NNLITE_VERB vi   set(int32_t a) { return {_mm256_set1_epi32(a)}; }
 NNLITE_VERB vf   add(vf a, vf b) { return {_mm256_add_ps(a.v, b.v)}; }
@@ -2166,8 +2257,12 @@ struct vi { __m128i v; };
 struct vm { __m128 v; };
 NNLITE_VERB vf   load(const float* p) { return {_mm_loadu_ps(p)}; }
 NNLITE_VERB void store(float* p, vf a) { _mm_storeu_ps(p, a.v); }
-NNLITE_VERB vi   load(const int32_t* p) { return {_mm_castps_si128(_mm_loadu_ps(reinterpret_cast<const float*>(p)))}; }
-NNLITE_VERB void store(int32_t* p, vi a) { _mm_storeu_ps(reinterpret_cast<float*>(p), _mm_castsi128_ps(a.v)); }
+NNLITE_VERB vi load(const int32_t* p) {
+  return {_mm_castps_si128(_mm_loadu_ps(reinterpret_cast<const float*>(p)))};
+}
+NNLITE_VERB void store(int32_t* p, vi a) {
+  _mm_storeu_ps(reinterpret_cast<float*>(p), _mm_castsi128_ps(a.v));
+}
 NNLITE_VERB vf   set(float a) { return {_mm_set1_ps(a)}; }
 NNLITE_VERB vi   set(int32_t a) { return {_mm_set1_epi32(a)}; }
 NNLITE_VERB vf   add(vf a, vf b) { return {_mm_add_ps(a.v, b.v)}; }
@@ -2182,7 +2277,7 @@ NNLITE_VERB vm   less(vf a, vf b) { return {_mm_cmplt_ps(a.v, b.v)}; }
 NNLITE_VERB vm   equal(vf a, vf b) { return {_mm_cmpeq_ps(a.v, b.v)}; }
 NNLITE_VERB vm   less(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmplt_epi32(a.v, b.v))}; }
 NNLITE_VERB vm   equal(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmpeq_epi32(a.v, b.v))}; }
-NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm_or_ps(_mm_and_ps(m.v, a.v), _mm_andnot_ps(m.v, b.v))}; }
+NNLITE_VERB vf select(vm m, vf a, vf b) { return {_mm_or_ps(_mm_and_ps(m.v, a.v), _mm_andnot_ps(m.v, b.v))}; }
 NNLITE_VERB vi   select(vm m, vi a, vi b) {
   const __m128i mask = _mm_castps_si128(m.v);
   return {_mm_or_si128(_mm_and_si128(mask, a.v), _mm_andnot_si128(mask, b.v))};
@@ -2279,8 +2374,10 @@ NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
 // Four rows of four numbers turned over; steps of 16 from row to row on both sides.
 #if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
 NNLITE_VERB void transpose_4x4(const float* from, float* to) {
-  const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32), d = _mm_loadu_ps(from + 48);
-  const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b), CD = _mm_unpackhi_ps(c, d);
+  const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32),
+               d = _mm_loadu_ps(from + 48);
+  const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b),
+               CD = _mm_unpackhi_ps(c, d);
   _mm_storeu_ps(to, _mm_movelh_ps(ab, cd));
   _mm_storeu_ps(to + 16, _mm_movehl_ps(cd, ab));
   _mm_storeu_ps(to + 32, _mm_movelh_ps(AB, CD));
@@ -2288,8 +2385,10 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
 }
 #elif NNLITE_PASS == NNLITE_PASS_NEON
 NNLITE_VERB void transpose_4x4(const float* from, float* to) {
-  const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32), d = vld1q_f32(from + 48);
-  const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c), BD = vzip2q_f32(b, d);
+  const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32),
+                    d = vld1q_f32(from + 48);
+  const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c),
+                    BD = vzip2q_f32(b, d);
   vst1q_f32(to, vzip1q_f32(ac, bd));
   vst1q_f32(to + 16, vzip2q_f32(ac, bd));
   vst1q_f32(to + 32, vzip1q_f32(AC, BD));
@@ -2303,7 +2402,7 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
 #endif
 
 constexpr int parts = 16 / lanes;
-#undef NNLITE_EACH_PART                        // a loop where speed is not the point, or the code would grow sixteenfold
+#undef NNLITE_EACH_PART  // a loop where speed is not the point, or the code would grow sixteenfold
 #if NNLITE_PASS == NNLITE_PASS_SCALAR || NNLITE_PASS == NNLITE_PASS_BASE
 #define NNLITE_EACH_PART for (int j = 0; j < parts; j++)
 #else
@@ -2313,7 +2412,8 @@ NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(0x7FFFFFFF)))
 NNLITE_VERB vf  copy_sign(vf a, vf sign) {
   return as_float(bit_or(bit_and(as_int(a), set(0x7FFFFFFF)), bit_and(as_int(sign), set(INT32_MIN))));
 }
-NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }    // of n, in the part at from
+// of n, in the part at from
+NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
 
 // Folds 16 virtual lanes: lane i with i + 8, then + 4, + 2, + 1. The same tree on every instruction set.
 static inline float tree_sum(const vf (&a)[parts]) {
@@ -2332,7 +2432,7 @@ static inline float tree_max(const vf (&a)[parts]) {
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_math
+// ================================================================================ >>kernel_math
 // The functions of >>math on vectors: the same steps in the same order, so the same bits.
 namespace NNLITE_ISA {
 NNLITE_VERB vf exp_clamp(vf x) { return max(set(exp_lowest), min(set(exp_highest), x)); }
@@ -2396,13 +2496,14 @@ NNLITE_VERB vf tanh(vf x) {
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_gemm
+// ================================================================================ >>kernel_gemm
 // The one microkernel behind linear layers and convolutions, in all directions:
 //
 //   C[m, j] = start[j] + sum over three nested loops of A[m, k] B[k, j]
 //
-// A is read one number at a time and so may have any strides; B is read in rows of a panel (16 columns); the values of C stay
-// in registers. An element of C is one chain of fmas from its start, in the order of the loops: bits do not depend on tiles.
+// A is read one number at a time and so may have any strides; B is read in rows of a panel (16 columns); the
+// values of C stay in registers. An element of C is one chain of fmas from its start, in the order of the
+// loops: bits do not depend on tiles.
 #ifdef NNLITE_ONCE
 struct Loop {
   int64_t count = 1, a = 0, b = 0;             // steps in A and B, in floats
@@ -2415,7 +2516,8 @@ struct Product {
   bool    add = false;                         // the finished value is added to what C holds
 };
 
-// Tasks are numbered block * panels + panel. A run [first, last) of them is a few stretches of panels in one block.
+// Tasks are numbered block * panels + panel. A run [first, last) of them is a few stretches of panels in one
+// block.
 struct Stretch {
   int64_t block, panel, count;
 };
@@ -2425,7 +2527,9 @@ static inline Stretch stretch_at(uint32_t task, uint32_t last, int64_t panels) {
 }
 
 // Scratch: a piece of so many floats for every worker, then the piece that they share.
-static inline size_t scratch_bytes(int64_t floats) { return static_cast<size_t>(round_up(floats, 16)) * sizeof(float); }
+static inline size_t scratch_bytes(int64_t floats) {
+  return static_cast<size_t>(round_up(floats, 16)) * sizeof(float);
+}
 static inline float* worker_scratch(const OpRun& r, uint32_t worker, int64_t floats) {
   return reinterpret_cast<float*>(r.scratch + worker * scratch_bytes(floats));
 }
@@ -2435,8 +2539,8 @@ static inline float* shared_scratch(const OpRun& r, int64_t floats_per_worker) {
 #endif
 
 namespace NNLITE_ISA {
-// Vectors across and most rows of a tile: what the registers hold. Narrow tiles are for the last columns, long ones for
-// a single row.
+// Vectors across and most rows of a tile: what the registers hold. Narrow tiles are for the last columns,
+// long ones for a single row.
 #if NNLITE_PASS == NNLITE_PASS_AVX512
 constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14;
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
@@ -2451,13 +2555,16 @@ constexpr int wide = 4, wide_rows = 2, narrow = 1, narrow_rows = 2;
 
 // Vector j of a tile lies in panel j / parts, at part j % parts of it.
 template <int M, int V>
-static void tile(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+static void tile(const Product& t, const float* A, const float* B, float* C, const float* start,
+                 int64_t columns) {
   constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
   vf c[down][across];
   const int  n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
   const bool full = n == V * lanes;
   NNLITE_UNROLL for (int j = 0; j < V; j++) {
-    const vf from = start == nullptr ? set(0.0f) : full ? load(start + j * lanes) : load_part(start + j * lanes, within(n, j * lanes));
+    const vf from = start == nullptr ? set(0.0f)
+                    : full           ? load(start + j * lanes)
+                                     : load_part(start + j * lanes, within(n, j * lanes));
     NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
   }
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
@@ -2498,7 +2605,8 @@ static Tile tile_of(int64_t rows) {
 
 // All rows, V vectors across, in tiles of nearly equal height.
 template <int V, int most>
-static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
+                   int64_t columns) {
   const int64_t tiles = (t.rows + most - 1) / most, height = t.rows / tiles, taller = t.rows % tiles;
   const Tile high = tile_of<V, most>(height + 1), low = tile_of<V, most>(height);
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
@@ -2514,7 +2622,8 @@ static void stripe(const Product& t, const float* A, const float* B, float* C, c
 }
 
 // The product: columns from the start of a panel of B and C on.
-static void multiply(const Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns) {
+static void multiply(const Product& t, const float* A, const float* B, float* C, const float* start,
+                     int64_t columns) {
   if (t.rows <= 0) return;
   for (int64_t j = 0; j < columns;) {
     const int64_t left = columns - j, held = round_up(left, 16);               // B holds whole panels
@@ -2538,7 +2647,8 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
   }
 }
 
-// to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros stand for more rows.
+// to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros
+// stand for more rows.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
     for (int r = 0; r < 16; r += 4)
@@ -2559,7 +2669,8 @@ static void transpose_panel(const float* from, int64_t X, int64_t taps, int64_t 
 // Rows of n numbers into rows of 16, zeros behind them.
 static void pad_rows(const float* from, int64_t rows, int64_t step, int n, float* to) {
   for (int64_t r = 0; r < rows; r++, from += step, to += 16)
-    NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, load_part(from + j * lanes, within(n, j * lanes)));
+    NNLITE_UNROLL for (int j = 0; j < parts; j++)
+        store(to + j * lanes, load_part(from + j * lanes, within(n, j * lanes)));
 }
 
 // to[0..16) = sums over rows of n <= 16 numbers, one chain each; added to what is there if asked.
@@ -2571,15 +2682,18 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
       NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load(from + j * lanes));
   } else {
     for (int64_t r = 0; r < rows; r++, from += step)
-      NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] = add(s[j], load_part(from + j * lanes, within(n, j * lanes)));
+      NNLITE_UNROLL for (int j = 0; j < parts; j++) s[j] =
+          add(s[j], load_part(from + j * lanes, within(n, j * lanes)));
   }
-  NNLITE_UNROLL for (int j = 0; j < parts; j++) store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
+  NNLITE_UNROLL for (int j = 0; j < parts; j++)
+      store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_linear
+// ================================================================================ >>kernel_linear
 // forward          y[n, o]  = b[o] + sum_i x[n, i] w[i, o]     weights are panels already: [O/16][I][16]
-// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels of 16 inputs at a time are turned over in scratch
+// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels of 16 inputs at a time are turned
+// over in scratch
 // grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
 #ifdef NNLITE_ONCE
 struct LinearSizes {
@@ -2628,7 +2742,8 @@ static void linear_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t la
     p.c_row   = s.O;
     p.b_panel = s.I * 16;
     const int64_t columns = o + at.count * 16 < s.O ? at.count * 16 : s.O - o;
-    multiply(p, r.in(0) + n * s.I, r.parameter(0) + o * s.I, r.out() + n * s.O + o, b == nullptr ? b : b + o, columns);
+    multiply(p, r.in(0) + n * s.I, r.parameter(0) + o * s.I, r.out() + n * s.O + o, b == nullptr ? b : b + o,
+             columns);
     task += static_cast<uint32_t>(at.count);
   }
 }
@@ -2687,14 +2802,17 @@ static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint
 #endif
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_conv
+// ================================================================================ >>kernel_conv
 // A convolution relates a big image (input of Conv2d, output of ConvTranspose2d) to a small one:
-//   down   small[o] = start + sum over places k of  big[o stride - padding + k dilation] w[k]     Conv2d forward
-//   up     big[i]   = start + sum over places k of small[(i + padding - k dilation) / stride] w[k]  ConvTranspose2d forward
+//   down   small[o] = start + sum over places k of  big[o stride - padding + k dilation] w[k]     Conv2d
+//   forward
+//   up     big[i]   = start + sum over places k of small[(i + padding - k dilation) / stride] w[k]
+//   ConvTranspose2d forward
 //   grad   dw[k]    = sum over o of big[o stride - padding + k dilation] small[o]
-// The other op's forward is the gradient for the input, over weights turned over in scratch. Each works on bands of rows: the
-// patch of the image that a band reads is copied into scratch with zeros around it, or read in place where it needs none.
-// Weights are panels [group][columns/16][kH][kW][rows][16]; the columns are the channels of the forward output.
+// The other op's forward is the gradient for the input, over weights turned over in scratch. Each works on
+// bands of rows: the patch of the image that a band reads is copied into scratch with zeros around it, or
+// read in place where it needs none. Weights are panels [group][columns/16][kH][kW][rows][16]; the columns
+// are the channels of the forward output.
 #ifdef NNLITE_ONCE
 struct Conv {
   Axis    h, w;                                // in: big, out: small
@@ -2731,15 +2849,18 @@ struct Span {
   int64_t first, count;
   bool inside(int64_t size) const { return first >= 0 && first + count <= size; }
 };
-static inline Span down_span(const Axis& a, int64_t o, int64_t count) {       // what outputs o .. o + count read of big
+// what outputs o .. o + count read of big
+static inline Span down_span(const Axis& a, int64_t o, int64_t count) {
   return {o * a.stride - a.padding, (count - 1) * a.stride + a.extent()};
 }
-static inline Span up_span(const Axis& a, int64_t i, int64_t count) {         // what i .. i + count of big read of small
+// what i .. i + count of big read of small
+static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
   const int64_t from = -floor_div(a.extent() - 1 - i - a.padding, a.stride);
   return {from, floor_div(i + count - 1 + a.padding, a.stride) - from + 1};
 }
 
-// The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is that quotient.
+// The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is
+// that quotient.
 struct Places {
   int64_t first, step, count, shift;
 };
@@ -2755,14 +2876,16 @@ static inline Places places_of(const Axis& a, int64_t phase) {
   return p;
 }
 
-// Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows enough.
+// Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows
+// enough.
 constexpr int64_t patch_floats = 65536;
 struct Bands {
   int64_t rows, count;                         // of one image
   int64_t patch;                               // floats of the largest; 0 where the image is read in place
 };
 static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
-  const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share, least = wish < 4 ? 4 : wish;
+  const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share,
+                least = wish < 4 ? 4 : wish;
   return least < rows ? least : rows;
 }
 static Bands down_bands(const Conv& c) {
@@ -2773,14 +2896,16 @@ static Bands down_bands(const Conv& c) {
 }
 static Bands up_bands(const Conv& c) {
   const Span    across = up_span(c.w, 0, c.w.in);
-  const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;       // rows of small: (rows + reach) / stride + 2
+  // rows of small: (rows + reach) / stride + 2
+  const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;
   const int64_t rows = band_rows(c.h.in, (patch_floats / line - 2) * c.h.stride - reach, c.workers);
   const bool    in_place = across.inside(c.w.out) && up_span(c.h, 0, c.h.in).inside(c.h.out);
   return {rows, (c.h.in + rows - 1) / rows, in_place ? 0 : ((rows + reach) / c.h.stride + 2) * line};
 }
 
-// Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row in pieces of
-// 512. One chain each, summed in order of image and chunk: part of the contract on bits, as chains are.
+// Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row
+// in pieces of 512. One chain each, summed in order of image and chunk: part of the contract on bits, as
+// chains are.
 constexpr int64_t chunk_pixels = 512;
 struct Chunks {
   int64_t rows, columns, down, across;         // of a chunk; chunks of an image
@@ -2790,15 +2915,16 @@ struct Chunks {
         across((width + columns - 1) / columns) {}
 };
 
-// Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other without a gap, the
-// places of a row of taps are rows of one product.
+// Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other
+// without a gap, the places of a row of taps are rows of one product.
 struct GradTasks {
   int64_t units, rows, blocks, panels;
   bool    joined;
 };
 constexpr int64_t grad_rows = 28;
 static GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
-  GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0, panels_of(columns_are_small ? c.small : c.big), false};
+  GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0,
+                 panels_of(columns_are_small ? c.small : c.big), false};
   g.joined = columns_are_small && c.groups == 1 && c.w.dilation == 1;
   if (g.joined) g.units = c.h.kernel, g.rows = c.w.kernel * c.big;
   g.blocks = (g.rows + grad_rows - 1) / grad_rows;
@@ -2812,7 +2938,8 @@ static GradPatches grad_patches(const Conv& c, bool columns_are_small) {
   const int64_t pixels = down_span(c.h, 0, k.rows).count * down_span(c.w, 0, k.columns).count;
   const bool    padded = c.h.padding != 0 || c.w.padding != 0;
   if (columns_are_small) {
-    return {padded ? pixels * c.big_pitch() : 0, c.small % 16 == 0 ? 0 : k.rows * k.columns * c.groups * round_up(c.small, 16)};
+    return {padded ? pixels * c.big_pitch() : 0,
+            c.small % 16 == 0 ? 0 : k.rows * k.columns * c.groups * round_up(c.small, 16)};
   }
   return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
 }
@@ -2880,23 +3007,26 @@ struct Patch {
 };
 
 // Channels of `groups` groups, each from `each` to `wider` floats with zeros behind.
-static void copy_pixels(const float* from, int64_t pixels, int64_t groups, int64_t each, int64_t wider, float* to) {
+static void copy_pixels(const float* from, int64_t pixels, int64_t groups, int64_t each, int64_t wider,
+                        float* to) {
   if (each == wider) {
     __builtin_memcpy(to, from, static_cast<size_t>(pixels * groups * each) * sizeof(float));
     return;
   }
   for (int64_t i = 0; i < pixels * groups; i++, from += each, to += wider)
-    for (int64_t j = 0; j < wider; j += lanes) store(to + j, load_part(from + j, within(static_cast<int>(each), static_cast<int>(j))));
+    for (int64_t j = 0; j < wider; j += lanes)
+      store(to + j, load_part(from + j, within(static_cast<int>(each), static_cast<int>(j))));
 }
 static void zero_floats(float* to, int64_t count) {
   __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(float));
 }
 
 // Rows and columns of an image of H x W pixels copied to scratch, zeros where they lie outside.
-static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t groups, int64_t each,
-                        int64_t wider, float* to) {
+static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t groups,
+                        int64_t each, int64_t wider, float* to) {
   const int64_t pixel = groups * wider, line = columns.count * pixel;
-  const int64_t left = columns.first < 0 ? (-columns.first < columns.count ? -columns.first : columns.count) : 0;
+  const int64_t left =
+      columns.first < 0 ? (-columns.first < columns.count ? -columns.first : columns.count) : 0;
   const int64_t end = W - columns.first < columns.count ? W - columns.first : columns.count;
   const int64_t right = end < left ? left : end;
   for (int64_t y = 0; y < rows.count; y++) {
@@ -2907,13 +3037,14 @@ static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Spa
       continue;
     }
     zero_floats(t, left * pixel);
-    copy_pixels(image + (row * W + columns.first + left) * groups * each, right - left, groups, each, wider, t + left * pixel);
+    copy_pixels(image + (row * W + columns.first + left) * groups * each, right - left, groups, each, wider,
+                t + left * pixel);
     zero_floats(t + right * pixel, (columns.count - right) * pixel);
   }
   return {to, line, pixel};
 }
-static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t channels, float* to,
-                      bool in_place) {
+static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t channels,
+                      float* to, bool in_place) {
   if (in_place) return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
   return copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
 }
@@ -2924,12 +3055,13 @@ static inline void join_lines(Product& p) {
 }
 
 // small = start + big * w for bands [first, last); w has columns of small channels.
-static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small, bool add,
-                      float* scratch, uint32_t first, uint32_t last) {
+static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small,
+                      bool add, float* scratch, uint32_t first, uint32_t last) {
   const Bands   b = down_bands(c);
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const int64_t image = task / b.count, o = task % b.count * b.rows, rows = c.h.out - o < b.rows ? c.h.out - o : b.rows;
+    const int64_t image = task / b.count, o = task % b.count * b.rows,
+                  rows = c.h.out - o < b.rows ? c.h.out - o : b.rows;
     const Patch from = patch_of(big + image * c.h.in * c.w.in * C, c.h.in, c.w.in, down_span(c.h, o, rows),
                                 down_span(c.w, 0, c.w.out), C, scratch, b.patch == 0);
     Product p;
@@ -2944,19 +3076,21 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
     join_lines(p);
     for (int64_t g = 0; g < c.groups; g++) {
       multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
-               small + (image * c.h.out + o) * c.w.out * S + g * c.small, start == nullptr ? start : start + g * c.small, c.small);
+               small + (image * c.h.out + o) * c.w.out * S + g * c.small,
+               start == nullptr ? start : start + g * c.small, c.small);
     }
   }
 }
 
 // One phase of up: the pixels of big whose row and column leave the same remainders by the strides.
-static void conv_up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j, int64_t lines,
-                          const float* w, const float* start, float* big, bool add) {
+static void conv_up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j,
+                          int64_t lines, const float* w, const float* start, float* big, bool add) {
   const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
   const int64_t C = c.big_pitch(), panel_size = c.taps() * c.small * 16;
   const bool    empty = h.count == 0 || v.count == 0;
   Product p;
-  p.outer  = {empty ? 0 : h.count, -(h.step * c.h.dilation / c.h.stride) * from.line, h.step * c.w.kernel * c.small * 16};
+  p.outer = {empty ? 0 : h.count, -(h.step * c.h.dilation / c.h.stride) * from.line,
+             h.step * c.w.kernel * c.small * 16};
   p.middle = {v.count, -(v.step * c.w.dilation / c.w.stride) * from.pixel, v.step * c.small * 16};
   p.inner  = {c.small, 1, 16};
   p.lines = lines, p.a_line = from.line, p.c_line = c.h.stride * c.w.in * C;
@@ -2974,15 +3108,17 @@ static void conv_up_phase(const Conv& c, const Patch& from, Span rows, Span colu
 }
 
 // big = start + small * w for bands [first, last); w has columns of big channels.
-static void conv_up(const Conv& c, const float* small, const float* w, const float* start, float* big, bool add,
-                    float* scratch, uint32_t first, uint32_t last) {
+static void conv_up(const Conv& c, const float* small, const float* w, const float* start, float* big,
+                    bool add, float* scratch, uint32_t first, uint32_t last) {
   const Bands   b = up_bands(c);
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   const Span    columns = up_span(c.w, 0, c.w.in);
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const int64_t image = task / b.count, i = task % b.count * b.rows, rows = c.h.in - i < b.rows ? c.h.in - i : b.rows;
+    const int64_t image = task / b.count, i = task % b.count * b.rows,
+                  rows = c.h.in - i < b.rows ? c.h.in - i : b.rows;
     const Span    lines = up_span(c.h, i, rows);
-    const Patch from = patch_of(small + image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S, scratch, b.patch == 0);
+    const Patch from = patch_of(small + image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S,
+                                scratch, b.patch == 0);
     float* to = big + image * c.h.in * c.w.in * C;
     for (int64_t y = i; y < i + rows && y < i + c.h.stride; y++) {
       for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
@@ -2995,10 +3131,12 @@ static void conv_up(const Conv& c, const float* small, const float* w, const flo
 
 #ifndef NNLITE_NO_TRAINING
 // Panels of X columns into panels of Y columns, [first, last) of the new ones.
-static void turn_weights(const Conv& c, const float* w, int64_t X, int64_t Y, float* to, uint32_t first, uint32_t last) {
+static void turn_weights(const Conv& c, const float* w, int64_t X, int64_t Y, float* to, uint32_t first,
+                         uint32_t last) {
   for (int64_t task = first; task < last; task++) {
     const int64_t group = task / panels_of(Y), y = task % panels_of(Y) * 16;
-    transpose_panel(w + group * panels_of(X) * c.taps() * Y * 16, X, c.taps(), Y, y, to + task * c.taps() * X * 16);
+    transpose_panel(w + group * panels_of(X) * c.taps() * Y * 16, X, c.taps(), Y, y,
+                    to + task * c.taps() * X * 16);
   }
 }
 
@@ -3009,20 +3147,22 @@ struct GradSides {
   int64_t a_stride, b_stride;                  // pixels of the image for one of the chunk
 };
 
-static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bool columns_are_small, int64_t rows,
-                       int64_t columns, bool add, float* dw, uint32_t first, uint32_t last) {
+static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bool columns_are_small,
+                       int64_t rows, int64_t columns, bool add, float* dw, uint32_t first, uint32_t last) {
   const int64_t panel_size = c.taps() * (columns_are_small ? c.big : c.small) * 16;
   for (uint32_t task = first; task < last;) {
     const Stretch at = stretch_at(task, last, g.panels);
     task += static_cast<uint32_t>(at.count);
-    const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units, group = at.block / g.blocks / g.units;
+    const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units,
+                  group = at.block / g.blocks / g.units;
     const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks;
     const int64_t from = block * height + (block < taller ? block : taller);
     const int64_t kh = g.joined ? unit : unit / c.w.kernel, kw = g.joined ? 0 : unit % c.w.kernel;
     const Patch&  big = columns_are_small ? s.a : s.b;
     const int64_t place = kh * c.h.dilation * big.line + kw * c.w.dilation * big.pixel;
     Product p;
-    p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line, (columns_are_small ? 1 : c.h.stride) * s.b.line};
+    p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line,
+                (columns_are_small ? 1 : c.h.stride) * s.b.line};
     p.inner  = {columns, s.a_stride * s.a.pixel, s.b_stride * s.b.pixel};
     p.rows = block < taller ? height + 1 : height, p.a_row = 1, p.c_row = 16;
     p.c_panel = panel_size;
@@ -3035,8 +3175,8 @@ static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bo
 }
 
 // dw, chunk after chunk, for tasks [first, last).
-static void conv_grad(const Conv& c, const float* big, const float* small, bool columns_are_small, float* dw, float* scratch,
-                      uint32_t first, uint32_t last) {
+static void conv_grad(const Conv& c, const float* big, const float* small, bool columns_are_small, float* dw,
+                      float* scratch, uint32_t first, uint32_t last) {
   const Chunks      k(c.h.out, c.w.out);
   const GradTasks   g = grad_tasks(c, columns_are_small);
   const GradPatches patches = grad_patches(c, columns_are_small);
@@ -3045,17 +3185,20 @@ static void conv_grad(const Conv& c, const float* big, const float* small, bool 
   const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
   float* const      small_scratch = scratch + scratch_bytes(patches.big) / sizeof(float);
   for (int64_t chunk = 0; chunk < c.images * k.down * k.across; chunk++) {
-    const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
-    const int64_t rows = c.h.out - y < k.rows ? c.h.out - y : k.rows, columns = c.w.out - x < k.columns ? c.w.out - x : k.columns;
+    const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows,
+                  x = chunk % k.across * k.columns;
+    const int64_t rows = c.h.out - y < k.rows ? c.h.out - y : k.rows,
+                  columns = c.w.out - x < k.columns ? c.w.out - x : k.columns;
     const float*  from_big = big + image * c.h.in * c.w.in * B;
     const float*  from_small = small + image * c.h.out * c.w.out * S;
     const Span    down = down_span(c.h, y, rows), across = down_span(c.w, x, columns);
     const Patch   pb = patches.big == 0
         ? patch_of(from_big, c.h.in, c.w.in, down, across, B, nullptr, true)
         : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big, big_wide, scratch);
-    const Patch   ps = patches.small == 0
-        ? patch_of(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, S, nullptr, true)
-        : copy_patch(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, c.groups, c.small, small_wide, small_scratch);
+    const Patch ps = patches.small == 0
+                         ? patch_of(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, S, nullptr, true)
+                         : copy_patch(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, c.groups,
+                                      c.small, small_wide, small_scratch);
     const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
                                               : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
     grad_chunk(c, g, sides, columns_are_small, rows, columns, chunk > 0, dw, first, last);
@@ -3063,16 +3206,17 @@ static void conv_grad(const Conv& c, const float* big, const float* small, bool 
 }
 
 // db[o] = sum of dy over images of H x W pixels of O channels, chunk after chunk, for panels [first, last).
-static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int64_t O, float* db, uint32_t first,
-                      uint32_t last) {
+static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int64_t O, float* db,
+                      uint32_t first, uint32_t last) {
   const Chunks k(H, W);
   for (int64_t panel = first; panel < last; panel++) {
     const int64_t left = O - panel * 16;
     for (int64_t chunk = 0; chunk < images * k.down * k.across; chunk++) {
-      const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
+      const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows,
+                    x = chunk % k.across * k.columns;
       const int64_t rows = H - y < k.rows ? H - y : k.rows, columns = W - x < k.columns ? W - x : k.columns;
-      sum_rows(dy + ((image * H + y) * W + x) * O + panel * 16, rows * columns, O, static_cast<int>(left < 16 ? left : 16),
-               db + panel * 16, chunk > 0);
+      sum_rows(dy + ((image * H + y) * W + x) * O + panel * 16, rows * columns, O,
+               static_cast<int>(left < 16 ? left : 16), db + panel * 16, chunk > 0);
     }
   }
 }
@@ -3080,50 +3224,62 @@ static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int
 
 static void conv2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
   const Conv c = conv_sizes<Conv2d>(r);
-  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, worker_scratch(r, worker, down_bands(c).patch), first, last);
+  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false,
+            worker_scratch(r, worker, down_bands(c).patch), first, last);
 }
-static void conv_transpose2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+static void conv_transpose2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
+                                     uint32_t worker) {
   const Conv c = conv_sizes<ConvTranspose2d>(r);
-  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, worker_scratch(r, worker, up_bands(c).patch), first, last);
+  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false,
+          worker_scratch(r, worker, up_bands(c).patch), first, last);
 }
 #ifndef NNLITE_NO_TRAINING
-static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                              uint32_t worker) {
   const Conv    c = conv_sizes<Conv2d>(r);
   const int64_t patch = up_bands(c).patch;
   float* const  turned = shared_scratch(r, patch);
   if (stage == 0) return turn_weights(c, r.parameter(0), c.small, c.big, turned, first, last);
-  conv_up(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
+  conv_up(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
+          last);
 }
-static void conv_transpose2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+static void conv_transpose2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                                        uint32_t worker) {
   const Conv    c = conv_sizes<ConvTranspose2d>(r);
   const int64_t patch = down_bands(c).patch;
   float* const  turned = shared_scratch(r, patch);
   if (stage == 0) return turn_weights(c, r.parameter(0), c.big, c.small, turned, first, last);
-  conv_down(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
+  conv_down(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
+            last);
 }
-static void conv2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+static void conv2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                                  uint32_t worker) {
   const Conv        c = conv_sizes<Conv2d>(r);
   const GradPatches s = grad_patches(c, true);
   float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
-  if (stage == 0 && r.dparameter(0) != nullptr) conv_grad(c, r.in(0), r.dy(), true, r.dparameter(0), scratch, first, last);
+  if (stage == 0 && r.dparameter(0) != nullptr)
+    conv_grad(c, r.in(0), r.dy(), true, r.dparameter(0), scratch, first, last);
   if (stage == 1 && r.dparameter(1) != nullptr)
     bias_grad(r.dy(), c.images, c.h.out, c.w.out, c.small_pitch(), r.dparameter(1), first, last);
 }
-static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                                            uint32_t worker) {
   const Conv        c = conv_sizes<ConvTranspose2d>(r);
   const GradPatches s = grad_patches(c, false);
   float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
-  if (stage == 0 && r.dparameter(0) != nullptr) conv_grad(c, r.dy(), r.in(0), false, r.dparameter(0), scratch, first, last);
+  if (stage == 0 && r.dparameter(0) != nullptr)
+    conv_grad(c, r.dy(), r.in(0), false, r.dparameter(0), scratch, first, last);
   if (stage == 1 && r.dparameter(1) != nullptr)
     bias_grad(r.dy(), c.images, c.h.in, c.w.in, c.big_pitch(), r.dparameter(1), first, last);
 }
 #endif
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_depthwise
+// ================================================================================ >>kernel_depthwise
 
-// ==================================================================================================== >>kernel_elementwise
-// One element at a time: activations, Add, Mul, Dropout. A task is a block of elements; whole vectors, then one part.
+// ================================================================================ >>kernel_elementwise
+// One element at a time: activations, Add, Mul, Dropout. A task is a block of elements; whole vectors, then
+// one part.
 #ifdef NNLITE_ONCE
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
@@ -3158,8 +3314,12 @@ NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, con
   each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
 }
 
-NNLITE_VERB vf value_of(const ELU& a, vf x) { return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x))); }
-NNLITE_VERB vf value_of(const LeakyReLU& a, vf x) { return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x)); }
+NNLITE_VERB vf value_of(const ELU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
+}
+NNLITE_VERB vf value_of(const LeakyReLU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
+}
 NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
 NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
@@ -3293,7 +3453,8 @@ static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
 }
 static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const float p = static_cast<const Dropout*>(r.attributes)->p;
-  if (r.dx(0) != nullptr) each_element(r, first, last, DropoutMask{r, r.dy(), r.dx(0), p, 1 / (1 - p), r.accumulate(0)});
+  if (r.dx(0) != nullptr)
+    each_element(r, first, last, DropoutMask{r, r.dy(), r.dx(0), p, 1 / (1 - p), r.accumulate(0)});
 }
 
 // to += from: what the executor does where an op does not accumulate by itself.
@@ -3301,14 +3462,17 @@ struct AddInto {
   float*       to;
   const float* from;
   template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const { put<whole>(to + i, add(get<whole>(to + i, n), get<whole>(from + i, n)), n); }
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    put<whole>(to + i, add(get<whole>(to + i, n), get<whole>(from + i, n)), n);
+  }
 };
 static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n, AddInto{to, from}); }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_pool
-// Windows, channels as lanes. A task is one row of the tensor that is written: forward gathers windows, backward gathers,
-// for one input, the outputs that read it, in their order; so no two tasks write the same place.
+// ================================================================================ >>kernel_pool
+// Windows, channels as lanes. A task is one row of the tensor that is written: forward gathers windows,
+// backward gathers, for one input, the outputs that read it, in their order; so no two tasks write the same
+// place.
 #ifdef NNLITE_ONCE
 static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = static_cast<uint32_t>(r.rows * r.out_shape().dim[1]);
@@ -3333,7 +3497,8 @@ struct ConcatRuns {
 static int64_t concat_length(const OpRun& r, int k) {
   const Shape& x = r.in_shape(k);
   int64_t length = 1;
-  for (int d = dimension(static_cast<const Concat*>(r.attributes)->dim, x.rank); d < x.rank; d++) length *= x.dim[d];
+  for (int d = dimension(static_cast<const Concat*>(r.attributes)->dim, x.rank); d < x.rank; d++)
+    length *= x.dim[d];
   return length;
 }
 static ConcatRuns concat_runs(const OpRun& r) {
@@ -3371,7 +3536,8 @@ static inline Reach column_reach(const AdaptiveAvgPool2d&, int64_t w, const Shap
   return adaptive_reach(w, x.dim[2], y.dim[2]);
 }
 
-// The taps of one axis that lie inside: places first .. last - 1 of the window, from `input` on in steps of dilation.
+// The taps of one axis that lie inside: places first .. last - 1 of the window, from `input` on in steps of
+// dilation.
 struct Inside {
   int     first, last;
   int64_t input;
@@ -3401,7 +3567,8 @@ struct MaxWindow {
     vi where   = set(rows.first * kernel_w + columns.first);
     for (int kh = rows.first; kh < rows.last; kh++)
       for (int kw = columns.first; kw < columns.last; kw++) {
-        const vf value = get<whole>(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
+        const vf value =
+            get<whole>(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
         const vm more  = less(largest, value);
         largest = select(more, value, largest);
         where   = select(more, set(kh * kernel_w + kw), where);
@@ -3424,8 +3591,10 @@ static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
       const Inside across = taps_inside(columns, ow);
       const int64_t at = (task * columns.out + ow) * C;
       const float* x = r.in(0) + ((image * rows.in + down.input) * columns.in + across.input) * C;
-      each_vector(0, C, MaxWindow{x, r.out() + at, r.slot<uint8_t>(0) == nullptr ? nullptr : r.slot<uint8_t>(0) + at, down,
-                                across, a.kernel_size.w, columns.in * C * rows.dilation, C * columns.dilation});
+      each_vector(
+          0, C,
+          MaxWindow{x, r.out() + at, r.slot<uint8_t>(0) == nullptr ? nullptr : r.slot<uint8_t>(0) + at, down,
+                    across, a.kernel_size.w, columns.in * C * rows.dilation, C * columns.dilation});
     }
   }
 }
@@ -3449,7 +3618,8 @@ struct MaxGradient {
         const int64_t place = above / rows.dilation * columns.kernel + before / columns.dilation;
         const int64_t at    = ((image * rows.out + oh) * columns.out + ow) * C + c;
         const uint8_t* chosen = r.slot<uint8_t>(0) + at;
-        const vm here = equal(whole ? load_bytes(chosen) : load_bytes_part(chosen, n), set(static_cast<int32_t>(place)));
+        const vm here =
+            equal(whole ? load_bytes(chosen) : load_bytes_part(chosen, n), set(static_cast<int32_t>(place)));
         sum = add(sum, select(here, get<whole>(r.dy() + at, n), set(0.0f)));
       }
     }
@@ -3517,7 +3687,8 @@ struct AverageGradient {
     vf sum = set(0.0f);
     for (int64_t oh = down.first; oh < down.last; oh++)
       for (int64_t ow = across.first; ow < across.last; ow++) {
-        const float  count = static_cast<float>(row_region(a, oh, x, y).count * column_region(a, ow, x, y).count);
+        const float count =
+            static_cast<float>(row_region(a, oh, x, y).count * column_region(a, ow, x, y).count);
         const float* dy    = r.dy() + ((image * y.dim[1] + oh) * y.dim[2] + ow) * y.dim[3] + c;
         sum = add(sum, div(get<whole>(dy, n), set(count)));
       }
@@ -3542,7 +3713,9 @@ struct Copy {
   float*       to;
   bool         accumulate;
   template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const { give<whole>(to + i, get<whole>(from + i, n), n, accumulate); }
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    give<whole>(to + i, get<whole>(from + i, n), n, accumulate);
+  }
 };
 
 static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -3578,8 +3751,9 @@ static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t
   const int64_t W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3], row_step = W * f.w * C;
   for (int64_t task = first; task < last; task++)
     for (int64_t w = 0; w < W; w++)
-      each_vector(0, C, CopiesSum{r.dy() + task * f.h * row_step + w * f.w * C, r.dx(0) + (task * W + w) * C, f, row_step, C,
-                                  r.accumulate(0)});
+      each_vector(0, C,
+                  CopiesSum{r.dy() + task * f.h * row_step + w * f.w * C, r.dx(0) + (task * W + w) * C, f,
+                            row_step, C, r.accumulate(0)});
 }
 
 // A run is what one input gives between two runs of the others; a task is one run of y.
@@ -3608,10 +3782,11 @@ static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_norm
-// Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain per channel in
-// pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order; so they depend on nothing but P and C.
-// Normalising runs over the flat tensor with a pattern of coefficients: as many pixels as make whole vectors.
+// ================================================================================ >>kernel_norm
+// Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain
+// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order; so they depend
+// on nothing but P and C. Normalising runs over the flat tensor with a pattern of coefficients: as many
+// pixels as make whole vectors.
 #ifdef NNLITE_ONCE
 constexpr int64_t norm_chunk = 512;
 
@@ -3623,7 +3798,8 @@ struct NormRun {
   int64_t C, padded, pixels, chunks, pattern;  // pattern: floats of one
 
   template <class A>
-  NormRun(const A& a, const OpRun& run) : r(run), affine(a.affine), by_batch(run.training || !a.track_running_stats), eps(a.eps) {
+  NormRun(const A& a, const OpRun& run)
+      : r(run), affine(a.affine), by_batch(run.training || !a.track_running_stats), eps(a.eps) {
     C       = r.out_shape().last();
     padded  = round_up(C, 16);
     pixels  = r.out_numel() / C;
@@ -3631,8 +3807,9 @@ struct NormRun {
     for (pattern = C; pattern % 16 != 0 || pattern < 64; pattern *= 2) {}
   }
   size_t   bytes() const { return static_cast<size_t>(4 * pattern + chunks * 2 * padded) * sizeof(float); }
-  float*   coefficients(int i) const { return reinterpret_cast<float*>(r.scratch) + i * pattern; }        // i: 0 .. 3
-  float*   sums(int64_t chunk, int i) const { return coefficients(4) + (chunk * 2 + i) * padded; }        // i: 0, 1
+  // i: 0 .. 3
+  float*   coefficients(int i) const { return reinterpret_cast<float*>(r.scratch) + i * pattern; }
+  float*   sums(int64_t chunk, int i) const { return coefficients(4) + (chunk * 2 + i) * padded; }  // i: 0, 1
   int64_t  chunk_pixels(int64_t chunk) const { return smaller(norm_chunk, pixels - chunk * norm_chunk); }
   uint32_t channel_blocks() const { return static_cast<uint32_t>(padded / 16); }
   int64_t  block() const { return round_up(element_block, pattern); }
@@ -3710,9 +3887,11 @@ static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int cou
 static void merge_statistics(const NormRun& n, int64_t c, int count) {
   Sixteen mean = load_sixteen<true>(n.sums(0, 0) + c, 16), m2 = load_sixteen<true>(n.sums(0, 1) + c, 16);
   for (int64_t chunk = 1; chunk < n.chunks; chunk++) {
-    const float before = static_cast<float>(chunk * norm_chunk), more = static_cast<float>(n.chunk_pixels(chunk));
+    const float before = static_cast<float>(chunk * norm_chunk),
+                more = static_cast<float>(n.chunk_pixels(chunk));
     const float share  = more / (before + more);
-    const Sixteen mean_b = load_sixteen<true>(n.sums(chunk, 0) + c, 16), m2_b = load_sixteen<true>(n.sums(chunk, 1) + c, 16);
+    const Sixteen mean_b = load_sixteen<true>(n.sums(chunk, 0) + c, 16),
+                  m2_b = load_sixteen<true>(n.sums(chunk, 1) + c, 16);
     NNLITE_EACH_PART {
       const vf d = sub(mean_b.part[j], mean.part[j]);
       mean.part[j] = fma(d, set(share), mean.part[j]);
@@ -3724,7 +3903,9 @@ static void merge_statistics(const NormRun& n, int64_t c, int count) {
   store_sixteen(n.r.slot(1) + c, m2, count);
 }
 
-NNLITE_VERB vf inverse_deviation(const NormRun& n, vf var) { return div(set(1.0f), sqrt(add(var, set(n.eps)))); }
+NNLITE_VERB vf inverse_deviation(const NormRun& n, vf var) {
+  return div(set(1.0f), sqrt(add(var, set(n.eps))));
+}
 
 // One coefficient of the channels c .. into every repeat of its pattern.
 static void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, int count) {
@@ -3733,13 +3914,15 @@ static void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, i
 
 // y = x scale + shift
 static void normal_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen<false>(n.mean() + c, count), var = load_sixteen<false>(n.var() + c, count);
+  const Sixteen mean = load_sixteen<false>(n.mean() + c, count),
+                var = load_sixteen<false>(n.var() + c, count);
   Sixteen scale, shift;
   NNLITE_EACH_PART {
-    const int64_t at = c + j * lanes;                                        // parameters are padded to whole sixteens
+    const int64_t at = c + j * lanes;  // parameters are padded to whole sixteens
     const vf inverse = inverse_deviation(n, var.part[j]);
     scale.part[j] = n.affine ? mul(load(n.weight() + at), inverse) : inverse;
-    shift.part[j] = fma(sub(set(0.0f), mean.part[j]), scale.part[j], n.affine ? load(n.bias() + at) : set(0.0f));
+    shift.part[j] =
+        fma(sub(set(0.0f), mean.part[j]), scale.part[j], n.affine ? load(n.bias() + at) : set(0.0f));
   }
   fill_pattern(n, 0, c, scale, count);
   fill_pattern(n, 1, c, shift, count);
@@ -3750,7 +3933,9 @@ struct Normalise {
   float*       y;
   template <bool whole>
   NNLITE_METHOD void at(int64_t i, int count) const {
-    put<whole>(y + i, fma(get<whole>(x + i, count), get<whole>(scale + i, count), get<whole>(shift + i, count)), count);
+    put<whole>(y + i,
+               fma(get<whole>(x + i, count), get<whole>(scale + i, count), get<whole>(shift + i, count)),
+               count);
   }
 };
 
@@ -3769,7 +3954,8 @@ static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, u
   if (stage < 2) return;
   const int64_t end = smaller(last * n.block(), r.out_numel());
   for (int64_t i = first * n.block(); i < end; i += n.pattern)
-    each_vector(0, smaller(n.pattern, end - i), Normalise{r.in(0) + i, n.coefficients(0), n.coefficients(1), r.out() + i});
+    each_vector(0, smaller(n.pattern, end - i),
+                Normalise{r.in(0) + i, n.coefficients(0), n.coefficients(1), r.out() + i});
 }
 
 // sum dy and sum dy (x - mean) of one chunk.
@@ -3779,7 +3965,8 @@ static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int coun
   const Sixteen mean = load_sixteen<false>(n.mean() + c, count);
   Sixteen sum = {}, sum_x = {};
   for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
-    const Sixteen x = load_sixteen<whole>(n.r.in(0) + at, count), dy = load_sixteen<whole>(n.r.dy() + at, count);
+    const Sixteen x = load_sixteen<whole>(n.r.in(0) + at, count),
+                  dy = load_sixteen<whole>(n.r.dy() + at, count);
     NNLITE_EACH_PART {
       sum.part[j]   = add(sum.part[j], dy.part[j]);
       sum_x.part[j] = fma(dy.part[j], sub(x.part[j], mean.part[j]), sum_x.part[j]);
@@ -3793,7 +3980,8 @@ static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int coun
 //   dx = s dy + t (-s sum_x / (P (var + eps))) - s sum / P;   through stored ones dx = s dy.
 //   dw = sum_x / sqrt(var + eps)      db = sum
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen<false>(n.mean() + c, count), var = load_sixteen<false>(n.var() + c, count);
+  const Sixteen mean = load_sixteen<false>(n.mean() + c, count),
+                var = load_sixteen<false>(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
   for (int64_t chunk = 0; chunk < n.chunks; chunk++)
     NNLITE_EACH_PART {
@@ -3823,7 +4011,8 @@ struct NormGradient {
   NNLITE_METHOD void at(int64_t i, int count) const {
     const vf t = sub(get<whole>(x + i, count), get<whole>(mean + i, count));
     const vf rest = fma(t, get<whole>(slope + i, count), get<whole>(shift + i, count));
-    give<whole>(dx + i, fma(get<whole>(scale + i, count), get<whole>(dy + i, count), rest), count, accumulate);
+    give<whole>(dx + i, fma(get<whole>(scale + i, count), get<whole>(dy + i, count), rest), count,
+                accumulate);
   }
 };
 
@@ -3845,9 +4034,9 @@ static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, 
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_loss
-// Softmax, LogSoftmax and the losses. A task is a chunk of 512 positions or elements; a sum over lanes is 16 virtual lanes
-// folded by a fixed tree; a loss adds its chunks in order and divides by the count.
+// ================================================================================ >>kernel_loss
+// Softmax, LogSoftmax and the losses. A task is a chunk of 512 positions or elements; a sum over lanes is 16
+// virtual lanes folded by a fixed tree; a loss adds its chunks in order and divides by the count.
 #ifdef NNLITE_ONCE
 constexpr int64_t loss_chunk = 512;
 
@@ -3889,9 +4078,12 @@ alignas(64) constexpr int32_t lane_table[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 
 namespace NNLITE_ISA {
 // Places c + j lanes + 0, 1, ...; and a where they are below count, else b.
-NNLITE_VERB vi places(int64_t c, int j) { return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes)); }
+NNLITE_VERB vi places(int64_t c, int j) {
+  return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
+}
 NNLITE_VERB vf where_below(int64_t count, int64_t c, int j, vf a, vf b) {
-  return c + (j + 1) * lanes <= count ? a : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
+  return c + (j + 1) * lanes <= count ? a
+                                      : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
 }
 NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
   return c + 16 <= C ? load_sixteen<true>(x + c, 16) : load_sixteen<false>(x + c, static_cast<int>(C - c));
@@ -3943,7 +4135,9 @@ static float log_of(float x) {
 struct Lines {
   int64_t first, last, C;
   Lines(const OpRun& r, uint32_t first_task, uint32_t last_task)
-      : first(first_task * loss_chunk), last(smaller(last_task * loss_chunk, positions_of(r))), C(r.in_shape(0).last()) {}
+      : first(first_task * loss_chunk),
+        last(smaller(last_task * loss_chunk, positions_of(r))),
+        C(r.in_shape(0).last()) {}
 };
 
 static void softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -4034,9 +4228,9 @@ struct Target {
     Sixteen q = {};
     if (probabilities != nullptr) q = load_line(probabilities + position * C, C, c);
     NNLITE_EACH_PART {
-      const vf value = probabilities != nullptr
-                           ? fma(set(keep), q.part[j], set(smooth))
-                           : select(equal(places(c, j), set(index[position])), set(keep + smooth), set(smooth));
+      const vf value = probabilities != nullptr ? fma(set(keep), q.part[j], set(smooth))
+                                                : select(equal(places(c, j), set(index[position])),
+                                                         set(keep + smooth), set(smooth));
       q.part[j] = where_below(C, c, j, value, set(0.0f));
     }
     return q;
@@ -4049,7 +4243,8 @@ struct Target {
   }
 };
 
-// sum_c q_c (log sum - (x_c - largest)); of one class alone where q is one there: 0 times infinity would be no number.
+// sum_c q_c (log sum - (x_c - largest)); of one class alone where q is one there: 0 times infinity would be
+// no number.
 static float cross_entropy_at(const Target& target, const float* x, int64_t position) {
   const int64_t C = target.C;
   const float largest = line_max(x, C), log_sum = log_of(line_exp_sum(x, C, largest));
@@ -4074,7 +4269,8 @@ static void cross_entropy_forward(const OpRun& r, uint32_t stage, uint32_t first
   }
 }
 
-// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep log softmax(x)_c / positions
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep log softmax(x)_c /
+// positions
 static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const Target target(r);
   const Lines  l(r, first, last);
@@ -4129,7 +4325,9 @@ NNLITE_VERB vf loss_of(const BCELoss&, vf x, vf t) {
 NNLITE_VERB vf slope_by_x(const BCELoss&, vf x, vf t) {
   return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
 }
-NNLITE_VERB vf slope_by_t(const BCELoss&, vf x, vf) { return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x)); }
+NNLITE_VERB vf slope_by_t(const BCELoss&, vf x, vf) {
+  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
+}
 
 NNLITE_VERB vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
   return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
@@ -4139,9 +4337,12 @@ NNLITE_VERB vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(
 
 NNLITE_VERB vf loss_of(const HuberLoss& a, vf x, vf t) {
   const vf d = abs(sub(x, t));
-  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)), mul(set(a.delta), sub(d, set(a.delta / 2))));
+  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)),
+                mul(set(a.delta), sub(d, set(a.delta / 2))));
 }
-NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) { return max(set(-a.delta), min(set(a.delta), sub(x, t))); }
+NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) {
+  return max(set(-a.delta), min(set(a.delta), sub(x, t)));
+}
 NNLITE_VERB vf slope_by_t(const HuberLoss& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
 
 NNLITE_VERB vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
@@ -4181,8 +4382,10 @@ struct ElementLossGradient {
   template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
     const vf x = get<whole>(r.in(0) + i, n), t = get<whole>(r.in(1) + i, n);
-    if (r.dx(0) != nullptr) give<whole>(r.dx(0) + i, mul(slope_by_x(a, x, t), set(share)), n, r.accumulate(0));
-    if (r.dx(1) != nullptr) give<whole>(r.dx(1) + i, mul(slope_by_t(a, x, t), set(share)), n, r.accumulate(1));
+    if (r.dx(0) != nullptr)
+      give<whole>(r.dx(0) + i, mul(slope_by_x(a, x, t), set(share)), n, r.accumulate(0));
+    if (r.dx(1) != nullptr)
+      give<whole>(r.dx(1) + i, mul(slope_by_t(a, x, t), set(share)), n, r.accumulate(1));
   }
 };
 template <class A>
@@ -4193,7 +4396,7 @@ static void element_loss_backward(const OpRun& r, uint32_t, uint32_t first, uint
 }
 }  // namespace NNLITE_ISA
 
-// ==================================================================================================== >>kernel_optim
+// ================================================================================ >>kernel_optim
 // One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
 #ifdef NNLITE_ONCE
 static bool plan_update(const OpRun& r, KernelPlan& plan) {
@@ -4247,8 +4450,9 @@ struct SgdStep {
 };
 static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const SGD& a = *static_cast<const SGD*>(r.attributes);
-  each_weight(r, first, last, SgdStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0), set(-r.context->lr),
-                                      set(a.momentum), set(1 - a.dampening), r.context->update == 1, a.nesterov});
+  each_weight(r, first, last,
+              SgdStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0), set(-r.context->lr),
+                      set(a.momentum), set(1 - a.dampening), r.context->update == 1, a.nesterov});
 }
 
 struct AdagradStep {
@@ -4264,8 +4468,9 @@ struct AdagradStep {
 };
 static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const Adagrad& a = *static_cast<const Adagrad*>(r.attributes);
-  each_weight(r, first, last, AdagradStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
-                                          set(-adagrad_rate(a, *r.context)), set(a.initial_accumulator_value), set(a.eps)});
+  each_weight(r, first, last,
+              AdagradStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
+                          set(-adagrad_rate(a, *r.context)), set(a.initial_accumulator_value), set(a.eps)});
 }
 
 struct RmspropStep {
@@ -4286,9 +4491,10 @@ struct RmspropStep {
 };
 static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const RMSprop& a = *static_cast<const RMSprop*>(r.attributes);
-  each_weight(r, first, last, RmspropStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
-                                          a.momentum > 0 ? r.slot(1) : nullptr, set(-r.context->lr), set(a.alpha),
-                                          set(1 - a.alpha), set(a.eps), set(a.momentum)});
+  each_weight(r, first, last,
+              RmspropStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
+                          a.momentum > 0 ? r.slot(1) : nullptr, set(-r.context->lr), set(a.alpha),
+                          set(1 - a.alpha), set(a.eps), set(a.momentum)});
 }
 
 // `coupled` decay is in the gradient; the other shrinks the weight by itself.
@@ -4310,9 +4516,10 @@ template <class A>
 static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const A& a = *static_cast<const A*>(r.attributes);
   const AdamRates k = adam_rates(a, *r.context);
-  each_weight(r, first, last, AdamStep{Gradient(r, k.added), r.dparameter(0), r.slot(0), r.slot(1), set(-k.step), set(k.root),
-                                       set(a.betas.first), set(1 - a.betas.first), set(a.betas.second),
-                                       set(1 - a.betas.second), set(a.eps), set(-k.shrink)});
+  each_weight(r, first, last,
+              AdamStep{Gradient(r, k.added), r.dparameter(0), r.slot(0), r.slot(1), set(-k.step), set(k.root),
+                       set(a.betas.first), set(1 - a.betas.first), set(a.betas.second),
+                       set(1 - a.betas.second), set(a.eps), set(-k.shrink)});
 }
 }  // namespace NNLITE_ISA
 
@@ -4325,8 +4532,9 @@ static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
 #undef NNLITE_PASS
 #undef NNLITE_ISA
 
-// ==================================================================================================== >>dispatch
-// The passes of the kernel rooms for the other instruction sets, the choice of one, and the rows of every op's kernels.
+// ================================================================================ >>dispatch
+// The passes of the kernel rooms for the other instruction sets, the choice of one, and the rows of every
+// op's kernels.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
 #if !__has_include(NNLITE_SELF)
 #error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
@@ -4370,7 +4578,8 @@ NNLITE_REGION_END
 #else
 #define NNLITE_RUNS(f) {nullptr, isa_base::f, nullptr, nullptr, nullptr}
 #endif
-// The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under NNLITE_ONCE).
+// The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under
+// NNLITE_ONCE).
 #define NNLITE_ROW(f, phase, chain) static const Kernel f##_row = {#f, phase, chain, f##_plan, NNLITE_RUNS(f)}
 #ifndef NNLITE_KERNELS
 #define NNLITE_ROWS(forward, backward) {nullptr}
@@ -4390,7 +4599,8 @@ const char* isa_name(Isa isa) {
 }
 
 #ifdef NNLITE_X86
-// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves, and mask registers, of its threads.
+// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves, and mask registers,
+// of its threads.
 static bool x86_has(Isa isa) {
   unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (~c & (1u << 27 | 1u << 28 | 1u << 12)) != 0) return false;
@@ -4422,7 +4632,7 @@ static Isa chosen_isa() {
   return Isa::scalar;
 }
 
-static int isa_in_force = -1;                                  // not chosen yet; threads that choose at once choose the same
+static int isa_in_force = -1;  // not chosen yet; threads that choose at once choose the same
 
 Isa current_isa() {
   if (__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE) < 0) (void)set_isa(chosen_isa());
@@ -4454,7 +4664,8 @@ NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
 static const Kernel* const conv2d_kernels[] =
     NNLITE_ROWS((&conv2d_forward_row), (&conv2d_grad_input_row, &conv2d_grad_parameter_row));
 static const Kernel* const conv_transpose2d_kernels[] =
-    NNLITE_ROWS((&conv_transpose2d_forward_row), (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));
+    NNLITE_ROWS((&conv_transpose2d_forward_row),
+                (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));
 static const Kernel* const linear_kernels[] =
     NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
 
@@ -4478,9 +4689,11 @@ static const Kernel* const linear_kernels[] =
 #endif
 #define NNLITE_ACTIVATION(Type, op) \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
-#define NNLITE_AVERAGE(Type, op) NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
-#define NNLITE_NORM(Type, op) \
-  NNLITE_PAIR(op, plan_norm<Type>, batch_norm_forward<Type>, plan_norm_gradient<Type>, batch_norm_backward<Type>)
+#define NNLITE_AVERAGE(Type, op) \
+  NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
+#define NNLITE_NORM(Type, op)                                                          \
+  NNLITE_PAIR(op, plan_norm<Type>, batch_norm_forward<Type>, plan_norm_gradient<Type>, \
+              batch_norm_backward<Type>)
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                        \
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient, \
               element_loss_backward<Type>)
@@ -4496,13 +4709,15 @@ NNLITE_NORM(BatchNorm2d, batch_norm2d);
 NNLITE_ELEMENT_LOSS(BCELoss, bce_loss);
 NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss);
 NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward);
-NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient, cross_entropy_backward);
+NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient,
+            cross_entropy_backward);
 NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward);
 NNLITE_ACTIVATION(ELU, elu);
 NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss);
 NNLITE_ELEMENT_LOSS(L1Loss, l1_loss);
 NNLITE_ACTIVATION(LeakyReLU, leaky_relu);
-NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>, log_softmax_backward);
+NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>,
+            log_softmax_backward);
 NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward);
 NNLITE_ELEMENT_LOSS(MSELoss, mse_loss);
 NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward);
@@ -4525,9 +4740,9 @@ static inline void add_into(real* to, const real* from, int64_t n) {
 #endif
 }
 
-// ==================================================================================================== >>op_activation
-// One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y must be that of
-// x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
+// ================================================================================ >>op_activation
+// One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y
+// must be that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
 static inline real value_of(const ELU& a, real x) { return x > 0 ? x : real(a.alpha) * real_expm1(x); }
 static inline real slope_of(const ELU& a, real y) { return y > 0 ? 1 : y + real(a.alpha); }
 
@@ -4572,11 +4787,12 @@ static void activation_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_ACTIVATION(Type, prefix, kernels, ...)                                                           \
-  static constexpr auto prefix##_shape    = activation_shape<Type>;                                                    \
-  static constexpr auto prefix##_forward  = activation_forward<Type>;                                                  \
-  static constexpr auto prefix##_backward = activation_backward<Type>;                                                 \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates, kernels, nullptr,   \
+#define NNLITE_DEFINE_ACTIVATION(Type, prefix, kernels, ...)                                                 \
+  static constexpr auto prefix##_shape    = activation_shape<Type>;                                          \
+  static constexpr auto prefix##_forward  = activation_forward<Type>;                                        \
+  static constexpr auto prefix##_backward = activation_backward<Type>;                                       \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates,          \
+      kernels, nullptr,                                                                                     \
                           __VA_ARGS__)
 
 NNLITE_DEFINE_ACTIVATION(ELU, elu, elu_kernels, NNLITE_FIELD(1, alpha));
@@ -4585,7 +4801,7 @@ NNLITE_DEFINE_ACTIVATION(ReLU, relu, relu_kernels, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, sigmoid_kernels, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_ACTIVATION(Tanh, tanh, tanh_kernels, NNLITE_NO_FIELDS);
 
-// ==================================================================================================== >>op_arithmetic
+// ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
 template <class A>
 static Status arithmetic_shape(A&, OpShape& s) {
@@ -4644,17 +4860,20 @@ static void mul_backward(const Mul&, const OpRun& r) {
 }
 
 constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, add_kernels, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, mul_kernels, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, add_kernels, nullptr,
+                        NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, mul_kernels, nullptr,
+                        NNLITE_NO_FIELDS);
 
-// ==================================================================================================== >>op_batch_norm
+// ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
 // x, y [N, ..., C]   weight, bias, running_mean, running_var [C]
 // mean and var are those of the batch while training (slot 0 and slot 1, var biased), else the running ones.
 template <class A>
 static Status batch_norm_attributes(A& a, OpShape& s) {
   if (a.num_features == 0) a.num_features = s.in[0].last();
-  if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1)) return Status::bad_attribute;
+  if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
+    return Status::bad_attribute;
   if (a.num_features != s.in[0].last()) return Status::bad_shape;
   NNLITE_TRY(set_out(s, s.in[0]));
   const int32_t C = a.num_features;
@@ -4748,14 +4967,15 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
   }
 }
 
-// running = (1 - momentum) running + momentum statistic, with the unbiased variance. One value a channel has none: the
-// biased one, zero, stands in.
+// running = (1 - momentum) running + momentum statistic, with the unbiased variance. One value a channel has
+// none: the biased one, zero, stands in.
 template <class A>
 static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
   if (!a.track_running_stats) return;
   const int64_t n = r.in_numel(0) / a.num_features;
-  const real unbias = static_cast<real>(n) / static_cast<real>(n > 1 ? n - 1 : 1), momentum = real(a.momentum);
+  const real unbias = static_cast<real>(n) / static_cast<real>(n > 1 ? n - 1 : 1),
+             momentum = real(a.momentum);
   real *const mean = r.parameter(a.affine ? 2 : 0), *const var = r.parameter(a.affine ? 3 : 1);
   for (int c = 0; c < a.num_features; c++) {
     mean[c] = madd(momentum, r.slot(0)[c] - mean[c], mean[c]);
@@ -4763,17 +4983,18 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                                         \
-  static constexpr auto prefix##_forward  = batch_norm_forward<Type>;                                                  \
-  static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                                 \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,  \
-                          prefix##_kernels, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps),       \
-                          NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
+#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                        \
+  static constexpr auto prefix##_forward = batch_norm_forward<Type>;                                  \
+  static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                \
+  NNLITE_DEFINE_OP_INPUTS(                                                                            \
+      Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,     \
+      prefix##_kernels, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), \
+      NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
 
 NNLITE_DEFINE_BATCH_NORM(BatchNorm1d, batch_norm1d);
 NNLITE_DEFINE_BATCH_NORM(BatchNorm2d, batch_norm2d);
 
-// ==================================================================================================== >>op_concat
+// ================================================================================ >>op_concat
 // y = the inputs one after another along dim. x_k [N, A.., D_k, B..] -> y [N, A.., sum D_k, B..]
 static Status concat_shape(Concat& a, OpShape& s) {
   const int dim = dimension(a.dim, s.in[0].rank);
@@ -4792,11 +5013,13 @@ static Status concat_shape(Concat& a, OpShape& s) {
   return set_out(s, out);
 }
 
-// y is `count` runs, each made of one run of every input. Calls f(input, place in the input, place in y, length).
+// y is `count` runs, each made of one run of every input. Calls f(input, place in the input, place in y,
+// length).
 template <class F>
 static void each_concat_run(const Concat& a, const OpRun& r, F f) {
   int64_t inner = 1, at = 0;
-  for (int d = dimension(a.dim, r.out_shape().rank) + 1; d < r.out_shape().rank; d++) inner *= r.out_shape().dim[d];
+  for (int d = dimension(a.dim, r.out_shape().rank) + 1; d < r.out_shape().rank; d++)
+    inner *= r.out_shape().dim[d];
   const int     dim = dimension(a.dim, r.out_shape().rank);
   const int64_t count = r.out_numel() / (inner * r.out_shape().dim[dim]);
   for (int64_t run = 0; run < count; run++) {
@@ -4821,15 +5044,16 @@ static void concat_backward(const Concat& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, concat_kernels, nullptr,
-                        NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, concat_kernels,
+                        nullptr, NNLITE_FIELD(1, dim));
 
-// ==================================================================================================== >>op_conv2d
+// ================================================================================ >>op_conv2d
 // y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
 // x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
 
-// The weight of both convolutions. shape in PyTorch's order; PyTorch's fans are those of the first two dimensions.
+// The weight of both convolutions. shape in PyTorch's order; PyTorch's fans are those of the first two
+// dimensions.
 static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair kernel) {
   ParameterSpec p;
   p.name   = "weight";
@@ -4837,7 +5061,8 @@ static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair
   p.groups = layout == Layout::depthwise ? 1 : groups;
   p.shape.rank = 4;
   p.shape.dim[0] = d0, p.shape.dim[1] = d1, p.shape.dim[2] = kernel.h, p.shape.dim[3] = kernel.w;
-  const int64_t window = size_product(kernel.h, kernel.w), in = size_product(d1, window), out = size_product(d0, window);
+  const int64_t window = size_product(kernel.h, kernel.w), in = size_product(d1, window),
+                out = size_product(d0, window);
   p.fan_in  = static_cast<int32_t>(in > max_elements ? max_elements : in);
   p.fan_out = static_cast<int32_t>(out > max_elements ? max_elements : out);
   return p;
@@ -4845,8 +5070,8 @@ static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair
 
 static ParameterSpec conv2d_weight(const Conv2d& a) {
   const bool depthwise = a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
-  return conv_weight(depthwise ? Layout::depthwise : Layout::conv, a.groups, a.out_channels, a.in_channels / a.groups,
-                     a.kernel_size);
+  return conv_weight(depthwise ? Layout::depthwise : Layout::conv, a.groups, a.out_channels,
+                     a.in_channels / a.groups, a.kernel_size);
 }
 
 static Axis conv2d_rows(const Conv2d& a, const Shape& x, const Shape& y) {
@@ -4873,7 +5098,8 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
   const ParameterSpec weight = conv2d_weight(a);
   NNLITE_TRY(add_parameter(s, weight));
   if (a.bias) {
-    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
+    NNLITE_TRY(
+        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
   }
   s.dw_reads_in = 1;
   s.macs = out.row_numel() * weight.fan_in;
@@ -4881,7 +5107,8 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
 }
 
 static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
+             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
   const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
   const ParameterSpec weight = conv2d_weight(a);
   real* y = r.out();
@@ -4904,7 +5131,8 @@ static void conv2d_forward(const Conv2d& a, const OpRun& r) {
 
 // dx[n,ih,iw,i] = sum over all (oh, ow, kh, kw) that read it of dy[n,oh,ow,o] w[o,i,kh,kw]
 static void conv2d_backward_input(const Conv2d& a, const OpRun& r) {
-  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
+             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
   const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
   const ParameterSpec weight = conv2d_weight(a);
   int64_t at = 0;
@@ -4928,7 +5156,8 @@ static void conv2d_backward_input(const Conv2d& a, const OpRun& r) {
 
 // dw[o,i,kh,kw] = sum x[n,ih,iw,i] dy[n,oh,ow,o]
 static void conv2d_backward_weight(const Conv2d& a, const OpRun& r) {
-  const Axis    rows = conv2d_rows(a, r.in_shape(0), r.out_shape()), columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
+  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
+             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
   const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
   const ParameterSpec weight = conv2d_weight(a);
   zero(r.dparameter(0), parameter_stored(weight));
@@ -4963,12 +5192,13 @@ static void conv2d_backward(const Conv2d& a, const OpRun& r) {
 }
 
 NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, conv2d_kernels, nullptr,
-                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
-                        NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation),
-                        NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
+                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels),
+                        NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding),
+                        NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
 
-// ==================================================================================================== >>op_conv_transpose2d
-// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to the outputs that a Conv2d with these attributes would have read it from:
+// ================================================================================ >>op_conv_transpose2d
+// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to the outputs that a Conv2d with these attributes would have
+// read it from:
 //   oh = ih stride - padding + kh dilation
 // x [N, H, W, I]   weight [I, O/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // The axes below are those of that Conv2d: its input is our output.
@@ -4986,7 +5216,8 @@ static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.in_channels == 0) a.in_channels = s.in[0].last();
   if (a.in_channels != s.in[0].last()) return Status::bad_shape;
-  const Axis h = conv_transpose2d_rows(a, s.in[0], s.in[0]), w = conv_transpose2d_columns(a, s.in[0], s.in[0]);
+  const Axis h = conv_transpose2d_rows(a, s.in[0], s.in[0]),
+             w = conv_transpose2d_columns(a, s.in[0], s.in[0]);
   if (a.out_channels <= 0 || a.groups <= 0 || !h.valid() || !w.valid()) return Status::bad_attribute;
   if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0) return Status::bad_attribute;
   const Pair more = a.output_padding;
@@ -5004,7 +5235,8 @@ static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
   const ParameterSpec weight = conv_transpose2d_weight(a);
   NNLITE_TRY(add_parameter(s, weight));
   if (a.bias) {
-    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
+    NNLITE_TRY(
+        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
   }
   s.dw_reads_in = 1;
   s.macs = s.in[0].row_numel() * weight.fan_in;
@@ -5051,7 +5283,8 @@ static void conv_transpose2d_backward_input(const ConvTranspose2d& a, const OpRu
       const int64_t oh = rows.input(ih, kh), ow = columns.input(iw, kw);
       if (oh < 0 || ow < 0) continue;
       const real* dy = r.dy() + ((n * rows.in + oh) * columns.in + ow) * a.out_channels + i / I * O;
-      for (int64_t o = 0; o < O; o++) sum = madd(dy[o], r.parameter(0)[parameter_index(weight, i, o, kh, kw)], sum);
+      for (int64_t o = 0; o < O; o++)
+        sum = madd(dy[o], r.parameter(0)[parameter_index(weight, i, o, kh, kw)], sum);
     }
     give(r.dx(0), at, sum, r.accumulate(0));
   }
@@ -5089,14 +5322,14 @@ static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) 
 }
 
 NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates,
-                        conv_transpose2d_kernels, nullptr,
-                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
-                        NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
-                        NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
+                        conv_transpose2d_kernels, nullptr, NNLITE_FIELD(1, in_channels),
+                        NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
+                        NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
+                        NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
-// ==================================================================================================== >>op_dropout
-// While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.  x, y [N, ...]
-// Nothing is kept: backward draws the same numbers again.
+// ================================================================================ >>op_dropout
+// While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.
+// x, y [N, ...] Nothing is kept: backward draws the same numbers again.
 static Status dropout_shape(Dropout& a, OpShape& s) {
   if (!(a.p >= 0 && a.p <= 1)) return Status::bad_attribute;
   return rows_input(s, 0) ? set_out(s, s.in[0]) : Status::bad_shape;
@@ -5108,7 +5341,8 @@ static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, b
   Words words = {};
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
     if (r.training && i % 4 == 0) {
-      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node, static_cast<uint32_t>(i / 4));
+      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
+                           static_cast<uint32_t>(i / 4));
     }
     const bool dropped = r.training && uniform_of(words.word[i % 4]) < a.p;
     give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
@@ -5121,10 +5355,11 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
 }
 
 NNLITE_DEFINE_OP_INPUTS(Dropout, dropout, "Dropout", 1, 1, 1,
-                        traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation, dropout_kernels,
-                        nullptr, NNLITE_FIELD(1, p));
+                        traits::elementwise | traits::random | traits::accumulates |
+                            traits::identity_in_evaluation,
+                        dropout_kernels, nullptr, NNLITE_FIELD(1, p));
 
-// ==================================================================================================== >>op_flatten
+// ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
 static Status flatten_shape(Flatten& a, OpShape& s) {
   if (s.in[0].rank < 1) return Status::bad_shape;
@@ -5152,10 +5387,10 @@ static void flatten_backward(const Flatten&, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Flatten, flatten, "Flatten", 1, 1, 1, traits::view | traits::accumulates, nullptr, nullptr,
-                        NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
+NNLITE_DEFINE_OP_INPUTS(Flatten, flatten, "Flatten", 1, 1, 1, traits::view | traits::accumulates, nullptr,
+                        nullptr, NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
 
-// ==================================================================================================== >>op_linear
+// ================================================================================ >>op_linear
 // y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
 static ParameterSpec linear_weight(const Linear& a) {
   ParameterSpec p;
@@ -5179,7 +5414,8 @@ static Status linear_shape(Linear& a, OpShape& s) {
   NNLITE_TRY(set_out(s, out));
   NNLITE_TRY(add_parameter(s, linear_weight(a)));
   if (a.bias) {
-    NNLITE_TRY(add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_features, a.in_features)));
+    NNLITE_TRY(
+        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_features, a.in_features)));
   }
   s.dw_reads_in = 1;
   s.macs = out.row_numel() * a.in_features;
@@ -5207,7 +5443,8 @@ static void linear_backward(const Linear& a, const OpRun& r) {
   for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++) {
     for (int64_t i = 0; i < I; i++) {
       real sum = 0;
-      for (int64_t o = 0; o < O; o++) sum = madd(r.dy()[n * O + o], r.parameter(0)[parameter_index(weight, o, i)], sum);
+      for (int64_t o = 0; o < O; o++)
+        sum = madd(r.dy()[n * O + o], r.parameter(0)[parameter_index(weight, o, i)], sum);
       give(r.dx(0), n * I + i, sum, r.accumulate(0));
     }
   }
@@ -5225,8 +5462,9 @@ static void linear_backward(const Linear& a, const OpRun& r) {
 NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, linear_kernels, nullptr,
                         NNLITE_FIELD(1, in_features), NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
-// ==================================================================================================== >>op_loss_class
-// Losses of a class for every position. x [N, ..., C], target [N, ...] (i32) or [N, ..., C]   ->   y [1], the mean.
+// ================================================================================ >>op_loss_class
+// Losses of a class for every position. x [N, ..., C], target [N, ...] (i32) or [N, ..., C]   ->   y [1], the
+// mean.
 static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
   if (s.in[1].rank == 0) {                                       // the short form: we say what the target is
     s.in[1]       = shape;
@@ -5247,7 +5485,8 @@ static Status set_class_target(OpShape& s) {
   return set_target(s, positions, DType::i32);
 }
 
-// logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target + label_smoothing / C, y = mean of -sum_c q_c logp_c
+// logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target + label_smoothing / C, y = mean of
+// -sum_c q_c logp_c
 static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
   if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
   s.dx_reads_in = 3;
@@ -5257,7 +5496,8 @@ static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
 }
 
 // q_c of the position whose target starts at position * C (or is number `position`).
-static inline real target_of(const CrossEntropyLoss& a, const OpRun& r, int64_t position, int64_t C, int64_t c) {
+static inline real target_of(const CrossEntropyLoss& a, const OpRun& r, int64_t position, int64_t C,
+                             int64_t c) {
   const real smooth = real(a.label_smoothing) / static_cast<real>(C), keep = 1 - real(a.label_smoothing);
   if (a.probabilities) return madd(keep, r.in(1)[position * C + c], smooth);
   return r.in_i32(1)[position] == c ? keep + smooth : smooth;
@@ -5285,7 +5525,8 @@ static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r
   r.out()[0] = total / static_cast<real>(positions);
 }
 
-// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -(1 - label_smoothing) logp_c / positions
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -(1 - label_smoothing)
+// logp_c / positions
 static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions), kept = product(1 - real(a.label_smoothing), share);
@@ -5303,8 +5544,9 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2, traits::loss | traits::accumulates,
-                        cross_entropy_loss_kernels, nullptr, NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
+NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2,
+                        traits::loss | traits::accumulates, cross_entropy_loss_kernels, nullptr,
+                        NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
 static Status nll_loss_shape(NLLLoss&, OpShape& s) {
@@ -5325,15 +5567,17 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions);
   for (int64_t p = 0; p < positions; p++) {
-    for (int64_t c = 0; c < C; c++) give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
+    for (int64_t c = 0; c < C; c++)
+      give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates, nll_loss_kernels, nullptr,
-                        NNLITE_NO_FIELDS);
+NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates,
+                        nll_loss_kernels, nullptr, NNLITE_NO_FIELDS);
 
-// ==================================================================================================== >>op_loss_elementwise
-// One row each: the loss of one element and its derivatives by x and by the target t. x, t [...] -> y [1], the mean.
+// ================================================================================ >>op_loss_elementwise
+// One row each: the loss of one element and its derivatives by x and by the target t. x, t [...] -> y [1],
+// the mean.
 static inline real clamped_log(real x) {
   const real l = real_log(x);
   return l < -100 ? -100 : l;                                    // PyTorch's bound
@@ -5405,11 +5649,12 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_LOSS(Type, prefix, kernels, ...)                                                                 \
-  static constexpr auto prefix##_shape    = elementwise_loss_shape<Type>;                                              \
-  static constexpr auto prefix##_forward  = elementwise_loss_forward<Type>;                                            \
-  static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                                           \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_LOSS(Type, prefix, kernels, ...)                                               \
+  static constexpr auto prefix##_shape = elementwise_loss_shape<Type>;                               \
+  static constexpr auto prefix##_forward = elementwise_loss_forward<Type>;                           \
+  static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                         \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, \
+                          nullptr, __VA_ARGS__)
 
 NNLITE_DEFINE_LOSS(BCELoss, bce_loss, bce_loss_kernels, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, bce_with_logits_loss_kernels, NNLITE_NO_FIELDS);
@@ -5417,8 +5662,9 @@ NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, huber_loss_kernels, NNLITE_FIELD(1, de
 NNLITE_DEFINE_LOSS(L1Loss, l1_loss, l1_loss_kernels, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(MSELoss, mse_loss, mse_loss_kernels, NNLITE_NO_FIELDS);
 
-// ==================================================================================================== >>op_optimizer
-// w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and stays so.
+// ================================================================================ >>op_optimizer
+// w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and
+// stays so.
 static bool at_least_zero(float x) { return x >= 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
@@ -5440,7 +5686,8 @@ static inline real clipped_gradient(const OpRun& r, int64_t i) {
 static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
 
 static Status sgd_shape(SGD& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) || !is_finite(a.dampening)) {
+  if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) ||
+      !is_finite(a.dampening)) {
     return Status::bad_attribute;
   }
   if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
@@ -5480,8 +5727,9 @@ static void adagrad_update(const Adagrad& a, const OpRun& r) {
 }
 
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.alpha) || !at_least_zero(a.weight_decay) || !at_least_zero(a.momentum) ||
-      !(a.eps > 0) || !is_finite(a.eps)) return Status::bad_attribute;
+  if (!at_least_zero(a.lr) || !at_least_zero(a.alpha) || !at_least_zero(a.weight_decay) ||
+      !at_least_zero(a.momentum) || !(a.eps > 0) || !is_finite(a.eps))
+    return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
 }
 
@@ -5499,8 +5747,9 @@ static void rmsprop_update(const RMSprop& a, const OpRun& r) {
 
 template <class A>
 static Status adam_attributes(const A& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) || !is_finite(a.eps) ||
-      !at_least_zero(a.weight_decay)) return Status::bad_attribute;
+  if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) ||
+      !is_finite(a.eps) || !at_least_zero(a.weight_decay))
+    return Status::bad_attribute;
   return optimizer_slots(s, 2);
 }
 static Status adam_shape(Adam& a, OpShape& s) { return adam_attributes(a, s); }
@@ -5521,30 +5770,33 @@ static void adam_update(const A& a, const OpRun& r) {
 }
 static constexpr auto adamw_update = adam_update<AdamW>;
 
-#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                            \
-  struct prefix##_fields {                                                                                             \
-    using Self = Type;                                                                                                 \
-    static constexpr Field list[] = {__VA_ARGS__};                                                                     \
-  };                                                                                                                   \
-  const Op Type::op = {#Type, 1, sizeof(prefix##_fields::list) / sizeof(Field), prefix##_fields::list, 1, 1,           \
-                       sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type, prefix##_shape>,   \
+#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                  \
+  struct prefix##_fields {                                                                                   \
+    using Self = Type;                                                                                       \
+    static constexpr Field list[] = {__VA_ARGS__};                                                           \
+  };                                                                                                         \
+  const Op Type::op = {#Type, 1, sizeof(prefix##_fields::list) / sizeof(Field), prefix##_fields::list, 1, 1, \
+                       sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type,         \
+                           prefix##_shape>,                                                                 \
                        op_thunk<Type, prefix##_update>, nullptr, nullptr, nullptr, kernels}
 
-NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay), NNLITE_FIELD(3, weight_decay),
-                        NNLITE_FIELD(4, initial_accumulator_value), NNLITE_FIELD(5, eps));
-NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
-                        NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adamw_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
-                        NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha), NNLITE_FIELD(3, eps),
-                        NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
-NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum), NNLITE_FIELD(3, dampening),
-                        NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
+NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
+                        NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
+                        NNLITE_FIELD(5, eps));
+NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
+                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adamw_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
+                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha),
+                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
+NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum),
+                        NNLITE_FIELD(3, dampening), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
 
-// ==================================================================================================== >>op_pool
+// ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
 
-// PyTorch's size: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
+// PyTorch's size: with ceil_mode a last window may hang over, but must start inside the input or its left
+// padding.
 static int64_t pool_places(const Axis& a, bool ceil_mode) {
   const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
   if (slack < 0) return 0;
@@ -5554,7 +5806,8 @@ static int64_t pool_places(const Axis& a, bool ceil_mode) {
 }
 
 static Status pool_out(OpShape& s, const Axis& h, const Axis& w, bool ceil_mode) {
-  if (!h.valid() || !w.valid() || h.padding > h.extent() / 2 || w.padding > w.extent() / 2) return Status::bad_attribute;
+  if (!h.valid() || !w.valid() || h.padding > h.extent() / 2 || w.padding > w.extent() / 2)
+    return Status::bad_attribute;
   const int64_t oh = pool_places(h, ceil_mode), ow = pool_places(w, ceil_mode);
   if (oh <= 0 || ow <= 0) return Status::bad_shape;
   if (oh > max_elements || ow > max_elements) return Status::limit_exceeded;
@@ -5570,12 +5823,13 @@ static void default_stride(A& a) {
   if (a.stride.w == 0) a.stride.w = a.kernel_size.w;
 }
 
-// Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the window has at
-// most 256 places, else i32.
+// Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the
+// window has at most 256 places, else i32.
 static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   default_stride(a);
-  NNLITE_TRY(pool_out(s, max_pool2d_rows(a, s.in[0], s.in[0]), max_pool2d_columns(a, s.in[0], s.in[0]), a.ceil_mode));
+  NNLITE_TRY(pool_out(s, max_pool2d_rows(a, s.in[0], s.in[0]), max_pool2d_columns(a, s.in[0], s.in[0]),
+                      a.ceil_mode));
   if (size_product(a.kernel_size.h, a.kernel_size.w) > max_elements) return Status::limit_exceeded;
   s.n_slots  = 1;
   s.slots[0] = SlotSpec{Keep::saved, small_window(a) ? DType::u8 : DType::i32, true, s.out.row_numel()};
@@ -5625,7 +5879,8 @@ static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Pla
   for (int64_t oh = 0; oh < rows.out; oh++)
   for (int64_t ow = 0; ow < columns.out; ow++)
   for (int64_t c = 0; c < C; c++, at++) {
-    const int64_t ih = rows.input(oh, place[at] / columns.kernel), iw = columns.input(ow, place[at] % columns.kernel);
+    const int64_t ih = rows.input(oh, place[at] / columns.kernel),
+                  iw = columns.input(ow, place[at] % columns.kernel);
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * rows.in + ih) * columns.in + iw) * C + c] += r.dy()[at];
   }
 }
@@ -5636,9 +5891,9 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, max_pool2d_kernels, nullptr, NNLITE_FIELD(1, kernel_size),
-                        NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
-                        NNLITE_FIELD(5, ceil_mode));
+NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, max_pool2d_kernels, nullptr,
+                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
+                        NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
 
 static Status avg_pool2d_shape(AvgPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
@@ -5664,7 +5919,8 @@ static void each_region(const A& a, const OpRun& r, F f) {
   int64_t at = 0;
   for (int64_t n = 0; n < r.rows; n++)
   for (int64_t oh = 0; oh < y.dim[1]; oh++)
-  for (int64_t ow = 0; ow < y.dim[2]; ow++, at += y.last()) f(at, row_region(a, oh, x, y), column_region(a, ow, x, y), n);
+    for (int64_t ow = 0; ow < y.dim[2]; ow++, at += y.last())
+      f(at, row_region(a, oh, x, y), column_region(a, ow, x, y), n);
 }
 
 template <class A>
@@ -5692,7 +5948,8 @@ static void average_backward(const A& a, const OpRun& r) {
     for (int64_t h = rows.first; h < rows.last; h++)
     for (int64_t w = columns.first; w < columns.last; w++)
     for (int64_t c = 0; c < C; c++) {
-      r.dx(0)[((n * H + h) * W + w) * C + c] += r.dy()[at + c] / static_cast<real>(rows.count * columns.count);
+      r.dx(0)[((n * H + h) * W + w) * C + c] +=
+          r.dy()[at + c] / static_cast<real>(rows.count * columns.count);
     }
   });
 }
@@ -5702,14 +5959,15 @@ static constexpr auto avg_pool2d_backward          = average_backward<AvgPool2d>
 static constexpr auto adaptive_avg_pool2d_forward  = average_forward<AdaptiveAvgPool2d>;
 static constexpr auto adaptive_avg_pool2d_backward = average_backward<AdaptiveAvgPool2d>;
 
-NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0, adaptive_avg_pool2d_kernels, nullptr,
-                        NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, avg_pool2d_kernels, nullptr, NNLITE_FIELD(1, kernel_size),
-                        NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
-                        NNLITE_FIELD(5, count_include_pad));
+NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0,
+                        adaptive_avg_pool2d_kernels, nullptr, NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, avg_pool2d_kernels, nullptr,
+                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
+                        NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
 
-// ==================================================================================================== >>op_softmax
-// Along dim, with m the largest and S = sum exp(x - m):   y = exp(x - m) / S   or   y = x - m - log S.   x, y [N, ...]
+// ================================================================================ >>op_softmax
+// Along dim, with m the largest and S = sum exp(x - m):   y = exp(x - m) / S   or   y = x - m - log S.   x, y
+// [N, ...]
 template <class A>
 static Status softmax_family_shape(A& a, OpShape& s) {
   if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
@@ -5783,16 +6041,18 @@ static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
 static constexpr auto softmax_shape     = softmax_family_shape<Softmax>;
 static constexpr auto log_softmax_shape = softmax_family_shape<LogSoftmax>;
 
-NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates, log_softmax_kernels, nullptr,
+NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates,
+                        log_softmax_kernels, nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, softmax_kernels, nullptr,
                         NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, softmax_kernels, nullptr, NNLITE_FIELD(1, dim));
 
-// ==================================================================================================== >>op_upsample
+// ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
 static Status upsample_shape(Upsample& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.scale_factor.h <= 0 || a.scale_factor.w <= 0) return Status::bad_attribute;
-  const int64_t h = size_product(s.in[0].dim[1], a.scale_factor.h), w = size_product(s.in[0].dim[2], a.scale_factor.w);
+  const int64_t h = size_product(s.in[0].dim[1], a.scale_factor.h),
+                w = size_product(s.in[0].dim[2], a.scale_factor.w);
   if (h > max_elements || w > max_elements) return Status::limit_exceeded;
   Shape out  = s.in[0];
   out.dim[1] = static_cast<int32_t>(h);
@@ -5806,7 +6066,8 @@ static void upsample_forward(const Upsample& a, const OpRun& r) {
   for (int64_t n = 0; n < r.rows; n++)
   for (int64_t h = 0; h < H; h++)
   for (int64_t w = 0; w < W; w++) {
-    const int64_t pixel = (n * r.in_shape(0).dim[1] + h / a.scale_factor.h) * r.in_shape(0).dim[2] + w / a.scale_factor.w;
+    const int64_t pixel =
+        (n * r.in_shape(0).dim[1] + h / a.scale_factor.h) * r.in_shape(0).dim[2] + w / a.scale_factor.w;
     for (int64_t c = 0; c < C; c++) *y++ = r.in(0)[pixel * C + c];
   }
 }
@@ -5823,15 +6084,16 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   for (int64_t c = 0; c < C; c++, at++) {
     real sum = 0;
     for (int64_t i = 0; i < f.h; i++)
-    for (int64_t j = 0; j < f.w; j++) sum += r.dy()[(((n * H + h) * f.h + i) * W * f.w + w * f.w + j) * C + c];
+      for (int64_t j = 0; j < f.w; j++)
+        sum += r.dy()[(((n * H + h) * f.h + i) * W * f.w + w * f.w + j) * C + c];
     give(r.dx(0), at, sum, r.accumulate(0));
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, upsample_kernels, nullptr,
-                        NNLITE_FIELD(1, scale_factor));
+NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, upsample_kernels,
+                        nullptr, NNLITE_FIELD(1, scale_factor));
 
-// ==================================================================================================== >>op_list
+// ================================================================================ >>op_list
 // Every op of this header, sorted as strcmp sorts its names.
 #define NNLITE_OPS(X)   \
   X(Adagrad)            \
@@ -5898,20 +6160,24 @@ static const Op* find_op(const OpSet& set, const char* name, size_t length) {
   return nullptr;
 }
 
-// ==================================================================================================== >>schedule
-// Rates in double with every product rounded by itself, so that every machine and compiler gets the same float.
+// ================================================================================ >>schedule
+// Rates in double with every product rounded by itself, so that every machine and compiler gets the same
+// float.
 
 // cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
 static double cos_pi(double t) {
   static constexpr double series[8] = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  const double u = t > 0.5 ? 1 - t : t, x = product(u, 1.5707963267948966), sine = product(x, horner(product(x, x), series, 8));
+  const double u = t > 0.5 ? 1 - t : t, x = product(u, 1.5707963267948966),
+               sine = product(x, horner(product(x, x), series, 8));
   const double c = 1 - product(2, product(sine, sine));
   return t > 0.5 ? -c : c;
 }
 
 // From a to b as t goes from 0 to 1 through half a cosine.
-static float anneal(double a, double b, double t) { return static_cast<float>(b + product(a - b, product(cos_pi(t) + 1, 0.5))); }
+static float anneal(double a, double b, double t) {
+  return static_cast<float>(b + product(a - b, product(cos_pi(t) + 1, 0.5)));
+}
 
 static float constant_lr_rate(const ConstantLR&, const RateContext& c) { return c.lr; }
 
@@ -5928,8 +6194,11 @@ static float exponential_lr_rate(const ExponentialLR& a, const RateContext& c) {
 static float one_cycle_lr_rate(const OneCycleLR& a, const RateContext& c) {
   const double top   = double(a.max_lr > 0 ? a.max_lr : c.lr);
   const double start = top / double(a.div_factor), end = start / double(a.final_div_factor);
-  const uint64_t all = a.total_steps > 0 ? static_cast<uint64_t>(a.total_steps) : uint64_t(c.steps_per_epoch) * static_cast<uint64_t>(c.epochs > 0 ? c.epochs : 1);
-  const double total = static_cast<double>(all > 0 ? all : 1), step = static_cast<double>(c.step < all ? c.step : all);
+  const uint64_t all = a.total_steps > 0
+                           ? static_cast<uint64_t>(a.total_steps)
+                           : uint64_t(c.steps_per_epoch) * static_cast<uint64_t>(c.epochs > 0 ? c.epochs : 1);
+  const double total = static_cast<double>(all > 0 ? all : 1),
+               step = static_cast<double>(c.step < all ? c.step : all);
   const double up    = product(double(a.pct_start), total) - 1, down = total - 1 - up;
   if (step <= up) return anneal(start, top, up > 0 ? step / up : 1.0);
   const double t = down > 0 ? (step - up) / down : 1.0;
@@ -5942,7 +6211,8 @@ static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateCon
 }
 
 static float step_lr_rate(const StepLR& a, const RateContext& c) {
-  return static_cast<float>(product(double(c.lr), power(double(a.gamma), c.epoch / static_cast<uint32_t>(a.step_size))));
+  return static_cast<float>(
+      product(double(c.lr), power(double(a.gamma), c.epoch / static_cast<uint32_t>(a.step_size))));
 }
 
 static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
@@ -5950,11 +6220,12 @@ static bool schedule_ok(const ConstantLR&) { return true; }
 static bool schedule_ok(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
 static bool schedule_ok(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
 static bool schedule_ok(const OneCycleLR& a) {
-  return in_range(a.max_lr, 0, 1e9f) && a.total_steps >= 0 && in_range(a.pct_start, 0, 1) && in_range(a.div_factor, 1, 1e9f) &&
-         in_range(a.final_div_factor, 1, 1e9f);
+  return in_range(a.max_lr, 0, 1e9f) && a.total_steps >= 0 && in_range(a.pct_start, 0, 1) &&
+         in_range(a.div_factor, 1, 1e9f) && in_range(a.final_div_factor, 1, 1e9f);
 }
 static bool schedule_ok(const ReduceLROnPlateau& a) {
-  return in_range(a.factor, 0, 1) && a.patience >= 0 && in_range(a.threshold, 0, 1) && in_range(a.min_lr, 0, 1e9f);
+  return in_range(a.factor, 0, 1) && a.patience >= 0 && in_range(a.threshold, 0, 1) &&
+         in_range(a.min_lr, 0, 1e9f);
 }
 static bool schedule_ok(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
 
@@ -5967,25 +6238,28 @@ static float rate_thunk(const void* attributes, const RateContext& c) {
   return f(*static_cast<const T*>(attributes), c);
 }
 
-#define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                                      \
-  struct prefix##_fields {                                                                                             \
-    using Self = Type;                                                                                                 \
-    static constexpr Field list[] = {__VA_ARGS__};                                                                     \
-    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                             \
-  };                                                                                                                   \
-  const Op Type::op = {#Type, 1, prefix##_fields::count, prefix##_fields::list, 0, 0, sizeof(Type), traits::schedule,  \
-                       &OpDefaults<Type>::value, schedule_shape<Type>, nullptr, nullptr, nullptr,                      \
+#define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                            \
+  struct prefix##_fields {                                                                                   \
+    using Self = Type;                                                                                       \
+    static constexpr Field list[] = {__VA_ARGS__};                                                           \
+    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
+  };                                                                                                         \
+  const Op Type::op = {#Type, 1, prefix##_fields::count, prefix##_fields::list, 0, 0, sizeof(Type),         \
+      traits::schedule,                                                                                     \
+                       &OpDefaults<Type>::value, schedule_shape<Type>, nullptr, nullptr, nullptr,            \
                        rate_thunk<Type, prefix##_rate>, nullptr}
 NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max), NNLITE_FIELD(2, eta_min));
+NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max),
+                       NNLITE_FIELD(2, eta_min));
 NNLITE_DEFINE_SCHEDULE(ExponentialLR, exponential_lr, NNLITE_FIELD(1, gamma));
-NNLITE_DEFINE_SCHEDULE(OneCycleLR, one_cycle_lr, NNLITE_FIELD(1, max_lr), NNLITE_FIELD(2, total_steps), NNLITE_FIELD(3, pct_start),
-                       NNLITE_FIELD(4, div_factor), NNLITE_FIELD(5, final_div_factor));
-NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, factor), NNLITE_FIELD(2, patience),
-                       NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
+NNLITE_DEFINE_SCHEDULE(OneCycleLR, one_cycle_lr, NNLITE_FIELD(1, max_lr), NNLITE_FIELD(2, total_steps),
+                       NNLITE_FIELD(3, pct_start), NNLITE_FIELD(4, div_factor),
+                       NNLITE_FIELD(5, final_div_factor));
+NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, factor),
+                       NNLITE_FIELD(2, patience), NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
-// ==================================================================================================== >>graph
+// ================================================================================ >>text
 // Writes text into a fixed buffer, always terminated, cut where it does not fit.
 struct Text {
   char* at;
@@ -6065,6 +6339,7 @@ static bool same_text(const char* a, const char* b) {
   return *a == *b;
 }
 
+// ================================================================================ >>graph
 void* Arena::take(size_t bytes) {
   const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
   if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
@@ -6139,7 +6414,8 @@ struct ModelAccess {
     if (detail) t << ": " << detail;
     return status;
   }
-  static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n, Tensor& made);
+  static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
+                         Tensor& made);
   static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
   static Status attach_parameters(Model& m, Node& node, const OpShape& s);
   static Status check_name(Model& m, const char* name);
@@ -6169,7 +6445,8 @@ static void node_name(const Node* nodes, int index, char* to, size_t size) {
   }
   int ordinal = 1;
   for (int i = 0; i < index; i++) ordinal += nodes[i].op == n.op ? 1 : 0;
-  for (const char* c = n.op->name; *c; c++) text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
+  for (const char* c = n.op->name; *c; c++)
+    text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
   text << "_" << ordinal;
 }
 
@@ -6178,21 +6455,24 @@ Status ModelAccess::check_name(Model& m, const char* name) {
   while (name[n]) n++;
   if (n == 0 || n > 40) return fail(m, Status::bad_graph, name, "a name has 1 to 40 characters");
   for (int i = 0; i < m.node_count_; i++)
-    if (m.nodes_[i].name && same_text(m.nodes_[i].name, name)) return fail(m, Status::bad_graph, name, "the name is used twice");
+    if (m.nodes_[i].name && same_text(m.nodes_[i].name, name))
+      return fail(m, Status::bad_graph, name, "the name is used twice");
   return Status::ok;
 }
 
 Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made) {
   if (m.input_count_ == max_inputs) return fail(m, Status::limit_exceeded, name, "too many inputs");
   if (dims.rank + 1 > max_rank) return fail(m, Status::bad_shape, name, "too many dimensions");
-  if (dtype != real_dtype && dtype != DType::i32) return fail(m, Status::unsupported, name, "an input is real or i32");
+  if (dtype != real_dtype && dtype != DType::i32)
+    return fail(m, Status::unsupported, name, "an input is real or i32");
   NNLITE_TRY(check_name(m, name));
   Shape shape;
   shape.rank   = dims.rank + 1;
   shape.dim[0] = Shape::batch_dim;
   int64_t count = 1;
   for (int d = 0; d < dims.rank; d++) {
-    if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d]) return fail(m, Status::bad_shape, name, "dimensions must be at least 1 and not huge");
+    if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d])
+      return fail(m, Status::bad_shape, name, "dimensions must be at least 1 and not huge");
     count *= dims.dim[d];
     shape.dim[d + 1] = dims.dim[d];
   }
@@ -6222,10 +6502,12 @@ Status ModelAccess::attach_parameters(Model& m, Node& node, const OpShape& s) {
   return Status::ok;
 }
 
-Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n, Tensor& made) {
+Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
+                             Tensor& made) {
   const Op* op      = layer.op();
   const char* where = name ? name : op->name;
-  if ((op->traits & (traits::optimizer | traits::schedule)) != 0) return fail(m, Status::bad_graph, where, "not a layer");
+  if ((op->traits & (traits::optimizer | traits::schedule)) != 0)
+    return fail(m, Status::bad_graph, where, "not a layer");
   if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
   if (name) NNLITE_TRY(check_name(m, name));
   OpShape s;
@@ -6243,7 +6525,8 @@ Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, con
   void* attributes = take(m, op->attr_size);
   uint16_t* list   = static_cast<uint16_t*>(take(m, sizeof(uint16_t) * static_cast<size_t>(n)));
   Node* node       = attributes && list && (kept || !name) ? append(m) : nullptr;
-  if (!node || !ok(attach_parameters(m, *node, s))) return fail(m, Status::out_of_memory, where, "the records buffer is full");
+  if (!node || !ok(attach_parameters(m, *node, s)))
+    return fail(m, Status::out_of_memory, where, "the records buffer is full");
   for (size_t i = 0; i < op->attr_size; i++)
     static_cast<unsigned char*>(attributes)[i] = static_cast<const unsigned char*>(copy.attributes())[i];
   for (int i = 0; i < n; i++) list[i] = inputs[i];
@@ -6271,7 +6554,8 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
   const char* where = name ? name : layer.op()->name;
   uint16_t ids[max_inputs];
   if (finished_ || n > max_inputs) {
-    (void)ModelAccess::fail(*this, Status::bad_graph, where, finished_ ? "the model is finished" : "too many inputs");
+    (void)ModelAccess::fail(*this, Status::bad_graph, where,
+                            finished_ ? "the model is finished" : "too many inputs");
     return made;
   }
   for (int i = 0; i < n; i++) {
@@ -6395,7 +6679,7 @@ void ModelAccess::renumber(Model& m, const uint16_t* map) {
   for (int i = 0; i < m.node_count_; i++) {
     for (int k = 0; k < m.nodes_[i].n_in; k++) m.nodes_[i].inputs[k] = map[m.nodes_[i].inputs[k]];
     m.nodes_[i].owner = map[m.nodes_[i].owner];
-    m.nodes_[i].first_parameter = map[i];                     // where it goes, until the parameters are numbered
+    m.nodes_[i].first_parameter = map[i];  // where it goes, until the parameters are numbered
   }
   for (int i = 0; i < m.node_count_; i++) {
     while (m.nodes_[i].first_parameter != i) {
@@ -6451,10 +6735,13 @@ void ModelAccess::place_parameters(Model& m) {
 Status Model::finish(Seed seed) {
   if (ModelAccess::poisoned(*this)) return problem_.status;
   if (finished_) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model is finished");
-  if (output_count_ == 0) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model has no output");
+  if (output_count_ == 0)
+    return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model has no output");
   uint16_t* map = static_cast<uint16_t*>(ModelAccess::take(*this, sizeof(uint16_t) * node_count_));
   const size_t kept = back_;
-  uint16_t* stack = map ? static_cast<uint16_t*>(ModelAccess::take(*this, 2 * sizeof(uint16_t) * (node_count_ + size_t(1)))) : nullptr;
+  uint16_t* stack =
+      map ? static_cast<uint16_t*>(ModelAccess::take(*this, 2 * sizeof(uint16_t) * (node_count_ + size_t(1))))
+          : nullptr;
   if (!stack) return ModelAccess::fail(*this, Status::out_of_memory, "finish", "the records buffer is full");
   NNLITE_TRY(ModelAccess::order(*this, map, stack));
   back_   = kept;
@@ -6490,7 +6777,8 @@ NodeInfo Model::node(int i) const {
   AnyOp copy(n.op, n.attributes, n.op->attr_size);
   if (ok(n.op->shape(copy.attributes(), s))) info.macs = s.macs;
   for (int p = 0; n.owner == i && p < n.n_parameters; p++)
-    if (n.parameters[p].spec.role != Role::statistic) info.parameters += n.parameters[p].spec.shape.row_numel();
+    if (n.parameters[p].spec.role != Role::statistic)
+      info.parameters += n.parameters[p].spec.shape.row_numel();
   return info;
 }
 
@@ -6535,15 +6823,24 @@ Status Model::get(int i, real* to) const {
   return Status::ok;
 }
 
-Shape Model::input_shape(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].shape : Shape(); }
-DType Model::input_dtype(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].dtype : real_dtype; }
-const char* Model::input_name(int i) const { return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].name : ""; }
-Shape Model::output_shape(int i) const { return i >= 0 && i < output_count_ ? nodes_[outputs_[i]].shape : Shape(); }
+Shape Model::input_shape(int i) const {
+  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].shape : Shape();
+}
+DType Model::input_dtype(int i) const {
+  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].dtype : real_dtype;
+}
+const char* Model::input_name(int i) const {
+  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].name : "";
+}
+Shape Model::output_shape(int i) const {
+  return i >= 0 && i < output_count_ ? nodes_[outputs_[i]].shape : Shape();
+}
 const char* Model::output_name(int i) const { return i >= 0 && i < output_count_ ? output_names_[i] : ""; }
 
-// ==================================================================================================== >>init
-// Largest or standard deviation of a fresh weight, by Init (PyTorch: kaiming_uniform with a = sqrt(5); Glorot, Bengio 2010:
-// sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the same variance as its uniform.
+// ================================================================================ >>init
+// Largest or standard deviation of a fresh weight, by Init (PyTorch: kaiming_uniform with a = sqrt(5);
+// Glorot, Bengio 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the same variance as
+// its uniform.
 static float init_scale(const ParameterSpec& spec, Init init) {
   const float in = static_cast<float>(spec.fan_in), both = static_cast<float>(spec.fan_in + spec.fan_out);
   switch (init) {
@@ -6561,13 +6858,16 @@ static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
   for (int64_t i = 0; i < p.stored; i++) to[i] = 0;
   const Init init     = p.has_init ? p.init : seed.init;
   const bool pytorch  = init == Init::pytorch;
-  if (p.spec.fill == Fill::zeros || (p.spec.role == Role::bias && p.spec.fill == Fill::fan_in && !pytorch)) return;
+  if (p.spec.fill == Fill::zeros || (p.spec.role == Role::bias && p.spec.fill == Fill::fan_in && !pytorch))
+    return;
   const int64_t n   = p.spec.shape.row_numel();
   const bool normal = init == Init::glorot_normal || init == Init::he_normal;
   const float scale = init_scale(p.spec, init);
   Words words = {};
   for (int64_t e = 0; e < n; e++) {
-    if (e % 4 == 0) words = random_block(seed.value, 0, Purpose::init, static_cast<uint32_t>(index), static_cast<uint32_t>(e / 4));
+    if (e % 4 == 0)
+      words = random_block(seed.value, 0, Purpose::init, static_cast<uint32_t>(index),
+                           static_cast<uint32_t>(e / 4));
     float pair[2] = {};
     if (normal) normals_of(words.word[e % 4 / 2 * 2], words.word[e % 4 / 2 * 2 + 1], pair);
     const float draw = normal ? pair[e % 2] : 2.0f * uniform_of(words.word[e % 4]) - 1.0f;
@@ -6590,9 +6890,10 @@ Status Model::materialise(Arena& arena) {
   return Status::ok;
 }
 
-// ==================================================================================================== >>planner
-// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits the steps; it runs
-// twice: first to see when each value lives, then, after packing, to write records. plan() stops between the two.
+// ================================================================================ >>planner
+// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits the
+// steps; it runs twice: first to see when each value lives, then, after packing, to write records. plan()
+// stops between the two.
 
 // Where data lies: the base in the top 3 bits, the offset from it in units of 64 bytes below.
 using Ref = uint32_t;
@@ -6602,8 +6903,9 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 
 enum class StepKind : uint8_t { forward, backward, add, update, commit };
 
-// One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their gradients, slots;
-// update: parameter, gradient, slots; add: to, from. The size is the same on every machine, so that plans are.
+// One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
+// gradients, slots; update: parameter, gradient, slots; add: to, from. The size is the same on every machine,
+// so that plans are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -6635,7 +6937,9 @@ struct Graph {
   const Model* model = nullptr;
   const Node*  extra = nullptr;
   int model_nodes = 0, count = 0;
-  const Node& node(int i) const { return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes]; }
+  const Node& node(int i) const {
+    return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
+  }
   bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
 };
 
@@ -6692,7 +6996,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
 
 // What a backward step is asked for: the values to write and which of them are added to.
 struct Wanted {
-  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;      // sum_bits: written aside, then added
+  // sum_bits: written aside, then added
+  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;
   bool     training = false;
   uint16_t dx[max_inputs];
   uint16_t gradients[max_parameters];          // transient ones; no_value where the gradient is kept
@@ -6738,7 +7043,7 @@ struct Planner {
   uint32_t pool_units = 0, lower_units = 0;
   uint32_t pool_base = 0;
   size_t   scratch_bytes = 0;
-  int      walk_values = 0;                    // next of the values made while walking, in the same order both times
+  int      walk_values = 0;  // next of the values made while walking, in the same order both times
   bool     overflow = false;
   StepRecord unused;                           // what the first walk fills
   StepRecord* steps = nullptr;                 // where the second walk writes
@@ -6764,7 +7069,9 @@ struct Planner {
     while (values[v].root != v) v = values[v].root;
     return v;
   }
-  int64_t bytes_of(const Shape& s, DType t) const { return s.numel(request.batch) * static_cast<int64_t>(size_of(t)); }
+  int64_t bytes_of(const Shape& s, DType t) const {
+    return s.numel(request.batch) * static_cast<int64_t>(size_of(t));
+  }
 
   bool is_trained(const Parameter& p, int node) const;
   bool owns(const Parameter& p, int node) const;
@@ -6837,7 +7144,8 @@ bool Planner::is_trained(const Parameter& p, int node) const {
   return training() && trained(graph(), *request.training, graph().node(node).owner, p);
 }
 
-// A node trains when one of its parameters does; a normalisation without parameters of its own when it is not frozen.
+// A node trains when one of its parameters does; a normalisation without parameters of its own when it is not
+// frozen.
 bool Planner::node_trains(int i) const {
   const Node& n = graph().node(i);
   bool weights = false;
@@ -6845,12 +7153,12 @@ bool Planner::node_trains(int i) const {
     if (is_trained(n.parameters[p], i)) return true;
     weights |= n.parameters[p].spec.role != Role::statistic;
   }
-  return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights && !nodes[i].frozen_before &&
-         request.training->trainable == Trainable::all;
+  return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights &&
+         !nodes[i].frozen_before && request.training->trainable == Trainable::all;
 }
 
-// Whether the step runs in training mode: batch statistics, dropout. Frozen normalisation and dropout before the first
-// trained layer run as in evaluation.
+// Whether the step runs in training mode: batch statistics, dropout. Frozen normalisation and dropout before
+// the first trained layer run as in evaluation.
 bool Planner::runs_training(int i) const {
   const Node& n = graph().node(i);
   if (!training()) return false;
@@ -6937,7 +7245,8 @@ void Planner::assign_slots(int i) {
   nodes[i].slots = static_cast<uint16_t>(value_count);
   const bool read = slots_are_read(i, s);
   for (int k = 0; k < s.n_slots; k++) {
-    const int64_t bytes = s.slots[k].count * (s.slots[k].per_row ? request.batch : 1) * static_cast<int64_t>(size_of(s.slots[k].dtype));
+    const int64_t bytes = s.slots[k].count * (s.slots[k].per_row ? request.batch : 1) *
+                          static_cast<int64_t>(size_of(s.slots[k].dtype));
     (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
   }
 }
@@ -6955,7 +7264,8 @@ void Planner::assign_values() {
     if (n.op) assign_slots(i);
   }
   for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
-    if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i)) continue;
+    if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i))
+      continue;
     int users = 0, user = 0;
     for (int k = i + 1; k < g.count; k++) {
       if (!nodes[k].runs || !nodes[k].reaches_loss) continue;
@@ -6966,6 +7276,9 @@ void Planner::assign_values() {
     nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
   }
 }
+
+// ================================================================================ >>plan_steps
+// The walk: it emits the steps of a pass and touches every value where it is used.
 
 // Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
 Ref Planner::parameter_ref(int i, int p, int which) const {
@@ -7028,7 +7341,8 @@ uint16_t Planner::walk_value(int64_t bytes) {
 }
 
 // Shapes and which pointers will be there, for a kernel to look at before memory exists.
-static void imagine_run(const Graph& g, int i, int rows, int workers, const Wanted& w, bool slots, OpRun& run) {
+static void imagine_run(const Graph& g, int i, int rows, int workers, const Wanted& w, bool slots,
+                        OpRun& run) {
   static real there;
   const Node& n  = g.node(i);
   run            = OpRun();
@@ -7105,7 +7419,8 @@ void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
   (void)copy.op()->shape(copy.attributes(), s);
   uint32_t weight_bits = 0;
   for (int p = 0; p < n.n_parameters; p++)
-    if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight) weight_bits |= 1u << p;
+    if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
+      weight_bits |= 1u << p;
   const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0);
   const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out);
   for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
@@ -7135,7 +7450,8 @@ void Planner::sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shap
   step_count++;
 }
 
-// The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can, else aside first.
+// The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can,
+// else aside first.
 void Planner::choose_targets(int i, Wanted& w) {
   const Node& n = graph().node(i);
   for (int k = 0; k < n.n_in; k++) {
@@ -7200,14 +7516,16 @@ void Planner::update_step(int i, int p, uint16_t gradient) {
   step_count++;
 }
 
-// After a node's gradients: update at once where nothing else needs them; add up where the layer is used again.
+// After a node's gradients: update at once where nothing else needs them; add up where the layer is used
+// again.
 void Planner::parameter_steps(int i, const Wanted& w) {
   const Node& n = graph().node(i);
   for (int p = 0; p < n.n_parameters; p++) {
     if ((w.parameter_bits >> p & 1u) == 0) continue;
     if (!materialised(i)) update_step(i, p, w.gradients[p]);
     else if (w.gradients[p] != no_value) {
-      sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p], flat_shape(n.parameters[p].stored), true);
+      sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
+               flat_shape(n.parameters[p].stored), true);
     }
   }
 }
@@ -7223,7 +7541,8 @@ void Planner::backward_node(int i) {
     w.gradients[p] = no_value;
     if ((w.parameter_bits >> p & 1u) == 0) continue;
     const bool later_use = nodes[n.owner].has_parameter_grad;
-    if (!materialised(i) || later_use) w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+    if (!materialised(i) || later_use)
+      w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
   }
   if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
   choose_targets(i, w);
@@ -7231,7 +7550,8 @@ void Planner::backward_node(int i) {
   dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
   const Kernel* both = find_kernel(i, Phase::backward, w, true);
   const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only, false);
-  const Kernel* dw   = both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only, false);
+  const Kernel* dw =
+      both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only, false);
   if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
     if (dx) backward_step(i, find_kernel(i, Phase::grad_input, dx_only, true), dx_only);
     if (dw) backward_step(i, find_kernel(i, Phase::grad_parameter, dw_only, true), dw_only);
@@ -7280,8 +7600,12 @@ void Planner::walk() {
   }
   for (int i = 0; i < g.count; i++)
     if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
-  for (int o = 0; o < g.model->output_count() && !training(); o++) use(nodes[ModelAccess::output_node(*g.model, o)].out);
+  for (int o = 0; o < g.model->output_count() && !training(); o++)
+    use(nodes[ModelAccess::output_node(*g.model, o)].out);
 }
+
+// ================================================================================ >>packing
+// Lifetimes become offsets: what can lie over each other is merged, then packed.
 
 // from may lie over into when into is read for the last time in the very step that writes from.
 void Planner::try_merge(uint16_t into, uint16_t from, int step) {
@@ -7327,14 +7651,21 @@ void Planner::sort(int live, int key) {
 bool Planner::before(uint16_t a, uint16_t b, int key) const {
   const PlanValue &x = values[a], &y = values[b];
   const uint64_t long_x = uint64_t(x.last - x.first) + 1, long_y = uint64_t(y.last - y.first) + 1;
-  const uint64_t kx = key == 0 ? x.units : key == 1 ? long_x : key == 2 ? x.units * long_x : uint64_t(0xFFFF - x.first);
-  const uint64_t ky = key == 0 ? y.units : key == 1 ? long_y : key == 2 ? y.units * long_y : uint64_t(0xFFFF - y.first);
+  const uint64_t kx = key == 0   ? x.units
+                      : key == 1 ? long_x
+                      : key == 2 ? x.units * long_x
+                                 : uint64_t(0xFFFF - x.first);
+  const uint64_t ky = key == 0   ? y.units
+                      : key == 1 ? long_y
+                      : key == 2 ? y.units * long_y
+                                 : uint64_t(0xFFFF - y.first);
   if (kx != ky) return kx > ky;
   if (x.units != y.units) return x.units > y.units;
   return a < b;
 }
 
-// Places the values in order, each in the lowest gap (or the tightest, by best_fit) among those that live at the same time.
+// Places the values in order, each in the lowest gap (or the tightest, by best_fit) among those that live at
+// the same time.
 uint32_t Planner::place_all(int live, bool best_fit) {
   uint32_t end = 0;
   for (int i = 0; i < live; i++) {
@@ -7363,7 +7694,8 @@ uint32_t Planner::place_all(int live, bool best_fit) {
 void Planner::pack() {
   int live = 0;
   for (int v = 0; v < value_count; v++)
-    if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF) order[live++] = static_cast<uint16_t>(v);
+    if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF)
+      order[live++] = static_cast<uint16_t>(v);
   for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
     uint64_t sum = 0;
     const uint16_t step = values[order[i]].first;
@@ -7397,8 +7729,9 @@ Status Planner::run_first(Problem& problem) {
   return Status::ok;
 }
 
-// ==================================================================================================== >>executor
-// Walks the step list. Every pointer is a base and an offset; kernels get their tasks split over the workers of the pool.
+// ================================================================================ >>executor
+// Walks the step list. Every pointer is a base and an offset; kernels get their tasks split over the workers
+// of the pool.
 
 struct Executor {
   const Engine& engine;
@@ -7488,7 +7821,8 @@ struct KernelJob {
 static void run_share(void* context, int worker) {
   const KernelJob& job = *static_cast<const KernelJob*>(context);
   const Share part = share_of(job.tasks, job.workers, worker);
-  if (part.first < part.last) job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
+  if (part.first < part.last)
+    job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
 }
 
 void Executor::run_kernel(const Kernel* kernel, const OpRun& run) const {
@@ -7509,7 +7843,8 @@ static void add_gradient(real* to, const real* from, int64_t n, bool add) {
 void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
   if (s.kind == StepKind::add) {
     const Ref* r = engine.refs + s.refs;
-    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), s.per_row ? s.count * rows : s.count, s.accumulate != 0);
+    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])),
+                 s.per_row ? s.count * rows : s.count, s.accumulate != 0);
     return;
   }
   OpRun run;
@@ -7522,7 +7857,9 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
   fill(s, run);
   if (s.kernel) return run_kernel(s.kernel, run);
   const Op* op = graph.node(s.node).op;
-  (s.kind == StepKind::forward ? op->forward : s.kind == StepKind::backward ? op->backward : op->commit)(run.attributes, run);
+  (s.kind == StepKind::forward    ? op->forward
+   : s.kind == StepKind::backward ? op->backward
+                                  : op->commit)(run.attributes, run);
 }
 
 // Every index is in the range its reader allows.
@@ -7537,11 +7874,13 @@ Status Executor::check_labels(Problem& problem) const {
       fill_shape(graph, engine.steps[i].node, copy, s);
       (void)n.op->shape(copy.attributes(), s);
       const int32_t bound   = s.index_bound[k];
-      const int32_t* labels = static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
+      const int32_t* labels =
+          static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
       for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
         if (labels[e] >= 0 && labels[e] < bound) continue;
-        set_problem(problem, Status::bad_label, in.name) << ": row " << e / in.shape.row_numel() << " has " << int(labels[e])
-                                                         << ", allowed are 0 to " << int(bound - 1);
+        set_problem(problem, Status::bad_label, in.name)
+            << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
+            << int(bound - 1);
         return Status::bad_label;
       }
     }
@@ -7564,7 +7903,9 @@ int Executor::find_not_finite() const {
   for (uint32_t i = 0; i < engine.forward_count; i++) {
     const Node& n = graph.node(engine.steps[i].node);
     run_steps(i, i + 1, nullptr);
-    if (!all_finite(static_cast<const real*>(at(engine.refs[engine.steps[i].refs + n.n_in])), n.shape.numel(rows))) return engine.steps[i].node;
+    if (!all_finite(static_cast<const real*>(at(engine.refs[engine.steps[i].refs + n.n_in])),
+                    n.shape.numel(rows)))
+      return engine.steps[i].node;
   }
   return -1;
 }
@@ -7577,7 +7918,7 @@ real Executor::loss() const {
   return sum;
 }
 
-// ==================================================================================================== >>layout
+// ================================================================================ >>layout
 // What plan() and build() of sessions and trainers share: the same sizes, with or without memory behind them.
 struct Layouter {
   Graph       graph;
@@ -7615,7 +7956,8 @@ struct Layouter {
 constexpr uint64_t loss_bytes = 256;           // the same on every machine
 static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
 
-// How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter refs.
+// How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter
+// refs.
 enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
 
 Status Layouter::count_slots() {
@@ -7627,14 +7969,16 @@ Status Layouter::count_slots() {
   s.in[0].rank = 1;
   s.in[0].dim[0] = 16;
   if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s))) {
-    set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer") << ": not an optimizer, or its settings are out of range";
+    set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
+        << ": not an optimizer, or its settings are out of range";
     return Status::bad_argument;
   }
   slot_count = s.n_slots;
   return Status::ok;
 }
 
-// Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter order.
+// Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter
+// order.
 void Layouter::reserve_parameters(Ref* table) {
   const int stride = 2 + slot_count;
   for (int i = 0; i < graph.model_nodes && request.training; i++) {
@@ -7645,10 +7989,13 @@ void Layouter::reserve_parameters(Ref* table) {
       Ref row[2 + max_slots];
       for (Ref& r : row) r = no_ref;
       row[0] = make_ref(Base::model, q.offset);
-      if (planner.owns(q, i)) row[0] = make_ref(Base::arena, reserve(bytes, q.spec.role == Role::statistic ? plan->state : plan->weights));
+      if (planner.owns(q, i))
+        row[0] = make_ref(Base::arena,
+                          reserve(bytes, q.spec.role == Role::statistic ? plan->state : plan->weights));
       if (planner.is_trained(q, i)) {
         if (planner.materialised(i)) row[1] = make_ref(Base::arena, reserve(bytes, plan->gradients));
-        for (int k = 0; k < slot_count; k++) row[2 + k] = make_ref(Base::arena, reserve(bytes, plan->optimizer));
+        for (int k = 0; k < slot_count; k++)
+          row[2 + k] = make_ref(Base::arena, reserve(bytes, plan->optimizer));
       }
       for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
     }
@@ -7671,9 +8018,10 @@ Status Layouter::run() {
   const uint64_t parts[part_count] = {
       graph.count > graph.model_nodes ? loss_bytes : 0,
       sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count),
-      sizeof(Ref) * static_cast<uint64_t>(planner.ref_count),
-      sizeof(Ref) * static_cast<uint64_t>(io_count()),
-      request.training ? sizeof(Ref) * static_cast<uint64_t>(graph.model->parameter_count() * (2 + slot_count)) : 0};
+      sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), sizeof(Ref) * static_cast<uint64_t>(io_count()),
+      request.training
+          ? sizeof(Ref) * static_cast<uint64_t>(graph.model->parameter_count() * (2 + slot_count))
+          : 0};
   uint32_t at[part_count + 2];
   for (int p = 0; p < part_count; p++) at[p] = reserve(parts[p], plan->state);
   const uint32_t parameters_at = units;
@@ -7695,8 +8043,9 @@ Status Layouter::run() {
   }
   unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
   if (!base) {
-    set_problem(plan->problem, Status::out_of_memory, "arena") << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
-                                                               << static_cast<int64_t>(arena->left()) << " are left";
+    set_problem(plan->problem, Status::out_of_memory, "arena")
+        << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
+        << static_cast<int64_t>(arena->left()) << " are left";
     return Status::out_of_memory;
   }
   if (request.training) {
@@ -7783,12 +8132,13 @@ Status Layouter::run_tiers() {
     units = 0;
     s     = layout_within<20480, 4096>(*this);
   }
-  if (s == Status::limit_exceeded && ok(plan->problem.status)) set_problem(plan->problem, s, "plan") << ": more than 4096 nodes";
+  if (s == Status::limit_exceeded && ok(plan->problem.status))
+    set_problem(plan->problem, s, "plan") << ": more than 4096 nodes";
   return s;
 }
 
-static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan, Arena* arena, Engine* engine,
-                             const Trainer* trainer) {
+static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
+                             Arena* arena, Engine* engine, const Trainer* trainer) {
   plan = MemoryPlan();
   Layouter l;
   l.plan    = &plan;
@@ -7812,7 +8162,8 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   return l.run_tiers();
 }
 
-static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena, Engine* engine) {
+static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
+                             Engine* engine) {
   plan = MemoryPlan();
   Layouter l;
   l.plan      = &plan;
@@ -7842,7 +8193,7 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
   return l.run_tiers();
 }
 
-// ==================================================================================================== >>session_impl
+// ================================================================================ >>session_impl
 Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
   AnyOp loss = options.loss;
   return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
@@ -7905,19 +8256,23 @@ View<int32_t> Session::input_i32(int i) {
 Status Session::set_image(const Image& image, int row) {
   const View<real> to = input(0);
   if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4) {
-    set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image") << ": input 0 must be [N, height, width, channels]";
+    set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
+        << ": input 0 must be [N, height, width, channels]";
     return problem_.status;
   }
   const ModelExtras* extras = engine_.model->extras();
   const Preprocessing plain, &how = extras && extras->preprocessing ? *extras->preprocessing : plain;
   const Status s = preprocess(image, how, to.shape.dim[1], to.shape.dim[2], to.shape.dim[3], to.row(row));
-  if (!ok(s)) set_problem(problem_, s, "set_image") << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels";
+  if (!ok(s))
+    set_problem(problem_, s, "set_image")
+        << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels";
   return s;
 }
 
 Status Session::forward(int rows) {
   if (!engine_.steps || rows < 1 || rows > engine_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward") << ": rows 1 to " << engine_.batch;
+    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
+        << ": rows 1 to " << engine_.batch;
     return problem_.status;
   }
   Executor run(engine_);
@@ -7940,9 +8295,10 @@ View<const real> Session::output(int i) const {
 
 real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
 
-// ==================================================================================================== >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to be stored. A
-// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
+// ================================================================================ >>sampler
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
+// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
+// Rogaway 2002).
 struct Permutation {
   uint32_t count = 1, half_bits = 1;
   uint32_t keys[4] = {};
@@ -7957,7 +8313,7 @@ struct Permutation {
     const uint32_t mask = (1u << half_bits) - 1;
     uint32_t left = x >> half_bits, right = x & mask;
     for (uint32_t key : keys) {
-      uint32_t mixed = (right ^ key) * 0x9E3779B1u;                        // a finaliser in the manner of MurmurHash3
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
       mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
       mixed ^= mixed >> 13;
       const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
@@ -7981,7 +8337,8 @@ static void convert_u8(const uint8_t* from, int64_t n, const real* table, real* 
 
 static void convert_f32(const float* from, int64_t n, float scale, float shift, real* to) {
   const bool plain = scale == 1.0f && shift == 0.0f;
-  for (int64_t i = 0; i < n; i++) to[i] = plain ? real(from[i]) : madd(real(from[i]), real(scale), real(shift));
+  for (int64_t i = 0; i < n; i++)
+    to[i] = plain ? real(from[i]) : madd(real(from[i]), real(scale), real(shift));
 }
 
 // Copies the rows a step draws into the inputs of the engine.
@@ -7998,24 +8355,31 @@ bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
   const Column& from = data.columns[c];
   const int64_t n    = shape.row_numel();
   real table[256];
-  for (int i = 0; i < 256 && from.data && from.dtype == DType::u8; i++) table[i] = madd(real(i), real(from.scale), real(from.shift));
+  for (int i = 0; i < 256 && from.data && from.dtype == DType::u8; i++)
+    table[i] = madd(real(i), real(from.scale), real(from.shift));
   for (int r = 0; r < rows; r++) {
     const uint32_t index = order[position + static_cast<uint32_t>(r)];
     if (!from.data) {
-      if (!data.read(data.user, index, c, static_cast<unsigned char*>(to) + size_t(r) * size_t(n) * size_of(dtype))) return false;
+      if (!data.read(data.user, index, c,
+                     static_cast<unsigned char*>(to) + size_t(r) * size_t(n) * size_of(dtype)))
+        return false;
       continue;
     }
     const int64_t first = int64_t(index) * n;
     if (dtype == DType::i32) {
       int32_t* out = static_cast<int32_t*>(to) + r * n;
       for (int64_t i = 0; i < n; i++)
-        out[i] = from.dtype == DType::u8 ? static_cast<const uint8_t*>(from.data)[first + i] : static_cast<const int32_t*>(from.data)[first + i];
+        out[i] = from.dtype == DType::u8 ? static_cast<const uint8_t*>(from.data)[first + i]
+                                         : static_cast<const int32_t*>(from.data)[first + i];
       continue;
     }
     real* out = static_cast<real*>(to) + r * n;
     if (from.dtype == DType::u8) convert_u8(static_cast<const uint8_t*>(from.data) + first, n, table, out);
-    else if (from.dtype == DType::f32) convert_f32(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
-    else for (int64_t i = 0; i < n; i++) out[i] = static_cast<real>(static_cast<const double*>(from.data)[first + i]);
+    else if (from.dtype == DType::f32)
+      convert_f32(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
+    else
+      for (int64_t i = 0; i < n; i++)
+        out[i] = static_cast<real>(static_cast<const double*>(from.data)[first + i]);
   }
   return true;
 }
@@ -8027,14 +8391,15 @@ static bool column_fits(const Column& c, const Dataset& data, DType input) {
   return c.dtype != DType::i32;
 }
 
-// ==================================================================================================== >>trainer_impl
+// ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
   const Engine& e = t.engine_;
   return e.parameters[parameter * e.parameter_stride + which];
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps parameter (which 0), its gradient (1) or its optimizer slots (2, ...); nullptr: not its own.
+// Where the trainer keeps parameter (which 0), its gradient (1) or its optimizer slots (2, ...); nullptr: not
+// its own.
 real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
   const Ref r = parameter_ref(t, parameter, which);
   return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(t.engine_.arena + size_t(r) * 64) : nullptr;
@@ -8080,7 +8445,8 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   if (!ok(s)) return s;
   for (int i = 0; i < model.parameter_count() && !model.has_weights(); i++) {
     if (TrainerAccess::data(*this, i, 0)) continue;
-    set_problem(problem_, Status::no_weights, model.parameter(i).name) << ": a frozen parameter is used where the model has it";
+    set_problem(problem_, Status::no_weights, model.parameter(i).name)
+        << ": a frozen parameter is used where the model has it";
     engine_ = Engine();
     return Status::no_weights;
   }
@@ -8099,7 +8465,8 @@ Status Trainer::set_data(const Dataset& data) {
     return Status::no_data;
   }
   for (int c = 0; c < inputs; c++) {
-    const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c) : run.graph.node(run.graph.model_nodes).dtype;
+    const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
+                                                         : run.graph.node(run.graph.model_nodes).dtype;
     if (column_fits(data.columns[c], data, dtype)) continue;
     set_problem(problem_, Status::bad_shape, "set_data") << ": column " << c << " does not fit the input";
     return Status::bad_shape;
@@ -8114,8 +8481,12 @@ static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
   return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
 }
 
-uint32_t Trainer::epoch() const { return data_ ? static_cast<uint32_t>(samples_ / epoch_samples(*data_, options_)) : 0; }
-uint32_t Trainer::epoch_position() const { return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0; }
+uint32_t Trainer::epoch() const {
+  return data_ ? static_cast<uint32_t>(samples_ / epoch_samples(*data_, options_)) : 0;
+}
+uint32_t Trainer::epoch_position() const {
+  return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0;
+}
 
 float TrainerAccess::rate(const Trainer& t) {
   const TrainerOptions& o = t.options_;
@@ -8125,10 +8496,14 @@ float TrainerAccess::rate(const Trainer& t) {
   c.epoch  = t.epoch();
   c.epochs = o.epochs;
   c.plateau_factor = t.plateau_.factor;
-  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + static_cast<uint32_t>(o.batch) - 1) / static_cast<uint32_t>(o.batch);
+  if (t.data_)
+    c.steps_per_epoch =
+        (epoch_samples(*t.data_, o) + static_cast<uint32_t>(o.batch) - 1) / static_cast<uint32_t>(o.batch);
   const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
   const uint64_t warm = o.warmup_steps > 0 ? static_cast<uint64_t>(o.warmup_steps) : 0;
-  return t.step_ < warm ? static_cast<float>(product(double(lr), static_cast<double>(t.step_ + 1) / static_cast<double>(warm))) : lr;
+  return t.step_ < warm ? static_cast<float>(product(
+                              double(lr), static_cast<double>(t.step_ + 1) / static_cast<double>(warm)))
+                        : lr;
 }
 
 // Sum of squares in 16 lanes, folded as a tree.
@@ -8167,7 +8542,8 @@ Status TrainerAccess::step(Trainer& t, int rows) {
     char name[48] = "loss";
     const int bad = run.find_not_finite();
     if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
-    set_problem(t.problem_, Status::not_finite, name) << ": the loss of step " << static_cast<int64_t>(t.step_);
+    set_problem(t.problem_, Status::not_finite, name)
+        << ": the loss of step " << static_cast<int64_t>(t.step_);
     return Status::not_finite;
   }
   t.loss_ = loss;
@@ -8188,10 +8564,12 @@ Status TrainerAccess::step(Trainer& t, int rows) {
 
 Status Trainer::step(const Batch& batch) {
   if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step") << ": rows 1 to " << options_.batch;
+    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
+        << ": rows 1 to " << options_.batch;
     return problem_.status;
   }
-  const int inputs = engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
+  const int inputs =
+      engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
   for (int c = 0; c < inputs; c++) {
     Shape shape;
     DType dtype = real_dtype;
@@ -8214,8 +8592,10 @@ Status Trainer::step() {
   }
   const uint32_t position = epoch_position(), left = epoch_samples(*data_, options_) - position;
   const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
-  const Gatherer gather = {*data_, Permutation(options_.seed, epoch(), data_->count, options_.shuffle), position, rows};
-  const int inputs = engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
+  const Gatherer gather = {*data_, Permutation(options_.seed, epoch(), data_->count, options_.shuffle),
+                           position, rows};
+  const int inputs =
+      engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
   for (int c = 0; c < inputs; c++) {
     Shape shape;
     DType dtype = real_dtype;
@@ -8277,7 +8657,7 @@ Status Trainer::get_gradient(int i, real* to) const {
   return Status::ok;
 }
 
-// ==================================================================================================== >>metrics_impl
+// ================================================================================ >>metrics_impl
 int argmax(const real* values, int count) {
   int best = 0;
   for (int i = 1; i < count; i++)
@@ -8314,13 +8694,15 @@ double Confusion::accuracy() const {
 double Confusion::precision(int c) const {
   uint64_t answers = 0;
   for (int t = 0; t < classes; t++) answers += counts[int64_t(t) * classes + c];
-  return answers == 0 ? 0 : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(answers);
+  return answers == 0 ? 0
+                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(answers);
 }
 
 double Confusion::recall(int c) const {
   uint64_t targets = 0;
   for (int a = 0; a < classes; a++) targets += counts[int64_t(c) * classes + a];
-  return targets == 0 ? 0 : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(targets);
+  return targets == 0 ? 0
+                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(targets);
 }
 
 double dice(const real* a, const real* b, int64_t count, real threshold_a, real threshold_b) {
@@ -8333,12 +8715,13 @@ double dice(const real* a, const real* b, int64_t count, real threshold_a, real 
   return sum == 0 ? 1 : 2 * static_cast<double>(both) / static_cast<double>(sum);
 }
 
-// ==================================================================================================== >>image_impl
-// Resizing in whole numbers, so that every machine gives the same bits. Along one axis, output i of `to` reads the inputs
-// first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of 1 / to of an input (together `from`);
-// growing is bilinear between pixel centres in units of 1 / (2 to) (together 2 to).
+// ================================================================================ >>image_impl
+// Resizing in whole numbers, so that every machine gives the same bits. Along one axis, output i of `to`
+// reads the inputs first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of 1 /
+// to of an input (together `from`); growing is bilinear between pixel centres in units of 1 / (2 to)
+// (together 2 to).
 struct Taps {
-  int64_t first, count, position;              // position: of the centre when growing, of the left edge when shrinking
+  int64_t first, count, position;  // position: of the centre when growing, of the left edge when shrinking
 };
 
 static Taps taps_of(int64_t from, int64_t to, int64_t i) {
@@ -8361,8 +8744,9 @@ static int64_t tap_weight(int64_t from, int64_t to, const Taps& taps, int64_t k)
 
 static int64_t tap_total(int64_t from, int64_t to) { return from >= to ? from : 2 * to; }
 
-// 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where the model has no
-// alpha, gray made from colour, gray repeated for colour, alpha opaque where the image has none.
+// 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where
+// the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where the image has
+// none.
 static int64_t pixel_value(const uint8_t* p, int has, int channels, int c) {
   const bool has_alpha = has == 2 || has == 4, wants_alpha = channels == 2 || channels == 4;
   if (wants_alpha && c == channels - 1) return 1000 * (has_alpha ? p[has - 1] : 255);
@@ -8405,11 +8789,13 @@ static Placement place(const Image& image, Resize how, int height, int width) {
 }
 
 // The resized value, 0 .. 255, of channel c at (x, y) of the part of the input that shows the image.
-static double resized_value(const Image& image, const Placement& p, int64_t x, int64_t y, int channels, int c) {
+static double resized_value(const Image& image, const Placement& p, int64_t x, int64_t y, int channels,
+                            int c) {
   const Taps across = taps_of(p.width, p.to_width, x), down = taps_of(p.height, p.to_height, y);
   int64_t sum = 0;
   for (int64_t j = 0; j < down.count; j++) {
-    const uint8_t* row = image.pixels + ((p.y + down.first + j) * image.width + p.x + across.first) * image.channels;
+    const uint8_t* row =
+        image.pixels + ((p.y + down.first + j) * image.width + p.x + across.first) * image.channels;
     int64_t row_sum = 0;
     for (int64_t k = 0; k < across.count; k++, row += image.channels)
       row_sum += tap_weight(p.width, p.to_width, across, k) * pixel_value(row, image.channels, channels, c);
@@ -8419,11 +8805,13 @@ static double resized_value(const Image& image, const Placement& p, int64_t x, i
          static_cast<double>(1000 * tap_total(p.width, p.to_width) * tap_total(p.height, p.to_height));
 }
 
-Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels, real* to) {
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
+                  real* to) {
   constexpr int largest = 16384;
   const auto within = [](int n, int most) { return n >= 1 && n <= most; };
   if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
-      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) || !within(channels, 4))
+      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
+      !within(channels, 4))
     return Status::bad_image;
   const Placement p = place(image, how.resize, height, width);
   for (int y = 0; y < height; y++)
@@ -8433,15 +8821,16 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
         const bool inside = px >= 0 && py >= 0 && px < p.to_width && py < p.to_height;
         double value = inside ? resized_value(image, p, px, py, channels, c) : double(how.background);
         if (how.invert) value = 255 - value;
-        *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) - static_cast<real>(how.mean[c])) /
+        *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) -
+                 static_cast<real>(how.mean[c])) /
                 static_cast<real>(how.std[c]);
       }
   return Status::ok;
 }
 
-// ==================================================================================================== >>hash
-// CRC-32C (Castagnoli, reflected, as in RFC 3720) guards files against accidents; SHA-256 (FIPS 180-4) names what they
-// hold. Neither is a defence against somebody who wants to deceive.
+// ================================================================================ >>hash
+// CRC-32C (Castagnoli, reflected, as in RFC 3720) guards files against accidents; SHA-256 (FIPS 180-4) names
+// what they hold. Neither is a defence against somebody who wants to deceive.
 constexpr uint32_t crc32c_polynomial = 0x82F63B78u;
 
 #ifdef NNLITE_NO_SIMD
@@ -8490,8 +8879,8 @@ static uint32_t crc_product(uint32_t a, uint32_t b) {
   return product;
 }
 
-// The CRC-32C of two strings, one after the other, from theirs: first x^(8 second_length) + second. So one pass over the
-// weights gives the CRC of every storage and of the section that they lie in.
+// The CRC-32C of two strings, one after the other, from theirs: first x^(8 second_length) + second. So one
+// pass over the weights gives the CRC of every storage and of the section that they lie in.
 uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length) {
   uint32_t power = 0x80000000u, square = 0x00800000u;       // x^0, x^8
   for (uint64_t n = second_length; n != 0; n >>= 1) {
@@ -8566,11 +8955,11 @@ void Sha256::finish(uint8_t digest[32]) {
   for (int i = 0; i < 32; ++i) digest[i] = uint8_t(state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
-// ==================================================================================================== >>reader
+// ================================================================================ >>reader
 
-// ==================================================================================================== >>writer
+// ================================================================================ >>writer
 
-// ==================================================================================================== >>checkpoint
+// ================================================================================ >>checkpoint
 
 }  // inline namespace
 }  // namespace nnlite
