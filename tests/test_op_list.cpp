@@ -174,6 +174,37 @@ TEST_CASE("op_list: kernel rows of every instruction set and worker count agree 
   }
 }
 
+// True where all results have the same bits, zeros of both signs included.
+static bool same_bits(const Arrays& a, const Arrays& b) {
+  if (a.size() != b.size()) return false;
+  for (const auto& [name, values] : a) {
+    const auto other = b.find(name);
+    if (other == b.end() || other->second.size() != values.size()) return false;
+    if (std::memcmp(values.data(), other->second.data(), values.size() * sizeof(double)) != 0) return false;
+  }
+  return true;
+}
+
+TEST_CASE("op_list: the same bits from every instruction set with fma and every worker count; base agrees with itself") {
+  each_case([&](int i, const Case&, const Arrays& given) {
+    Way first;
+    first.isa = static_cast<int>(Isa::scalar);
+    if (!isa_present(Isa::scalar)) return;
+    const Arrays fused = run_case(i, given, first).arrays;
+    first.isa = static_cast<int>(Isa::base);
+    const Arrays twice = isa_present(Isa::base) ? run_case(i, given, first).arrays : fused;
+    for (int isa = 0; isa < isa_count; isa++) {
+      if (!isa_present(Isa(isa))) continue;
+      for (int workers : {1, 2, 3, 7}) {
+        Way way;
+        way.isa = isa, way.workers = workers;
+        CHECK_MESSAGE(same_bits(run_case(i, given, way).arrays, Isa(isa) == Isa::base ? twice : fused),
+                      std::string(isa_name(Isa(isa))) << ", " << workers << " workers");
+      }
+    }
+  });
+}
+
 // sum y dy, or the loss, as a function of one element.
 static double objective(int i, const Arrays& given) {
   Way forward;
