@@ -2879,9 +2879,19 @@ static inline Places places_of(const Axis& a, int64_t phase) {
 // Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows
 // enough.
 constexpr int64_t patch_floats = 65536;
+struct Area {                                  // of one image: rows and columns from y and x on
+  int64_t image, y, x, rows, columns;
+};
 struct Bands {
   int64_t rows, count;                         // of one image
-  int64_t patch;                               // floats of the largest; 0 where the image is read in place
+  int64_t patch;                               // floats of the largest
+  bool    in_place;                            // no zeros around the image are read
+
+  int64_t scratch() const { return in_place ? 0 : patch; }
+  Area    at(int64_t task, int64_t H, int64_t W) const {
+    const int64_t y = task % count * rows;
+    return {task / count, y, 0, H - y < rows ? H - y : rows, W};
+  }
 };
 static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
   const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share,
@@ -2892,7 +2902,7 @@ static Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
   const int64_t rows = band_rows(c.h.out, (patch_floats / line - c.h.extent()) / c.h.stride + 1, c.workers);
   const bool    in_place = c.h.padding == 0 && c.w.padding == 0;
-  return {rows, (c.h.out + rows - 1) / rows, in_place ? 0 : down_span(c.h, 0, rows).count * line};
+  return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line, in_place};
 }
 static Bands up_bands(const Conv& c) {
   const Span    across = up_span(c.w, 0, c.w.in);
@@ -2900,7 +2910,7 @@ static Bands up_bands(const Conv& c) {
   const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;
   const int64_t rows = band_rows(c.h.in, (patch_floats / line - 2) * c.h.stride - reach, c.workers);
   const bool    in_place = across.inside(c.w.out) && up_span(c.h, 0, c.h.in).inside(c.h.out);
-  return {rows, (c.h.in + rows - 1) / rows, in_place ? 0 : ((rows + reach) / c.h.stride + 2) * line};
+  return {rows, (c.h.in + rows - 1) / rows, ((rows + reach) / c.h.stride + 2) * line, in_place};
 }
 
 // Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row
@@ -2908,12 +2918,19 @@ static Bands up_bands(const Conv& c) {
 // chains are.
 constexpr int64_t chunk_pixels = 512;
 struct Chunks {
-  int64_t rows, columns, down, across;         // of a chunk; chunks of an image
+  int64_t H, W, rows, columns, down, across;   // of the image; of a chunk; chunks of an image
   Chunks(int64_t height, int64_t width)
-      : rows(width > chunk_pixels ? 1 : chunk_pixels / width < height ? chunk_pixels / width : height),
+      : H(height), W(width),
+        rows(width > chunk_pixels ? 1 : chunk_pixels / width < height ? chunk_pixels / width : height),
         columns(width > chunk_pixels ? chunk_pixels : width), down((height + rows - 1) / rows),
         across((width + columns - 1) / columns) {}
+  int64_t count(int64_t images) const { return images * down * across; }
 };
+static inline Area chunk_area(const Chunks& k, int64_t chunk) {
+  const int64_t y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
+  return {chunk / (k.down * k.across), y, x, k.H - y < k.rows ? k.H - y : k.rows,
+          k.W - x < k.columns ? k.W - x : k.columns};
+}
 
 // Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other
 // without a gap, the places of a row of taps are rows of one product.
@@ -2949,7 +2966,7 @@ static bool conv_down_plan(const Conv& c, bool turned, KernelPlan& p) {
   p.stages = turned ? 2 : 1;
   p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.small));
   p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(b.patch);
+  p.scratch_per_worker = scratch_bytes(b.scratch());
   if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.small) * c.taps() * c.big * 16);
   return true;
 }
@@ -2958,7 +2975,7 @@ static bool conv_up_plan(const Conv& c, bool turned, KernelPlan& p) {
   p.stages = turned ? 2 : 1;
   p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.big));
   p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(b.patch);
+  p.scratch_per_worker = scratch_bytes(b.scratch());
   if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.big) * c.taps() * c.small * 16);
   return true;
 }
@@ -3060,51 +3077,51 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
   const Bands   b = down_bands(c);
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const int64_t image = task / b.count, o = task % b.count * b.rows,
-                  rows = c.h.out - o < b.rows ? c.h.out - o : b.rows;
-    const Patch from = patch_of(big + image * c.h.in * c.w.in * C, c.h.in, c.w.in, down_span(c.h, o, rows),
-                                down_span(c.w, 0, c.w.out), C, scratch, b.patch == 0);
+    const Area  o = b.at(task, c.h.out, c.w.out);
+    const Patch from = patch_of(big + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
+                                down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), C, scratch,
+                                b.in_place);
     Product p;
     p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big * 16};
     p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big * 16};
     p.inner  = {c.big, 1, 16};
     if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
-    p.lines = rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * S;
-    p.rows  = c.w.out, p.a_row = c.w.stride * from.pixel, p.c_row = S;
+    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * S;
+    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = S;
     p.b_panel = c.taps() * c.big * 16;
     p.add = add;
     join_lines(p);
     for (int64_t g = 0; g < c.groups; g++) {
       multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
-               small + (image * c.h.out + o) * c.w.out * S + g * c.small,
+               small + (o.image * c.h.out + o.y) * c.w.out * S + g * c.small,
                start == nullptr ? start : start + g * c.small, c.small);
     }
   }
 }
 
-// One phase of up: the pixels of big whose row and column leave the same remainders by the strides.
-static void conv_up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j,
-                          int64_t lines, const float* w, const float* start, float* big, bool add) {
+// One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
+// the first. b is where its first place begins in the weights, which have `tap` floats for each place.
+struct UpPhase {
+  Product      p;
+  const float* a;
+  int64_t      b;
+};
+static UpPhase up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j,
+                        int64_t lines, int64_t pitch, int64_t tap) {
   const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
-  const int64_t C = c.big_pitch(), panel_size = c.taps() * c.small * 16;
   const bool    empty = h.count == 0 || v.count == 0;
-  Product p;
-  p.outer = {empty ? 0 : h.count, -(h.step * c.h.dilation / c.h.stride) * from.line,
-             h.step * c.w.kernel * c.small * 16};
-  p.middle = {v.count, -(v.step * c.w.dilation / c.w.stride) * from.pixel, v.step * c.small * 16};
-  p.inner  = {c.small, 1, 16};
-  p.lines = lines, p.a_line = from.line, p.c_line = c.h.stride * c.w.in * C;
-  p.rows  = (c.w.in - j + c.w.stride - 1) / c.w.stride, p.a_row = from.pixel, p.c_row = c.w.stride * C;
-  p.b_panel = panel_size;
-  p.add = add;
-  join_lines(p);
+  const int64_t up = h.step * c.h.dilation / c.h.stride, left = v.step * c.w.dilation / c.w.stride;
+  UpPhase u;
+  u.p.outer  = {empty ? 0 : h.count, -up * from.line, h.step * c.w.kernel * tap};
+  u.p.middle = {v.count, -left * from.pixel, v.step * tap};
+  u.p.lines = lines, u.p.a_line = from.line, u.p.c_line = c.h.stride * c.w.in * pitch;
+  u.p.rows = (c.w.in - j + c.w.stride - 1) / c.w.stride;
+  u.p.a_row = from.pixel, u.p.c_row = c.w.stride * pitch;
   const int64_t y = i / c.h.stride + h.shift - rows.first, x = v.shift - columns.first;
-  const float*  a = empty ? from.data : from.data + y * from.line + x * from.pixel;
-  const float*  b = w + (h.first * c.w.kernel + v.first) * c.small * 16;
-  for (int64_t g = 0; g < c.groups; g++) {
-    multiply(p, a + g * c.small, b + g * panels_of(c.big) * panel_size, big + j * C + g * c.big,
-             start == nullptr ? start : start + g * c.big, c.big);
-  }
+  u.a = empty ? from.data : from.data + y * from.line + x * from.pixel;
+  u.b = (h.first * c.w.kernel + v.first) * tap;
+  join_lines(u.p);
+  return u;
 }
 
 // big = start + small * w for bands [first, last); w has columns of big channels.
@@ -3114,16 +3131,23 @@ static void conv_up(const Conv& c, const float* small, const float* w, const flo
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   const Span    columns = up_span(c.w, 0, c.w.in);
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const int64_t image = task / b.count, i = task % b.count * b.rows,
-                  rows = c.h.in - i < b.rows ? c.h.in - i : b.rows;
-    const Span    lines = up_span(c.h, i, rows);
-    const Patch from = patch_of(small + image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S,
-                                scratch, b.patch == 0);
-    float* to = big + image * c.h.in * c.w.in * C;
-    for (int64_t y = i; y < i + rows && y < i + c.h.stride; y++) {
+    const Area  i = b.at(task, c.h.in, c.w.in);
+    const Span  lines = up_span(c.h, i.y, i.rows);
+    const Patch from = patch_of(small + i.image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S,
+                                scratch, b.in_place);
+    float* to = big + i.image * c.h.in * c.w.in * C;
+    for (int64_t y = i.y, end = i.y + i.rows; y < end && y < i.y + c.h.stride; y++) {
       for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
-        const int64_t count = (i + rows - y + c.h.stride - 1) / c.h.stride;
-        conv_up_phase(c, from, lines, columns, y, x, count, w, start, to + y * c.w.in * C, add);
+        const int64_t count = (end - y + c.h.stride - 1) / c.h.stride;
+        UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small * 16);
+        u.p.inner   = {c.small, 1, 16};
+        u.p.b_panel = c.taps() * c.small * 16;
+        u.p.add     = add;
+        for (int64_t g = 0; g < c.groups; g++) {
+          multiply(u.p, u.a + g * c.small, w + u.b + g * panels_of(c.big) * u.p.b_panel,
+                   to + (y * c.w.in + x) * C + g * c.big, start == nullptr ? start : start + g * c.big,
+                   c.big);
+        }
       }
     }
   }
@@ -3184,24 +3208,22 @@ static void conv_grad(const Conv& c, const float* big, const float* small, bool 
   const int64_t     big_wide = columns_are_small ? c.big : round_up(c.big, 16);
   const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
   float* const      small_scratch = scratch + scratch_bytes(patches.big) / sizeof(float);
-  for (int64_t chunk = 0; chunk < c.images * k.down * k.across; chunk++) {
-    const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows,
-                  x = chunk % k.across * k.columns;
-    const int64_t rows = c.h.out - y < k.rows ? c.h.out - y : k.rows,
-                  columns = c.w.out - x < k.columns ? c.w.out - x : k.columns;
-    const float*  from_big = big + image * c.h.in * c.w.in * B;
-    const float*  from_small = small + image * c.h.out * c.w.out * S;
-    const Span    down = down_span(c.h, y, rows), across = down_span(c.w, x, columns);
-    const Patch   pb = patches.big == 0
+  for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
+    const Area   o = chunk_area(k, chunk);
+    const float* from_big = big + o.image * c.h.in * c.w.in * B;
+    const float* from_small = small + o.image * c.h.out * c.w.out * S;
+    const Span   down = down_span(c.h, o.y, o.rows), across = down_span(c.w, o.x, o.columns);
+    const Span   rows = {o.y, o.rows}, columns = {o.x, o.columns};
+    const Patch  pb = patches.big == 0
         ? patch_of(from_big, c.h.in, c.w.in, down, across, B, nullptr, true)
         : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big, big_wide, scratch);
     const Patch ps = patches.small == 0
-                         ? patch_of(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, S, nullptr, true)
-                         : copy_patch(from_small, c.h.out, c.w.out, {y, rows}, {x, columns}, c.groups,
-                                      c.small, small_wide, small_scratch);
+        ? patch_of(from_small, c.h.out, c.w.out, rows, columns, S, nullptr, true)
+        : copy_patch(from_small, c.h.out, c.w.out, rows, columns, c.groups, c.small, small_wide,
+                     small_scratch);
     const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
                                               : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
-    grad_chunk(c, g, sides, columns_are_small, rows, columns, chunk > 0, dw, first, last);
+    grad_chunk(c, g, sides, columns_are_small, o.rows, o.columns, chunk > 0, dw, first, last);
   }
 }
 
@@ -3211,11 +3233,9 @@ static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int
   const Chunks k(H, W);
   for (int64_t panel = first; panel < last; panel++) {
     const int64_t left = O - panel * 16;
-    for (int64_t chunk = 0; chunk < images * k.down * k.across; chunk++) {
-      const int64_t image = chunk / (k.down * k.across), y = chunk / k.across % k.down * k.rows,
-                    x = chunk % k.across * k.columns;
-      const int64_t rows = H - y < k.rows ? H - y : k.rows, columns = W - x < k.columns ? W - x : k.columns;
-      sum_rows(dy + ((image * H + y) * W + x) * O + panel * 16, rows * columns, O,
+    for (int64_t chunk = 0; chunk < k.count(images); chunk++) {
+      const Area o = chunk_area(k, chunk);
+      sum_rows(dy + ((o.image * H + o.y) * W + o.x) * O + panel * 16, o.rows * o.columns, O,
                static_cast<int>(left < 16 ? left : 16), db + panel * 16, chunk > 0);
     }
   }
@@ -3223,21 +3243,21 @@ static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int
 #endif
 
 static void conv2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
-  const Conv c = conv_sizes<Conv2d>(r);
-  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false,
-            worker_scratch(r, worker, down_bands(c).patch), first, last);
+  const Conv   c = conv_sizes<Conv2d>(r);
+  float* const scratch = worker_scratch(r, worker, down_bands(c).scratch());
+  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
 }
 static void conv_transpose2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
                                      uint32_t worker) {
-  const Conv c = conv_sizes<ConvTranspose2d>(r);
-  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false,
-          worker_scratch(r, worker, up_bands(c).patch), first, last);
+  const Conv   c = conv_sizes<ConvTranspose2d>(r);
+  float* const scratch = worker_scratch(r, worker, up_bands(c).scratch());
+  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
 }
 #ifndef NNLITE_NO_TRAINING
 static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
                               uint32_t worker) {
   const Conv    c = conv_sizes<Conv2d>(r);
-  const int64_t patch = up_bands(c).patch;
+  const int64_t patch = up_bands(c).scratch();
   float* const  turned = shared_scratch(r, patch);
   if (stage == 0) return turn_weights(c, r.parameter(0), c.small, c.big, turned, first, last);
   conv_up(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
@@ -3246,7 +3266,7 @@ static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, ui
 static void conv_transpose2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
                                         uint32_t worker) {
   const Conv    c = conv_sizes<ConvTranspose2d>(r);
-  const int64_t patch = down_bands(c).patch;
+  const int64_t patch = down_bands(c).scratch();
   float* const  turned = shared_scratch(r, patch);
   if (stage == 0) return turn_weights(c, r.parameter(0), c.big, c.small, turned, first, last);
   conv_down(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
@@ -3276,6 +3296,220 @@ static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_depthwise
+// Conv2d with one channel a group: nothing is summed over channels, so vectors run along them. Weights
+// [kH][kW][C], C padded to whole panels; patches have the same padding, unless the image needs none and is
+// read in place.
+#ifdef NNLITE_ONCE
+struct Depthwise {
+  Conv    c;                                   // one group of `wide` channels
+  int64_t channels;
+  bool    whole;                               // no padding of channels
+};
+static Depthwise depthwise_sizes(const OpRun& r) {
+  Depthwise d = {conv_sizes<Conv2d>(r), r.in_shape(0).last(), false};
+  d.c.groups = 1;
+  d.c.big = d.c.small = round_up(d.channels, 16);
+  d.whole = d.channels == d.c.big;
+  return d;
+}
+static int64_t depthwise_scratch(const Depthwise& d, const Bands& b) {
+  return b.in_place && d.whole ? 0 : b.patch;
+}
+
+static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) {
+  if (!is_depthwise(r)) return false;
+  const Depthwise d = depthwise_sizes(r);
+  const Bands     b = down_bands(d.c);
+  p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
+  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b));
+  return true;
+}
+#ifndef NNLITE_NO_TRAINING
+static bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  if (!is_depthwise(r)) return false;
+  const Depthwise d = depthwise_sizes(r);
+  const Bands     b = up_bands(d.c);
+  p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
+  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b));
+  return true;
+}
+struct DepthwisePatches {
+  int64_t big, small;                          // floats; 0: in place
+};
+static DepthwisePatches depthwise_patches(const Depthwise& d) {
+  const Chunks  k(d.c.h.out, d.c.w.out);
+  const bool    padded = d.c.h.padding != 0 || d.c.w.padding != 0;
+  const int64_t big = down_span(d.c.h, 0, k.rows).count * down_span(d.c.w, 0, k.columns).count * d.c.big;
+  return {padded || !d.whole ? big : 0, d.whole ? 0 : k.rows * k.columns * d.c.small};
+}
+static bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+  if (!is_depthwise(r)) return false;
+  const Depthwise        d = depthwise_sizes(r);
+  const DepthwisePatches s = depthwise_patches(d);
+  p.stages = 2;
+  p.tasks[0] = p.tasks[1] = static_cast<uint32_t>(d.c.big / 16);
+  p.scratch_per_worker = scratch_bytes(s.big) + scratch_bytes(s.small);
+  return true;
+}
+#endif
+#endif
+
+namespace NNLITE_ISA {
+// M pixels, one vector of channels: a chain over places each. n of the vector's channels exist.
+template <int M>
+static inline void depthwise_tile(const Product& t, const float* A, const float* B, float* C, vf start,
+                                  int n) {
+  constexpr size_t pixels = static_cast<size_t>(M);
+  vf c[pixels];
+  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = start;
+  for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
+    const float* a = A;
+    const float* b = B;
+    for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
+      const vf w = load(b);
+      NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = fma(load(a + i * t.a_row), w, c[i]);
+    }
+  }
+  NNLITE_UNROLL for (int i = 0; i < M; i++) {
+    float* to = C + i * t.c_row;
+    if (n == lanes) store(to, t.add ? add(load(to), c[i]) : c[i]);
+    else store_part(to, t.add ? add(load_part(to, n), c[i]) : c[i], n);
+  }
+}
+
+static void depthwise_product(const Product& t, const float* A, const float* B, float* C, const float* start,
+                              int64_t channels) {
+  for (int64_t v = 0; v < channels; v += lanes) {
+    const int n = static_cast<int>(channels - v < lanes ? channels - v : lanes);
+    const vf  from = start == nullptr ? set(0.0f) : load_part(start + v, n);
+    for (int64_t line = 0; line < t.lines; line++) {
+      const float* a = A + line * t.a_line + v;
+      float*       c = C + line * t.c_line + v;
+      int64_t      i = 0;
+      for (; i + 8 <= t.rows; i += 8) depthwise_tile<8>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
+      for (; i + 4 <= t.rows; i += 4) depthwise_tile<4>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
+      for (; i < t.rows; i++) depthwise_tile<1>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
+    }
+  }
+}
+
+static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, int64_t W, Span rows,
+                             Span columns, float* to, bool in_place) {
+  if (in_place && d.whole) return patch_of(image, H, W, rows, columns, d.channels, nullptr, true);
+  return copy_patch(image, H, W, rows, columns, 1, d.channels, d.c.big, to);
+}
+
+static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const Depthwise d = depthwise_sizes(r);
+  const Conv&     c = d.c;
+  const Bands     b = down_bands(c);
+  const int64_t   C = d.channels;
+  float* const    scratch = worker_scratch(r, worker, depthwise_scratch(d, b));
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const Area  o = b.at(task, c.h.out, c.w.out);
+    const Patch from = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
+                                       down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), scratch,
+                                       b.in_place);
+    Product p;
+    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big};
+    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big};
+    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * C;
+    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = C;
+    join_lines(p);
+    depthwise_product(p, from.data, r.parameter(0), r.out() + (o.image * c.h.out + o.y) * c.w.out * C,
+                      r.parameter(1), C);
+  }
+}
+
+#ifndef NNLITE_NO_TRAINING
+static void depthwise_grad_input(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const Depthwise d = depthwise_sizes(r);
+  const Conv&     c = d.c;
+  const Bands     b = up_bands(c);
+  const int64_t   C = d.channels;
+  const Span      columns = up_span(c.w, 0, c.w.in);
+  float* const    scratch = worker_scratch(r, worker, depthwise_scratch(d, b));
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const Area  i = b.at(task, c.h.in, c.w.in);
+    const Span  lines = up_span(c.h, i.y, i.rows);
+    const Patch from = depthwise_patch(d, r.dy() + i.image * c.h.out * c.w.out * C, c.h.out, c.w.out, lines,
+                                       columns, scratch, b.in_place);
+    float* to = r.dx(0) + i.image * c.h.in * c.w.in * C;
+    for (int64_t y = i.y, end = i.y + i.rows; y < end && y < i.y + c.h.stride; y++) {
+      for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
+        const int64_t count = (end - y + c.h.stride - 1) / c.h.stride;
+        UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small);
+        u.p.add = r.accumulate(0);
+        depthwise_product(u.p, u.a, r.parameter(0) + u.b, to + (y * c.w.in + x) * C, nullptr, C);
+      }
+    }
+  }
+}
+
+// T places of the weight for one vector of channels: a chain over the pixels of the chunk each.
+template <int T>
+static inline void depthwise_grad_tile(const Patch& x, const Patch& dy, int64_t rows, int64_t columns,
+                                       int64_t x_line, int64_t x_pixel, const int64_t* places, float* dw,
+                                       int64_t step, bool more) {
+  constexpr size_t count = static_cast<size_t>(T);
+  vf s[count];
+  NNLITE_UNROLL for (int t = 0; t < T; t++) s[t] = set(0.0f);
+  for (int64_t i = 0; i < rows; i++) {
+    const float* a = x.data + i * x_line;
+    const float* b = dy.data + i * dy.line;
+    for (int64_t j = 0; j < columns; j++, a += x_pixel, b += dy.pixel) {
+      const vf g = load(b);
+      NNLITE_UNROLL for (int t = 0; t < T; t++) s[t] = fma(load(a + places[t]), g, s[t]);
+    }
+  }
+  NNLITE_UNROLL for (int t = 0; t < T; t++, dw += step) store(dw, more ? add(load(dw), s[t]) : s[t]);
+}
+
+static void depthwise_grad_chunk(const Conv& c, Patch x, Patch dy, int64_t rows, int64_t columns, float* dw,
+                                 bool more) {
+  const int64_t line = c.h.stride * x.line, pixel = c.w.stride * x.pixel;
+  for (int64_t t = 0, left = c.taps(); left > 0;) {
+    int64_t places[9], count = left >= 9 ? 9 : left >= 3 ? 3 : 1;
+    for (int64_t k = 0; k < count; k++) {
+      const int64_t kh = (t + k) / c.w.kernel, kw = (t + k) % c.w.kernel;
+      places[k] = kh * c.h.dilation * x.line + kw * c.w.dilation * x.pixel;
+    }
+    const auto tile = count == 9   ? depthwise_grad_tile<9>
+                      : count == 3 ? depthwise_grad_tile<3>
+                                   : depthwise_grad_tile<1>;
+    tile(x, dy, rows, columns, line, pixel, places, dw + t * c.big, c.big, more);
+    t += count;
+    left -= count;
+  }
+}
+
+static void depthwise_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                                     uint32_t worker) {
+  const Depthwise        d = depthwise_sizes(r);
+  const Conv&            c = d.c;
+  const int64_t          C = d.channels;
+  const DepthwisePatches s = depthwise_patches(d);
+  if (stage == 1 && r.dparameter(1) != nullptr)
+    bias_grad(r.dy(), c.images, c.h.out, c.w.out, C, r.dparameter(1), first, last);
+  if (stage == 1 || r.dparameter(0) == nullptr) return;
+  const Chunks k(c.h.out, c.w.out);
+  float* const scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
+  for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
+    const Area o = chunk_area(k, chunk);
+    Patch big = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
+                                down_span(c.h, o.y, o.rows), down_span(c.w, o.x, o.columns), scratch,
+                                s.big == 0);
+    Patch small = depthwise_patch(d, r.dy() + o.image * c.h.out * c.w.out * C, c.h.out, c.w.out,
+                                  {o.y, o.rows}, {o.x, o.columns}, scratch + round_up(s.big, 16),
+                                  s.small == 0);
+    for (int64_t v = int64_t(first) * 16; v < int64_t(last) * 16; v += lanes) {
+      depthwise_grad_chunk(c, {big.data + v, big.line, big.pixel}, {small.data + v, small.line, small.pixel},
+                           o.rows, o.columns, r.dparameter(0) + v, chunk > 0);
+    }
+  }
+}
+#endif
+}  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_elementwise
 // One element at a time: activations, Add, Mul, Dropout. A task is a block of elements; whole vectors, then
@@ -4650,19 +4884,24 @@ bool set_isa(Isa isa) {
 #ifdef NNLITE_KERNELS
 NNLITE_ROW(conv2d_forward, Phase::forward, 1);
 NNLITE_ROW(conv_transpose2d_forward, Phase::forward, 1);
+NNLITE_ROW(depthwise_forward, Phase::forward, 2);
 NNLITE_ROW(linear_forward, Phase::forward, 1);
 #ifndef NNLITE_NO_TRAINING
 NNLITE_ROW(conv2d_grad_input, Phase::grad_input, 1);
 NNLITE_ROW(conv2d_grad_parameter, Phase::grad_parameter, 1);
 NNLITE_ROW(conv_transpose2d_grad_input, Phase::grad_input, 1);
 NNLITE_ROW(conv_transpose2d_grad_parameter, Phase::grad_parameter, 1);
+NNLITE_ROW(depthwise_grad_input, Phase::grad_input, 2);
+NNLITE_ROW(depthwise_grad_parameter, Phase::grad_parameter, 2);
 NNLITE_ROW(linear_grad_input, Phase::grad_input, 1);
 NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
 #endif
 #endif
 
 static const Kernel* const conv2d_kernels[] =
-    NNLITE_ROWS((&conv2d_forward_row), (&conv2d_grad_input_row, &conv2d_grad_parameter_row));
+    NNLITE_ROWS((&conv2d_forward_row, &depthwise_forward_row),
+                (&conv2d_grad_input_row, &conv2d_grad_parameter_row, &depthwise_grad_input_row,
+                 &depthwise_grad_parameter_row));
 static const Kernel* const conv_transpose2d_kernels[] =
     NNLITE_ROWS((&conv_transpose2d_forward_row),
                 (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));

@@ -3,6 +3,7 @@
 #include "nnlite.hpp"
 
 #include "test_kernel_conv.cpp"
+#include "test_kernel_depthwise.cpp"
 #include "test_kernel_linear.cpp"
 #include "test_math.cpp"
 #include "test_op_batch_norm.cpp"
