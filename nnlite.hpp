@@ -1499,6 +1499,28 @@ static inline float float_of(uint32_t u) {
   return x;
 }
 
+// The first n <= 8 bytes as a number, the first byte lowest (on a little-endian machine); and back.
+static inline uint64_t get_bytes(const uint8_t* p, int n) {
+  uint64_t all = 0;
+  if (n < 4) {
+    for (int i = 0; i < n; i++) all |= uint64_t(p[i]) << 8 * i;
+    return all;
+  }
+  uint32_t low, high;
+  __builtin_memcpy(&low, p, 4);
+  __builtin_memcpy(&high, p + n - 4, 4);
+  return low | uint64_t(high) << 8 * (n - 4);
+}
+static inline void put_bytes(uint8_t* p, uint64_t all, int n) {
+  if (n < 4) {
+    for (int i = 0; i < n; i++) p[i] = static_cast<uint8_t>(all >> 8 * i);
+    return;
+  }
+  const uint32_t low = static_cast<uint32_t>(all), high = static_cast<uint32_t>(all >> 8 * (n - 4));
+  __builtin_memcpy(p, &low, 4);
+  __builtin_memcpy(p + n - 4, &high, 4);
+}
+
 // A product that no compiler may merge with the addition that follows it.
 static inline float product(float a, float b) {
   float r = a * b;
@@ -2105,7 +2127,7 @@ static inline void zero(real* to, int64_t count) {
 //   max, min     compare and select: the second argument where one of them is not a number.
 //   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
 //   store_part likewise.
-//   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them.
+//   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them; with _part the first n.
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
@@ -2122,6 +2144,10 @@ NNLITE_VERB void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
 NNLITE_VERB void store_part(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n).v, a.v); }
 NNLITE_VERB vi   load_bytes(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
+}
+NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
+  const uint64_t high = n > 8 ? get_bytes(p + 8, n - 8) : 0, low = get_bytes(p, n < 8 ? n : 8);
+  return {_mm512_cvtepu8_epi32(_mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low)))};
 }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
@@ -2170,6 +2196,9 @@ NNLITE_VERB void store(float* p, vf a) { _mm256_storeu_ps(p, a.v); }
 NNLITE_VERB void store_part(float* p, vf a, int n) { _mm256_maskstore_ps(p, first(n), a.v); }
 NNLITE_VERB vi   load_bytes(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
+}
+NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
+  return {_mm256_cvtepu8_epi32(_mm_set_epi64x(0, static_cast<int64_t>(get_bytes(p, n))))};
 }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
@@ -2349,26 +2378,23 @@ NNLITE_VERB void store_part(float* p, vf a, int n) {
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
-NNLITE_VERB vi load_bytes(const uint8_t* p) {
-  int32_t t[lanes];
-  for (int i = 0; i < lanes; i++) t[i] = p[i];
+NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
+  int32_t t[lanes] = {};
+  for (int i = 0; i < n; i++) t[i] = p[i];
   return load(t);
 }
+NNLITE_VERB vi load_bytes(const uint8_t* p) { return load_bytes_part(p, lanes); }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   int32_t t[lanes];
   store(t, a);
   for (int i = 0; i < lanes; i++) p[i] = static_cast<uint8_t>(t[i]);
 }
 #endif
-NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
-  int32_t t[lanes] = {};
-  for (int i = 0; i < n; i++) t[i] = p[i];
-  return load(t);
-}
 NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
-  int32_t t[lanes];
-  store(t, a);
-  for (int i = 0; i < n; i++) p[i] = static_cast<uint8_t>(t[i]);
+  uint8_t t[16] = {};
+  store_bytes(t, a);
+  put_bytes(p, get_bytes(t, 8), n < 8 ? n : 8);
+  if (n > 8) put_bytes(p + 8, get_bytes(t + 8, 8), n - 8);
 }
 
 // Four rows of four numbers turned over; steps of 16 from row to row on both sides.
@@ -3558,19 +3584,6 @@ NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }        
 NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
 
-// dy times dy/dx, which is written by y.
-NNLITE_VERB vf slope_times(const ELU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
-}
-NNLITE_VERB vf slope_times(const LeakyReLU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
-}
-NNLITE_VERB vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
-NNLITE_VERB vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
-NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
-  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));
-}
-
 template <class A>
 struct ActivationForward {
   const A&     a;
@@ -3584,24 +3597,6 @@ static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
   each_element(r, first, last, ActivationForward<A>{*static_cast<const A*>(r.attributes), r.in(0), r.out()});
 }
 
-template <class A>
-struct ActivationBackward {
-  const A&     a;
-  const float *y, *dy;
-  float*       dx;
-  bool         accumulate;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    give<whole>(dx + i, slope_times(a, get<whole>(y + i, n), get<whole>(dy + i, n)), n, accumulate);
-  }
-};
-template <class A>
-static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
-  const A& a = *static_cast<const A*>(r.attributes);
-  each_element(r, first, last, ActivationBackward<A>{a, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
-}
-
 struct AddForward {
   const OpRun& r;
   template <bool whole>
@@ -3609,15 +3604,6 @@ struct AddForward {
     vf sum = get<whole>(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) sum = add(sum, get<whole>(r.in(k) + i, n));
     put<whole>(r.out() + i, sum, n);
-  }
-};
-struct AddBackward {                           // dx_k = dy; a dx may lie over dy
-  const OpRun& r;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    const vf dy = get<whole>(r.dy() + i, n);
-    for (int k = 0; k < r.n_in; k++)
-      if (r.dx(k) != nullptr) give<whole>(r.dx(k) + i, dy, n, r.accumulate(k));
   }
 };
 struct MulForward {
@@ -3629,33 +3615,12 @@ struct MulForward {
     put<whole>(r.out() + i, y, n);
   }
 };
-struct MulBackward {                           // dx_k = dy times the other inputs
-  const OpRun& r;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    const vf dy = get<whole>(r.dy() + i, n);
-    for (int k = 0; k < r.n_in; k++) {
-      if (r.dx(k) == nullptr) continue;
-      vf dx = dy;
-      for (int j = 0; j < r.n_in; j++)
-        if (j != k) dx = mul(dx, get<whole>(r.in(j) + i, n));
-      give<whole>(r.dx(k) + i, dx, n, r.accumulate(k));
-    }
-  }
-};
 static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   each_element(r, first, last, AddForward{r});
-}
-static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, AddBackward{r});
 }
 static void mul_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   each_element(r, first, last, MulForward{r});
 }
-static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, MulBackward{r});
-}
-
 // Where the element's random number is below p, zero; else x / (1 - p). Drawn again in backward.
 struct DropoutMask {
   const OpRun& r;
@@ -3685,11 +3650,78 @@ static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
   const float p = static_cast<const Dropout*>(r.attributes)->p;
   each_element(r, first, last, DropoutMask{r, r.in(0), r.out(), p, 1 / (1 - p), false});
 }
+
+#ifndef NNLITE_NO_TRAINING
+// dy times dy/dx, which is written by y.
+NNLITE_VERB vf slope_times(const ELU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+}
+NNLITE_VERB vf slope_times(const LeakyReLU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+}
+NNLITE_VERB vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
+NNLITE_VERB vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
+  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));
+}
+
+template <class A>
+struct ActivationBackward {
+  const A&     a;
+  const float *y, *dy;
+  float*       dx;
+  bool         accumulate;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    give<whole>(dx + i, slope_times(a, get<whole>(y + i, n), get<whole>(dy + i, n)), n, accumulate);
+  }
+};
+template <class A>
+static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const A& a = *static_cast<const A*>(r.attributes);
+  each_element(r, first, last, ActivationBackward<A>{a, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+}
+
+struct AddBackward {                           // dx_k = dy; a dx may lie over dy
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    const vf dy = get<whole>(r.dy() + i, n);
+    for (int k = 0; k < r.n_in; k++)
+      if (r.dx(k) != nullptr) give<whole>(r.dx(k) + i, dy, n, r.accumulate(k));
+  }
+};
+
+struct MulBackward {                           // dx_k = dy times the other inputs
+  const OpRun& r;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    const vf dy = get<whole>(r.dy() + i, n);
+    for (int k = 0; k < r.n_in; k++) {
+      if (r.dx(k) == nullptr) continue;
+      vf dx = dy;
+      for (int j = 0; j < r.n_in; j++)
+        if (j != k) dx = mul(dx, get<whole>(r.in(j) + i, n));
+      give<whole>(r.dx(k) + i, dx, n, r.accumulate(k));
+    }
+  }
+};
+
+static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, AddBackward{r});
+}
+
+static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, MulBackward{r});
+}
+
 static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const float p = static_cast<const Dropout*>(r.attributes)->p;
   if (r.dx(0) != nullptr)
     each_element(r, first, last, DropoutMask{r, r.dy(), r.dx(0), p, 1 / (1 - p), r.accumulate(0)});
 }
+#endif
 
 // to += from: what the executor does where an op does not accumulate by itself.
 struct AddInto {
@@ -3704,9 +3736,8 @@ static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_pool
-// Windows, channels as lanes. A task is one row of the tensor that is written: forward gathers windows,
-// backward gathers, for one input, the outputs that read it, in their order; so no two tasks write the same
-// place.
+// Windows, channels as lanes. A task is one row of the tensor that is written, so no two tasks write the same
+// place: forward gathers windows, backward goes through the windows that touch its row of x, in their order.
 #ifdef NNLITE_ONCE
 static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = static_cast<uint32_t>(r.rows * r.out_shape().dim[1]);
@@ -3720,7 +3751,7 @@ static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
 static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
   return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_y(r, plan);
 }
-static bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
   return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_x(r, plan);
 }
 
@@ -3757,17 +3788,18 @@ static inline Reach reach_of(const Axis& a, int64_t i) {
 static inline Reach row_reach(const AvgPool2d& a, int64_t h, const Shape& x, const Shape& y) {
   return reach_of({x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, 1}, h);
 }
-static inline Reach column_reach(const AvgPool2d& a, int64_t w, const Shape& x, const Shape& y) {
-  return reach_of({x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, 1}, w);
-}
 static inline Reach adaptive_reach(int64_t i, int64_t in, int64_t out) {
   return {i * out / in, ((i + 1) * out + in - 1) / in};
 }
 static inline Reach row_reach(const AdaptiveAvgPool2d&, int64_t h, const Shape& x, const Shape& y) {
   return adaptive_reach(h, x.dim[1], y.dim[1]);
 }
-static inline Reach column_reach(const AdaptiveAvgPool2d&, int64_t w, const Shape& x, const Shape& y) {
-  return adaptive_reach(w, x.dim[2], y.dim[2]);
+
+static inline bool regions_overlap(const AvgPool2d& a, const Shape&, const Shape&) {
+  return a.stride.h < a.kernel_size.h || a.stride.w < a.kernel_size.w;
+}
+static inline bool regions_overlap(const AdaptiveAvgPool2d&, const Shape& x, const Shape& y) {
+  return x.dim[1] % y.dim[1] != 0 || x.dim[2] % y.dim[2] != 0;
 }
 
 // The taps of one axis that lie inside: places first .. last - 1 of the window, from `input` on in steps of
@@ -3833,48 +3865,6 @@ static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
   }
 }
 
-// dx of one pixel: the sum of dy over the windows that chose it.
-struct MaxGradient {
-  const OpRun& r;
-  Axis         rows, columns;
-  Reach        down, across;                   // windows that may have read the pixel
-  int64_t      image, ih, iw, C;
-  float*       dx;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    vf sum = set(0.0f);
-    for (int64_t oh = down.first; oh < down.last; oh++) {
-      const int64_t above = ih + rows.padding - oh * rows.stride;
-      if (rows.dilation != 1 && above % rows.dilation != 0) continue;
-      for (int64_t ow = across.first; ow < across.last; ow++) {
-        const int64_t before = iw + columns.padding - ow * columns.stride;
-        if (columns.dilation != 1 && before % columns.dilation != 0) continue;
-        const int64_t place = above / rows.dilation * columns.kernel + before / columns.dilation;
-        const int64_t at    = ((image * rows.out + oh) * columns.out + ow) * C + c;
-        const uint8_t* chosen = r.slot<uint8_t>(0) + at;
-        const vm here =
-            equal(whole ? load_bytes(chosen) : load_bytes_part(chosen, n), set(static_cast<int32_t>(place)));
-        sum = add(sum, select(here, get<whole>(r.dy() + at, n), set(0.0f)));
-      }
-    }
-    put<whole>(dx + c, sum, n);
-  }
-};
-
-static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
-  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t C = r.out_shape().last();
-  for (int64_t task = first; task < last; task++) {
-    const int64_t ih = task % rows.in;
-    const Reach down = reach_of(rows, ih);
-    for (int64_t iw = 0; iw < columns.in; iw++)
-      each_vector(0, C, MaxGradient{r, rows, columns, down, reach_of(columns, iw), task / rows.in, ih, iw, C,
-                                  r.dx(0) + (task * columns.in + iw) * C});
-  }
-}
-
 // The mean of a region for the channels of one output.
 struct Average {
   const float* x;
@@ -3907,41 +3897,6 @@ static void average_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
   }
 }
 
-// dx of one pixel: the sum of dy / count over the regions that hold it.
-template <class A>
-struct AverageGradient {
-  const A&     a;
-  const OpRun& r;
-  Reach        down, across;
-  int64_t      image;
-  float*       dx;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    const Shape &x = r.in_shape(0), &y = r.out_shape();
-    vf sum = set(0.0f);
-    for (int64_t oh = down.first; oh < down.last; oh++)
-      for (int64_t ow = across.first; ow < across.last; ow++) {
-        const float count =
-            static_cast<float>(row_region(a, oh, x, y).count * column_region(a, ow, x, y).count);
-        const float* dy    = r.dy() + ((image * y.dim[1] + oh) * y.dim[2] + ow) * y.dim[3] + c;
-        sum = add(sum, div(get<whole>(dy, n), set(count)));
-      }
-    put<whole>(dx + c, sum, n);
-  }
-};
-
-template <class A>
-static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const A& a = *static_cast<const A*>(r.attributes);
-  const Shape &x = r.in_shape(0), &y = r.out_shape();
-  for (int64_t task = first; task < last; task++) {
-    const Reach down = row_reach(a, task % x.dim[1], x, y);
-    for (int64_t iw = 0; iw < x.dim[2]; iw++)
-      each_vector(0, x.dim[3], AverageGradient<A>{a, r, down, column_reach(a, iw, x, y), task / x.dim[1],
-                                                r.dx(0) + (task * x.dim[2] + iw) * x.dim[3]});
-  }
-}
-
 struct Copy {
   const float* from;
   float*       to;
@@ -3961,6 +3916,100 @@ static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t 
     for (int64_t w = 0; w < x.dim[2]; w++)
       for (int copy = 0; copy < f.w; copy++, to += y.dim[3])
         each_vector(0, y.dim[3], Copy{r.in(0) + (above * x.dim[2] + w) * x.dim[3], to, false});
+  }
+}
+
+// A run is what one input gives between two runs of the others; a task is one run of y.
+static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const ConcatRuns runs = concat_runs(r);
+  for (int64_t task = first; task < last; task++) {
+    float* to = r.out() + task * runs.length;
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t n = concat_length(r, k);
+      each_vector(0, n, Copy{r.in(k) + task * n, to, false});
+      to += n;
+    }
+  }
+}
+
+#ifndef NNLITE_NO_TRAINING
+// dy of one window to the pixel that it chose, where that is in this row of x: taps first .. last - 1 of row kh.
+struct MaxGradient {
+  const float*   dy;
+  const uint8_t* place;
+  float*         dx;                           // the first of the taps
+  int            first, last, kh_kernel_w;
+  int64_t        step;
+  bool           accumulate;                   // where windows overlap
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    const vf g = get<whole>(dy + c, n);
+    const vi chosen = whole ? load_bytes(place + c) : load_bytes_part(place + c, n);
+    for (int kw = first; kw < last; kw++) {
+      const vf given = select(equal(chosen, set(kh_kernel_w + kw)), g, set(0.0f));
+      give<whole>(dx + (kw - first) * step + c, given, n, accumulate);
+    }
+  }
+};
+
+static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
+  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
+  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const int64_t C = r.out_shape().last();
+  const bool    overlap = rows.stride < rows.extent() || columns.stride < columns.extent();
+  for (int64_t task = first; task < last; task++) {
+    float* dx = r.dx(0) + task * columns.in * C;
+    __builtin_memset(dx, 0, static_cast<size_t>(columns.in * C) * sizeof(float));
+    const Reach down = reach_of(rows, task % rows.in);
+    for (int64_t oh = down.first; oh < down.last; oh++) {
+      const int above = static_cast<int>(task % rows.in + rows.padding - oh * rows.stride);
+      if (above % rows.dilation != 0) continue;
+      for (int64_t ow = 0; ow < columns.out; ow++) {
+        const Inside  across = taps_inside(columns, ow);
+        const int64_t at = ((task / rows.in * rows.out + oh) * columns.out + ow) * C;
+        each_vector(0, C, MaxGradient{r.dy() + at, r.slot<uint8_t>(0) + at, dx + across.input * C,
+                                      across.first, across.last, above / rows.dilation * columns.kernel,
+                                      C * columns.dilation, overlap});
+      }
+    }
+  }
+}
+
+// dy / count of one region to `width` pixels of one of its rows.
+struct AverageGradient {
+  const float* dy;
+  float*       dx;
+  int64_t      width, C;
+  float        count;
+  bool         accumulate;                     // where regions overlap
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t c, int n) const {
+    const vf share = div(get<whole>(dy + c, n), set(count));
+    for (int64_t w = 0; w < width; w++) give<whole>(dx + w * C + c, share, n, accumulate);
+  }
+};
+
+template <class A>
+static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
+  const int64_t C = x.dim[3], row = x.dim[2] * C;
+  const bool    overlap = regions_overlap(a, x, y);
+  for (int64_t task = first; task < last; task++) {
+    float* dx = r.dx(0) + task * row;
+    __builtin_memset(dx, 0, static_cast<size_t>(row) * sizeof(float));
+    const Reach down = row_reach(a, task % x.dim[1], x, y);
+    for (int64_t oh = down.first; oh < down.last; oh++) {
+      const int64_t height = row_region(a, oh, x, y).count;
+      const float*  dy     = r.dy() + (task / x.dim[1] * y.dim[1] + oh) * y.dim[2] * C;
+      for (int64_t ow = 0; ow < y.dim[2]; ow++) {
+        const Region columns = column_region(a, ow, x, y);
+        const float count = static_cast<float>(height * columns.count);
+        each_vector(0, C, AverageGradient{dy + ow * C, dx + columns.first * C, columns.last - columns.first,
+                                          C, count, overlap});
+      }
+    }
   }
 }
 
@@ -3990,19 +4039,6 @@ static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t
                             row_step, C, r.accumulate(0)});
 }
 
-// A run is what one input gives between two runs of the others; a task is one run of y.
-static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const ConcatRuns runs = concat_runs(r);
-  for (int64_t task = first; task < last; task++) {
-    float* to = r.out() + task * runs.length;
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t n = concat_length(r, k);
-      each_vector(0, n, Copy{r.in(k) + task * n, to, false});
-      to += n;
-    }
-  }
-}
-
 static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const ConcatRuns runs = concat_runs(r);
   for (int64_t task = first; task < last; task++) {
@@ -4014,6 +4050,7 @@ static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
     }
   }
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_norm
@@ -4192,6 +4229,7 @@ static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, u
                 Normalise{r.in(0) + i, n.coefficients(0), n.coefficients(1), r.out() + i});
 }
 
+#ifndef NNLITE_NO_TRAINING
 // sum dy and sum dy (x - mean) of one chunk.
 template <bool whole>
 static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
@@ -4266,6 +4304,7 @@ static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, 
                 NormGradient{r.in(0) + i, r.dy() + i, n.coefficients(0), n.coefficients(1), n.coefficients(2),
                              n.coefficients(3), r.dx(0) + i, r.accumulate(0)});
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_loss
@@ -4290,11 +4329,11 @@ static bool plan_chunks(KernelPlan& plan, int64_t count) {
 }
 static bool plan_class_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, positions_of(r)); }
 static bool plan_element_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, r.in_numel(0)); }
-static bool plan_class_loss_gradient(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_class_loss_gradient(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
   return true;
 }
-static bool plan_element_loss_gradient(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_element_loss_gradient(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
   return true;
 }
@@ -4325,14 +4364,6 @@ NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
 NNLITE_VERB void store_line(float* y, int64_t C, int64_t c, const Sixteen& s) {
   store_sixteen(y + c, s, static_cast<int>(smaller(16, C - c)));
 }
-NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
-  if (accumulate) {
-    const Sixteen before = load_line(y, C, c);
-    NNLITE_EACH_PART s.part[j] = add(before.part[j], s.part[j]);
-  }
-  store_line(y, C, c, s);
-}
-
 static float line_max(const float* x, int64_t C) {
   Sixteen largest;
   NNLITE_EACH_PART largest.part[j] = set(x[0]);
@@ -4395,26 +4426,6 @@ static void softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
   }
 }
 
-// dx = y (dy - sum dy y)
-static void softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
-  const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
-    Sixteen sum = {};
-    for (int64_t c = 0; c < l.C; c += 16) {
-      const Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART sum.part[j] = fma(a.part[j], b.part[j], sum.part[j]);
-    }
-    const float total = tree_sum(sum.part);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART a.part[j] = mul(a.part[j], sub(b.part[j], set(total)));
-      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
-    }
-  }
-}
-
 static void log_softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   const Lines l(r, first, last);
   for (int64_t p = l.first; p < l.last; p++) {
@@ -4424,23 +4435,6 @@ static void log_softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32
       Sixteen s = load_line(x, l.C, c);
       NNLITE_EACH_PART s.part[j] = sub(sub(s.part[j], set(largest)), set(log_sum));
       store_line(r.out() + p * l.C, l.C, c, s);
-    }
-  }
-}
-
-// dx = dy - exp(y) sum dy
-static void log_softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
-  const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
-    Sixteen sum = {};
-    for (int64_t c = 0; c < l.C; c += 16) add_to(sum, load_line(dy, l.C, c));
-    const float minus = -tree_sum(sum.part);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART a.part[j] = fma(exp(a.part[j]), set(minus), b.part[j]);
-      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
     }
   }
 }
@@ -4503,32 +4497,6 @@ static void cross_entropy_forward(const OpRun& r, uint32_t stage, uint32_t first
   }
 }
 
-// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep log softmax(x)_c /
-// positions
-static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const Target target(r);
-  const Lines  l(r, first, last);
-  const float  share = 1 / static_cast<float>(positions_of(r)), kept = product(-target.keep, share);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float* x = r.in(0) + p * l.C;
-    const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest), sum_q = target.sum(p);
-    for (int64_t c = 0; c < l.C && r.dx(0) != nullptr; c += 16) {
-      Sixteen s = line_exp(x, l.C, c, largest), q = target.at(p, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
-      give_line(r.dx(0) + p * l.C, l.C, c, s, r.accumulate(0));
-    }
-    if (r.dx(1) == nullptr) continue;
-    const float log_sum = log_of(sum);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen s = load_line(x, l.C, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
-      give_line(r.dx(1) + p * l.C, l.C, c, s, r.accumulate(1));
-    }
-  }
-}
-
 static void nll_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
   if (stage == 1) return finish_loss(r, positions_of(r));
   for (uint32_t task = first; task < last; task++) {
@@ -4536,17 +4504,6 @@ static void nll_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t
     float sum = 0;
     for (int64_t p = l.first; p < l.last; p++) sum -= r.in(0)[p * l.C + r.in_i32(1)[p]];
     chunk_losses(r)[task] = sum;
-  }
-}
-
-static void nll_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
-  const Lines l(r, first, last);
-  const float minus = -1 / static_cast<float>(positions_of(r));
-  for (int64_t p = l.first; p < l.last; p++) {
-    float* dx = r.dx(0) + p * l.C;
-    if (!r.accumulate(0)) __builtin_memset(dx, 0, static_cast<size_t>(l.C) * sizeof(float));
-    dx[r.in_i32(1)[p]] += minus;
   }
 }
 
@@ -4608,6 +4565,89 @@ static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first,
   }
 }
 
+#ifndef NNLITE_NO_TRAINING
+NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
+  if (accumulate) {
+    const Sixteen before = load_line(y, C, c);
+    NNLITE_EACH_PART s.part[j] = add(before.part[j], s.part[j]);
+  }
+  store_line(y, C, c, s);
+}
+
+// dx = y (dy - sum dy y)
+static void softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
+    Sixteen sum = {};
+    for (int64_t c = 0; c < l.C; c += 16) {
+      const Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART sum.part[j] = fma(a.part[j], b.part[j], sum.part[j]);
+    }
+    const float total = tree_sum(sum.part);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART a.part[j] = mul(a.part[j], sub(b.part[j], set(total)));
+      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
+    }
+  }
+}
+
+// dx = dy - exp(y) sum dy
+static void log_softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
+    Sixteen sum = {};
+    for (int64_t c = 0; c < l.C; c += 16) add_to(sum, load_line(dy, l.C, c));
+    const float minus = -tree_sum(sum.part);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
+      NNLITE_EACH_PART a.part[j] = fma(exp(a.part[j]), set(minus), b.part[j]);
+      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
+    }
+  }
+}
+
+// dx_c = (softmax(x)_c sum q - q_c) / positions
+// and for probabilities dtarget_c = -keep log softmax(x)_c / positions
+static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Target target(r);
+  const Lines  l(r, first, last);
+  const float  share = 1 / static_cast<float>(positions_of(r)), kept = product(-target.keep, share);
+  for (int64_t p = l.first; p < l.last; p++) {
+    const float* x = r.in(0) + p * l.C;
+    const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest), sum_q = target.sum(p);
+    for (int64_t c = 0; c < l.C && r.dx(0) != nullptr; c += 16) {
+      Sixteen s = line_exp(x, l.C, c, largest), q = target.at(p, c);
+      NNLITE_EACH_PART
+        s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
+      give_line(r.dx(0) + p * l.C, l.C, c, s, r.accumulate(0));
+    }
+    if (r.dx(1) == nullptr) continue;
+    const float log_sum = log_of(sum);
+    for (int64_t c = 0; c < l.C; c += 16) {
+      Sixteen s = load_line(x, l.C, c);
+      NNLITE_EACH_PART
+        s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
+      give_line(r.dx(1) + p * l.C, l.C, c, s, r.accumulate(1));
+    }
+  }
+}
+
+static void nll_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  if (r.dx(0) == nullptr) return;
+  const Lines l(r, first, last);
+  const float minus = -1 / static_cast<float>(positions_of(r));
+  for (int64_t p = l.first; p < l.last; p++) {
+    float* dx = r.dx(0) + p * l.C;
+    if (!r.accumulate(0)) __builtin_memset(dx, 0, static_cast<size_t>(l.C) * sizeof(float));
+    dx[r.in_i32(1)[p]] += minus;
+  }
+}
+
 template <class A>
 struct ElementLossGradient {
   const A&     a;
@@ -4628,10 +4668,12 @@ static void element_loss_backward(const OpRun& r, uint32_t, uint32_t first, uint
   each_vector(first * element_block, smaller(last * element_block, n),
               ElementLossGradient<A>{*static_cast<const A*>(r.attributes), r, 1 / static_cast<float>(n)});
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim
 // One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
+#ifndef NNLITE_NO_TRAINING
 #ifdef NNLITE_ONCE
 static bool plan_update(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
@@ -4756,6 +4798,7 @@ static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
                        set(1 - a.betas.second), set(a.eps), set(-k.shrink)});
 }
 }  // namespace NNLITE_ISA
+#endif
 
 }  // inline namespace
 }  // namespace nnlite
@@ -8076,7 +8119,8 @@ void Executor::run_kernel(const Kernel* kernel, const OpRun& run) const {
 
 // to = from, or to += from.
 static void add_gradient(real* to, const real* from, int64_t n, bool add) {
-  for (int64_t i = 0; i < n; i++) give(to, i, from[i], add);
+  if (add) return add_into(to, from, n);
+  __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(real));
 }
 
 void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {

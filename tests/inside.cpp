@@ -4,7 +4,12 @@
 
 #include "test_kernel_conv.cpp"
 #include "test_kernel_depthwise.cpp"
+#include "test_kernel_elementwise.cpp"
 #include "test_kernel_linear.cpp"
+#include "test_kernel_loss.cpp"
+#include "test_kernel_norm.cpp"
+#include "test_kernel_optim.cpp"
+#include "test_kernel_pool.cpp"
 #include "test_math.cpp"
 #include "test_op_batch_norm.cpp"
 #include "test_op_dropout.cpp"
