@@ -7256,6 +7256,7 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   OpShape s;
   s.n_in  = 2;
   s.in[0] = model.output_shape(0);
+  s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
   if (!ok(shaped)) {
     set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
@@ -8130,7 +8131,7 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
                  s.per_row ? s.count * rows : s.count, s.accumulate != 0);
     return;
   }
-  OpRun run;
+  OpRun run = {};                              // what the op has not is nullptr
   if (s.kind == StepKind::update) {
     Shape flat;
     fill_update(s, *optimizer, flat, run);
@@ -8251,6 +8252,7 @@ Status Layouter::count_slots() {
   s.n_in      = 1;
   s.in[0].rank = 1;
   s.in[0].dim[0] = 16;
+  s.in_dtype[0]  = real_dtype;
   if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s))) {
     set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
         << ": not an optimizer, or its settings are out of range";
