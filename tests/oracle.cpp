@@ -4,7 +4,12 @@
 #include "nnlite.hpp"
 
 #include "harness.hpp"
+#include "networks.hpp"
 
 Outcome run_case_in_double(int index, const Arrays& given, const Way& way) {
   return run_one(all_cases()[static_cast<size_t>(index)], given, way);
+}
+
+NetworkRun run_network_in_double(int index, const std::vector<std::vector<double>>& parameters) {
+  return step_network(networks[index], parameters);
 }
