@@ -16,7 +16,8 @@
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
 //                      >>session_impl >>sampler >>trainer_impl >>metrics_impl >>image_impl
-//                      >>hash >>reader >>writer >>checkpoint
+// Part 2, files:       >>hash >>container >>extras >>reader >>load >>writer >>extras_writer
+//                      >>save >>checkpoint >>golden
 #ifndef NNLITE_HPP
 #define NNLITE_HPP
 
@@ -861,6 +862,7 @@ class Trainer {
   const Problem& problem() const { return problem_; }
 
  private:
+  friend struct CheckpointAccess;
   friend struct TrainerAccess;
   struct Plateau {
     float    best = 0, factor = 1.0f;
@@ -1316,6 +1318,26 @@ struct OpDefaults {
 #endif
 #endif
 
+#ifndef NNLITE_NO_STDIO
+#include <stdio.h>
+#include <string.h>
+#ifdef _WIN32
+#define WIN32_LEAN_AND_MEAN
+#define NOMINMAX
+#include <windows.h>
+#define NNLITE_PATH_SEPARATOR '\\'
+#else
+#include <dirent.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/file.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+#define NNLITE_PATH_SEPARATOR '/'
+#endif
+#endif
+
 // Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one
 // there is a single pass, scalar where the processor has an fma and base (multiply, then add) where it has
 // none.
@@ -1480,6 +1502,183 @@ static inline bool thread_start(ThreadHandle& thread, ThreadResult (*run)(void*)
 }
 static inline void thread_join(ThreadHandle thread) { pthread_join(thread, nullptr); }
 static inline void thread_yield() { sched_yield(); }
+#endif
+#endif
+
+#ifndef NNLITE_NO_STDIO
+// Files: whole, ordinary ones. Every function gives false when the system refuses; errno or GetLastError
+// says why.
+#ifdef _WIN32
+struct FileHandle {
+  HANDLE handle = INVALID_HANDLE_VALUE;
+  bool   valid() const { return handle != INVALID_HANDLE_VALUE; }
+  bool open(const char* path, uint64_t& size) {
+    handle = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL,
+                         nullptr);
+    LARGE_INTEGER n;
+    if (!valid() || !GetFileSizeEx(handle, &n)) return false;
+    size = uint64_t(n.QuadPart);
+    return true;
+  }
+  bool create(const char* path) {
+    handle = CreateFileA(path, GENERIC_WRITE, 0, nullptr, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, nullptr);
+    return valid();
+  }
+  bool read(uint64_t offset, void* to, size_t n) {
+    OVERLAPPED at = {};
+    DWORD got     = 0;
+    at.Offset     = DWORD(offset);
+    at.OffsetHigh = DWORD(offset >> 32);
+    return n < 0x80000000u && ReadFile(handle, to, DWORD(n), &got, &at) && got == n;
+  }
+  bool write(const void* from, size_t n) {
+    DWORD done = 0;
+    return n < 0x80000000u && WriteFile(handle, from, DWORD(n), &done, nullptr) && done == n;
+  }
+  bool flush() { return FlushFileBuffers(handle) != 0; }
+  bool close() {
+    const bool right = valid() && CloseHandle(handle) != 0;
+    handle           = INVALID_HANDLE_VALUE;
+    return right;
+  }
+};
+static inline bool file_map(const char* path, void*& data, size_t& size) {
+  FileHandle f;
+  uint64_t   bytes = 0;
+  HANDLE     map   = nullptr;
+  if (f.open(path, bytes) && bytes > 0 && bytes <= SIZE_MAX)
+    map = CreateFileMappingA(f.handle, nullptr, PAGE_READONLY, 0, 0, nullptr);
+  (void)f.close();
+  data = map == nullptr ? nullptr : MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0);
+  if (map != nullptr) CloseHandle(map);
+  size = size_t(bytes);
+  return data != nullptr;
+}
+static inline void file_unmap(void* data, size_t) { UnmapViewOfFile(data); }
+static inline bool file_replace(const char* from, const char* to) {
+  return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
+}
+static inline void file_remove(const char* path) { DeleteFileA(path); }
+static inline unsigned process_number() { return unsigned(GetCurrentProcessId()); }
+static inline const char* file_error() { return "the system refuses"; }
+
+// Removes the temporary files that killed processes left: one that is still open cannot be deleted here.
+static inline void remove_stale(const char* prefix, const char* directory) {
+  WIN32_FIND_DATAA found;
+  char             path[1024];
+  if (snprintf(path, sizeof path, "%s%s*", directory, prefix) >= int(sizeof path)) return;
+  HANDLE search = FindFirstFileA(path, &found);
+  if (search == INVALID_HANDLE_VALUE) return;
+  do {
+    if (snprintf(path, sizeof path, "%s%s", directory, found.cFileName) < int(sizeof path)) DeleteFileA(path);
+  } while (FindNextFileA(search, &found));
+  FindClose(search);
+}
+#else
+struct FileHandle {
+  int  handle = -1;
+  bool valid() const { return handle >= 0; }
+  bool open(const char* path, uint64_t& size) {
+    struct stat s;
+    handle = ::open(path, O_RDONLY | O_CLOEXEC);
+    if (!valid() || fstat(handle, &s) != 0) return false;
+    if (!S_ISREG(s.st_mode)) errno = S_ISDIR(s.st_mode) ? EISDIR : EINVAL;
+    size = uint64_t(s.st_size);
+    return S_ISREG(s.st_mode);
+  }
+  // Locked while its writer lives, so that others can tell a left file from one that is being written.
+  bool create(const char* path) {
+    struct stat s;
+    handle = ::open(path, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0666);
+    return valid() && flock(handle, LOCK_EX | LOCK_NB) == 0 && fstat(handle, &s) == 0 && s.st_nlink > 0;
+  }
+  bool read(uint64_t offset, void* to, size_t n) {
+    for (unsigned char* p = static_cast<unsigned char*>(to); n > 0;) {
+      const ssize_t got = pread(handle, p, n, off_t(offset));
+      if (got == 0 || (got < 0 && errno != EINTR)) return false;
+      if (got < 0) continue;
+      p += got;
+      offset += uint64_t(got);
+      n -= size_t(got);
+    }
+    return true;
+  }
+  bool write(const void* from, size_t n) {
+    for (const unsigned char* p = static_cast<const unsigned char*>(from); n > 0;) {
+      const ssize_t done = ::write(handle, p, n);
+      if (done < 0 && errno != EINTR) return false;
+      if (done < 0) continue;
+      p += done;
+      n -= size_t(done);
+    }
+    return true;
+  }
+  bool flush() { return fsync(handle) == 0; }
+  bool close() {
+    const int h = handle;
+    handle      = -1;
+    return h >= 0 && ::close(h) == 0;
+  }
+};
+static inline bool file_map(const char* path, void*& data, size_t& size) {
+  FileHandle f;
+  uint64_t   bytes = 0;
+  data             = nullptr;
+  if (f.open(path, bytes) && bytes > 0 && bytes <= SIZE_MAX) {
+    data = mmap(nullptr, size_t(bytes), PROT_READ, MAP_PRIVATE, f.handle, 0);
+    if (data == MAP_FAILED) data = nullptr;
+  }
+  const int reason = errno;
+  (void)f.close();
+  errno = data == nullptr && bytes == 0 && reason == 0 ? EINVAL : reason;
+  size  = size_t(bytes);
+  return data != nullptr;
+}
+static inline void file_unmap(void* data, size_t size) { munmap(data, size); }
+
+// The mode of the file that is replaced stays; the directory is written too, or the new name could be lost.
+static inline bool file_replace(const char* from, const char* to) {
+  struct stat s;
+  char        directory[1024];
+  size_t      n = 0, cut = 0;
+  if (stat(to, &s) == 0 && (!S_ISREG(s.st_mode) || chmod(from, s.st_mode & 07777) != 0)) {
+    if (!S_ISREG(s.st_mode)) errno = S_ISDIR(s.st_mode) ? EISDIR : EINVAL;
+    return false;
+  }
+  if (rename(from, to) != 0) return false;
+  for (; to[n] != 0 && n + 1 < sizeof directory; ++n) {
+    directory[n] = to[n];
+    if (to[n] == '/') cut = n + 1;
+  }
+  directory[cut] = 0;
+  const int handle = ::open(cut == 0 ? "." : directory, O_RDONLY | O_CLOEXEC);
+  if (handle < 0) return true;                 // a directory that cannot be read cannot be flushed
+  (void)fsync(handle);
+  (void)::close(handle);
+  return true;
+}
+static inline void file_remove(const char* path) { (void)unlink(path); }
+static inline unsigned process_number() { return unsigned(getpid()); }
+static inline const char* file_error() { return strerror(errno); }
+
+// Removes the temporary files that killed processes left: those that start like `prefix` and that nobody
+// holds locked.
+static inline void remove_stale(const char* prefix, const char* directory) {
+  DIR* d = opendir(*directory == 0 ? "." : directory);
+  if (d == nullptr) return;
+  const size_t n = strlen(prefix);
+  while (const struct dirent* e = readdir(d)) {
+    char path[1024];
+    if (strncmp(e->d_name, prefix, n) != 0 ||
+        snprintf(path, sizeof path, "%s%s", directory, e->d_name) >= int(sizeof path))
+      continue;
+    const int handle = ::open(path, O_RDONLY | O_CLOEXEC);
+    if (handle < 0) continue;
+    if (flock(handle, LOCK_EX | LOCK_NB) == 0) (void)unlink(path);
+    (void)::close(handle);
+  }
+  closedir(d);
+}
 #endif
 #endif
 
@@ -6696,6 +6895,10 @@ struct ModelAccess {
     if (detail) t << ": " << detail;
     return status;
   }
+  static void   cut(const Model& m, int node, Model& to);
+  static void   clear(Model& m, const Problem& why);
+  static Status read_graph(const struct File& f, Model& m, const OpSet& ops);
+  static Status load(Model& m, const Source& source, Arena& arena, const LoadOptions& options);
   static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
                          Tensor& made);
   static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
@@ -9240,11 +9443,2515 @@ void Sha256::finish(uint8_t digest[32]) {
   for (int i = 0; i < 32; ++i) digest[i] = uint8_t(state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
+// ================================================================================ >>container
+// The outside of a `.nnl` file, as models/FORMAT.md numbers it. Everything is fetched bytewise; nothing is
+// used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
+enum class Presence : uint8_t { optional, always, checkpoint, reserved };
+struct SectionKind {
+  uint32_t type;
+  char     name[5];
+  bool     critical;
+  Presence presence;
+};
+enum SectionId : int {
+  id_meta, id_strs, id_tens, id_node, id_idxs, id_attr, id_grph, id_stor, id_qntz, id_prep, id_post, id_labl,
+  id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_sign, id_data, section_kind_count
+};
+static constexpr SectionKind section_kinds[section_kind_count] = {
+    {0x0001, "META", false, Presence::optional},  {0x0010, "STRS", true, Presence::always},
+    {0x0011, "TENS", true, Presence::always},     {0x0012, "NODE", true, Presence::always},
+    {0x0013, "IDXS", true, Presence::always},     {0x0014, "ATTR", true, Presence::always},
+    {0x0015, "GRPH", true, Presence::always},     {0x0016, "STOR", true, Presence::always},
+    {0x0017, "QNTZ", true, Presence::reserved},   {0x0020, "PREP", false, Presence::optional},
+    {0x0021, "POST", false, Presence::optional},  {0x0022, "LABL", false, Presence::optional},
+    {0x0023, "TEST", false, Presence::optional},  {0x0040, "ARTH", true, Presence::checkpoint},
+    {0x0041, "OPTS", true, Presence::checkpoint}, {0x0042, "SCHD", true, Presence::checkpoint},
+    {0x0043, "RNGS", true, Presence::checkpoint}, {0x0044, "DPOS", true, Presence::checkpoint},
+    {0x0045, "LOSS", true, Presence::checkpoint}, {0x0046, "BASE", true, Presence::reserved},
+    {0x007F, "SIGN", false, Presence::reserved},  {0xFFFF, "DATA", true, Presence::always}};
+
+constexpr uint32_t file_header = 128, section_record = 48, tensor_record = 96, node_record = 40,
+                   graph_header = 24;
+constexpr uint32_t graph_record = 16, storage_record = 16, picture_record = 128, answer_record = 16;
+constexpr uint32_t max_sections = 64, file_none = 0xFFFFFFFFu, file_batch = 0xFFFFFFFFu,
+                   file_steps = 0xFFFFFFFEu;
+constexpr uint32_t kind_model = 1, kind_checkpoint = 2;
+static constexpr uint8_t file_magic[8] = {0x89, 'N', 'N', 'L', 0x0D, 0x0A, 0x1A, 0x0A};
+
+static inline uint64_t align64(uint64_t n) { return (n + 63u) & ~uint64_t(63); }
+static inline uint16_t get16(const uint8_t* p) { return uint16_t(p[0] | p[1] << 8); }
+static inline uint32_t get32(const uint8_t* p) { return uint32_t(get16(p)) | uint32_t(get16(p + 2)) << 16; }
+static inline uint64_t get64(const uint8_t* p) { return get32(p) | uint64_t(get32(p + 4)) << 32; }
+static inline void put32(uint8_t* p, uint32_t v) {
+  for (int i = 0; i < 4; ++i) p[i] = uint8_t(v >> (8 * i));
+}
+static void copy_bytes(void* to, const void* from, size_t n) {
+  unsigned char*       t = static_cast<unsigned char*>(to);
+  const unsigned char* f = static_cast<const unsigned char*>(from);
+  for (size_t i = 0; i < n; ++i) t[i] = f[i];
+}
+static bool all_zero(const uint8_t* p, size_t n) {
+  uint8_t any = 0;
+  for (size_t i = 0; i < n; ++i) any = uint8_t(any | p[i]);
+  return any == 0;
+}
+static bool little_endian() {
+  const uint16_t one = 1;
+  uint8_t        low;
+  copy_bytes(&low, &one, 1);
+  return low == 1;
+}
+// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
+static bool valid_utf8(const uint8_t* s, size_t n) {
+  for (size_t i = 0; i < n;) {
+    const uint8_t  c    = s[i];
+    const size_t more = c < 0x80                ? 0
+                        : c >= 0xC2 && c < 0xE0 ? 1
+                        : c >= 0xE0 && c < 0xF0 ? 2
+                        : c >= 0xF0 && c < 0xF5 ? 3
+                                                : 9;
+    if (c == 0 || more == 9 || more >= n - i) return false;
+    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
+    for (size_t k = 1; k <= more; ++k) {
+      if ((s[i + k] & 0xC0u) != 0x80u) return false;
+      code = code << 6 | (s[i + k] & 0x3Fu);
+    }
+    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
+        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
+      return false;
+    i += more + 1;
+  }
+  return true;
+}
+
+static int compare_text(const char* a, const char* b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
+}
+
+static float get_f32(const uint8_t* p) {
+  const uint32_t bits = get32(p);
+  float          f;
+  copy_bytes(&f, &bits, 4);
+  return f;
+}
+static bool finite_f32(float f) {
+  uint32_t bits;
+  copy_bytes(&bits, &f, 4);
+  return (bits & 0x7F800000u) != 0x7F800000u;
+}
+
+struct FileSection {
+  uint64_t offset = 0, size = 0;
+  uint32_t crc    = 0;
+  bool     there  = false;
+};
+
+// A file that is being read.
+struct File {
+  Source         source;
+  const uint8_t* memory   = nullptr;           // the whole file, where it lies in memory
+  LoadLimits     limits;
+  Problem*       problem  = nullptr;
+  uint32_t       kind     = 0;
+  uint32_t       sections = 0, others = 0;     // records of the table; those that this version does not know
+  uint64_t       first    = 0;                 // offset of the first section
+  uint64_t       generation = 0;
+  uint8_t        content_id[32] = {};
+  FileSection    at[section_kind_count];
+  uint32_t       tensors = 0, parameters = 0, nodes = 0, storages = 0;
+
+  uint64_t offset(SectionId id) const { return at[id].offset; }
+  uint64_t size(SectionId id) const { return at[id].size; }
+};
+
+static Status refuse(const File& f, Status status, uint64_t offset, const char* where, const char* what) {
+  if (f.problem == nullptr) return status;
+  set_problem(*f.problem, status, where) << ": " << what;
+  f.problem->offset = offset;
+  return status;
+}
+static Status refuse(const File& f, Status status, uint64_t offset, const char* where, const char* what,
+                     uint64_t expected, uint64_t got) {
+  if (f.problem == nullptr) return status;
+  set_problem(*f.problem, status, where)
+      << ": " << what << ": expected " << int64_t(expected) << ", got " << int64_t(got);
+  f.problem->offset = offset;
+  return status;
+}
+
+static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
+  copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
+  return true;
+}
+Source memory_source(const void* file, size_t bytes) {
+  Source s;
+  s.read = read_memory;
+  s.user = const_cast<void*>(file);
+  s.size = bytes;
+  return s;
+}
+
+static File open_file(const Source& source, const LoadLimits& limits, Problem* problem) {
+  File f;
+  f.source  = source;
+  f.limits  = limits;
+  f.problem = problem;
+  if (source.read == read_memory) f.memory = static_cast<const uint8_t*>(source.user);
+  return f;
+}
+
+// n bytes at offset: the only way from a file to the engine.
+static Status fetch(const File& f, uint64_t offset, void* to, size_t n) {
+  if (offset > f.source.size || n > f.source.size - offset)
+    return refuse(f, Status::bad_format, offset, "file", "ends early", offset + n, f.source.size);
+  if (!f.source.read(f.source.user, offset, to, n))
+    return refuse(f, Status::io_error, offset, "file", "cannot be read");
+  return Status::ok;
+}
+
+// The CRC goes on over n bytes at offset.
+static Status fetch_crc(const File& f, uint64_t offset, uint64_t n, uint32_t& crc) {
+  if (f.memory != nullptr && offset <= f.source.size && n <= f.source.size - offset) {
+    crc = crc32c(crc, f.memory + offset, size_t(n));
+    return Status::ok;
+  }
+  uint8_t buffer[256];
+  while (n > 0) {
+    const size_t piece = n < sizeof buffer ? size_t(n) : sizeof buffer;
+    NNLITE_TRY(fetch(f, offset, buffer, piece));
+    crc = crc32c(crc, buffer, piece);
+    offset += piece;
+    n -= piece;
+  }
+  return Status::ok;
+}
+
+// Padding: fewer than 64 zeros, which the CRC covers too.
+static Status fetch_padding(const File& f, uint64_t offset, uint32_t& crc) {
+  uint8_t      buffer[64];
+  const size_t n = size_t(align64(offset) - offset);
+  NNLITE_TRY(fetch(f, offset, buffer, n));
+  crc = crc32c(crc, buffer, n);
+  return all_zero(buffer, n) ? Status::ok : refuse(f, Status::bad_format, offset, "padding", "is not zero");
+}
+
+static Status read_header(File& f) {
+  uint8_t h[file_header];
+  if (f.source.read == nullptr) return refuse(f, Status::bad_argument, 0, "file", "no source");
+  if (f.source.size < file_header)
+    return refuse(f, Status::bad_format, 0, "header", "the file is too short", file_header, f.source.size);
+  if (f.source.size > f.limits.file_bytes)
+    return refuse(f, Status::limit_exceeded, 0, "header", "bytes of the file", f.limits.file_bytes,
+                  f.source.size);
+  NNLITE_TRY(fetch(f, 0, h, file_header));
+  for (int i = 0; i < 8; ++i)
+    if (h[i] != file_magic[i]) return refuse(f, Status::bad_format, 0, "header", "this is not a .nnl file");
+  if (get32(h + 16) != 0x0A0B0C0Du)
+    return refuse(f, Status::bad_format, 16, "header", "the byte order is wrong");
+  if (crc32c(0, h, 124) != get32(h + 124))
+    return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
+  if (get16(h + 8) != 1)
+    return refuse(f, Status::unsupported, 8, "header", "needs a newer nnlite, major version", 1,
+                  get16(h + 8));
+  if (get16(h + 12) > 0)
+    return refuse(f, Status::unsupported, 12, "header", "needs a newer nnlite, minor version", 0,
+                  get16(h + 12));
+  if (get16(h + 14) != file_header || get32(h + 52) != section_record || get64(h + 56) != file_header)
+    return refuse(f, Status::bad_format, 14, "header", "sizes of header and section record");
+  if (get64(h + 32) != 0)
+    return refuse(f, Status::unsupported, 32, "header", "needs a newer nnlite, feature bits", 0,
+                  get64(h + 32));
+  f.kind = get32(h + 20);
+  if (f.kind == 3) return refuse(f, Status::unsupported, 20, "header", "needs a newer nnlite: kind 3, delta");
+  if (f.kind != kind_model && f.kind != kind_checkpoint)
+    return refuse(f, Status::unsupported, 20, "header", "needs a newer nnlite, kind of file", 1, f.kind);
+  if (get64(h + 24) != f.source.size || f.source.size % 64 != 0)
+    return refuse(f, Status::bad_format, 24, "header", "bytes of the file", get64(h + 24), f.source.size);
+  f.sections = get32(h + 48);
+  if (f.sections < 1 || f.sections > max_sections)
+    return refuse(f, Status::bad_format, 48, "header", "number of sections", max_sections, f.sections);
+  f.generation = get64(h + 96);
+  copy_bytes(f.content_id, h + 64, 32);
+  if (!all_zero(h + 104, 16) || (f.kind == kind_model && f.generation != 0))
+    return refuse(f, Status::bad_format, 96, "header", "reserved bytes are not zero");
+  f.first = align64(file_header + uint64_t(section_record) * f.sections);
+  if (f.first > f.source.size)
+    return refuse(f, Status::bad_format, 48, "header", "the section table is cut off");
+  uint32_t       crc = 0;
+  const uint64_t end = file_header + uint64_t(section_record) * f.sections;
+  NNLITE_TRY(fetch_crc(f, file_header, end - file_header, crc));
+  NNLITE_TRY(fetch_padding(f, end, crc));
+  return crc == get32(h + 120) ? Status::ok
+                               : refuse(f, Status::bad_checksum, 120, "section table", "is damaged");
+}
+
+static int find_section_kind(uint32_t type) {
+  for (int i = 0; i < section_kind_count; ++i)
+    if (section_kinds[i].type == type) return i;
+  return -1;
+}
+
+// One record of the table. `end` is where the section before it ends, padding included.
+static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& end) {
+  uint8_t        r[section_record];
+  const uint64_t here = file_header + uint64_t(section_record) * i;
+  NNLITE_TRY(fetch(f, here, r, section_record));
+  const uint32_t type = get32(r), version = get16(r + 4), flags = get16(r + 6);
+  FileSection    s;
+  s.offset = get64(r + 8);
+  s.size   = get64(r + 16);
+  s.crc    = get32(r + 24);
+  s.there  = true;
+  if (type <= last_type || type > 0xFFFF || flags > 1 || !all_zero(r + 28, 20) || version == 0)
+    return refuse(f, Status::bad_format, here, "section table", "order, flags or reserved bytes");
+  if (s.offset != end || s.size > f.source.size - end || align64(s.size) > f.source.size - end)
+    return refuse(f, Status::bad_format, here, "section table", "the sections do not fill the file");
+  last_type = type;
+  end += align64(s.size);
+  const int   id   = find_section_kind(type);
+  const char* name = id < 0 ? "unknown section" : section_kinds[id].name;
+  if (id >= 0 && section_kinds[id].critical != (flags == 1))
+    return refuse(f, Status::bad_format, here, name, "flags of the section");
+  const bool known = id >= 0 && version == 1 && section_kinds[id].presence != Presence::reserved;
+  if (!known && flags == 1)
+    return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version", type,
+                  version);
+  if (known && section_kinds[id].presence == Presence::checkpoint && f.kind != kind_checkpoint)
+    return refuse(f, Status::bad_format, here, name, "belongs into a checkpoint");
+  if (known && section_kinds[id].presence == Presence::optional && s.size == 0)
+    return refuse(f, Status::bad_format, here, name, "is empty");
+  if (known) f.at[id] = s;
+  f.others += known ? 0 : 1;
+  if (id == id_data) return Status::ok;        // with the storages
+  uint32_t crc = 0;
+  NNLITE_TRY(fetch_crc(f, s.offset, s.size, crc));
+  NNLITE_TRY(fetch_padding(f, s.offset + s.size, crc));
+  return crc == s.crc ? Status::ok : refuse(f, Status::bad_checksum, s.offset, name, "is damaged");
+}
+
+// DATA and its storages in one pass: the CRC of each, zeros between them, and the CRC of all.
+static Status read_storages(File& f) {
+  uint8_t            r[storage_record];
+  const FileSection& data = f.at[id_data];
+  uint64_t           at   = 0;
+  uint32_t           all  = 0;
+  for (uint32_t k = 0; k < f.storages; ++k) {
+    const uint64_t here = f.offset(id_stor) + uint64_t(storage_record) * k;
+    NNLITE_TRY(fetch(f, here, r, storage_record));
+    const uint64_t bytes = get64(r);
+    uint32_t       crc = 0, gap = 0;
+    if (bytes == 0 || at > data.size || bytes > data.size - at || get32(r + 12) != 0)
+      return refuse(f, Status::bad_format, here, "STOR", "the storages do not fill DATA");
+    NNLITE_TRY(fetch_crc(f, data.offset + at, bytes, crc));
+    if (crc != get32(r + 8))
+      return refuse(f, Status::bad_checksum, data.offset + at, "DATA", "a storage is damaged");
+    NNLITE_TRY(fetch_padding(f, data.offset + at + bytes, gap));
+    const uint64_t padding = align64(bytes) - bytes;
+    all = crc32c_join(crc32c_join(all, crc, bytes), gap, padding);
+    at += bytes + (k + 1 < f.storages ? padding : 0);
+  }
+  if (at != data.size) return refuse(f, Status::bad_format, data.offset, "DATA", "bytes", at, data.size);
+  return all == data.crc ? Status::ok : refuse(f, Status::bad_checksum, data.offset, "DATA", "is damaged");
+}
+
+// Header, table, every checksum, and the number of records: what any use of a file begins with.
+static Status read_container(File& f) {
+  NNLITE_TRY(read_header(f));
+  uint32_t last_type = 0;
+  uint64_t end       = f.first;
+  for (uint32_t i = 0; i < f.sections; ++i) NNLITE_TRY(read_section(f, i, last_type, end));
+  if (end != f.source.size) return refuse(f, Status::bad_format, end, "file", "bytes after the last section");
+  for (int i = 0; i < section_kind_count; ++i) {
+    const bool needed = section_kinds[i].presence == Presence::always ||
+                        (section_kinds[i].presence == Presence::checkpoint && f.kind == kind_checkpoint);
+    if (needed && !f.at[i].there)
+      return refuse(f, Status::bad_format, file_header, section_kinds[i].name, "the section is missing");
+  }
+  const struct { SectionId id; uint32_t record; uint32_t limit; uint32_t* count; } counted[] = {
+      {id_tens, tensor_record, f.limits.tensors, &f.tensors},
+      {id_node, node_record, f.limits.nodes, &f.nodes},
+      {id_stor, storage_record, f.limits.tensors, &f.storages}};
+  for (const auto& c : counted) {
+    if (f.size(c.id) % c.record != 0)
+      return refuse(f, Status::bad_format, f.offset(c.id), section_kinds[c.id].name, "bytes of a record");
+    if (f.size(c.id) / c.record > c.limit)
+      return refuse(f, Status::limit_exceeded, f.offset(c.id), section_kinds[c.id].name, "number of records",
+                    c.limit, f.size(c.id) / c.record);
+    *c.count = uint32_t(f.size(c.id) / c.record);
+  }
+  return read_storages(f);
+}
+
+// ================================================================================ >>extras
+// Preprocessing, labels, metadata, golden vectors and sections that this version does not know: views into
+// the file where it stays in memory, else copies. read_extras runs twice: without a base it measures, with
+// one it writes.
+struct Bump {
+  unsigned char* base = nullptr;
+  size_t         used = 0;
+  void* take(size_t n, size_t count = 1) {
+    void* p = base == nullptr ? nullptr : base + used;
+    used += (n * count + 15) & ~size_t(15);
+    return p;
+  }
+};
+
+// Floats and whole numbers of a copied file on a big-endian machine.
+static void swap_elements(unsigned char* p, size_t bytes, size_t element) {
+  for (size_t i = 0; i + element <= bytes; i += element)
+    for (size_t k = 0; k < element / 2; ++k) {
+      const unsigned char low = p[i + k];
+      p[i + k]                = p[i + element - 1 - k];
+      p[i + element - 1 - k]  = low;
+    }
+}
+
+static Status view(const File& f, const FileSection& s, bool in_place, Bump& bump, const uint8_t*& bytes) {
+  bytes = f.memory + (in_place ? s.offset : 0);
+  if (in_place) return Status::ok;
+  void* to = bump.take(size_t(s.size));
+  bytes    = static_cast<const uint8_t*>(to);
+  return to == nullptr ? Status::ok : fetch(f, s.offset, to, size_t(s.size));
+}
+
+static uint8_t picture_colour(int channels) { return channels == 1 ? 0 : channels == 3 ? 1 : 2; }
+
+static Status read_picture(const File& f, const Model& m, Bump& bump, ModelExtras* extras) {
+  Preprocessing* to = static_cast<Preprocessing*>(bump.take(sizeof(Preprocessing)));
+  uint8_t        r[picture_record];
+  const uint64_t here = f.offset(id_prep);
+  if (f.size(id_prep) != picture_record)
+    return refuse(f, Status::unsupported, here, "PREP", "bytes; one input can have a picture", picture_record,
+                  f.size(id_prep));
+  if (to == nullptr) return Status::ok;
+  NNLITE_TRY(fetch(f, here, r, picture_record));
+  Preprocessing p;
+  p.resize      = Resize(r[9]);
+  p.invert      = r[10] == 1;
+  p.background  = r[11];
+  p.scale       = get_f32(r + 20);
+  bool right = get32(r) == 0 && get16(r + 4) == 1 && get16(r + 6) == 1 && r[9] <= 2 && r[10] <= 1 &&
+               finite_f32(p.scale) && all_zero(r + 56, 72);
+  for (int c = 0; c < 4; ++c) {
+    p.mean[c] = get_f32(r + 24 + 4 * c);
+    p.std[c]  = get_f32(r + 40 + 4 * c);
+    right     = right && finite_f32(p.mean[c]) && finite_f32(p.std[c]) && p.std[c] > 0;
+  }
+  const Shape s = m.input_shape(0);
+  if (!right || s.rank != 4 || r[8] != picture_colour(s.dim[3]) || get32(r + 12) != uint32_t(s.dim[1]) ||
+      get32(r + 16) != uint32_t(s.dim[2]) || m.input_dtype(0) != real_dtype)
+    return refuse(f, Status::bad_format, here, "PREP", "a field is out of range or does not fit the input");
+  *to                   = p;
+  extras->preprocessing = to;
+  return Status::ok;
+}
+
+static Status read_answer(const File& f, ModelExtras* extras) {
+  uint8_t r[answer_record];
+  if (f.size(id_post) != answer_record)
+    return refuse(f, Status::unsupported, f.offset(id_post), "POST", "bytes; one output has an answer",
+                  answer_record, f.size(id_post));
+  NNLITE_TRY(fetch(f, f.offset(id_post), r, answer_record));
+  if (get32(r) != 0 || r[4] < 1 || r[4] > 4 || !all_zero(r + 5, 3) || get32(r + 12) != 0 ||
+      !finite_f32(get_f32(r + 8)))
+    return refuse(f, Status::bad_format, f.offset(id_post), "POST", "a field is out of range");
+  if (extras == nullptr) return Status::ok;
+  extras->answer    = Answer(r[4]);
+  extras->threshold = get_f32(r + 8);
+  return Status::ok;
+}
+
+static Status read_labels(const File& f, const Model& m, bool in_place, Bump& bump, ModelExtras* extras) {
+  const FileSection& s = f.at[id_labl];
+  uint8_t            r[8];
+  NNLITE_TRY(fetch(f, s.offset, r, s.size < 8 ? 0 : 8));
+  const uint64_t count = s.size < 8 ? 0 : get32(r + 4);
+  if (count == 0 || count > (s.size - 8) / 5)                           // an offset and an end each
+    return refuse(f, Status::bad_format, s.offset, "LABL", "number of labels", (s.size - 8) / 5, count);
+  const uint8_t* bytes  = nullptr;
+  const char**   labels = static_cast<const char**>(bump.take(sizeof(char*), size_t(count)));
+  NNLITE_TRY(view(f, s, in_place, bump, bytes));
+  if (labels == nullptr) return Status::ok;
+  const uint8_t* text = bytes + 8 + 4 * count;
+  const uint64_t size = s.size - 8 - 4 * count;
+  uint64_t       at   = 0;
+  for (uint64_t i = 0; i < count; ++i) {
+    uint64_t end = at;
+    if (get32(bytes + 8 + 4 * i) != at)
+      return refuse(f, Status::bad_format, s.offset, "LABL", "labels are not in order");
+    while (end < size && text[end] != 0) ++end;
+    if (end == size || !valid_utf8(text + at, size_t(end - at)))
+      return refuse(f, Status::bad_format, s.offset, "LABL", "a label is not UTF-8 or has no end");
+    labels[i] = reinterpret_cast<const char*>(text + at);
+    at        = end + 1;
+  }
+  if (at != size || get32(r) != 0 || count != uint64_t(m.output_shape(0).last()))
+    return refuse(f, Status::bad_format, s.offset, "LABL", "number of labels",
+                  uint64_t(m.output_shape(0).last()), count);
+  extras->labels      = labels;
+  extras->label_count = int(count);
+  return Status::ok;
+}
+
+static Status read_metadata(const File& f, bool in_place, Bump& bump, ModelExtras* extras) {
+  const FileSection& s = f.at[id_meta];
+  if (s.size > 65536) return refuse(f, Status::limit_exceeded, s.offset, "META", "bytes", 65536, s.size);
+  uint8_t  r[4];
+  uint64_t at    = 0;
+  size_t   count = 0;
+  for (; at < s.size; ++count) {
+    if (s.size - at < 6) return refuse(f, Status::bad_format, s.offset + at, "META", "an entry is cut off");
+    NNLITE_TRY(fetch(f, s.offset + at, r, 4));
+    const uint64_t bytes = 6 + uint64_t(r[0]) + get16(r + 2);
+    if (r[0] < 1 || r[0] > 63 || r[1] != 1 || bytes > s.size - at)
+      return refuse(f, Status::bad_format, s.offset + at, "META", "an entry is out of range");
+    at += bytes;
+  }
+  Metadata*      to    = static_cast<Metadata*>(bump.take(sizeof(Metadata), count));
+  const uint8_t* bytes = nullptr;
+  NNLITE_TRY(view(f, s, in_place, bump, bytes));
+  if (to == nullptr) return Status::ok;
+  for (size_t i = 0; i < count; ++i) {
+    const size_t   key = bytes[0], value = get16(bytes + 2);
+    const uint8_t* text = bytes + 4;
+    if (text[key] != 0 || text[key + 1 + value] != 0 || !valid_utf8(text, key) ||
+        !valid_utf8(text + key + 1, value))
+      return refuse(f, Status::bad_format, s.offset, "META", "a text is not UTF-8 or has no end");
+    to[i].key   = reinterpret_cast<const char*>(text);
+    to[i].value = reinterpret_cast<const char*>(text + key + 1);
+    if (i > 0 && compare_text(to[i - 1].key, to[i].key) >= 0)
+      return refuse(f, Status::bad_format, s.offset, "META", "keys are not in order");
+    bytes += 6 + key + value;
+  }
+  extras->metadata       = to;
+  extras->metadata_count = int(count);
+  return Status::ok;
+}
+
+// Bytes of the three blocks of a golden vector, each filled up to a multiple of 8.
+struct GoldenSize {
+  uint64_t inputs = 0, outputs = 0, nodes = 0;           // with their fill
+  uint64_t input_fill = 0, output_fill = 0;
+};
+static GoldenSize golden_size(const Model& m, int rows) {
+  GoldenSize s;
+  for (int i = 0; i < m.input_count(); ++i)
+    s.inputs += uint64_t(m.input_shape(i).numel(rows)) * size_of(m.input_dtype(i));
+  for (int i = 0; i < m.output_count(); ++i) s.outputs += uint64_t(m.output_shape(i).numel(rows)) * 4;
+  s.input_fill  = (8 - s.inputs % 8) % 8;
+  s.output_fill = (8 - s.outputs % 8) % 8;
+  s.inputs += s.input_fill;
+  s.outputs += s.output_fill;
+  s.nodes   = 8 * uint64_t(m.node_count());
+  return s;
+}
+
+static Status read_golden(const File& f, const Model& m, bool in_place, Bump& bump, ModelExtras* extras) {
+  const FileSection& s = f.at[id_test];
+  uint8_t            r[8];
+  if (s.size < 8) return refuse(f, Status::bad_format, s.offset, "TEST", "is cut off");
+  NNLITE_TRY(fetch(f, s.offset, r, 8));
+  const uint32_t count = get32(r);
+  if (count < 1 || count > 16 || get32(r + 4) != 0)
+    return refuse(f, Status::bad_format, s.offset, "TEST", "vectors", 16, count);
+  const uint8_t* bytes = nullptr;
+  Golden*        to    = static_cast<Golden*>(bump.take(sizeof(Golden), count));
+  NNLITE_TRY(view(f, s, in_place, bump, bytes));
+  if (to == nullptr) return Status::ok;
+  uint64_t at = 8;
+  for (uint32_t i = 0; i < count; ++i) {
+    if (s.size - at < 8) return refuse(f, Status::bad_format, s.offset + at, "TEST", "is cut off");
+    Golden g;
+    g.rows      = int(get32(bytes + at));
+    g.tolerance = get_f32(bytes + at + 4);
+    if (get32(bytes + at) - 1u > 63u || !finite_f32(g.tolerance) || !(g.tolerance > 0))
+      return refuse(f, Status::bad_format, s.offset + at, "TEST", "rows or tolerance");
+    const GoldenSize size = golden_size(m, g.rows);
+    at += 8;
+    if (size.inputs + size.outputs + size.nodes > s.size - at)
+      return refuse(f, Status::bad_format, s.offset + at, "TEST", "is cut off");
+    const uint8_t* const end = bytes + at + size.inputs;
+    if (!all_zero(end - size.input_fill, size_t(size.input_fill)) ||
+        !all_zero(end + size.outputs - size.output_fill, size_t(size.output_fill)))
+      return refuse(f, Status::bad_format, s.offset + at, "TEST", "fill is not zero");
+    g.inputs  = bytes + at;
+    g.outputs = reinterpret_cast<const float*>(bytes + at + size.inputs);
+    g.nodes   = reinterpret_cast<const float*>(bytes + at + size.inputs + size.outputs);
+    to[i]     = g;
+    at += size.inputs + size.outputs + size.nodes;
+  }
+  if (at != s.size)
+    return refuse(f, Status::bad_format, s.offset + at, "TEST", "bytes after the last vector");
+  if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + 8, size_t(s.size) - 8, 4);
+  extras->golden       = to;
+  extras->golden_count = int(count);
+  return Status::ok;
+}
+
+// Sections that were skipped, for a writer to keep.
+static Status read_others(const File& f, bool in_place, Bump& bump, ModelExtras* extras) {
+  OtherSection* to = static_cast<OtherSection*>(bump.take(sizeof(OtherSection), f.others));
+  int           n  = 0;
+  for (uint32_t i = 0; i < f.sections; ++i) {
+    uint8_t r[section_record];
+    NNLITE_TRY(fetch(f, file_header + uint64_t(section_record) * i, r, section_record));
+    const int id = find_section_kind(get32(r));
+    if (id >= 0 && f.at[id].there) continue;
+    FileSection    s;
+    const uint8_t* bytes = nullptr;
+    s.offset = get64(r + 8);
+    s.size   = get64(r + 16);
+    NNLITE_TRY(view(f, s, in_place, bump, bytes));
+    if (to == nullptr) continue;
+    OtherSection o;
+    o.type    = get32(r);
+    o.version = get16(r + 4);
+    o.data    = bytes;
+    o.size    = s.size;
+    to[n++]   = o;
+  }
+  if (extras != nullptr) {
+    extras->others      = to;
+    extras->other_count = n;
+  }
+  return Status::ok;
+}
+
+static Status read_extras(const File& f, const Model& m, bool in_place, Bump& bump) {
+  ModelExtras* extras = static_cast<ModelExtras*>(bump.take(sizeof(ModelExtras)));
+  if (extras != nullptr) *extras = ModelExtras();
+  if (f.at[id_prep].there) NNLITE_TRY(read_picture(f, m, bump, extras));
+  if (f.at[id_post].there) NNLITE_TRY(read_answer(f, extras));
+  if (f.at[id_labl].there) NNLITE_TRY(read_labels(f, m, in_place, bump, extras));
+  if (f.at[id_meta].there) NNLITE_TRY(read_metadata(f, in_place, bump, extras));
+  if (f.at[id_test].there) NNLITE_TRY(read_golden(f, m, in_place, bump, extras));
+  if (f.others > 0) NNLITE_TRY(read_others(f, in_place, bump, extras));
+  return Status::ok;
+}
+
 // ================================================================================ >>reader
+// From a checked container to a model, by the engine's own builder: what the file says of shapes,
+// parameters and order must be what the engine makes of it. In constant memory; names are compared where
+// they lie.
+constexpr uint8_t role_activation = 5, role_input = 6, role_state = 7, layout_dense = 0;
+constexpr size_t  file_name_bytes = 64;        // of the longest name that the engine keeps, with its end
+
+struct StringRef {
+  uint32_t offset = 0;
+  uint32_t length = 0;
+};
+struct FileTensor {
+  uint64_t  here = 0;                          // of its record
+  StringRef name;
+  uint8_t   dtype = 0, rank = 0, layout = 0, role = 0, flags = 0;
+  uint32_t  groups = 1, producer = 0, storage = 0, owner = 0, slot = 0;
+  uint64_t  bytes = 0;
+  uint32_t  dims[max_rank] = {};
+};
+struct FileNode {
+  uint64_t  here = 0;
+  StringRef name, op;
+  uint16_t  version = 0;
+  uint8_t   n_in = 0, n_parameters = 0;
+  uint32_t  ids = 0, attributes = 0, attribute_bytes = 0, shares = 0;
+};
+
+// How a stored tensor lies in memory: [outer][panels][lines][16], `width` of the 16 panels' lanes hold
+// values.
+struct Panels {
+  uint64_t outer = 1, panels = 1, lines = 1, width = 1;
+  uint64_t elements() const { return outer * panels * lines * 16; }
+};
+static bool find_panels(const FileTensor& t, Panels& p) {
+  uint64_t numel = 1;
+  for (int i = 0; i < t.rank; ++i) numel *= t.dims[i];
+  const uint64_t g = t.groups;
+  if (t.layout == 1 + int(Layout::vector)) {
+    p.width = numel;
+  } else if (t.layout == 1 + int(Layout::linear)) {
+    if (t.rank != 2) return false;
+    p.width = t.dims[0];
+    p.lines = t.dims[1];
+  } else if (t.layout == 1 + int(Layout::conv) || t.layout == 1 + int(Layout::transposed)) {
+    const bool     conv = t.layout == 1 + int(Layout::conv);
+    if (t.rank != 4 || t.dims[0] % g != 0) return false;
+    const uint64_t per_group = t.dims[0] / g;
+    p.outer = g;
+    p.width = conv ? per_group : t.dims[1];
+    p.lines = uint64_t(t.dims[2]) * t.dims[3] * (conv ? t.dims[1] : per_group);
+  } else if (t.layout == 1 + int(Layout::depthwise)) {
+    if (t.rank != 4 || t.dims[1] != 1) return false;
+    p.outer = uint64_t(t.dims[2]) * t.dims[3];
+    p.width = t.dims[0];
+  } else {
+    return false;
+  }
+  p.panels = (p.width + 15) / 16;
+  return t.groups == 1 || t.layout == 1 + int(Layout::conv) || t.layout == 1 + int(Layout::transposed);
+}
+
+static uint8_t file_dtype(DType t) {
+  return t == DType::f32 ? 1 : t == DType::f64 ? 4 : t == DType::u8 ? 6 : 8;
+}
+
+// The string at a reference, with its end. It must lie where the last one ended, unless it is absent.
+static Status fetch_string(const File& f, uint64_t here, StringRef s, uint64_t& cursor, char* to) {
+  if (s.length == 0 && s.offset != 0)
+    return refuse(f, Status::bad_format, here, "STRS", "an absent string has an offset");
+  if (s.length != 0 && s.offset != cursor)
+    return refuse(f, Status::bad_format, here, "STRS", "offset of a string", cursor, s.offset);
+  if (s.length > f.size(id_strs) - cursor)
+    return refuse(f, Status::bad_format, here, "STRS", "a string leaves the pool");
+  if (s.length >= file_name_bytes)
+    return refuse(f, Status::limit_exceeded, here, "STRS", "bytes of a name", file_name_bytes - 1, s.length);
+  NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, s.length));
+  to[s.length] = 0;
+  cursor += s.length;
+  if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), s.length))
+    return refuse(f, Status::bad_format, here, "STRS", "a name is not UTF-8");
+  return Status::ok;
+}
+
+static Status read_tensor(const File& f, uint32_t i, FileTensor& t) {
+  uint8_t r[tensor_record];
+  t      = FileTensor();
+  t.here = f.offset(id_tens) + uint64_t(tensor_record) * i;
+  NNLITE_TRY(fetch(f, t.here, r, tensor_record));
+  t.name     = {get32(r), r[4]};
+  t.dtype    = r[5];
+  t.rank     = r[6];
+  t.layout   = r[7];
+  t.role     = r[8];
+  t.flags    = r[9];
+  t.groups   = get32(r + 12);
+  t.producer = get32(r + 16);
+  t.storage  = get32(r + 20);
+  t.bytes    = get64(r + 32);
+  t.owner    = get32(r + 44);
+  t.slot     = get32(r + 48);
+  for (int d = 0; d < max_rank; ++d) t.dims[d] = get32(r + 56 + 4 * d);
+  if (get16(r + 10) != 0 || get64(r + 24) != 0 || get32(r + 52) != 0 || get64(r + 88) != 0 || t.flags > 3)
+    return refuse(f, Status::bad_format, t.here, "TENS", "reserved bytes are not zero");
+  if (get32(r + 40) != file_none)
+    return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: quantisation");
+  if (t.rank > max_rank || t.groups == 0)
+    return refuse(f, Status::bad_format, t.here, "TENS", "rank or groups");
+  uint64_t numel = 1;
+  for (int d = 0; d < max_rank; ++d) {
+    const bool batch = d == 0 && t.dims[d] == file_batch && t.producer != file_none;
+    if (d >= t.rank ? t.dims[d] != 0 : t.dims[d] == 0)
+      return refuse(f, Status::bad_format, t.here, "TENS", "dims");
+    if (t.dims[d] == file_steps)
+      return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: dim T");
+    if (d >= t.rank || batch) continue;
+    if (t.dims[d] > 0x7FFFFFFFu || numel > 0x7FFFFFFFu / t.dims[d])
+      return refuse(f, Status::bad_format, t.here, "TENS", "elements of a tensor");
+    numel *= t.dims[d];
+  }
+  return Status::ok;
+}
+
+// What the record of a tensor that lies in a storage says of it.
+static Status check_stored(const File& f, const FileTensor& t) {
+  uint8_t r[storage_record];
+  Panels  p;
+  if (t.dtype != file_dtype(real_dtype))
+    return refuse(f, Status::unsupported, t.here, "TENS", "dtype of a stored tensor", file_dtype(real_dtype),
+                  t.dtype);
+  if (t.producer != file_none || t.storage >= f.storages || !find_panels(t, p))
+    return refuse(f, Status::bad_format, t.here, "TENS", "producer, storage or layout of a stored tensor");
+  if (t.bytes != p.elements() * sizeof(real))
+    return refuse(f, Status::bad_format, t.here, "TENS", "bytes of a tensor", p.elements() * sizeof(real),
+                  t.bytes);
+  NNLITE_TRY(fetch(f, f.offset(id_stor) + uint64_t(storage_record) * t.storage, r, storage_record));
+  if (get64(r) != t.bytes)
+    return refuse(f, Status::bad_format, t.here, "STOR", "bytes of a storage", t.bytes, get64(r));
+  return Status::ok;
+}
+
+static bool same_form(const FileTensor& a, const FileTensor& b) {
+  bool same = a.rank == b.rank && a.layout == b.layout && a.groups == b.groups && a.dtype == b.dtype;
+  for (int d = 0; d < max_rank; ++d) same = same && a.dims[d] == b.dims[d];
+  return same;
+}
+
+// The three groups of records in their order. `cursor` runs through the names in STRS.
+static Status read_tensors(File& f, uint64_t& cursor) {
+  char       name[file_name_bytes] = {}, last[file_name_bytes] = {};
+  FileTensor t, owner;
+  uint32_t   i = 0, last_owner = 0, last_slot = 0;
+  for (; i < f.tensors; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    if (t.name.length == 0) break;
+    NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, name));
+    if (i > 0 && compare_text(last, name) >= 0)
+      return refuse(f, Status::bad_format, t.here, name, "names are not in order");
+    copy_bytes(last, name, sizeof name);
+    if (t.role < 1 || t.role > 3 || t.owner != file_none || t.slot != 0 ||
+        (f.kind == kind_model && t.flags > 1))
+      return refuse(f, Status::bad_format, t.here, name, "role, flags or owner of a parameter");
+    NNLITE_TRY(check_stored(f, t));
+  }
+  f.parameters = i;
+  if (f.tensors - f.parameters < f.nodes || f.parameters > f.storages)
+    return refuse(f, Status::bad_format, f.offset(id_tens), "TENS", "number of tensors");
+  for (; i < f.parameters + f.nodes; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    if (t.name.length != 0 || t.name.offset != 0 || t.flags != 0 || t.groups != 1 || t.storage != file_none ||
+        t.bytes != 0 || t.owner != file_none || t.slot != 0 || t.layout != layout_dense ||
+        t.producer != i - f.parameters)
+      return refuse(f, Status::bad_format, t.here, "TENS", "fields of an activation");
+  }
+  for (uint32_t k = f.parameters; i < f.tensors; ++i, ++k) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    if (f.kind != kind_checkpoint || t.name.length != 0 || t.name.offset != 0 || t.flags != 0 ||
+        t.role != role_state || t.storage != k || t.owner >= f.parameters)
+      return refuse(f, Status::bad_format, t.here, "TENS", "fields of an optimizer state");
+    if (k > f.parameters && (t.owner < last_owner || (t.owner == last_owner && t.slot <= last_slot)))
+      return refuse(f, Status::bad_format, t.here, "TENS", "optimizer states are not in order");
+    last_owner = t.owner;
+    last_slot  = t.slot;
+    NNLITE_TRY(read_tensor(f, t.owner, owner));
+    if (!same_form(t, owner) || (owner.flags & 2) == 0)
+      return refuse(f, Status::bad_format, t.here, "TENS", "an optimizer state differs from its owner");
+    NNLITE_TRY(check_stored(f, t));
+  }
+  if (f.storages != f.parameters + (f.tensors - f.parameters - f.nodes))
+    return refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "number of storages");
+  return Status::ok;
+}
+
+// Zeros fill what a panel or vector does not use: the kernels count on it.
+static Status check_tail(const File& f, const FileTensor& t, uint64_t at) {
+  Panels  p;
+  uint8_t line[16 * sizeof(real)];
+  (void)find_panels(t, p);
+  const size_t used = size_t(p.width - 16 * (p.panels - 1)) * sizeof(real);
+  if (used == sizeof line) return Status::ok;
+  for (uint64_t o = 0; o < p.outer; ++o)
+    for (uint64_t l = 0; l < p.lines; ++l) {
+      const uint64_t offset = at + ((o * p.panels + p.panels - 1) * p.lines + l) * sizeof line + used;
+      NNLITE_TRY(fetch(f, offset, line, sizeof line - used));
+      if (!all_zero(line, sizeof line - used))
+        return refuse(f, Status::bad_format, offset, "DATA", "the fill of a panel is not zero");
+    }
+  return Status::ok;
+}
+
+static Status read_node(const File& f, uint32_t k, FileNode& n) {
+  uint8_t r[node_record];
+  n      = FileNode();
+  n.here = f.offset(id_node) + uint64_t(node_record) * k;
+  NNLITE_TRY(fetch(f, n.here, r, node_record));
+  n.name            = {get32(r), r[4]};
+  n.op              = {get32(r + 8), r[5]};
+  n.version         = get16(r + 6);
+  n.n_in            = r[12];
+  n.n_parameters    = r[13];
+  n.ids             = get32(r + 16);
+  n.attributes      = get32(r + 20);
+  n.attribute_bytes = get32(r + 24);
+  n.shares          = get32(r + 28);
+  if (r[14] != 1 || r[15] != 0 || get64(r + 32) != 0)
+    return refuse(f, Status::bad_format, n.here, "NODE", "outputs or reserved bytes");
+  if (n.n_in > max_inputs || n.n_parameters > max_parameters)
+    return refuse(f, Status::limit_exceeded, n.here, "NODE", "inputs or parameters of a node");
+  return Status::ok;
+}
+
+static size_t field_words(FieldType t) { return t == FieldType::pair || t == FieldType::betas ? 2 : 1; }
+
+// Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
+// another order or type are refused, so there is one way to write them.
+static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t bytes, unsigned char* to) {
+  const uint64_t end  = at + bytes;
+  uint8_t        last = 0, r[8];
+  copy_bytes(to, op.defaults, op.attr_size);
+  while (at < end) {
+    if (end - at < 3) return refuse(f, Status::bad_format, at, op.name, "an attribute is cut off");
+    NNLITE_TRY(fetch(f, at, r, 2));
+    const Field* field = nullptr;
+    for (int i = 0; i < op.n_fields; ++i)
+      if (op.fields[i].id == r[0]) field = &op.fields[i];
+    if (field == nullptr)
+      return refuse(f, Status::unsupported, at, op.name, "needs a newer nnlite: unknown field", 0, r[0]);
+    if (r[1] != uint8_t(field->type))
+      return refuse(f, Status::bad_format, at, op.name, "type of a field", uint8_t(field->type), r[1]);
+    if (r[0] <= last) return refuse(f, Status::bad_format, at, op.name, "fields are not in order");
+    last = r[0];
+    const bool   boolean = field->type == FieldType::boolean;
+    const size_t size    = boolean ? 1 : 4 * field_words(field->type);
+    if (size > end - at - 2) return refuse(f, Status::bad_format, at, op.name, "an attribute is cut off");
+    NNLITE_TRY(fetch(f, at + 2, r, size));
+    if (boolean && r[0] > 1) return refuse(f, Status::bad_format, at, op.name, "a truth value", 1, r[0]);
+    for (size_t w = 0; !boolean && w < size; w += 4) {
+      const uint32_t word = get32(r + w);
+      copy_bytes(r + w, &word, 4);             // now in the order of this machine
+    }
+    bool differs = false;
+    for (size_t b = 0; b < size; ++b) differs = differs || to[field->offset + b] != r[b];
+    if (!differs) return refuse(f, Status::bad_format, at, op.name, "a default is written");
+    copy_bytes(to + field->offset, r, size);
+    at += 2 + size;
+  }
+  return Status::ok;
+}
+
+// ================================================================================ >>load
+// The nodes of a file through the builder, and what it made of them against what is stored.
+// Where node k stands in IDXS and ATTR, and the names read so far.
+struct GraphCursor {
+  uint64_t strings = 0, ids = 0, attributes = 0;
+  char     name[file_name_bytes] = {}, op[file_name_bytes] = {};
+};
+
+static Status fetch_id(const File& f, uint64_t index, uint32_t& id) {
+  uint8_t r[4];
+  if (f.size(id_idxs) / 4 <= index)
+    return refuse(f, Status::bad_format, f.offset(id_idxs), "IDXS", "ends early");
+  NNLITE_TRY(fetch(f, f.offset(id_idxs) + 4 * index, r, 4));
+  id = get32(r);
+  return Status::ok;
+}
+
+// The record of node k and its names, each where the one before ended.
+static Status next_node(const File& f, uint32_t k, GraphCursor& c, FileNode& n) {
+  NNLITE_TRY(read_node(f, k, n));
+  NNLITE_TRY(fetch_string(f, n.here, n.name, c.strings, c.name));
+  NNLITE_TRY(fetch_string(f, n.here, n.op, c.strings, c.op));
+  if (n.ids != c.ids || n.attributes != c.attributes || n.attribute_bytes > f.size(id_attr) - c.attributes)
+    return refuse(f, Status::bad_format, n.here, c.name, "place in IDXS or ATTR");
+  c.ids += uint64_t(n.n_in) + n.n_parameters + 1;
+  c.attributes += n.attribute_bytes;
+  uint32_t id;
+  for (uint32_t i = 0; i < n.n_in; ++i) {
+    NNLITE_TRY(fetch_id(f, n.ids + i, id));
+    if (id < f.parameters || id - f.parameters >= k)
+      return refuse(f, Status::bad_format, n.here, c.name, "an input is not made by an earlier node");
+  }
+  NNLITE_TRY(fetch_id(f, c.ids - 1, id));
+  if (id != f.parameters + k)
+    return refuse(f, Status::bad_format, n.here, c.name, "id of the output", f.parameters + k, id);
+  if (n.shares != file_none && n.shares >= k)
+    return refuse(f, Status::bad_format, n.here, c.name, "shares with a later node");
+  if (n.op.length == 0 && (n.version != 0 || n.name.length == 0 || n.n_in != 0 || n.n_parameters != 0 ||
+                           n.attribute_bytes != 0 || n.shares != file_none))
+    return refuse(f, Status::bad_format, n.here, c.name, "fields of an input");
+  return Status::ok;
+}
+
+// Bytes of the caller's arena that the records of the graph take: what the builder takes, to the byte.
+static Status measure_records(const File& f, const OpSet& ops, uint64_t& bytes) {
+  const auto  round8 = [](uint64_t n) { return (n + 7) & ~uint64_t(7); };
+  GraphCursor c;
+  FileNode    n;
+  FileTensor  t;
+  bytes = round8(2 * uint64_t(f.nodes)) + round8(4 * (uint64_t(f.nodes) + 1));
+  for (uint32_t i = 0; i < f.parameters; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    c.strings += t.name.length;
+  }
+  for (uint32_t k = 0; k < f.nodes; ++k) {
+    NNLITE_TRY(next_node(f, k, c, n));
+    bytes += sizeof(Node) + (n.name.length == 0 ? 0 : round8(n.name.length + uint64_t(1)));
+    if (n.op.length == 0) continue;
+    const Op* op = find_op(ops, c.op, n.op.length);
+    if (op == nullptr) return refuse(f, Status::unknown_op, n.here, c.op, "version", 0, n.version);
+    if (op->version != n.version)
+      return refuse(f, Status::unknown_op, n.here, c.op, "needs a newer nnlite, version", op->version,
+                    n.version);
+    bytes += round8(op->attr_size) + round8(2 * uint64_t(n.n_in)) +
+             round8(sizeof(Parameter) * uint64_t(n.n_parameters));
+  }
+  if (c.ids * 4 != f.size(id_idxs) || c.attributes != f.size(id_attr))
+    return refuse(f, Status::bad_format, f.offset(id_idxs), "IDXS", "bytes after the last node");
+  uint8_t r[graph_header];
+  if (f.size(id_grph) < graph_header)
+    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "is cut off");
+  NNLITE_TRY(fetch(f, f.offset(id_grph), r, graph_header));
+  const uint64_t inputs = get32(r), outputs = get32(r + 4);
+  if (inputs > max_inputs || outputs > max_outputs)
+    return refuse(f, Status::limit_exceeded, f.offset(id_grph), "GRPH", "inputs or outputs of the graph");
+  if (f.size(id_grph) != graph_header + graph_record * (inputs + outputs) || get32(r + 16) > 4 ||
+      get32(r + 20) != 0)
+    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "size or fields");
+  char name[file_name_bytes];
+  for (uint64_t i = 0; i < inputs + outputs; ++i) {
+    const uint64_t here = f.offset(id_grph) + graph_header + graph_record * i;
+    NNLITE_TRY(fetch(f, here, r, graph_record));
+    if (get32(r) >= f.nodes || !all_zero(r + 9, 7) || (r[8] == 0) != (i < inputs))
+      return refuse(f, Status::bad_format, here, "GRPH", "node or name of an input or output");
+    NNLITE_TRY(fetch_string(f, here, {get32(r + 4), r[8]}, c.strings, name));
+    if (i >= inputs) bytes += round8(r[8] + uint64_t(1));
+  }
+  if (c.strings != f.size(id_strs))
+    return refuse(f, Status::bad_format, f.offset(id_strs), "STRS", "bytes after the last name");
+  return Status::ok;
+}
+
+// What the builder said, with the place in the file.
+static Status refuse_graph(const File& f, const Model& m, uint64_t here) {
+  if (f.problem != nullptr) {
+    *f.problem        = m.problem();
+    f.problem->offset = here;
+  }
+  return m.problem().status;
+}
+
+static Status add_input_node(const File& f, Model& m, uint32_t k, const FileNode& n, const char* name,
+                             Tensor& made) {
+  FileTensor t;
+  Dims       dims;
+  NNLITE_TRY(read_tensor(f, f.parameters + k, t));
+  if (t.rank < 1 || t.dims[0] != file_batch || t.role != role_input)
+    return refuse(f, Status::bad_format, t.here, name, "role or dims of an input");
+  for (int d = 1; d < t.rank; ++d) dims.dim[d - 1] = int32_t(t.dims[d]);
+  dims.rank = t.rank - 1;
+  DType dtype = real_dtype;
+  if (t.dtype == file_dtype(DType::i32)) dtype = DType::i32;
+  else if (t.dtype != file_dtype(real_dtype))
+    return refuse(f, Status::unsupported, t.here, name, "dtype of an input", file_dtype(real_dtype), t.dtype);
+  made = m.input(name, dims, dtype);
+  return ok(m.problem().status) ? Status::ok : refuse_graph(f, m, n.here);
+}
+
+static Status add_file_node(const File& f, Model& m, const OpSet& ops, uint32_t k, GraphCursor& c,
+                            uint16_t& self) {
+  FileNode n;
+  Tensor   made, in[max_inputs];
+  NNLITE_TRY(next_node(f, k, c, n));
+  if (n.op.length == 0) {
+    NNLITE_TRY(add_input_node(f, m, k, n, c.name, made));
+    self = made.model;
+    return Status::ok;
+  }
+  const Op* op = find_op(ops, c.op, n.op.length);
+  if (op == nullptr || (op->traits & (traits::optimizer | traits::schedule)) != 0)
+    return refuse(f, Status::unknown_op, n.here, c.op, "is not a layer");
+  for (uint32_t i = 0; i < n.n_in; ++i) {
+    uint32_t id;
+    NNLITE_TRY(fetch_id(f, n.ids + i, id));
+    in[i] = {uint16_t(id - f.parameters), self};
+  }
+  if (n.shares != file_none) {
+    const Node& owner = ModelAccess::node(m, int(n.shares));
+    if (n.name.length != 0 || n.attribute_bytes != 0 || owner.op != op || owner.owner != n.shares)
+      return refuse(f, Status::bad_format, n.here, c.op, "name, attributes or owner of a sharing node");
+    (void)m.share_any({uint16_t(n.shares), self}, in, n.n_in);
+  } else {
+    AnyOp layer(op, op->defaults, op->attr_size);
+    NNLITE_TRY(read_attributes(f, *op, f.offset(id_attr) + n.attributes, n.attribute_bytes,
+                               static_cast<unsigned char*>(layer.attributes())));
+    (void)m.add_any(n.name.length == 0 ? nullptr : c.name, layer, in, n.n_in);
+    if (!ok(m.problem().status)) return refuse_graph(f, m, n.here);
+    const unsigned char* made_of = static_cast<const unsigned char*>(layer.attributes());
+    const unsigned char* became  = static_cast<const unsigned char*>(ModelAccess::node(m, int(k)).attributes);
+    for (size_t b = 0; b < op->attr_size; ++b)
+      if (made_of[b] != became[b])
+        return refuse(f, Status::bad_format, n.here, c.op, "an attribute is not complete");
+  }
+  return ok(m.problem().status) ? Status::ok : refuse_graph(f, m, n.here);
+}
+
+// A parameter of the engine against its record: one name, role, form and place.
+static Status check_parameter(const File& f, const Node& node, int p, const char* owner, uint32_t id,
+                              uint64_t here) {
+  char             name[file_name_bytes], stored[file_name_bytes];
+  const Parameter& q = node.parameters[p];
+  FileTensor       t;
+  if (id >= f.parameters)
+    return refuse(f, Status::bad_format, here, owner, "not a parameter", f.parameters, id);
+  NNLITE_TRY(read_tensor(f, id, t));
+  Text(name, sizeof name) << owner << "." << q.spec.name;
+  uint64_t cursor = t.name.offset;
+  if (cursor > f.size(id_strs))
+    return refuse(f, Status::bad_format, t.here, "STRS", "a string leaves the pool");
+  NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, stored));
+  bool same = t.storage == uint32_t(node.first_parameter + p) && t.role == 1 + int(q.spec.role) &&
+              t.layout == 1 + int(q.spec.layout) && t.groups == uint32_t(q.spec.groups) &&
+              t.rank == q.spec.shape.rank && compare_text(name, stored) == 0 &&
+              (q.spec.role != Role::statistic || t.flags == 0) && (t.flags & 3) != 2;
+  for (int d = 0; same && d < t.rank; ++d) same = t.dims[d] == uint32_t(q.spec.shape.dim[d]);
+  return same ? Status::ok : refuse(f, Status::bad_format, t.here, name, "the layer has another parameter");
+}
+
+// The engine's shapes and parameters against the stored ones, node by node.
+static Status check_graph(const File& f, Model& m) {
+  for (uint32_t k = 0; k < f.nodes; ++k) {
+    const Node& node = ModelAccess::node(m, int(k));
+    char        name[file_name_bytes];
+    FileNode    n;
+    FileTensor  t;
+    NNLITE_TRY(read_node(f, k, n));
+    NNLITE_TRY(read_tensor(f, f.parameters + k, t));
+    node_name(&ModelAccess::node(m, 0), int(k), name, sizeof name);
+    bool same = t.rank == node.shape.rank && t.role == (node.op == nullptr ? role_input : role_activation) &&
+                t.dtype == file_dtype(node.dtype);
+    for (int d = 0; same && d < t.rank; ++d)
+      same = t.dims[d] == (node.shape.dim[d] == Shape::batch_dim ? file_batch : uint32_t(node.shape.dim[d]));
+    if (!same)
+      return refuse(f, Status::bad_shape, t.here, name, "the layer gives another shape than the stored one");
+    if (node.n_parameters != n.n_parameters)
+      return refuse(f, Status::bad_format, n.here, name, "parameters", node.n_parameters, n.n_parameters);
+    if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
+    for (int p = 0; p < n.n_parameters; ++p) {
+      uint32_t id;
+      NNLITE_TRY(fetch_id(f, uint64_t(n.ids) + n.n_in + uint32_t(p), id));
+      NNLITE_TRY(check_parameter(f, node, p, name, id, n.here));
+      if (node.owner != k) continue;
+      NNLITE_TRY(read_tensor(f, id, t));
+      NNLITE_TRY(check_tail(f, t, f.offset(id_data) + uint64_t(node.parameters[p].offset) * 64));
+      node.parameters[p].trainable = (t.flags & 1) != 0;
+    }
+  }
+  if (m.parameter_count() != int(f.parameters))
+    return refuse(f, Status::bad_format, f.offset(id_tens), "TENS", "parameters",
+                  uint64_t(m.parameter_count()), f.parameters);
+  return Status::ok;
+}
+
+// Inputs and outputs in the order in which the user has them, then the builder's last word.
+Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
+  GraphCursor c;
+  FileTensor  t;
+  uint16_t    self = 0;
+  uint8_t     r[graph_header];
+  for (uint32_t i = 0; i < f.parameters; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    c.strings += t.name.length;
+  }
+  for (uint32_t k = 0; k < f.nodes; ++k) NNLITE_TRY(add_file_node(f, m, ops, k, c, self));
+  NNLITE_TRY(fetch(f, f.offset(id_grph), r, graph_header));
+  const uint32_t inputs = get32(r), outputs = get32(r + 4);
+  const Seed     seed   = {get64(r + 8), Init(r[16])};
+  bool           right  = inputs == m.input_count_ && outputs > 0;
+  uint16_t       given[max_inputs];
+  for (uint32_t i = 0; right && i < inputs + outputs; ++i) {
+    NNLITE_TRY(fetch(f, f.offset(id_grph) + graph_header + uint64_t(graph_record) * i, r, graph_record));
+    const uint16_t node = uint16_t(get32(r));
+    if (i >= inputs) {
+      NNLITE_TRY(fetch_string(f, f.offset(id_grph), {get32(r + 4), r[8]}, c.strings, c.name));
+      m.output(c.name, {node, self});
+      continue;
+    }
+    given[i] = node;
+    right    = m.nodes_[node].op == nullptr;
+    for (uint32_t k = 0; k < i; ++k) right = right && given[k] != node;
+  }
+  if (!right)
+    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "inputs are not the input nodes");
+  for (uint32_t i = 0; i < inputs; ++i) m.inputs_[i] = given[i];
+  if (!ok(m.finish(seed))) return refuse_graph(f, m, f.offset(id_node));
+  for (int k = 0; m.id_map_ != nullptr && k < m.node_count_; ++k)
+    if (m.id_map_[k] != k)
+      return refuse(f, Status::bad_format, f.offset(id_node), "NODE", "nodes are not in post-order");
+  return check_graph(f, m);
+}
+
+// The weights: where they lie, or copied into the arena.
+static Status read_weights(const File& f, const Model& m, bool in_place, Arena& arena,
+                           const unsigned char*& weights) {
+  const size_t bytes = m.weight_bytes();
+  weights            = nullptr;
+  if (bytes == 0) return Status::ok;
+  if (in_place) {
+    weights = f.memory + f.offset(id_data);
+    return Status::ok;
+  }
+  unsigned char* to = static_cast<unsigned char*>(arena.take(bytes));
+  if (to == nullptr)
+    return refuse(f, Status::out_of_memory, 0, "arena", "too small for the weights", bytes, arena.left());
+  NNLITE_TRY(fetch(f, f.offset(id_data), to, bytes));
+  if (!little_endian()) swap_elements(to, bytes, sizeof(real));
+  weights = to;
+  return Status::ok;
+}
+
+// A file may be used where it lies when its memory is aligned and this machine is little-endian.
+static Status choose_place(const File& f, bool copy, bool& in_place) {
+  in_place = f.memory != nullptr && !copy && little_endian();
+  if (in_place && (reinterpret_cast<uintptr_t>(f.memory) & 63u) != 0)
+    return refuse(f, Status::misaligned, 0, "file", "align it to 64 bytes, or load a copy");
+  return Status::ok;
+}
+
+// Everything but graph and weights, in the order of Loading, and the bytes to take.
+static Status read_checked(File& f, const OpSet& ops, uint64_t& records) {
+  uint64_t cursor = 0;
+  NNLITE_TRY(read_container(f));
+  NNLITE_TRY(read_tensors(f, cursor));
+  return measure_records(f, ops, records);
+}
+
+Status load_size(const Source& source, const LoadOptions& options, size_t& bytes, Problem* problem) {
+  File     f        = open_file(source, options.limits, problem);
+  uint64_t records  = 0;
+  bool     in_place = false;
+  Model    none;
+  Bump     bump;
+  FileTensor t;
+  NNLITE_TRY(read_checked(f, options.ops, records));
+  NNLITE_TRY(choose_place(f, options.copy, in_place));
+  NNLITE_TRY(read_extras(f, none, in_place, bump));
+  bytes = size_t(align64(records) + align64(bump.used));
+  for (uint32_t i = 0; !in_place && i < f.parameters; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    bytes += size_t(align64(t.bytes));
+  }
+  return Status::ok;
+}
+
+// A model that nothing was loaded into, and why.
+void ModelAccess::clear(Model& m, const Problem& why) {
+  m.nodes_       = nullptr;
+  m.id_map_      = nullptr;
+  m.size_        = m.front_ = m.back_ = m.weight_bytes_ = 0;
+  m.weights_     = nullptr;
+  m.extras_      = nullptr;
+  m.node_count_  = m.parameter_count_ = 0;
+  m.input_count_ = m.output_count_ = 0;
+  m.finished_    = false;
+  m.problem_     = why;
+}
+
+Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const LoadOptions& options) {
+  if (m.nodes_ != nullptr || m.finished_)
+    return fail(m, Status::bad_argument, "load", "the model is not empty");
+  Problem  problem;
+  const Arena before = arena;
+  clear(m, problem);
+  File     f        = open_file(source, options.limits, &problem);
+  uint64_t records  = 0;
+  bool     in_place = false;
+  Bump     bump;
+  const auto everything = [&]() -> Status {
+    NNLITE_TRY(read_checked(f, options.ops, records));
+    NNLITE_TRY(choose_place(f, options.copy, in_place));
+    if (!arena.aligned()) return refuse(f, Status::misaligned, 0, "arena", "align it to 64 bytes");
+    void* memory = arena.take(size_t(records));
+    if (memory == nullptr)
+      return refuse(f, Status::out_of_memory, 0, "arena", "too small", records, arena.left());
+    m.nodes_ = static_cast<Node*>(memory);
+    m.size_ = m.back_ = size_t(records) & ~size_t(7);
+    m.self_ = uint16_t(reinterpret_cast<uintptr_t>(&m) >> 4);
+    NNLITE_TRY(read_graph(f, m, options.ops));
+    NNLITE_TRY(read_extras(f, m, in_place, bump));
+    bump.base = static_cast<unsigned char*>(arena.take(bump.used));
+    if (bump.base == nullptr)
+      return refuse(f, Status::out_of_memory, 0, "arena", "too small", bump.used, arena.left());
+    bump.used = 0;
+    NNLITE_TRY(read_extras(f, m, in_place, bump));
+    const unsigned char* weights = nullptr;
+    NNLITE_TRY(read_weights(f, m, in_place, arena, weights));
+    set_weights(m, weights, reinterpret_cast<const ModelExtras*>(bump.base));
+    return Status::ok;
+  };
+  const Status s = everything();
+  if (ok(s)) return s;
+  clear(m, problem);
+  arena = before;
+  return s;
+}
+
+Status Model::load(const void* file, size_t bytes, Arena& arena, const LoadOptions& options) {
+  return ModelAccess::load(*this, memory_source(file, bytes), arena, options);
+}
+Status Model::load(const void* file, size_t bytes, Arena& arena) {
+  return load(file, bytes, arena, LoadOptions());
+}
+Status Model::load(const Source& source, Arena& arena, const LoadOptions& options) {
+  return ModelAccess::load(*this, source, arena, options);
+}
 
 // ================================================================================ >>writer
+// A file is emitted twice by the same functions: first to learn sizes, checksums and the content id, then
+// to the sink. Nothing depends on anything but the content, so the same content gives the same bytes.
+struct Content {
+  const Model*       model   = nullptr;
+  const Trainer*     trainer = nullptr;        // where trained values come from; nullptr: the model alone
+  const ModelExtras* extras  = nullptr;
+  bool               checkpoint = false;
+  uint32_t           states  = 0;              // optimizer states
+  uint64_t           generation = 0;
+};
+
+// The values of a parameter (slot -1) or of one of its optimizer states, and how many states it has: -1 if
+// it is not trained, or this is no checkpoint.
+static const real* stored_values(const Content& c, int parameter, int slot);
+static int         state_count(const Content& c, int parameter);
+
+class Emit {
+ public:
+  explicit Emit(const Sink* sink = nullptr) : sink_(sink) {}
+  void put(const void* bytes, size_t n) {
+    const uint8_t* p = static_cast<const uint8_t*>(bytes);
+    if (n >= sizeof buffer_) {
+      flush();
+      pass(p, n);
+      return;
+    }
+    for (size_t i = 0; i < n; ++i) {
+      if (held_ == sizeof buffer_) flush();
+      buffer_[held_++] = p[i];
+    }
+  }
+  template <class T>
+  void number(T v) {                           // little-endian, as many bytes as the type has
+    uint8_t b[sizeof(T)];
+    for (size_t i = 0; i < sizeof(T); ++i) b[i] = uint8_t(uint64_t(v) >> (8 * i));
+    put(b, sizeof b);
+  }
+  void f32(float v) {
+    uint32_t bits;
+    copy_bytes(&bits, &v, 4);
+    number(bits);
+  }
+  void zeros(uint64_t n) {
+    const uint8_t none[64] = {};
+    for (; n > 0; n -= n < 64 ? n : 64) put(none, size_t(n < 64 ? n : 64));
+  }
+  void text(const char* s) {
+    while (*s != 0) put(s++, 1);
+  }
+  // Elements of 1, 4 or 8 bytes in the order of this machine.
+  void elements(const void* values, size_t bytes, size_t element) {
+    if (little_endian()) return put(values, bytes);
+    const unsigned char* p = static_cast<const unsigned char*>(values);
+    for (size_t i = 0; i < bytes; i += element)
+      for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
+  }
+  void flush() {
+    pass(buffer_, held_);
+    held_ = 0;
+  }
+  uint64_t at() const { return at_ + held_; }
+  uint32_t crc() {
+    flush();
+    return crc_;
+  }
+  void begin(bool hashed) {                    // a section
+    flush();
+    at_     = 0;
+    crc_    = 0;
+    hashed_ = hashed && sink_ == nullptr;      // the first time is enough
+  }
+  bool   failed() const { return failed_; }
+  Sha256 hash;
+
+ private:
+  void pass(const uint8_t* p, size_t n) {
+    at_ += n;
+    crc_ = crc32c(crc_, p, n);
+    if (hashed_) hash.add(p, n);
+    if (sink_ != nullptr && n > 0 && !failed_) failed_ = !sink_->write(sink_->user, p, n);
+  }
+  const Sink* sink_;
+  uint64_t    at_ = 0;
+  uint32_t    crc_ = 0;
+  bool        hashed_ = false, failed_ = false;
+  size_t      held_ = 0;
+  uint8_t     buffer_[512];
+};
+
+static size_t text_bytes(const char* s) {
+  size_t n = 0;
+  while (s[n] != 0) ++n;
+  return n;
+}
+
+// Parameter number -> its node, its place there, its name in the file.
+struct NamedParameter {
+  const Parameter* parameter = nullptr;
+  int              index = -1, node = -1, which = 0;
+  char             name[file_name_bytes] = {};
+};
+static void name_parameter(const Model& m, int node, int which, NamedParameter& p) {
+  const Node& n = ModelAccess::node(m, node);
+  char        owner[file_name_bytes];
+  p.node      = node;
+  p.which     = which;
+  p.index     = n.first_parameter + which;
+  p.parameter = &n.parameters[which];
+  node_name(&ModelAccess::node(m, 0), node, owner, sizeof owner);
+  Text(p.name, sizeof p.name) << owner << "." << p.parameter->spec.name;
+}
+
+// Calls with every parameter, each once, in node order.
+template <class F>
+static void each_parameter(const Model& m, F f) {
+  NamedParameter p;
+  for (int i = 0; i < m.node_count(); ++i)
+    for (int k = 0; ModelAccess::node(m, i).owner == i && k < ModelAccess::node(m, i).n_parameters; ++k) {
+      name_parameter(m, i, k, p);
+      f(p);
+    }
+}
+
+// Goes to the parameter whose name comes next, in the order of the file, from an empty one to the first.
+// False at the end.
+static bool next_by_name(const Model& m, NamedParameter& p) {
+  NamedParameter next;
+  each_parameter(m, [&](const NamedParameter& q) {
+    if (compare_text(q.name, p.name) > 0 && (next.index < 0 || compare_text(q.name, next.name) < 0)) next = q;
+  });
+  p = next;
+  return p.index >= 0;
+}
+
+// The id of a parameter in the file: how many names come before its own.
+static uint32_t parameter_id(const Model& m, const char* name) {
+  uint32_t before = 0;
+  each_parameter(m, [&](const NamedParameter& p) { before += compare_text(p.name, name) < 0 ? 1u : 0u; });
+  return before;
+}
+
+static uint32_t attribute_bytes(const Op& op, const void* attributes, Emit* e) {
+  const unsigned char* a = static_cast<const unsigned char*>(attributes);
+  const unsigned char* d = static_cast<const unsigned char*>(op.defaults);
+  uint32_t             total = 0;
+  for (int id = 1; id < 256; ++id)
+    for (int i = 0; i < op.n_fields; ++i) {
+      const Field& f = op.fields[i];
+      if (f.id != id) continue;
+      const size_t bytes = f.type == FieldType::boolean ? 1 : 4 * field_words(f.type);
+      bool         same  = true;
+      for (size_t b = 0; b < bytes; ++b) same = same && a[f.offset + b] == d[f.offset + b];
+      if (same) continue;
+      total += uint32_t(2 + bytes);
+      if (e == nullptr) continue;
+      e->number(f.id);
+      e->number(uint8_t(f.type));
+      e->elements(a + f.offset, bytes, bytes == 1 ? 1 : 4);
+    }
+  return total;
+}
+
+// The one walk over all strings, in the order of STRS. f(text, bytes) for each.
+template <class F>
+static void each_string(const Content& c, F f) {
+  NamedParameter p;
+  const Model&   m = *c.model;
+  while (next_by_name(m, p)) f(p.name);
+  for (int i = 0; i < m.node_count(); ++i) {
+    const Node& n = ModelAccess::node(m, i);
+    f(n.name == nullptr ? "" : n.name);
+    f(n.op == nullptr ? "" : n.op->name);
+  }
+  for (int i = 0; i < m.output_count(); ++i) f(m.output_name(i));
+}
+
+static void emit_strings(const Content& c, Emit& e) {
+  each_string(c, [&](const char* s) { e.text(s); });
+}
+
+static void emit_reference(Emit& e, uint32_t& cursor, size_t bytes) {
+  e.number(bytes == 0 ? 0u : cursor);
+  cursor += uint32_t(bytes);
+}
+
+struct TensorFields {
+  uint8_t  dtype = 0, layout = layout_dense, role = 0, flags = 0;
+  uint32_t groups = 1, producer = file_none, storage = file_none, owner = file_none, slot = 0;
+  uint64_t bytes = 0;
+};
+static void emit_tensor(Emit& e, uint32_t name_at, const char* name, const Shape& s, const TensorFields& t) {
+  e.number(*name == 0 ? 0u : name_at);
+  e.number(uint8_t(text_bytes(name)));
+  e.number(t.dtype);
+  e.number(uint8_t(s.rank));
+  e.number(t.layout);
+  e.number(t.role);
+  e.number(t.flags);
+  e.zeros(2);
+  e.number(t.groups);
+  e.number(t.producer);
+  e.number(t.storage);
+  e.zeros(8);
+  e.number(t.bytes);
+  e.number(file_none);
+  e.number(t.owner);
+  e.number(t.slot);
+  e.zeros(4);
+  for (int d = 0; d < max_rank; ++d)
+    e.number(d >= s.rank ? 0u : s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]));
+  e.zeros(8);
+}
+
+static void emit_tensors(const Content& c, Emit& e) {
+  const Model&   m = *c.model;
+  NamedParameter p;
+  TensorFields   t;
+  uint32_t       cursor = 0;
+  const auto     fill   = [&]() {
+    const ParameterSpec& s = p.parameter->spec;
+    t.dtype  = file_dtype(real_dtype);
+    t.layout = uint8_t(1 + int(s.layout));
+    t.groups = uint32_t(s.groups);
+    t.bytes  = uint64_t(p.parameter->stored) * sizeof(real);
+  };
+  while (next_by_name(m, p)) {
+    fill();
+    t.role    = uint8_t(1 + int(p.parameter->spec.role));
+    t.flags   = uint8_t((p.parameter->trainable && p.parameter->spec.role != Role::statistic ? 1 : 0) |
+                      (state_count(c, p.index) >= 0 ? 2 : 0));
+    t.storage = uint32_t(p.index);
+    emit_tensor(e, cursor, p.name, p.parameter->spec.shape, t);
+    cursor += uint32_t(text_bytes(p.name));
+  }
+  for (int i = 0; i < m.node_count(); ++i) {
+    const Node&  n = ModelAccess::node(m, i);
+    TensorFields a;
+    a.dtype    = file_dtype(n.dtype);
+    a.role     = n.op == nullptr ? role_input : role_activation;
+    a.producer = uint32_t(i);
+    emit_tensor(e, 0, "", n.shape, a);
+  }
+  p = NamedParameter();
+  t = TensorFields();
+  t.role    = role_state;
+  t.storage = uint32_t(m.parameter_count());
+  for (t.owner = 0; c.states > 0 && next_by_name(m, p); ++t.owner) {
+    fill();
+    for (int k = 0; k < state_count(c, p.index); ++k, ++t.storage) {
+      t.slot = uint32_t(k);
+      emit_tensor(e, 0, "", p.parameter->spec.shape, t);
+    }
+  }
+}
+
+static void emit_nodes(const Content& c, Emit& e) {
+  const Model&   m = *c.model;
+  NamedParameter p;
+  uint32_t       cursor = 0, ids = 0, attributes = 0;
+  while (next_by_name(m, p)) cursor += uint32_t(text_bytes(p.name));
+  for (int i = 0; i < m.node_count(); ++i) {
+    const Node&    n      = ModelAccess::node(m, i);
+    const bool     shares = n.owner != i;
+    const size_t name = n.name == nullptr ? 0 : text_bytes(n.name),
+                 op = n.op == nullptr ? 0 : text_bytes(n.op->name);
+    const uint32_t size   = n.op == nullptr || shares ? 0 : attribute_bytes(*n.op, n.attributes, nullptr);
+    emit_reference(e, cursor, name);
+    e.number(uint8_t(name));
+    e.number(uint8_t(op));
+    e.number(uint16_t(n.op == nullptr ? 0 : n.op->version));
+    emit_reference(e, cursor, op);
+    e.number(n.n_in);
+    e.number(n.n_parameters);
+    e.number(uint16_t(1));
+    e.number(ids);
+    e.number(attributes);
+    e.number(size);
+    e.number(shares ? uint32_t(n.owner) : file_none);
+    e.zeros(8);
+    ids += uint32_t(n.n_in) + n.n_parameters + 1;
+    attributes += size;
+  }
+}
+
+static void emit_ids(const Content& c, Emit& e) {
+  const Model&   m     = *c.model;
+  const uint32_t first = uint32_t(m.parameter_count());
+  for (int i = 0; i < m.node_count(); ++i) {
+    const Node& n = ModelAccess::node(m, i);
+    for (int k = 0; k < n.n_in; ++k) e.number(first + n.inputs[k]);
+    for (int k = 0; k < n.n_parameters; ++k) {
+      NamedParameter p;
+      name_parameter(m, n.owner, k, p);
+      e.number(parameter_id(m, p.name));
+    }
+    e.number(first + uint32_t(i));
+  }
+}
+
+static void emit_attributes(const Content& c, Emit& e) {
+  for (int i = 0; i < c.model->node_count(); ++i) {
+    const Node& n = ModelAccess::node(*c.model, i);
+    if (n.op != nullptr && n.owner == i) (void)attribute_bytes(*n.op, n.attributes, &e);
+  }
+}
+
+static void emit_graph(const Content& c, Emit& e) {
+  const Model& m      = *c.model;
+  uint32_t     cursor = 0;
+  each_string(c, [&](const char* s) { cursor += uint32_t(text_bytes(s)); });
+  for (int i = 0; i < m.output_count(); ++i) cursor -= uint32_t(text_bytes(m.output_name(i)));
+  e.number(uint32_t(m.input_count()));
+  e.number(uint32_t(m.output_count()));
+  e.number(m.seed().value);
+  e.number(uint32_t(m.seed().init));
+  e.zeros(4);
+  for (int i = 0; i < m.input_count(); ++i) {
+    e.number(uint32_t(ModelAccess::input_node(m, i)));
+    e.zeros(12);
+  }
+  for (int i = 0; i < m.output_count(); ++i) {
+    const size_t bytes = text_bytes(m.output_name(i));
+    e.number(uint32_t(ModelAccess::output_node(m, i)));
+    emit_reference(e, cursor, bytes);
+    e.number(uint8_t(bytes));
+    e.zeros(7);
+  }
+}
+
+// Every storage in order: f(values, elements).
+template <class F>
+static void each_storage(const Content& c, F f) {
+  each_parameter(*c.model,
+                 [&](const NamedParameter& p) { f(stored_values(c, p.index, -1), p.parameter->stored); });
+  NamedParameter p;
+  while (c.states > 0 && next_by_name(*c.model, p))
+    for (int k = 0; k < state_count(c, p.index); ++k) f(stored_values(c, p.index, k), p.parameter->stored);
+}
+
+static void emit_storages(const Content& c, Emit& e) {
+  each_storage(c, [&](const real* values, int64_t count) {
+    Emit one;
+    one.elements(values, size_t(count) * sizeof(real), sizeof(real));
+    e.number(uint64_t(count) * sizeof(real));
+    e.number(one.crc());
+    e.zeros(4);
+  });
+}
+
+static void emit_data(const Content& c, Emit& e) {
+  each_storage(c, [&](const real* values, int64_t count) {
+    e.zeros(align64(e.at()) - e.at());         // of the storage before
+    e.elements(values, size_t(count) * sizeof(real), sizeof(real));
+  });
+}
+
+// ================================================================================ >>extras_writer
+static void emit_picture(const Content& c, Emit& e) {
+  const Preprocessing& p = *c.extras->preprocessing;
+  const Shape          s = c.model->input_shape(0);
+  e.zeros(4);
+  e.number(uint16_t(1));
+  e.number(uint16_t(1));
+  e.number(picture_colour(s.dim[3]));
+  e.number(uint8_t(p.resize));
+  e.number(uint8_t(p.invert ? 1 : 0));
+  e.number(p.background);
+  e.number(uint32_t(s.dim[1]));
+  e.number(uint32_t(s.dim[2]));
+  e.f32(p.scale);
+  for (float v : p.mean) e.f32(v);
+  for (float v : p.std) e.f32(v);
+  e.zeros(72);
+}
+
+static void emit_answer(const Content& c, Emit& e) {
+  e.zeros(4);
+  e.number(uint8_t(c.extras->answer));
+  e.zeros(3);
+  e.f32(c.extras->threshold);
+  e.zeros(4);
+}
+
+static void emit_labels(const Content& c, Emit& e) {
+  uint32_t at = 0;
+  e.zeros(4);
+  e.number(uint32_t(c.extras->label_count));
+  for (int i = 0; i < c.extras->label_count; ++i) {
+    e.number(at);
+    at += uint32_t(text_bytes(c.extras->labels[i]) + 1);
+  }
+  for (int i = 0; i < c.extras->label_count; ++i) {
+    e.text(c.extras->labels[i]);
+    e.zeros(1);
+  }
+}
+
+static void emit_metadata(const Content& c, Emit& e) {
+  for (int i = 0; i < c.extras->metadata_count; ++i) {
+    const Metadata& m = c.extras->metadata[i];
+    e.number(uint8_t(text_bytes(m.key)));
+    e.number(uint8_t(1));
+    e.number(uint16_t(text_bytes(m.value)));
+    e.text(m.key);
+    e.zeros(1);
+    e.text(m.value);
+    e.zeros(1);
+  }
+}
+
+static void emit_golden(const Content& c, Emit& e) {
+  const Model& m = *c.model;
+  e.number(uint32_t(c.extras->golden_count));
+  e.zeros(4);
+  for (int i = 0; i < c.extras->golden_count; ++i) {
+    const Golden&        g = c.extras->golden[i];
+    const GoldenSize     size = golden_size(m, g.rows);
+    const unsigned char* from = static_cast<const unsigned char*>(g.inputs);
+    e.number(uint32_t(g.rows));
+    e.f32(g.tolerance);
+    const uint64_t start = e.at();
+    for (int k = 0; k < m.input_count(); ++k) {
+      const size_t element = size_of(m.input_dtype(k)),
+                   bytes = size_t(m.input_shape(k).numel(g.rows)) * element;
+      e.elements(from, bytes, element);
+      from += bytes;
+    }
+    e.zeros(size.inputs - (e.at() - start));
+    size_t outputs = 0;
+    for (int k = 0; k < m.output_count(); ++k) outputs += size_t(m.output_shape(k).numel(g.rows));
+    e.elements(g.outputs, outputs * 4, 4);
+    e.zeros(size.outputs - outputs * 4);
+    e.elements(g.nodes, size_t(size.nodes), 4);
+  }
+}
+
+// What a reader would refuse is not written.
+static const char* find_bad_extras(const Model& m, const ModelExtras& x) {
+  const Shape s = m.input_shape(0);
+  bool        right = true;
+  if (x.preprocessing != nullptr) {
+    right = finite_f32(x.preprocessing->scale);
+    for (int c = 0; c < 4; ++c)
+      right = right && finite_f32(x.preprocessing->mean[c]) && finite_f32(x.preprocessing->std[c]) &&
+              x.preprocessing->std[c] > 0;
+    if (!right || s.rank != 4 || m.input_dtype(0) != real_dtype) return "preprocessing";
+  }
+  if (!finite_f32(x.threshold) || uint8_t(x.answer) > 4 || (x.answer == Answer::none && x.threshold != 0))
+    return "answer";
+  if (x.label_count != 0 && x.label_count != m.output_shape(0).last()) return "number of labels";
+  for (int i = 0; i < x.label_count; ++i)
+    if (!valid_utf8(reinterpret_cast<const uint8_t*>(x.labels[i]), text_bytes(x.labels[i]))) return "a label";
+  size_t bytes = 0;
+  for (int i = 0; i < x.metadata_count; ++i) {
+    const char * key = x.metadata[i].key, *value = x.metadata[i].value;
+    const size_t k = text_bytes(key), v = text_bytes(value);
+    right = right && k > 0 && k < 64 && v < 65536 && valid_utf8(reinterpret_cast<const uint8_t*>(key), k) &&
+            valid_utf8(reinterpret_cast<const uint8_t*>(value), v) &&
+            (i == 0 || compare_text(x.metadata[i - 1].key, key) < 0);
+    bytes += 6 + k + v;
+  }
+  if (!right || bytes > 65536) return "metadata";
+  for (int i = 0; i < x.golden_count; ++i)
+    right = right && x.golden[i].rows >= 1 && x.golden[i].rows <= 64 && finite_f32(x.golden[i].tolerance) &&
+            x.golden[i].tolerance > 0;
+  if (!right || x.golden_count > 16) return "golden vectors";
+  for (int i = 0; i < x.other_count; ++i)
+    right = right && x.others[i].version > 0 && x.others[i].type > 0 && x.others[i].type < 0xFFFF &&
+            (i == 0 || x.others[i - 1].type < x.others[i].type);
+  return right && x.other_count <= 32 ? nullptr : "other sections";
+}
+
+// ================================================================================ >>save
+static const real* stored_values(const Content& c, int parameter, int slot) {
+#ifndef NNLITE_NO_TRAINING
+  const real* own =
+      c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, slot < 0 ? 0 : 2 + slot);
+  if (own != nullptr || slot >= 0) return own;
+#else
+  (void)slot;
+#endif
+  const size_t offset = size_t(ModelAccess::parameter(*c.model, parameter)->offset) * 64;
+  return reinterpret_cast<const real*>(ModelAccess::weights(*c.model) + offset);
+}
+
+static int state_count(const Content& c, int parameter) {
+#ifndef NNLITE_NO_TRAINING
+  if (c.checkpoint && c.trainer->is_trained(parameter))
+    return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
+#endif
+  (void)c, (void)parameter;
+  return -1;
+}
+
+#ifdef NNLITE_NO_TRAINING
+static void emit_training(const Content&, int, Emit&) {}
+#else
+static void emit_training(const Content& c, int id, Emit& e);
+#endif
+
+static void emit_section(const Content& c, int id, Emit& e) {
+  switch (id) {
+    case id_meta: return emit_metadata(c, e);
+    case id_strs: return emit_strings(c, e);
+    case id_tens: return emit_tensors(c, e);
+    case id_node: return emit_nodes(c, e);
+    case id_idxs: return emit_ids(c, e);
+    case id_attr: return emit_attributes(c, e);
+    case id_grph: return emit_graph(c, e);
+    case id_stor: return emit_storages(c, e);
+    case id_prep: return emit_picture(c, e);
+    case id_post: return emit_answer(c, e);
+    case id_labl: return emit_labels(c, e);
+    case id_test: return emit_golden(c, e);
+    case id_data: return emit_data(c, e);
+    default: return emit_training(c, id, e);
+  }
+}
+
+static bool section_wanted(const Content& c, int id) {
+  const ModelExtras& x = *c.extras;
+  switch (id) {
+    case id_meta: return x.metadata_count > 0;
+    case id_prep: return x.preprocessing != nullptr;
+    case id_post: return x.answer != Answer::none;
+    case id_labl: return x.label_count > 0;
+    case id_test: return x.golden_count > 0;
+    default: break;
+  }
+  const Presence p = section_kinds[id].presence;
+  return p == Presence::always || (p == Presence::checkpoint && c.checkpoint);
+}
+
+// The sections of a file in order of type; `known` is a SectionId, or -1 for extras->others[other].
+struct SectionPlan {
+  int      known = -1, other = -1;
+  uint32_t type = 0, crc = 0;
+  uint64_t size = 0;
+};
+static int plan_sections(const Content& c, SectionPlan (&plan)[max_sections]) {
+  int n = 0, other = 0;
+  for (int id = 0; id < section_kind_count; ++id) {
+    const uint32_t type = section_kinds[id].type;
+    for (; other < c.extras->other_count && c.extras->others[other].type <= type; ++other) {
+      if (c.extras->others[other].type == type && section_wanted(c, id)) continue;
+      plan[n].other  = other;
+      plan[n++].type = c.extras->others[other].type;
+    }
+    if (!section_wanted(c, id)) continue;
+    plan[n].known  = id;
+    plan[n++].type = type;
+  }
+  return n;
+}
+
+static void emit_planned(const Content& c, const SectionPlan& p, Emit& e) {
+  e.begin(p.type != section_kinds[id_sign].type);
+  if (p.known >= 0) return emit_section(c, p.known, e);
+  const OtherSection& o = c.extras->others[p.other];
+  e.put(o.data, size_t(o.size));
+}
+
+static void emit_table(const Content& c, const SectionPlan* plan, int n, Emit& e) {
+  uint64_t at = align64(file_header + uint64_t(section_record) * uint64_t(n));
+  for (int i = 0; i < n; ++i) {
+    e.number(plan[i].type);
+    e.number(uint16_t(plan[i].known >= 0 ? 1 : c.extras->others[plan[i].other].version));
+    e.number(uint16_t(plan[i].known >= 0 && section_kinds[plan[i].known].critical ? 1 : 0));
+    e.number(at);
+    e.number(plan[i].size);
+    e.number(plan[i].crc);
+    e.zeros(20);
+    at += align64(plan[i].size);
+  }
+  e.zeros(align64(file_header + e.at()) - file_header - e.at());
+}
+
+static void emit_header(const Content& c, const SectionPlan* plan, int n, const uint8_t id[32],
+                        uint32_t table, Emit& e) {
+  uint64_t size = align64(file_header + uint64_t(section_record) * uint64_t(n));
+  for (int i = 0; i < n; ++i) size += align64(plan[i].size);
+  e.put(file_magic, 8);
+  e.number(uint16_t(1));
+  e.zeros(4);
+  e.number(uint16_t(file_header));
+  e.number(0x0A0B0C0Du);
+  e.number(c.checkpoint ? kind_checkpoint : kind_model);
+  e.number(size);
+  e.zeros(16);
+  e.number(uint32_t(n));
+  e.number(section_record);
+  e.number(uint64_t(file_header));
+  e.put(id, 32);
+  e.number(c.generation);
+  e.zeros(16);
+  e.number(table);
+  e.number(e.crc());
+}
+
+static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
+  if (problem != nullptr) set_problem(*problem, s, where) << ": " << what;
+  return s;
+}
+
+static Status write_content(const Content& c, const Sink& sink, Problem* problem) {
+  SectionPlan plan[max_sections];
+  uint8_t     id[32];
+  const int   n = plan_sections(c, plan);
+  uint32_t    table = 0;
+  {
+    Emit first;
+    for (int i = 0; i < n; ++i) {
+      emit_planned(c, plan[i], first);
+      plan[i].size = first.at();
+      first.zeros(align64(plan[i].size) - plan[i].size);
+      plan[i].crc = first.crc();
+    }
+    first.hash.finish(id);
+    Emit second;
+    emit_table(c, plan, n, second);
+    table = second.crc();
+  }
+  Emit e(&sink);
+  emit_header(c, plan, n, id, table, e);
+  e.begin(false);
+  emit_table(c, plan, n, e);
+  for (int i = 0; i < n && !e.failed(); ++i) {
+    emit_planned(c, plan[i], e);
+    e.zeros(align64(plan[i].size) - plan[i].size);
+  }
+  e.flush();
+  return e.failed() ? refuse_save(problem, Status::io_error, "file", "cannot be written") : Status::ok;
+}
+
+static Status check_content(Content& c, Problem* problem) {
+  static const ModelExtras none;
+  const Model& m = *c.model;
+  if (!m.finished()) return refuse_save(problem, Status::bad_graph, "save", "the model is not finished");
+  if (!m.has_weights()) return refuse_save(problem, Status::no_weights, "save", "load or materialise them");
+  if (c.extras == nullptr) c.extras = m.extras();
+  if (c.extras == nullptr) c.extras = &none;
+  for (int i = 0; i < m.output_count(); ++i)
+    if (*m.output_name(i) == 0) return refuse_save(problem, Status::bad_graph, "output", "has no name");
+  const char* bad = find_bad_extras(m, *c.extras);
+  return bad == nullptr ? Status::ok
+                        : refuse_save(problem, Status::bad_argument, bad, "does not fit the model");
+}
+
+Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
+  Content c;
+  c.model  = &model;
+  c.extras = extras;
+  NNLITE_TRY(check_content(c, problem));
+  return write_content(c, sink, problem);
+}
+
+#ifndef NNLITE_NO_STDIO
+static bool write_handle(void* user, const void* from, size_t n) {
+  return static_cast<FileHandle*>(user)->write(from, n);
+}
+static bool read_handle(void* user, uint64_t offset, void* to, size_t n) {
+  return static_cast<FileHandle*>(user)->read(offset, to, n);
+}
+
+static Status refuse_path(Problem* problem, const char* path, const char* what, const char* reason) {
+  if (problem != nullptr) set_problem(*problem, Status::io_error, path) << ": " << what << ": " << reason;
+  return Status::io_error;
+}
+
+// A temporary file beside `path` takes its place once f(sink) has written it and it is on the disk.
+template <class F>
+static Status save_path(const char* path, Problem* problem, F f) {
+  char   directory[1024], prefix[1024], temporary[1024];
+  size_t cut = 0;
+  for (size_t i = 0; path[i] != 0; ++i)
+    if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
+  if (cut + 1 > sizeof directory ||
+      snprintf(prefix, sizeof prefix, ".%s.tmp-", path + cut) >= int(sizeof prefix))
+    return refuse_path(problem, path, "cannot be written", "the path is too long");
+  copy_bytes(directory, path, cut);
+  directory[cut] = 0;
+  remove_stale(prefix, directory);
+  FileHandle file;
+  for (int attempt = 0; attempt < 16 && !file.valid(); ++attempt) {
+    if (snprintf(temporary, sizeof temporary, "%s%s%u-%d", directory, prefix, process_number(), attempt) >=
+        int(sizeof temporary))
+      return refuse_path(problem, path, "cannot be written", "the path is too long");
+    if (!file.create(temporary)) (void)file.close();
+  }
+  if (!file.valid()) return refuse_path(problem, path, "cannot be written", file_error());
+  const Sink   sink = {write_handle, &file};
+  const Status s    = f(sink);
+  const bool   full = s == Status::io_error;
+  const bool   done = ok(s) && file.flush();
+  if (full || (ok(s) && !done)) (void)refuse_path(problem, path, "cannot be written", file_error());
+  const bool closed = file.close();
+  if (done && closed && file_replace(temporary, path)) return Status::ok;
+  if (done) (void)refuse_path(problem, path, "cannot be replaced", file_error());
+  file_remove(temporary);
+  return ok(s) ? Status::io_error : s;
+}
+
+template <class F>
+static Status open_path(const char* path, Problem* problem, F f) {
+  FileHandle file;
+  Source     source;
+  source.read = read_handle;
+  source.user = &file;
+  const bool   opened = file.open(path, source.size);
+  const Status s      = opened ? f(source) : refuse_path(problem, path, "cannot be read", file_error());
+  (void)file.close();
+  return s;
+}
+
+Status save(const Model& model, const char* path, const ModelExtras* extras, Problem* problem) {
+  return save_path(path, problem, [&](const Sink& sink) { return save(model, sink, extras, problem); });
+}
+
+Status Model::load(const char* path, Arena& arena, const LoadOptions& options) {
+  return open_path(path, &problem_, [&](const Source& source) { return load(source, arena, options); });
+}
+Status Model::load(const char* path, Arena& arena) { return load(path, arena, LoadOptions()); }
+
+MappedFile::~MappedFile() {
+  if (data_ != nullptr) file_unmap(data_, size_);
+}
+Status MappedFile::open(const char* path) {
+  if (data_ != nullptr) return Status::bad_argument;
+  return file_map(path, data_, size_) ? Status::ok : Status::io_error;
+}
+#endif
 
 // ================================================================================ >>checkpoint
+#ifndef NNLITE_NO_TRAINING
+// A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what else
+// decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
+// never stopped.
+constexpr uint32_t arithmetic_record = 16, options_record = 32, schedule_record = 16, random_record = 24,
+                   data_record = 48;
+constexpr uint32_t row_record = 8;
+
+struct CheckpointAccess {
+  static void   emit(const Trainer& t, int id, Emit& e);
+  static void   fingerprint(const Trainer& t, uint8_t digest[32]);
+  static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
+  static Status check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic);
+  static Status check_data(const Trainer& t, const File& f);
+  static Status restore(Trainer& t, const File& f);
+};
+
+static uint8_t arithmetic_class() { return sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1; }
+
+static void emit_row(const AnyOp& row, Emit& e) {
+  if (!row) return;
+  const Op& op = *row.op();
+  e.number(uint8_t(text_bytes(op.name)));
+  e.zeros(1);
+  e.number(op.version);
+  e.number(uint16_t(attribute_bytes(op, row.attributes(), nullptr)));
+  e.zeros(2);
+  e.text(op.name);
+  (void)attribute_bytes(op, row.attributes(), &e);
+}
+
+// Columns of the data set: the inputs of the model, then the target of a loss in options.
+static int data_columns(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+}
+
+// Adds the class labels of one row; false where they cannot be had.
+static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t count, Sha256& hash) {
+  const Column& c = d.columns[column];
+  int32_t       labels[256];
+  uint8_t       b[4];
+  if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t at = int64_t(row) * count + i;
+    put32(b, uint32_t(c.data == nullptr      ? labels[i]
+                      : c.dtype == DType::u8 ? static_cast<const uint8_t*>(c.data)[at]
+                                             : static_cast<const int32_t*>(c.data)[at]));
+    hash.add(b, 4);
+  }
+  return true;
+}
+
+// What tells one data set from another without reading its pictures: the form of every column, and all
+// class labels.
+void CheckpointAccess::fingerprint(const Trainer& t, uint8_t digest[32]) {
+  Sha256    hash;
+  const int columns = data_columns(t.engine_);
+  for (int i = 0; i < columns; ++i) {
+    Shape   shape;
+    DType   dtype = real_dtype;
+    uint8_t b[8];
+    (void)input_data(t.engine_, i, shape, dtype);
+    put32(b, file_dtype(dtype));
+    put32(b + 4, uint32_t(shape.row_numel()));
+    hash.add(b, 8);
+    for (uint32_t row = 0; i == columns - 1 && dtype == DType::i32 && row < t.data_->count; ++row)
+      if (!hash_labels(*t.data_, i, row, shape.row_numel(), hash)) break;
+  }
+  hash.finish(digest);
+}
+
+void CheckpointAccess::emit(const Trainer& t, int id, Emit& e) {
+  const TrainerOptions& o = t.options_;
+  uint8_t digest[32] = {};
+  if (id == id_arth) {
+    e.number(uint32_t(NNLITE_ARITHMETIC));
+    e.number(arithmetic_class());
+    e.zeros(11);
+  } else if (id == id_opts) {
+    e.number(uint32_t(o.batch));
+    e.number(uint32_t(o.warmup_steps));
+    e.number(uint32_t(o.epochs));
+    e.f32(o.clip_value);
+    e.f32(o.clip_norm);
+    e.number(uint8_t(o.trainable));
+    e.number(uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0)));
+    e.number(uint16_t(t.engine_.parameter_stride - 2));
+    e.zeros(8);
+    emit_row(o.optimizer, e);
+  } else if (id == id_schd) {
+    e.f32(t.plateau_.best);
+    e.f32(t.plateau_.factor);
+    e.number(t.plateau_.bad);
+    e.number(t.plateau_.reports);
+    emit_row(o.schedule, e);
+  } else if (id == id_rngs) {
+    e.number(uint32_t(1));
+    e.zeros(4);
+    e.number(o.seed);
+    e.number(t.step_);
+  } else if (id == id_dpos) {
+    if (t.data_ != nullptr) fingerprint(t, digest);
+    e.number(t.samples_);
+    e.number(t.data_ == nullptr ? 0u : t.data_->count);
+    e.number(t.data_ == nullptr ? 0u : uint32_t(data_columns(t.engine_)));
+    e.put(digest, 32);
+  } else {
+    emit_row(o.loss, e);
+  }
+}
+// Whether values lie in the trainer's own memory rather than in the model.
+static bool owned(const Trainer& t, const real* values) {
+  const unsigned char* p = reinterpret_cast<const unsigned char*>(values);
+  const Model&         m = *t.model();
+  const unsigned char* w = ModelAccess::weights(m);
+  return w == nullptr || p < w || p >= w + m.weight_bytes();
+}
+static void emit_training(const Content& c, int id, Emit& e) { CheckpointAccess::emit(*c.trainer, id, e); }
+
+static Status checkpoint_content(const Trainer& t, Content& c, Problem* problem) {
+  if (t.model() == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
+  c.model      = t.model();
+  c.trainer    = &t;
+  c.checkpoint = true;
+  c.generation = t.step_number();
+  each_parameter(*c.model, [&](const NamedParameter& p) {
+    c.states += uint32_t(state_count(c, p.index) > 0 ? state_count(c, p.index) : 0);
+  });
+  return check_content(c, problem);
+}
+
+Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
+  Content c;
+  c.model   = trainer.model();
+  c.trainer = &trainer;
+  c.extras  = extras;
+  if (c.model == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
+  NNLITE_TRY(check_content(c, problem));
+  return write_content(c, sink, problem);
+}
+
+Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem) {
+  Content c;
+  NNLITE_TRY(checkpoint_content(trainer, c, problem));
+  return write_content(c, sink, problem);
+}
+
+// A row at `at` in a section that ends at `end`: an op with this trait, its attributes.
+static Status read_row(const File& f, const OpSet& ops, uint64_t at, uint64_t end, uint32_t trait,
+                       const char* where, AnyOp& row) {
+  uint8_t r[row_record];
+  char    name[file_name_bytes];
+  if (end - at < row_record) return refuse(f, Status::bad_format, at, where, "is cut off");
+  NNLITE_TRY(fetch(f, at, r, row_record));
+  const uint64_t bytes = get16(r + 4);
+  if (r[0] == 0 || r[0] >= file_name_bytes || r[1] != 0 || get16(r + 6) != 0 ||
+      end - at != row_record + r[0] + bytes)
+    return refuse(f, Status::bad_format, at, where, "fields of a row");
+  NNLITE_TRY(fetch(f, at + row_record, name, r[0]));
+  name[r[0]] = 0;
+  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), r[0]))
+    return refuse(f, Status::bad_format, at, where, "a name is not UTF-8");
+  const Op* op = find_op(ops, name, r[0]);
+  if (op == nullptr || op->version != get16(r + 2) || (op->traits & trait) == 0)
+    return refuse(f, Status::unknown_op, at, name, "is not known here, version",
+                  op == nullptr ? 0 : op->version, get16(r + 2));
+  row = AnyOp(op, op->defaults, op->attr_size);
+  return read_attributes(f, *op, at + row_record + r[0], uint32_t(bytes),
+                         static_cast<unsigned char*>(row.attributes()));
+}
+
+static Status section_record_of(const File& f, SectionId id, uint8_t* r, uint32_t bytes) {
+  if (f.size(id) < bytes)
+    return refuse(f, Status::bad_format, f.offset(id), section_kinds[id].name, "is cut off", bytes,
+                  f.size(id));
+  return fetch(f, f.offset(id), r, bytes);
+}
+
+static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
+  FileTensor t;
+  uint64_t   cursor = 0, count = 0, bytes = 0;
+  for (uint32_t i = 0; i < f.parameters; ++i) {
+    NNLITE_TRY(read_tensor(f, i, t));
+    count += (t.flags & 2) != 0;
+    bytes += (t.flags & 2) != 0 ? t.name.length + 1 : 0;
+  }
+  unsigned char* memory =
+      arena == nullptr ? nullptr
+                       : static_cast<unsigned char*>(arena->take(size_t(count * sizeof(char*) + bytes)));
+  if (memory == nullptr)
+    return refuse(f, Status::out_of_memory, 0, "arena", "the names of trained parameters need it");
+  const char** names = reinterpret_cast<const char**>(memory);
+  char*        text  = reinterpret_cast<char*>(memory + count * sizeof(char*));
+  o.names      = names;
+  o.name_count = int(count);
+  for (uint32_t i = 0; i < f.parameters; ++i) {
+    char name[file_name_bytes];
+    NNLITE_TRY(read_tensor(f, i, t));
+    NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, name));
+    if ((t.flags & 2) == 0) continue;
+    copy_bytes(text, name, t.name.length + 1);
+    *names++ = text;
+    text += t.name.length + 1;
+  }
+  return Status::ok;
+}
+
+Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem) {
+  const OpSet    ops = all_ops();
+  TrainerOptions o   = options;
+  File           f   = open_file(source, LoadLimits(), problem);
+  uint64_t       cursor = 0;
+  uint8_t        r[data_record];
+  NNLITE_TRY(read_container(f));
+  if (f.kind != kind_checkpoint)
+    return refuse(f, Status::bad_format, 20, "header", "this is a model, not a checkpoint");
+  NNLITE_TRY(read_tensors(f, cursor));
+  NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
+  o.batch        = int(get32(r));
+  o.warmup_steps = int(get32(r + 4));
+  o.epochs       = int(get32(r + 8));
+  o.clip_value   = get_f32(r + 12);
+  o.clip_norm    = get_f32(r + 16);
+  o.trainable    = Trainable(r[20]);
+  o.shuffle      = (r[21] & 1) != 0;
+  o.drop_last    = (r[21] & 2) != 0;
+  o.derived_weights = (r[21] & 4) != 0;
+  if (o.batch < 1 || o.warmup_steps < 0 || o.epochs < 0 || !finite_f32(o.clip_value) || o.clip_value < 0 ||
+      !finite_f32(o.clip_norm) || o.clip_norm < 0 || r[20] > 3 || r[21] > 7 || !all_zero(r + 24, 8))
+    return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "a field is out of range");
+  const auto row = [&](SectionId id, uint32_t skip, uint32_t trait, AnyOp& to) -> Status {
+    to = AnyOp();
+    if (f.size(id) == skip) return Status::ok;
+    return read_row(f, ops, f.offset(id) + skip, f.offset(id) + f.size(id), trait, section_kinds[id].name,
+                    to);
+  };
+  NNLITE_TRY(row(id_opts, options_record, traits::optimizer, o.optimizer));
+  NNLITE_TRY(row(id_loss, 0, traits::loss, o.loss));
+  NNLITE_TRY(section_record_of(f, id_schd, r, schedule_record));
+  NNLITE_TRY(row(id_schd, schedule_record, traits::schedule, o.schedule));
+  NNLITE_TRY(section_record_of(f, id_rngs, r, random_record));
+  o.seed       = get64(r + 8);
+  o.names      = nullptr;
+  o.name_count = 0;
+  if (!o.optimizer) return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "no optimizer");
+  if (o.trainable == Trainable::named) NNLITE_TRY(read_names(f, o, arena));
+  options = o;
+  return Status::ok;
+}
+
+Status CheckpointAccess::check_data(const Trainer& t, const File& f) {
+  uint8_t r[data_record], digest[32];
+  NNLITE_TRY(section_record_of(f, id_dpos, r, data_record));
+  if (f.size(id_dpos) != data_record)
+    return refuse(f, Status::bad_format, f.offset(id_dpos), "DPOS", "bytes", data_record, f.size(id_dpos));
+  if (t.data_ == nullptr || get32(r + 8) == 0) return Status::ok;
+  if (get32(r + 8) != t.data_->count)
+    return refuse(f, Status::wrong_data, f.offset(id_dpos), "DPOS", "rows of the data set", get32(r + 8),
+                  t.data_->count);
+  fingerprint(t, digest);
+  bool same = get32(r + 12) == uint32_t(data_columns(t.engine_));
+  for (int i = 0; i < 32; ++i) same = same && digest[i] == r[16 + i];
+  return same ? Status::ok
+              : refuse(f, Status::wrong_data, f.offset(id_dpos), "DPOS", "columns or labels differ");
+}
+
+// All that could refuse a checkpoint comes before the first value is changed.
+Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic) {
+  static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
+  for (SectionId id : graph) {
+    Emit e;
+    emit_section(c, id, e);
+    const uint64_t size = e.at();
+    e.zeros(align64(size) - size);
+    if (size != f.size(id) || e.crc() != f.at[id].crc)
+      return refuse(f, Status::bad_graph, f.offset(id), section_kinds[id].name,
+                    "another network, or other parameters are trained");
+  }
+  uint8_t r[data_record];
+  NNLITE_TRY(section_record_of(f, id_arth, r, arithmetic_record));
+  if (!any_arithmetic &&
+      (get32(r) != NNLITE_ARITHMETIC || r[4] != arithmetic_class() || !all_zero(r + 5, 11)))
+    return refuse(f, Status::wrong_arithmetic, f.offset(id_arth), "ARTH", "class of arithmetic", r[4],
+                  arithmetic_class());
+  NNLITE_TRY(section_record_of(f, id_rngs, r, random_record));
+  if (get32(r + 4) != 0 || get64(r + 16) != f.generation)
+    return refuse(f, Status::bad_format, f.offset(id_rngs), "RNGS",
+                  "reserved bytes, or the step is not the generation");
+  if (get32(r) != 1 || f.size(id_rngs) != random_record)
+    return refuse(f, Status::unsupported, f.offset(id_rngs), "RNGS", "needs a newer nnlite: generator", 1,
+                  get32(r));
+  NNLITE_TRY(section_record_of(f, id_schd, r, schedule_record));
+  NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
+  if (get16(r + 22) != t.engine_.parameter_stride - 2)
+    return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "states of a parameter");
+  AnyOp optimizer;
+  NNLITE_TRY(read_row(f, all_ops(), f.offset(id_opts) + options_record, f.offset(id_opts) + f.size(id_opts),
+                      traits::optimizer, "OPTS", optimizer));
+  if (optimizer.op() != t.options_.optimizer.op())
+    return refuse(f, Status::bad_argument, f.offset(id_opts), optimizer.op()->name,
+                  "the trainer has another optimizer");
+  NNLITE_TRY(check_data(t, f));
+  if (f.storages != uint32_t(c.model->parameter_count()) + c.states)
+    return refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "storages",
+                  uint32_t(c.model->parameter_count()) + c.states, f.storages);
+  uint32_t k = 0;
+  Status   s = Status::ok;
+  each_storage(c, [&](const real* values, int64_t count) {
+    uint8_t      stored[storage_record];
+    const size_t bytes = size_t(count) * sizeof(real);
+    if (ok(s)) s = fetch(f, f.offset(id_stor) + uint64_t(storage_record) * k++, stored, storage_record);
+    if (!ok(s)) return;
+    if (get64(stored) != bytes)
+      s = refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "bytes of a storage", bytes,
+                 get64(stored));
+    if (!ok(s) || owned(t, values)) return;
+    Emit one;
+    one.elements(values, bytes, sizeof(real));
+    if (get32(stored + 8) != one.crc())
+      s = refuse(f, Status::bad_graph, f.offset(id_stor), "STOR", "the model's frozen weights differ");
+  });
+  return s;
+}
+
+Status CheckpointAccess::restore(Trainer& t, const File& f) {
+  Content c;
+  NNLITE_TRY(checkpoint_content(t, c, nullptr));
+  uint64_t at = f.offset(id_data);
+  Status   s  = Status::ok;
+  each_storage(c, [&](const real* values, int64_t count) {
+    const size_t bytes = size_t(count) * sizeof(real);
+    if (ok(s) && owned(t, values)) {
+      real* to = const_cast<real*>(values);
+      s = fetch(f, at, to, bytes);
+      if (!little_endian()) swap_elements(reinterpret_cast<unsigned char*>(to), bytes, sizeof(real));
+    }
+    at += align64(bytes);
+  });
+  NNLITE_TRY(s);
+  uint8_t r[data_record];
+  NNLITE_TRY(fetch(f, f.offset(id_schd), r, schedule_record));
+  t.plateau_.best    = get_f32(r);
+  t.plateau_.factor  = get_f32(r + 4);
+  t.plateau_.bad     = get32(r + 8);
+  t.plateau_.reports = get32(r + 12);
+  NNLITE_TRY(fetch(f, f.offset(id_rngs), r, random_record));
+  t.options_.seed = get64(r + 8);
+  t.step_         = get64(r + 16);
+  NNLITE_TRY(fetch(f, f.offset(id_dpos), r, data_record));
+  t.samples_ = get64(r);
+  return Status::ok;
+}
+
+Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
+  t.problem_ = Problem();
+  File     f = open_file(source, LoadLimits(), &t.problem_);
+  Content  c;
+  NNLITE_TRY(checkpoint_content(t, c, &t.problem_));
+  NNLITE_TRY(read_container(f));
+  if (f.kind != kind_checkpoint)
+    return refuse(f, Status::bad_format, 20, "header", "this is a model, not a checkpoint");
+  NNLITE_TRY(check(t, f, c, any_arithmetic));
+  return restore(t, f);
+}
+Status Trainer::resume(const Source& source, bool any_arithmetic) {
+  return CheckpointAccess::resume(*this, source, any_arithmetic);
+}
+
+#ifndef NNLITE_NO_STDIO
+Status save(const Trainer& trainer, const char* path, const ModelExtras* extras, Problem* problem) {
+  return save_path(path, problem, [&](const Sink& sink) { return save(trainer, sink, extras, problem); });
+}
+Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem) {
+  return save_path(path, problem, [&](const Sink& sink) { return save_checkpoint(trainer, sink, problem); });
+}
+Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem) {
+  return open_path(path, problem,
+                   [&](const Source& source) { return read_options(source, options, arena, problem); });
+}
+Status Trainer::resume(const char* path, bool any_arithmetic) {
+  return open_path(path, &problem_, [&](const Source& source) { return resume(source, any_arithmetic); });
+}
+#endif
+#endif
+
+// ================================================================================ >>golden
+// Golden vectors: what a model answered when it was saved, against what it answers here.
+Status verify_content(const Source& source, Problem* problem) {
+  LoadLimits limits;
+  limits.tensors = limits.nodes = 0xFFFFFFFFu;
+  File    f = open_file(source, limits, problem);
+  Sha256  hash;
+  uint8_t id[32], r[section_record], buffer[256];
+  NNLITE_TRY(read_container(f));
+  for (uint32_t i = 0; i < f.sections; ++i) {
+    NNLITE_TRY(fetch(f, file_header + uint64_t(section_record) * i, r, section_record));
+    if (get32(r) == section_kinds[id_sign].type) continue;
+    uint64_t at = get64(r + 8), left = align64(get64(r + 16));
+    while (left > 0) {
+      const size_t piece = left < sizeof buffer ? size_t(left) : sizeof buffer;
+      NNLITE_TRY(fetch(f, at, buffer, piece));
+      hash.add(buffer, piece);
+      at += piece;
+      left -= piece;
+    }
+  }
+  hash.finish(id);
+  bool same = all_zero(f.content_id, 32), equal = true;
+  for (int i = 0; i < 32; ++i) equal = equal && id[i] == f.content_id[i];
+  same = same || equal;
+  return same ? Status::ok
+              : refuse(f, Status::bad_checksum, 64, "header", "the content id is that of another content");
+}
+
+// The model up to one node, which is its output: how the values of inner nodes become visible.
+struct ModelPrefix {
+  Model model;
+  ModelPrefix(const Model& m, int node) { ModelAccess::cut(m, node, model); }
+};
+void ModelAccess::cut(const Model& m, int node, Model& to) {
+  to.nodes_           = m.nodes_;
+  to.weight_bytes_    = m.weight_bytes_;
+  to.weights_         = m.weights_;
+  to.parameter_count_ = m.parameter_count_;
+  to.node_count_      = uint16_t(node + 1);
+  to.self_            = m.self_;
+  to.finished_        = true;
+  to.outputs_[0]      = uint16_t(node);
+  to.output_names_[0] = "";
+  to.output_count_    = 1;
+  for (int i = 0; i < m.input_count_; ++i)
+    if (m.inputs_[i] <= node) to.inputs_[to.input_count_++] = m.inputs_[i];
+}
+
+static bool runs_alone(const Model& m, int node) {
+  const Node& n = ModelAccess::node(m, node);
+  return n.op != nullptr && (n.op->traits & traits::loss) == 0;
+}
+
+// Copies the rows of all inputs that the session has, and runs it.
+static Status run_rows(const Model& m, int last_node, Session& session, const void* inputs, int rows) {
+  const unsigned char* from = static_cast<const unsigned char*>(inputs);
+  int                  kept = 0;               // inputs that a prefix has
+  for (int i = 0; i < m.input_count(); ++i) {
+    const size_t bytes = size_t(m.input_shape(i).numel(rows)) * size_of(m.input_dtype(i));
+    if (ModelAccess::input_node(m, i) <= last_node) {
+      void* to = m.input_dtype(i) == DType::i32 ? static_cast<void*>(session.input_i32(kept).data)
+                                                : session.input(kept).data;
+      if (to != nullptr) copy_bytes(to, from, bytes);
+      ++kept;
+    }
+    from += bytes;
+  }
+  return session.forward(rows);
+}
+
+// Mean and largest magnitude of a node's output; zeros for inputs and losses.
+static Status node_summary(const Model& m, int node, const void* inputs, int rows, Arena arena, float* to) {
+  to[0] = to[1] = 0;
+  if (!runs_alone(m, node)) return Status::ok;
+  const ModelPrefix prefix(m, node);
+  Session           session;
+  SessionOptions    options;
+  options.batch = rows;
+  NNLITE_TRY(session.build(prefix.model, options, arena));
+  NNLITE_TRY(run_rows(m, node, session, inputs, rows));
+  const View<const real> y = session.output(0);
+  double sum = 0, largest = 0;
+  for (int64_t i = 0; i < y.size(); ++i) {
+    const double v = double(y[i]), size = v < 0 ? -v : v;
+    sum += v;
+    if (!(size <= largest)) largest = size;
+  }
+  to[0] = float(sum / double(y.size()));
+  to[1] = float(largest);
+  return Status::ok;
+}
+
+// All outputs one after another, as floats.
+static Status all_outputs(const Model& m, const void* inputs, int rows, Arena arena, float* to) {
+  Session        session;
+  SessionOptions options;
+  options.batch = rows;
+  NNLITE_TRY(session.build(m, options, arena));
+  NNLITE_TRY(run_rows(m, m.node_count(), session, inputs, rows));
+  for (int i = 0; i < m.output_count(); ++i) {
+    const View<const real> y = session.output(i);
+    const int64_t          n = m.output_shape(i).numel(rows);
+    for (int64_t k = 0; k < n; ++k) *to++ = y.data == nullptr ? 0.0f : float(y[k]);
+  }
+  return Status::ok;
+}
+
+static size_t output_floats(const Model& m, int rows) {
+  size_t n = 0;
+  for (int i = 0; i < m.output_count(); ++i) n += size_t(m.output_shape(i).numel(rows));
+  return n;
+}
+
+// Largest difference, and whether it is within tolerance max|b|.
+static bool close_to(const float* a, const float* b, size_t n, float tolerance, double& error) {
+  double largest = 0, worst = 0;
+  for (size_t i = 0; i < n; ++i) {
+    const double d = double(a[i]) - double(b[i]), size = b[i] < 0 ? -double(b[i]) : double(b[i]);
+    if (size > largest) largest = size;
+    if (!((d < 0 ? -d : d) <= worst)) worst = d < 0 ? -d : d;
+  }
+  if (!(worst <= error)) error = worst;
+  return worst <= double(tolerance) * largest || worst == 0;
+}
+
+Status run_golden(const Model& model, Arena& arena, GoldenReport& report) {
+  report = GoldenReport();
+  const ModelExtras* extras = model.extras();
+  for (int i = 0; extras != nullptr && i < extras->golden_count; ++i) {
+    const Golden& g   = extras->golden[i];
+    const size_t  n   = output_floats(model, g.rows);
+    Arena         own = arena;
+    float*        y   = static_cast<float*>(own.take(n * sizeof(float)));
+    if (y == nullptr) return Status::out_of_memory;
+    NNLITE_TRY(all_outputs(model, g.inputs, g.rows, own, y));
+    ++report.count;
+    if (close_to(y, g.outputs, n, g.tolerance, report.max_abs_error) || !report.ok) continue;
+    report.ok = false;
+    for (int k = 0; k < model.node_count() && report.first_diverging < 0; ++k) {
+      float  here[2];
+      double error = 0;
+      NNLITE_TRY(node_summary(model, k, g.inputs, g.rows, own, here));
+      const float scale[2] = {here[0] - g.nodes[2 * k] + g.nodes[2 * k + 1], here[1]};
+      const float given[2] = {g.nodes[2 * k + 1],
+                              g.nodes[2 * k + 1]};  // the mean is judged by the largest magnitude
+      if (!close_to(scale, given, 2, g.tolerance, error)) report.first_diverging = k;
+    }
+  }
+  return Status::ok;
+}
+
+Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena,
+                   Golden& golden) {
+  if (rows < 1 || rows > 64 || !model.has_weights())
+    return rows < 1 || rows > 64 ? Status::bad_argument : Status::no_weights;
+  float* outputs = static_cast<float*>(arena.take(output_floats(model, rows) * sizeof(float)));
+  float* nodes   = static_cast<float*>(arena.take(size_t(model.node_count()) * 2 * sizeof(float)));
+  if (outputs == nullptr || nodes == nullptr) return Status::out_of_memory;
+  NNLITE_TRY(all_outputs(model, inputs, rows, arena, outputs));
+  for (int k = 0; k < model.node_count(); ++k)
+    NNLITE_TRY(node_summary(model, k, inputs, rows, arena, nodes + 2 * k));
+  golden.rows      = rows;
+  golden.tolerance = tolerance;
+  golden.inputs    = inputs;
+  golden.outputs   = outputs;
+  golden.nodes     = nodes;
+  return Status::ok;
+}
 
 }  // inline namespace
 }  // namespace nnlite

@@ -29,6 +29,10 @@ def pad64(data):
     return data + bytes(-len(data) % 64)
 
 
+def pad8(data):
+    return data + bytes(-len(data) % 8)
+
+
 def floats(values):
     return struct.pack("<%df" % len(values), *values)
 
@@ -56,11 +60,11 @@ def conv_panels(w):  # w[o][i][kh][kw], one group -> [1][O/16][kH][kW][I][16]
 
 
 def attribute_int(field, value):
-    return struct.pack("<BBi", field, 2, value)
+    return struct.pack("<BBi", field, 1, value)
 
 
 def attribute_bool(field, value):
-    return struct.pack("<BBB", field, 1, value)
+    return struct.pack("<BBB", field, 3, value)
 
 
 def attribute_pair(field, h, w):
@@ -87,21 +91,21 @@ class File:
         assert len(record) == 96
         self.section[TENS] = self.section.get(TENS, b"") + record
 
-    def node(self, name, op, inputs, parameters, outputs, attributes=b""):
+    def node(self, name, op, inputs, parameters, output, attributes=b""):  # op "": an input
         at, length = self.string(name)
         op_at, op_length = self.string(op)
         ids, attr = self.section.get(IDXS, b""), self.section.get(ATTR, b"")
-        record = struct.pack("<IBBHIBBBBIIIIQ", at, length, op_length, 1, op_at, len(inputs), len(parameters), len(outputs), 0,
+        record = struct.pack("<IBBHIBBBBIIIIQ", at, length, op_length, 1 if op else 0, op_at, len(inputs), len(parameters), 1, 0,
                              len(ids) // 4, len(attr), len(attributes), NONE, 0)
         assert len(record) == 40
         self.section[NODE] = self.section.get(NODE, b"") + record
-        self.section[IDXS] = ids + struct.pack("<%dI" % len(inputs + parameters + outputs), *inputs, *parameters, *outputs)
+        self.section[IDXS] = ids + struct.pack("<%dI" % (len(inputs + parameters) + 1), *inputs, *parameters, output)
         self.section[ATTR] = attr + attributes
 
     def graph(self, inputs, outputs, seed):
-        self.section[GRPH] = struct.pack("<IIQ", len(inputs), len(outputs), seed)
-        for tensor, name in inputs + outputs:
-            self.section[GRPH] += struct.pack("<IIB7x", tensor, *self.string(name))
+        self.section[GRPH] = struct.pack("<IIQII", len(inputs), len(outputs), seed, 0, 0)
+        for node, name in inputs + outputs:
+            self.section[GRPH] += struct.pack("<IIB7x", node, *self.string(name))
 
     def storages(self, blobs):
         self.section[STOR] = b"".join(struct.pack("<QII", len(b), crc32c(b), 0) for b in blobs)
@@ -126,13 +130,18 @@ class File:
 
 
 def labels(names, output=0):
-    raw = [n.encode() for n in names]
-    ends = [sum(map(len, raw[:i + 1])) for i in range(len(raw))]
-    return struct.pack("<II%dI" % len(raw), output, len(raw), *ends) + b"".join(raw)
+    raw = [n.encode() + b"\0" for n in names]
+    offsets = [sum(map(len, raw[:i])) for i in range(len(raw))]
+    return struct.pack("<II%dI" % len(raw), output, len(raw), *offsets) + b"".join(raw)
 
 
 def meta(entries):
-    return b"".join(struct.pack("<BBH", len(k), 1, len(v)) + k.encode() + v.encode() for k, v in sorted(entries.items()))
+    return b"".join(struct.pack("<BBH", len(k), 1, len(v)) + k.encode() + b"\0" + v.encode() + b"\0"
+                    for k, v in sorted(entries.items()))
+
+
+def summary(values):
+    return floats([sum(values) / len(values), max(map(abs, values))])
 
 
 # image [N, 3] -> fc: Linear 3 -> 2 -> relu -> y
@@ -142,19 +151,21 @@ def tiny_linear():
     blobs = [linear_panels(weight), vector(bias)]
     f.tensor("fc.bias", VECTOR, BIAS, [2], storage=1, size=len(blobs[1]), trainable=1)
     f.tensor("fc.weight", LINEAR, WEIGHT, [2, 3], storage=0, size=len(blobs[0]), trainable=1)
-    f.tensor("", DENSE, INPUT, [N, 3])
-    f.tensor("", DENSE, ACTIVATION, [N, 2], producer=0)
+    f.tensor("", DENSE, INPUT, [N, 3], producer=0)
     f.tensor("", DENSE, ACTIVATION, [N, 2], producer=1)
-    f.node("fc", "Linear", [2], [1, 0], [3], attribute_int(1, 3) + attribute_int(2, 2))
-    f.node("relu", "ReLU", [3], [], [4])
-    f.graph([(2, "image")], [(4, "y")], 1)
+    f.tensor("", DENSE, ACTIVATION, [N, 2], producer=2)
+    f.node("image", "", [], [], 2)
+    f.node("fc", "Linear", [2], [1, 0], 3, attribute_int(1, 3) + attribute_int(2, 2))
+    f.node("", "ReLU", [3], [], 4)
+    f.graph([(0, "")], [(2, "y")], 1)
     f.storages(blobs)
     f.section[META] = meta({"name": "tiny", "licence": "MIT"})
     f.section[POST] = struct.pack("<IB3xfI", 0, 3, 0.0, 0)
     f.section[LABL] = labels(["no", "yes"])
     x = [1.0, 2.0, 1.0]
-    y = [max(0.0, sum(w * v for w, v in zip(row, x)) + b) for row, b in zip(weight, bias)]
-    f.section[TEST] = struct.pack("<IIfI", 1, 0, 1e-6, 1) + floats(x) + floats(y)
+    y = [sum(w * v for w, v in zip(row, x)) + b for row, b in zip(weight, bias)]
+    z = [max(0.0, v) for v in y]
+    f.section[TEST] = struct.pack("<IIIf", 1, 0, 1, 1e-6) + pad8(floats(x)) + pad8(floats(z)) + bytes(8) + summary(y) + summary(z)
     return f.finish()
 
 
@@ -167,17 +178,18 @@ def tiny_conv():
     f.tensor("conv.bias", VECTOR, BIAS, [2], storage=1, size=len(blobs[1]), trainable=1)
     f.tensor("conv.weight", CONV, WEIGHT, [2, 1, 3, 3], storage=0, size=len(blobs[0]), trainable=1)
     f.tensor("head.weight", LINEAR, WEIGHT, [2, 32], storage=2, size=len(blobs[2]), trainable=1)
-    f.tensor("", DENSE, INPUT, [N, 4, 4, 1])
-    f.tensor("", DENSE, ACTIVATION, [N, 4, 4, 2], producer=0)
+    f.tensor("", DENSE, INPUT, [N, 4, 4, 1], producer=0)
     f.tensor("", DENSE, ACTIVATION, [N, 4, 4, 2], producer=1)
-    f.tensor("", DENSE, ACTIVATION, [N, 32], producer=2)
-    f.tensor("", DENSE, ACTIVATION, [N, 2], producer=3)
-    f.node("conv", "Conv2d", [3], [1, 0], [4],
+    f.tensor("", DENSE, ACTIVATION, [N, 4, 4, 2], producer=2)
+    f.tensor("", DENSE, ACTIVATION, [N, 32], producer=3)
+    f.tensor("", DENSE, ACTIVATION, [N, 2], producer=4)
+    f.node("image", "", [], [], 3)
+    f.node("conv", "Conv2d", [3], [1, 0], 4,
            attribute_int(1, 1) + attribute_int(2, 2) + attribute_pair(3, 3, 3) + attribute_pair(5, 1, 1))
-    f.node("act", "ReLU", [4], [], [5])
-    f.node("flat", "Flatten", [5], [], [6])
-    f.node("head", "Linear", [6], [2], [7], attribute_int(1, 32) + attribute_int(2, 2) + attribute_bool(3, 0))
-    f.graph([(3, "image")], [(7, "logits")], 7)
+    f.node("act", "ReLU", [4], [], 5)
+    f.node("flat", "Flatten", [5], [], 6)
+    f.node("head", "Linear", [6], [2], 7, attribute_int(1, 32) + attribute_int(2, 2) + attribute_bool(3, 0))
+    f.graph([(0, "")], [(4, "logits")], 7)
     f.storages(blobs)
     return f.finish()
 
