@@ -1188,9 +1188,9 @@ struct OpRun {
   const real* dy() const { return static_cast<const real*>(dy_); }          // nullptr for a loss: 1
   real*       dx(int i) const { return static_cast<real*>(dx_[i]); }        // nullptr: not wanted
   bool        accumulate(int i) const { return (accumulate_bits >> i & 1u) != 0; }   // dx(i) += instead of =
-  real*       parameter(int p) const { return static_cast<real*>(parameter_[p]); }
-  // nullptr: not wanted. Always =
-  real*       dparameter(int p) const { return static_cast<real*>(dparameter_[p]); }
+  // nullptr: no such parameter. dparameter, always =: or its gradient is not wanted
+  real* parameter(int p) const { return p < n_parameters ? static_cast<real*>(parameter_[p]) : nullptr; }
+  real* dparameter(int p) const { return p < n_parameters ? static_cast<real*>(dparameter_[p]) : nullptr; }
   template <class T = real>
   T*          slot(int s) const { return static_cast<T*>(slot_[s]); }
   int64_t     in_numel(int i) const { return in_shapes[i]->numel(rows); }

@@ -58,6 +58,7 @@ struct Case {
     run.rows = rows;
     run.workers = 1;
     run.training = true;
+    for (int p = shape.n_parameters; p < max_parameters; p++) run.parameter_[p] = run.dparameter_[p] = this;   // never read
     for (int p = 0; p < shape.n_parameters; p++) fill_parameter(p, seed + 2 + static_cast<uint32_t>(p));
   }
   Case(const Case&) = delete;
