@@ -1,6 +1,6 @@
-// The op table: one row per case. A row gives golden values against PyTorch (make_golden.py reads the rows through
-// dump_cases.cpp), a gradient check in double, every kernel row on every instruction set, and every thread count.
-// Rows are grouped by op, alphabetical; the name is the op, a colon, what is special.
+// The op table: one row per case. A row gives golden values against PyTorch (make_golden.py reads the rows
+// through dump_cases.cpp), a gradient check in double, every kernel row on every instruction set, and every
+// thread count. Rows are grouped by op, alphabetical; the name is the op, a colon, what is special.
 #ifndef NNLITE_TESTS_CASES_HPP
 #define NNLITE_TESTS_CASES_HPP
 
@@ -15,10 +15,10 @@ namespace {
 struct Case {
   const char*  name;
   nnlite::AnyOp op;
-  nnlite::Dims in[4];                          // without the batch; of a loss without the target. An optimizer: {count}
+  nnlite::Dims in[4];                          // without the batch and a loss's target. An optimizer: {count}
   int          rows      = 1;                  // of an optimizer: updates; of a schedule: steps
   float        scale     = 1;                  // of random inputs
-  bool         ties      = false;              // inputs are multiples of 1/2, so that some are equal: no gradient check
+  bool         ties      = false;              // inputs are multiples of 1/2, some equal: no gradient check
   bool         training  = true;
   double       tolerance = 1e-5;               // |a - b| <= tolerance max|b| for the float engine
   const char*  why       = "";                 // of a looser tolerance
@@ -151,7 +151,7 @@ const Case shape_cases[] = {
 
 const Case conv_cases[] = {
     {"Conv2d: depthwise", Conv2d{7, 7, 3, 1, 1, 1, 7}, {{6, 5, 7}}, 2},
-    {"Conv2d: depthwise, many channels, stride 2", Conv2d{19, 19, {3, 5}, 2, {1, 2}, 1, 19, false}, {{7, 8, 19}}, 1},
+    {"Conv2d: depthwise, odd window", Conv2d{19, 19, {3, 5}, 2, {1, 2}, 1, 19, false}, {{7, 8, 19}}, 1},
     {"Conv2d: depthwise, sixteen channels", Conv2d{16, 16, 3, 1, 1, 1, 16}, {{5, 5, 16}}, 2},
     {"Conv2d: dilation", Conv2d{2, 3, 3, 1, 2, 2}, {{9, 7, 2}}, 2},
     {"Conv2d: dilation and stride", Conv2d{3, 4, {2, 3}, {2, 1}, {0, 1}, {3, 2}}, {{8, 9, 3}}, 1},
@@ -414,7 +414,8 @@ inline std::string field_json(const Field& f, const void* attributes) {
 // One line that says everything that the golden values of a case depend on.
 inline std::string case_json(const Case& c) {
   const Op& op = *c.op.op();
-  std::string s = std::string("{\"name\": \"") + c.name + "\", \"op\": \"" + op.name + "\", \"attributes\": {";
+  std::string s = std::string("{\"name\": \"") + c.name + "\", \"op\": \"" + op.name;
+  s += "\", \"attributes\": {";
   for (int i = 0; i < op.n_fields; i++) {
     const Field& f = op.fields[i];
     s += std::string(i > 0 ? ", \"" : "\"") + f.name + "\": " + field_json(f, c.op.attributes());

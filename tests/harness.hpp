@@ -1,5 +1,5 @@
-// Runs one op with an OpRun filled by hand: buffers of exactly the size that shape() says, so that ASan sees an over-read.
-// Included after the implementation, once for the float engine and once for the double one.
+// Runs one op with an OpRun filled by hand: buffers of exactly the size that shape() says, so that ASan sees
+// an over-read. Included after the implementation, once for the float engine and once for the double one.
 #ifndef NNLITE_TESTS_HARNESS_HPP
 #define NNLITE_TESTS_HARNESS_HPP
 
@@ -109,7 +109,8 @@ class Bench {
     o.arrays["y"] = values(out_, shape_.out.numel(rows_));
   }
 
-  // The planner keeps only what the shape function says that backward reads, so what it does not name is hidden here.
+  // The planner keeps only what the shape function says that backward reads, so what it does not name is
+  // hidden here.
   void backward(Outcome& o, const Arrays& given) {
     const bool loss = (op_.op()->traits & traits::loss) != 0;
     Buffer dy;
@@ -133,7 +134,8 @@ class Bench {
     if (op_.op()->commit == nullptr || !run_.training) return;
     op_.op()->commit(op_.attributes(), run_);
     for (int p = 0; p < shape_.n_parameters; p++) {
-      if (shape_.parameters[p].role == Role::statistic) o.arrays["c" + std::to_string(p)] = logical(parameter_[p], p, o);
+      if (shape_.parameters[p].role == Role::statistic)
+        o.arrays["c" + std::to_string(p)] = logical(parameter_[p], p, o);
     }
   }
 
@@ -248,7 +250,8 @@ class Bench {
   void phase(Phase which, Outcome& o, F plain) {
     if (!try_row(which, o)) plain();
   }
-  // A row for the whole backward pass, else one for the inputs and one for the parameters, else the plain loop.
+  // A row for the whole backward pass, else one for the inputs and one for the parameters, else the plain
+  // loop.
   void whole_backward(Outcome& o) {
     if (try_row(Phase::backward, o)) return;
     void* dx[max_inputs];
@@ -273,7 +276,8 @@ class Bench {
   int     rows_;
   OpShape shape_;
   OpRun   run_ = {};
-  Buffer  in_[max_inputs], dx_[max_inputs], out_, parameter_[max_parameters], dparameter_[max_parameters], slot_[max_slots];
+  Buffer in_[max_inputs], dx_[max_inputs], out_, parameter_[max_parameters], dparameter_[max_parameters],
+      slot_[max_slots];
 
   friend Outcome run_optimizer(const Case&, const Arrays&, const Way&);
 };
@@ -300,7 +304,8 @@ Outcome run_optimizer(const Case& c, const Arrays& given, const Way& way) {
   run.attributes = bench.op_.attributes();
   run.in_shapes[0] = run.out_shape_ = &bench.shape_.in[0];
   Buffer w(stored * int64_t(sizeof(real))), g(stored * int64_t(sizeof(real)));
-  for (int64_t i = 0; i < stored; i++) w.set(i, i < count ? given.at("p0")[static_cast<size_t>(i)] : 0, real_dtype);
+  for (int64_t i = 0; i < stored; i++)
+    w.set(i, i < count ? given.at("p0")[static_cast<size_t>(i)] : 0, real_dtype);
   run.n_parameters  = 1;
   run.parameter_[0] = w.as<void>();
   run.dparameter_[0] = g.as<void>();
@@ -312,7 +317,8 @@ Outcome run_optimizer(const Case& c, const Arrays& given, const Way& way) {
   float lr = 0;
   for (int i = 0; i < op.op()->n_fields; i++) {
     const Field& f = op.op()->fields[i];
-    if (std::strcmp(f.name, "lr") == 0) std::memcpy(&lr, static_cast<const char*>(op.attributes()) + f.offset, sizeof lr);
+    if (std::strcmp(f.name, "lr") == 0)
+      std::memcpy(&lr, static_cast<const char*>(op.attributes()) + f.offset, sizeof lr);
   }
   bench.context.lr = lr;
   const auto weights = [&] { return Array(w.as<real>(), w.as<real>() + count); };
@@ -328,7 +334,8 @@ Outcome run_optimizer(const Case& c, const Arrays& given, const Way& way) {
   o.arrays["end"] = weights();
   for (int64_t i = count; i < stored; i++) {
     bool zeros = w.as<real>()[i] >= 0 && w.as<real>()[i] <= 0;
-    for (int k = 0; k < s.n_slots; k++) zeros = zeros && bench.slot_[k].as<real>()[i] >= 0 && bench.slot_[k].as<real>()[i] <= 0;
+    for (int k = 0; k < s.n_slots; k++)
+      zeros = zeros && bench.slot_[k].as<real>()[i] >= 0 && bench.slot_[k].as<real>()[i] <= 0;
     if (!zeros) o.broken += "padding of weights or state is not zero; ";
   }
   return o;

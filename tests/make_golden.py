@@ -1,14 +1,16 @@
 #!/usr/bin/env python3
-"""Makes tests/golden/*.bin, one file per op: what PyTorch computes in double for every row of tests/cases.hpp.
+"""Makes tests/golden/*.bin, one file per op: what PyTorch computes in double for every row of cases.hpp.
 
 usage: nnlite_dump_cases | make_golden.py FOLDER          needs torch, any recent version
 
-A file is a sequence of cases: u32 length and text of the case's JSON line (the engine's tests compare it, so a case that
-was changed is noticed), u32 number of arrays, then for each array char[4] name, u32 count, f32[count]. Little-endian.
+A file is a sequence of cases: u32 length and text of the case's JSON line (the engine's tests compare it, so
+a case that was changed is noticed), u32 number of arrays, then for each array char[4] name, u32 count,
+f32[count]. Little-endian.
   x0, x1 ..   inputs and target, NHWC        dy          gradient of the output (not for losses)
   p0, p1 ..   parameters, logical order      y           output
   dx0, dp0 .. gradients                      c0, c1 ..   parameters after the statistics were committed
-An optimizer has p0, g (all gradients), one and end (weights after the first and the last update); a schedule has lr.
+An optimizer has p0, g (all gradients), one and end (weights after the first and the last update); a
+schedule has lr.
 """
 import json
 import math
@@ -36,11 +38,12 @@ def images(function):
 
 
 def philox(block):
-    counter, key = [block, STEP & 0xFFFFFFFF, STEP >> 32, DROPOUT << 24 | NODE], [SEED & 0xFFFFFFFF, SEED >> 32]
+    low = 0xFFFFFFFF
+    counter, key = [block, STEP & low, STEP >> 32, DROPOUT << 24 | NODE], [SEED & low, SEED >> 32]
     for _ in range(10):
         a, b = 0xD2511F53 * counter[0], 0xCD9E8D57 * counter[2]
-        counter = [b >> 32 ^ counter[1] ^ key[0], b & 0xFFFFFFFF, a >> 32 ^ counter[3] ^ key[1], a & 0xFFFFFFFF]
-        key = [(key[0] + 0x9E3779B9) & 0xFFFFFFFF, (key[1] + 0xBB67AE85) & 0xFFFFFFFF]
+        counter = [b >> 32 ^ counter[1] ^ key[0], b & low, a >> 32 ^ counter[3] ^ key[1], a & low]
+        key = [(key[0] + 0x9E3779B9) & low, (key[1] + 0xBB67AE85) & low]
     return counter
 
 
@@ -48,7 +51,8 @@ def dropout(x, p, training):
     if not training:
         return x * 1.0
     drawn = [(philox(i // 4)[i % 4] >> 8) / 2.0**24 for i in range(x.numel())]
-    return x * torch.tensor([0.0 if d < p else 1 / (1 - p) for d in drawn], dtype=torch.float64).reshape(x.shape)
+    mask = torch.tensor([0.0 if d < p else 1 / (1 - p) for d in drawn], dtype=torch.float64)
+    return x * mask.reshape(x.shape)
 
 
 def conv_parameters(case, normal):
@@ -64,11 +68,13 @@ def make_parameters(case, normal):
     if op.startswith("Conv") and op != "Concat":
         return conv_parameters(case, normal)
     if op == "Linear":
-        return [normal([a["out_features"], case["in"][0][-1]], 0.5)] + ([normal([a["out_features"]], 0.5)] if a["bias"] else [])
+        weight = normal([a["out_features"], case["in"][0][-1]], 0.5)
+        return [weight] + ([normal([a["out_features"]], 0.5)] if a["bias"] else [])
     if op.startswith("BatchNorm"):
         c = case["in"][0][-1]
         affine = [f32(1 + normal([c], 0.3)), normal([c], 0.3)] if a["affine"] else []
-        return affine + ([normal([c], 1), f32(0.5 + normal([c], 1).abs())] if a["track_running_stats"] else [])
+        tracked = [normal([c], 1), f32(0.5 + normal([c], 1).abs())] if a["track_running_stats"] else []
+        return affine + tracked
     return []
 
 
@@ -76,12 +82,14 @@ def batch_norm(a, x, p, training):
     rest = p[2:] if a["affine"] else p
     weight, bias = p[:2] if a["affine"] else (None, None)
     mean, var = rest if a["track_running_stats"] else (None, None)
-    last_to_second = x.movedim(-1, 1)
-    return F.batch_norm(last_to_second, mean, var, weight, bias, training or mean is None, a["momentum"], a["eps"]).movedim(1, -1)
+    by_batch = training or mean is None
+    y = F.batch_norm(x.movedim(-1, 1), mean, var, weight, bias, by_batch, a["momentum"], a["eps"])
+    return y.movedim(1, -1)
 
 
 def pool(function, a, **more):
-    return images(lambda x: function(x, a["kernel_size"], a["stride"] if a["stride"] != [0, 0] else None, a["padding"], **more))
+    stride = a["stride"] if a["stride"] != [0, 0] else None
+    return images(lambda x: function(x, a["kernel_size"], stride, a["padding"], **more))
 
 
 def run(case, x, p):
@@ -90,17 +98,20 @@ def run(case, x, p):
     table = {
         "AdaptiveAvgPool2d": lambda: images(lambda t: F.adaptive_avg_pool2d(t, a["output_size"]))(x[0]),
         "Add": lambda: sum(x[1:], x[0]),
-        "AvgPool2d": lambda: pool(F.avg_pool2d, a, ceil_mode=a["ceil_mode"], count_include_pad=a["count_include_pad"])(x[0]),
+        "AvgPool2d": lambda: pool(
+            F.avg_pool2d, a, ceil_mode=a["ceil_mode"], count_include_pad=a["count_include_pad"])(x[0]),
         "BatchNorm1d": lambda: batch_norm(a, x[0], p, case["training"]),
         "BatchNorm2d": lambda: batch_norm(a, x[0], p, case["training"]),
         "BCELoss": lambda: F.binary_cross_entropy(x[0], x[1]),
         "BCEWithLogitsLoss": lambda: F.binary_cross_entropy_with_logits(x[0], x[1]),
         "Concat": lambda: torch.cat(x, a["dim"]),
-        "Conv2d": lambda: images(lambda t: F.conv2d(t, p[0], bias, a["stride"], a["padding"], a["dilation"], a["groups"]))(x[0]),
+        "Conv2d": lambda: images(lambda t: F.conv2d(
+            t, p[0], bias, a["stride"], a["padding"], a["dilation"], a["groups"]))(x[0]),
         "ConvTranspose2d": lambda: images(lambda t: F.conv_transpose2d(
             t, p[0], bias, a["stride"], a["padding"], a["output_padding"], a["groups"], a["dilation"]))(x[0]),
         "CrossEntropyLoss": lambda: F.cross_entropy(
-            x[0].movedim(-1, 1).contiguous(), x[1].movedim(-1, 1) if a["probabilities"] else x[1].long(), label_smoothing=a["label_smoothing"]),
+            x[0].movedim(-1, 1).contiguous(), x[1].movedim(-1, 1) if a["probabilities"] else x[1].long(),
+            label_smoothing=a["label_smoothing"]),
         "Dropout": lambda: dropout(x[0], a["p"], case["training"]),
         "ELU": lambda: F.elu(x[0], a["alpha"]),
         "Flatten": lambda: torch.flatten(x[0], a["start_dim"], a["end_dim"]),
@@ -117,7 +128,8 @@ def run(case, x, p):
         "Sigmoid": lambda: torch.sigmoid(x[0]),
         "Softmax": lambda: F.softmax(x[0], a["dim"]),
         "Tanh": lambda: torch.tanh(x[0]),
-        "Upsample": lambda: images(lambda t: F.interpolate(t, scale_factor=tuple(map(float, a["scale_factor"]))))(x[0]),
+        "Upsample": lambda: images(lambda t: F.interpolate(
+            t, scale_factor=tuple(map(float, a["scale_factor"]))))(x[0]),
     }
     return table[op]()
 
@@ -153,7 +165,7 @@ def golden_op(case, normal, generator):
     arrays = [("x%d" % i, t) for i, t in enumerate(x)] + [("p%d" % i, t.clone()) for i, t in enumerate(p)]
     statistics = 2 if case["op"].startswith("BatchNorm") and case["attributes"]["track_running_stats"] else 0
     wanted = p[:len(p) - statistics]
-    index_target = case["op"] == "NLLLoss" or (case["op"] == "CrossEntropyLoss" and not case["attributes"]["probabilities"])
+    index_target = case["op"] == "NLLLoss" or case["attributes"].get("probabilities") is False
     leaves = (x[:-1] if index_target else x) + wanted
     for leaf in leaves:
         leaf.requires_grad_()
@@ -200,7 +212,8 @@ def golden_schedule(case):
     if case["op"] == "CosineAnnealingLR":
         a["T_max"] = a["T_max"] or EPOCHS
     constant = case["op"] in ("ConstantLR", "ReduceLROnPlateau")        # nothing is reported here
-    schedule = schedules.LambdaLR(optimizer, lambda _: 1) if constant else getattr(schedules, case["op"])(optimizer, **a)
+    make = None if constant else getattr(schedules, case["op"])
+    schedule = schedules.LambdaLR(optimizer, lambda _: 1) if constant else make(optimizer, **a)
     rates = []
     for step in range(case["rows"]):
         rates.append(optimizer.param_groups[0]["lr"])
@@ -229,7 +242,8 @@ def main():
         record = struct.pack("<I", len(text)) + text + struct.pack("<I", len(arrays))
         for name, values in arrays:
             flat = values.detach().to(torch.float32).reshape(-1)
-            record += struct.pack("<4sI", name.encode(), flat.numel()) + flat.contiguous().numpy().astype("<f4").tobytes()
+            record += struct.pack("<4sI", name.encode(), flat.numel())
+            record += flat.contiguous().numpy().astype("<f4").tobytes()
         files[case["op"]] = files.get(case["op"], b"") + record
     folder = sys.argv[1]
     os.makedirs(folder, exist_ok=True)

@@ -1,5 +1,6 @@
-// Whole networks, each a graph with branches, sharing or frozen parts. Run by the float engine (test_networks.cpp) and the
-// double one (oracle.cpp), which judges the gradients of the first and is judged by differences.
+// Whole networks, each a graph with branches, sharing or frozen parts. Run by the float engine
+// (test_networks.cpp) and the double one (oracle.cpp), which judges the gradients of the first and is judged
+// by differences.
 #ifndef NNLITE_TESTS_NETWORKS_HPP
 #define NNLITE_TESTS_NETWORKS_HPP
 
@@ -10,7 +11,8 @@
 
 #include "nnlite.hpp"
 
-// Loss and gradients of one training step. parameters and gradients in the model's order, logical; no gradient where frozen.
+// Loss and gradients of one training step. parameters and gradients in the model's order, logical; no
+// gradient where frozen.
 struct NetworkRun {
   std::string status;
   double      loss = 0;
@@ -41,7 +43,8 @@ inline Tensor conv_norm_relu(Model& m, Tensor x, int channels, int stride = 1) {
 
 const Network networks[] = {
     {"attention over steps", {5, 6}, 4, CrossEntropyLoss{}, 3, [](Model& m, Tensor x) {
-       const Tensor values = m.chain(x, Linear{0, 7}, Tanh{}), weights = m.chain(x, Linear{0, 7, false}, Softmax{1});
+       const Tensor values = m.chain(x, Linear{0, 7}, Tanh{}),
+                    weights = m.chain(x, Linear{0, 7, false}, Softmax{1});
        return m.chain(m.add(Mul{}, values, weights), Flatten{}, Linear{0, 3});
      }},
     {"autoencoder", {6, 6, 2}, 3, MSELoss{}, 0, [](Model& m, Tensor x) {
@@ -54,18 +57,21 @@ const Network networks[] = {
        return m.chain(x, Conv2d{0, 6, 3, 1, 1}, Tanh{}, Conv2d{0, 4, 1});
      }},
     {"convolutions and pooling", {12, 10, 1}, 3, CrossEntropyLoss{}, 5, [](Model& m, Tensor x) {
-       return m.chain(x, Conv2d{0, 6, 5, 1, 2}, ReLU{}, MaxPool2d{2}, Conv2d{0, 9, 3}, ReLU{}, MaxPool2d{2, 1}, Flatten{},
-                      Linear{0, 11}, ReLU{}, Linear{0, 5});
+       return m.chain(x, Conv2d{0, 6, 5, 1, 2}, ReLU{}, MaxPool2d{2}, Conv2d{0, 9, 3}, ReLU{},
+                      MaxPool2d{2, 1}, Flatten{}, Linear{0, 11}, ReLU{}, Linear{0, 5});
      }},
     {"depthwise", {7, 6, 5}, 2, CrossEntropyLoss{}, 3, [](Model& m, Tensor x) {
-       x = m.chain(x, Conv2d{0, 5, 3, 1, 1, 1, 5, false}, BatchNorm2d{}, ReLU{}, Conv2d{0, 18, 1, 1, 0, 1, 1, false});
+       x = m.chain(x, Conv2d{0, 5, 3, 1, 1, 1, 5, false}, BatchNorm2d{}, ReLU{},
+                   Conv2d{0, 18, 1, 1, 0, 1, 1, false});
        return m.chain(x, BatchNorm2d{}, ReLU{}, AdaptiveAvgPool2d{}, Flatten{}, Linear{0, 3});
      }},
     {"dilation and groups", {9, 9, 4}, 2, L1Loss{}, 0, [](Model& m, Tensor x) {
-       return m.chain(x, Conv2d{0, 6, 3, 1, 2, 2, 2}, ELU{}, Conv2d{0, 2, {2, 3}, {2, 1}, {0, 1}, 1, 2}, Flatten{}, Linear{0, 3});
+       return m.chain(x, Conv2d{0, 6, 3, 1, 2, 2, 2}, ELU{}, Conv2d{0, 2, {2, 3}, {2, 1}, {0, 1}, 1, 2},
+                      Flatten{}, Linear{0, 3});
      }},
     {"dropout", {14}, 6, CrossEntropyLoss{}, 4, [](Model& m, Tensor x) {
-       return m.chain(x, Linear{0, 21}, ReLU{}, Dropout{0.4f}, Linear{0, 17}, Tanh{}, Dropout{0.2f}, Linear{0, 4});
+       return m.chain(x, Linear{0, 21}, ReLU{}, Dropout{0.4f}, Linear{0, 17}, Tanh{}, Dropout{0.2f},
+                      Linear{0, 4});
      }},
     {"fan-out of three", {8}, 5, MSELoss{}, 0, [](Model& m, Tensor x) {
        const Tensor a = m.chain(x, Linear{0, 9}, Tanh{});
@@ -79,7 +85,8 @@ const Network networks[] = {
        return m.chain(norm, ReLU{}, Conv2d{0, 6, 3, 2}, ReLU{}, Flatten{}, Linear{0, 4});
      }},
     {"frozen middle", {10}, 4, MSELoss{}, 0, [](Model& m, Tensor x) {
-       const Tensor a = m.chain(x, Linear{0, 12}, Tanh{}), b = m.add(Linear{0, 13}, a), c = m.add(BatchNorm1d{}, b);
+       const Tensor a = m.chain(x, Linear{0, 12}, Tanh{}), b = m.add(Linear{0, 13}, a),
+                    c = m.add(BatchNorm1d{}, b);
        m.freeze(b);
        m.freeze(c);
        return m.chain(c, ReLU{}, Linear{0, 2});
@@ -109,7 +116,8 @@ const Network networks[] = {
        x = conv_norm_relu(m, x, 6);
        const Tensor a = m.chain(conv_norm_relu(m, x, 6), Conv2d{0, 6, 3, 1, 1, 1, 1, false}, BatchNorm2d{});
        const Tensor b = m.add(ReLU{}, m.add(Add{}, x, a));
-       const Tensor c = m.chain(conv_norm_relu(m, b, 10, 2), Conv2d{0, 10, 3, 1, 1, 1, 1, false}, BatchNorm2d{});
+       const Tensor c =
+           m.chain(conv_norm_relu(m, b, 10, 2), Conv2d{0, 10, 3, 1, 1, 1, 1, false}, BatchNorm2d{});
        const Tensor d = m.add(ReLU{}, m.add(Add{}, m.add(Conv2d{0, 10, 1, 2}, b), c));
        return m.chain(d, AdaptiveAvgPool2d{}, Flatten{}, Linear{0, 4});
      }},
@@ -127,7 +135,8 @@ const Network networks[] = {
        return m.add(Conv2d{0, 1, 1}, conv_norm_relu(m, m.add(Concat{3}, skip, up), 4));
      }},
     {"upsampling", {3, 4, 3}, 2, HuberLoss{}, 0, [](Model& m, Tensor x) {
-       return m.chain(x, Conv2d{0, 4, 1}, LeakyReLU{}, Upsample{{2, 3}}, Conv2d{0, 2, 3, 1, 1}, Concat{}, Tanh{});
+       return m.chain(x, Conv2d{0, 4, 1}, LeakyReLU{}, Upsample{{2, 3}}, Conv2d{0, 2, 3, 1, 1}, Concat{},
+                      Tanh{});
      }},
 };
 
@@ -138,7 +147,9 @@ struct Stream {
     state = state * 1664525u + 1013904223u;
     return double(state >> 8) / 16777216.0;
   }
-  double normal() { return double(static_cast<float>(1.7 * (uniform() + uniform() + uniform() + uniform() - 2))); }
+  double normal() {
+    return double(static_cast<float>(1.7 * (uniform() + uniform() + uniform() + uniform() - 2)));
+  }
 };
 
 struct Memory {
@@ -152,7 +163,9 @@ struct Memory {
   size_t size;
 };
 
-inline std::string told(const Problem& p) { return std::string(to_string(p.status)) + ": " + p.where + ": " + p.what; }
+inline std::string told(const Problem& p) {
+  return std::string(to_string(p.status)) + ": " + p.where + ": " + p.what;
+}
 
 // One step of a trainer that takes no step: the rate is 0.
 inline NetworkRun step_network(const Network& n, const std::vector<std::vector<double>>& parameters) {
@@ -181,7 +194,8 @@ inline NetworkRun step_network(const Network& n, const std::vector<std::vector<d
     const ParameterInfo info = model.parameter(p);
     values.emplace_back(static_cast<size_t>(info.count));
     if (!parameters.empty() && trainer.is_trained(p)) {
-      for (size_t i = 0; i < values.back().size(); i++) values.back()[i] = static_cast<real>(parameters[static_cast<size_t>(p)][i]);
+      for (size_t i = 0; i < values.back().size(); i++)
+        values.back()[i] = static_cast<real>(parameters[static_cast<size_t>(p)][i]);
       if (!ok(trainer.set(p, values.back().data()))) return run.status = told(trainer.problem()), run;
     }
     if (!ok(trainer.get(p, values.back().data()))) return run.status = told(trainer.problem()), run;

@@ -40,7 +40,9 @@ Shaped shape_of(const L& layer, std::initializer_list<nnlite::Dims> in) {
   return r;
 }
 template <class L>
-nnlite::Status status_of(const L& layer, std::initializer_list<nnlite::Dims> in) { return shape_of(layer, in).status; }
+nnlite::Status status_of(const L& layer, std::initializer_list<nnlite::Dims> in) {
+  return shape_of(layer, in).status;
+}
 
 // y, and dx for dy, of one input with one row.
 struct Ran {

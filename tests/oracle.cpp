@@ -1,4 +1,4 @@
-// The engine in double, in the same program: its inline namespace differs. It judges values and gradients of the float one.
+// The engine in double, in the same program: its inline namespace differs. It judges the float one.
 #define NNLITE_REAL double
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"

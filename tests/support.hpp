@@ -1,5 +1,5 @@
-// What several test files share: named arrays, comparing them, golden files, and running one op in the float engine or in
-// the double one (oracle.cpp) by plain loops or by kernel rows. Neutral: it includes no engine.
+// What several test files share: named arrays, comparing them, golden files, and running one op in the float
+// engine or in the double one (oracle.cpp) by plain loops or by kernel rows. Neutral: it includes no engine.
 #ifndef NNLITE_TESTS_SUPPORT_HPP
 #define NNLITE_TESTS_SUPPORT_HPP
 
@@ -11,36 +11,42 @@
 #include <string>
 #include <vector>
 
-// Arrays by the names that make_golden.py gives them: x0, p0, dy, y, dx0, dp0, ... Parameters are in logical order.
+// Arrays by the names that make_golden.py gives them: x0, p0, dy, y, dx0, dp0, ... Parameters are in logical
+// order.
 using Array  = std::vector<double>;
 using Arrays = std::map<std::string, Array>;
 
-// How an op is run. Without an instruction set: by plain loops. With one (a number of enum Isa): by the `choice`-th accepted
-// row of each phase, of the ones there are; the plain loop stands in where there is none.
+// How an op is run. Without an instruction set: by plain loops. With one (a number of enum Isa): by the
+// `choice`-th accepted row of each phase, of the ones there are; the plain loop stands in where there is
+// none.
 struct Way {
   int  isa        = -1;
   int  choice     = 0;
   int  workers    = 1;
-  bool accumulate = false;                     // input gradients are added to already_there(k), which the results contain
+  // input gradients are added to already_there(k), which the results contain
+  bool accumulate = false;
   bool inputs     = true;                      // gradients wanted
   bool parameters = true;
 };
 inline double already_there(size_t k) { return double(k % 7) - 3; }
 
-// What came of it. `status` is the shape function's, "ok" or its name; `rows` the kernel rows used, "" for plain loops.
+// What came of it. `status` is the shape function's, "ok" or its name; `rows` the kernel rows used, "" for
+// plain loops.
 struct Outcome {
   std::string status;
   Arrays      arrays;
   std::string rows;
   int         choices = 1;                     // the most rows that one phase accepted
-  std::string broken;                          // a broken rule: read before written, padding not zero, input changed
+  // a broken rule: read before written, padding not zero, input changed
+  std::string broken;
 };
 
 // Runs case number `index` of all_cases() on `given` (x.., p.., dy; an optimizer: p0, g).
 Outcome run_case(int index, const Arrays& given, const Way& way = {});
 Outcome run_case_in_double(int index, const Arrays& given, const Way& way = {});
 
-// The largest |a - b| as a share of the largest |b|; infinity where sizes differ or a value is not finite in one alone.
+// The largest |a - b| as a share of the largest |b|; infinity where sizes differ or a value is not finite in
+// one alone.
 inline double worst_error(const Array& a, const Array& b) {
   if (a.size() != b.size()) return HUGE_VAL;
   double error = 0, size = 0;

@@ -54,7 +54,8 @@ TEST_CASE("networks: gradients of the double engine agree with differences of it
         error = std::fmax(error, std::fabs(g[k] - (above - run_network_in_double(i, near).loss) / (2 * h)));
       }
       CHECK_MESSAGE(error <= 1e-6 * size, exact.names[p] << ": " << error / size);
-      if (size > 0 && error / size > worst) worst = error / size, where = std::string(networks[i].name) + ", " + exact.names[p];
+      if (size > 0 && error / size > worst)
+        worst = error / size, where = std::string(networks[i].name) + ", " + exact.names[p];
     }
   }
   MESSAGE("worst " << worst << ": " << where);

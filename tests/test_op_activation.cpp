@@ -37,7 +37,8 @@ TEST_CASE("op_activation: the gradient of ReLU at zero is zero") {
 }
 
 TEST_CASE("op_activation: the ends of sigmoid and tanh are reached without overflow") {
-  CHECK(run_row(Sigmoid{}, {2}, {1000, -1000}).y == std::vector<float>{1, run_row(Sigmoid{}, {1}, {-1000}).y[0]});
+  CHECK(run_row(Sigmoid{}, {2}, {1000, -1000}).y ==
+        std::vector<float>{1, run_row(Sigmoid{}, {1}, {-1000}).y[0]});
   CHECK(run_row(Sigmoid{}, {1}, {-1000}).y[0] < 1e-37f);
   CHECK(run_row(Tanh{}, {2}, {1000, -1000}).y == std::vector<float>{1, -1});
   CHECK(run_row(ELU{2}, {1}, {-1000}).y[0] == doctest::Approx(-2));

@@ -54,9 +54,19 @@ TEST_CASE("op_conv2d: a window larger than the padded input is a bad shape") {
 }
 
 TEST_CASE("op_conv2d: attributes out of range are refused") {
-  const Conv2d bad[] = {{1, 0, 3},  {1, -1, 3}, {1, 1, 0},           {1, 1, -3},          {1, 1, 3, 0},
-                        {1, 1, 3, -1}, {1, 1, 3, 1, -1}, {1, 1, 3, 1, 0, 0}, {1, 1, 3, 1, 0, 1, 0}, {1, 1, 3, 1, 0, 1, 2},
-                        {1, 1, {3, 0}}, {1, 1, 3, {1, 0}}, {1, 1, 3, 1, {0, -1}}};
+  const Conv2d bad[] = {{1, 0, 3},
+                        {1, -1, 3},
+                        {1, 1, 0},
+                        {1, 1, -3},
+                        {1, 1, 3, 0},
+                        {1, 1, 3, -1},
+                        {1, 1, 3, 1, -1},
+                        {1, 1, 3, 1, 0, 0},
+                        {1, 1, 3, 1, 0, 1, 0},
+                        {1, 1, 3, 1, 0, 1, 2},
+                        {1, 1, {3, 0}},
+                        {1, 1, 3, {1, 0}},
+                        {1, 1, 3, 1, {0, -1}}};
   for (const Conv2d& a : bad) CHECK(status_of(a, {{7, 9, 1}}) == Status::bad_attribute);
   CHECK(status_of(Conv2d{-1, 1, 3}, {{7, 9, 1}}) == Status::bad_shape);
 }

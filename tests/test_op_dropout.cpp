@@ -34,7 +34,8 @@ TEST_CASE("op_dropout: the share p is dropped and the rest scaled, the gradient 
       dropped += y <= 0;
       if (y > 0) CHECK(y == doctest::Approx(1 / (1 - double(p))));
     }
-    CHECK(std::fabs(dropped / double(count) - double(p)) < 4 * std::sqrt(double(p) * (1 - double(p)) / count));
+    CHECK(std::fabs(dropped / double(count) - double(p)) <
+          4 * std::sqrt(double(p) * (1 - double(p)) / count));
     CHECK(o.arrays.at("dx0") == o.arrays.at("y"));
   }
 }

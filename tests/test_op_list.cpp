@@ -35,10 +35,12 @@ struct Worst {
     for (const auto& [name, values] : o.arrays) {
       if (with.count(name) == 0) continue;
       Array expected = with.at(name);
-      for (size_t k = 0; k < expected.size() && accumulated && name.compare(0, 2, "dx") == 0; k++) expected[k] += already_there(k);
+      for (size_t k = 0; k < expected.size() && accumulated && name.compare(0, 2, "dx") == 0; k++)
+        expected[k] += already_there(k);
       const double e = worst_error(values, expected);
       compared++;
-      if (e > error) error = e, where = std::string(c.name) + ", " + name + (o.rows.empty() ? "" : " by ") + o.rows;
+      if (e > error)
+        error = e, where = std::string(c.name) + ", " + name + (o.rows.empty() ? "" : " by ") + o.rows;
     }
   }
 };
@@ -75,14 +77,16 @@ TEST_CASE("op_list: what runs, trains, and every op has its cases") {
   for (const Case& c : all_cases()) {
     cases[c.op.op()->name]++;
     CHECK_MESSAGE(names.insert(c.name).second, c.name << " is there twice");
-    CHECK_MESSAGE(std::string(c.name).find(c.op.op()->name + std::string(":")) == 0, c.name << " is named after another op");
+    CHECK_MESSAGE(std::string(c.name).find(c.op.op()->name + std::string(":")) == 0,
+                  c.name << " is named after another op");
     if (c.tolerance > 1e-5) CHECK_MESSAGE(c.why[0] != '\0', c.name << " is tolerant without a reason");
   }
   const OpSet set = all_ops();
   for (int i = 0; i < set.count; i++) {
     const Op& op = *set.ops[i];
     CAPTURE(op.name);
-    const bool schedule = (op.traits & traits::schedule) != 0, optimizer = (op.traits & traits::optimizer) != 0;
+    const bool schedule = (op.traits & traits::schedule) != 0,
+               optimizer = (op.traits & traits::optimizer) != 0;
     if (!schedule) CHECK((op.forward != nullptr));
     if (!schedule && !optimizer) CHECK((op.backward != nullptr));
     CHECK(((op.traits & traits::stateful) != 0) == (op.commit != nullptr));
@@ -151,7 +155,7 @@ TEST_CASE("op_list: plain loops write only the gradients that are wanted, and ad
   check_float(way, worst);
 }
 
-TEST_CASE("op_list: kernel rows of every instruction set and worker count agree with PyTorch and with double") {
+TEST_CASE("op_list: kernel rows of every instruction set agree with PyTorch and with double") {
   for (int isa = 0; isa < isa_count; isa++) {
     if (!isa_present(Isa(isa))) continue;
     Worst worst;
@@ -170,7 +174,8 @@ TEST_CASE("op_list: kernel rows of every instruction set and worker count agree 
     check_float(way, worst, &rows);
     way.inputs = true, way.parameters = false;
     check_float(way, worst, &rows);
-    MESSAGE(std::string(isa_name(Isa(isa))) << ": " << rows.size() << " combinations of rows, worst " << worst.error << ": " << worst.where);
+    MESSAGE(std::string(isa_name(Isa(isa)))
+            << ": " << rows.size() << " combinations of rows, worst " << worst.error << ": " << worst.where);
   }
 }
 
@@ -185,7 +190,7 @@ static bool same_bits(const Arrays& a, const Arrays& b) {
   return true;
 }
 
-TEST_CASE("op_list: the same bits from every instruction set with fma and every worker count; base agrees with itself") {
+TEST_CASE("op_list: the same bits from every instruction set of a class and every worker count") {
   each_case([&](int i, const Case&, const Arrays& given) {
     Way first;
     first.isa = static_cast<int>(Isa::scalar);
@@ -236,7 +241,8 @@ TEST_CASE("op_list: gradients in double agree with differences") {
       }
       double size = 0, error = 0;
       for (double g : gradient) size = std::fmax(size, std::fabs(g));
-      for (size_t k = 0; k < analytic.size(); k++) error = std::fmax(error, std::fabs(analytic[k] - differences[k]));
+      for (size_t k = 0; k < analytic.size(); k++)
+        error = std::fmax(error, std::fabs(analytic[k] - differences[k]));
       CHECK_MESSAGE(error <= 1e-6 * size, name << ": " << error / size);
       if (size > 0) worst = std::fmax(worst, error / size);
     }

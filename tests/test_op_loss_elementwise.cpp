@@ -42,7 +42,8 @@ TEST_CASE("op_loss_elementwise: logarithms of BCELoss stop at -100") {
 TEST_CASE("op_loss_elementwise: BCEWithLogitsLoss neither overflows nor loses small values") {
   CHECK(loss_of_one(BCEWithLogitsLoss{}, 1e4f, 1) < 1e-37f);
   CHECK(loss_of_one(BCEWithLogitsLoss{}, 1e4f, 0) == 1e4f);
-  CHECK(loss_of_one(BCEWithLogitsLoss{}, 12, 1) == doctest::Approx(std::log1p(std::exp(-12.0))).epsilon(1e-6));
+  CHECK(loss_of_one(BCEWithLogitsLoss{}, 12, 1) ==
+        doctest::Approx(std::log1p(std::exp(-12.0))).epsilon(1e-6));
 }
 
 TEST_CASE("op_loss_elementwise: HuberLoss needs a positive delta and joins smoothly") {
