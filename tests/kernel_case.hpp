@@ -37,13 +37,13 @@ class Values {
   std::vector<unsigned char> memory_;
 };
 
-struct Case {
+struct Call {
   AnyOp   layer;
   OpShape shape;
   OpRun   run = {};
   Values  x, y, dy, dx, scratch, parameter[max_parameters], dparameter[max_parameters];
 
-  Case(const AnyOp& op, const Shape& in, int rows, uint32_t seed = 1) : layer(op) {
+  Call(const AnyOp& op, const Shape& in, int rows, uint32_t seed = 1) : layer(op) {
     shape.n_in = 1;
     shape.in[0] = in;
     shape.in_dtype[0] = real_dtype;
@@ -61,7 +61,7 @@ struct Case {
     for (int p = shape.n_parameters; p < max_parameters; p++) run.parameter_[p] = run.dparameter_[p] = this;   // never read
     for (int p = 0; p < shape.n_parameters; p++) fill_parameter(p, seed + 2 + static_cast<uint32_t>(p));
   }
-  Case(const Case&) = delete;
+  Call(const Call&) = delete;
 
   void fill_parameter(int p, uint32_t seed) {
     const ParameterSpec& s = shape.parameters[p];
@@ -146,14 +146,14 @@ inline double difference(Values& a, Values& b) {
 // Every instruction set of a class and every number of workers give the same bits, close to those of the plain loops.
 inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumulate = false) {
   const Isa before = current_isa();
-  Case want(op, in, rows);
+  Call want(op, in, rows);
   want.plain(accumulate);
   for (bool fused : {true, false}) {
-    std::unique_ptr<Case> first;
+    std::unique_ptr<Call> first;
     for (int isa = 0; isa < isa_count; isa++) {
       if ((Isa(isa) != Isa::base) != fused || !set_isa(Isa(isa))) continue;
       for (int workers : {1, 2, 3, 7}) {
-        auto got = std::make_unique<Case>(op, in, rows);
+        auto got = std::make_unique<Call>(op, in, rows);
         CAPTURE(std::string(isa_name(Isa(isa))));
         CAPTURE(workers);
         REQUIRE(got->kernels(workers, accumulate));

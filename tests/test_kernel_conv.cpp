@@ -56,11 +56,11 @@ TEST_CASE("kernel_conv: ConvTranspose2d has the same bits on every instruction s
 TEST_CASE("kernel_conv: an image has the same bits alone and among others") {
   const AnyOp op = Conv2d{3, 20, 3, 2, 1};
   const Shape in = batch_of({11, 10, 3});
-  Case many(op, in, 7);
+  Call many(op, in, 7);
   many.kernels(2, false);
   const int64_t size = in.row_numel(), answer = many.shape.out.row_numel();
   for (int at : {0, 3, 6}) {
-    Case one(op, in, 1);
+    Call one(op, in, 1);
     std::memcpy(one.x.data(), many.x.data() + at * size, static_cast<size_t>(size) * sizeof(real));
     one.kernels(1, false);
     CHECK(std::memcmp(one.y.data(), many.y.data() + at * answer, static_cast<size_t>(answer) * sizeof(real)) == 0);

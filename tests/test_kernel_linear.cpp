@@ -18,10 +18,10 @@ TEST_CASE("kernel_linear: same bits on every instruction set and number of worke
 
 TEST_CASE("kernel_linear: a row of the batch has the same bits alone and among others") {
   for (int rows : {2, 7, 64}) {
-    Case many(Linear{37, 45}, batch_of({37}), rows);
+    Call many(Linear{37, 45}, batch_of({37}), rows);
     many.kernels(1, false);
     for (int at : {0, rows / 2, rows - 1}) {
-      Case one(Linear{37, 45}, batch_of({37}), 1);
+      Call one(Linear{37, 45}, batch_of({37}), 1);
       std::memcpy(one.x.data(), many.x.data() + at * 37, 37 * sizeof(real));
       one.kernels(1, false);
       CHECK(std::memcmp(one.y.data(), many.y.data() + at * 45, 45 * sizeof(real)) == 0);
