@@ -4433,10 +4433,11 @@ static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, u
 template <bool whole>
 static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
   const int64_t pixels = n.chunk_pixels(chunk), start = chunk * norm_chunk * n.C + c;
+  const float*  input = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();   // not kept where only sum dy is wanted
   const Sixteen mean = load_sixteen<false>(n.mean() + c, count);
   Sixteen sum = {}, sum_x = {};
   for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
-    const Sixteen x = load_sixteen<whole>(n.r.in(0) + at, count),
+    const Sixteen x = load_sixteen<whole>(input + at, count),
                   dy = load_sixteen<whole>(n.r.dy() + at, count);
     NNLITE_EACH_PART {
       sum.part[j]   = add(sum.part[j], dy.part[j]);

@@ -4,6 +4,7 @@
 #include "nnlite.hpp"
 
 #include "harness.hpp"
+#include "naive.hpp"
 #include "networks.hpp"
 
 Outcome run_case_in_double(int index, const Arrays& given, const Way& way) {
@@ -13,3 +14,6 @@ Outcome run_case_in_double(int index, const Arrays& given, const Way& way) {
 NetworkRun run_network_in_double(int index, const std::vector<std::vector<double>>& parameters) {
   return step_network(networks[index], parameters);
 }
+
+GraphRun run_engine_in_double(uint64_t seed, bool keep_gradients) { return run_engine(seed, keep_gradients); }
+GraphRun run_naive_in_double(uint64_t seed) { return run_naive(seed); }
