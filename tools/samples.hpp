@@ -5,14 +5,16 @@
 #include <string>
 #include <vector>
 
-// `count` samples, all of one shape (H, W, C for pictures, features for tables), in `bytes` or in `floats`.
+// `count()` samples, all of one shape (H, W, C for pictures, features for tables), in `bytes` or in `floats`.
 struct Samples {
   std::vector<int> shape;
   std::vector<std::uint8_t> bytes;
   std::vector<float> floats;
-  std::vector<std::int32_t> labels;
-  std::vector<std::string> label_names;  // labels[i] indexes it
-  std::string source;                    // for messages
+  float scale = 1.0f / 255.0f;       // value = byte * scale
+  std::vector<std::int32_t> labels;  // index into label_names
+  std::vector<float> targets;        // instead of labels, where the model answers with values
+  std::vector<std::string> label_names;
+  std::string source;  // for messages
 
   std::size_t count() const { return labels.size(); }
   std::size_t sample_size() const {

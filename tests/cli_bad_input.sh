@@ -1,0 +1,160 @@
+#!/bin/sh
+# Bad input to every command: one line for each bad file, exit 1, nothing written, what was there untouched.
+. "$(dirname "$0")/shell.sh"
+
+make_idx data train 40
+make_idx data t10k 20
+list="flatten, linear 10"
+expect 0 0 "$NNLITE" train --arch "$list" --data data --epochs 1 --out good.nnl
+expect 0 0 "$NNLITE_SAMPLES" data pictures 10
+picture=pictures/3/00003.png
+expect 0 0 "$NNLITE" predict good.nnl $picture
+
+# ---- models
+: > empty.nnl
+echo "not a model" > text.nnl
+head -c 1000 good.nnl > cut.nnl
+cp good.nnl damaged.nnl
+poke damaged.nnl $(($(wc -c < good.nnl) - 200)) 377
+cp good.nnl future.nnl
+poke future.nnl 8 002
+cp good.nnl longer.nnl
+head -c 64 /dev/zero >> longer.nnl
+echo before > old
+for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nnl longer.nnl; do
+  expect 1 1 "$NNLITE" predict $bad $picture
+  expect 1 1 "$NNLITE" eval $bad --data data
+  expect 1 1 "$NNLITE" info $bad
+  expect 1 1 "$NNLITE" verify $bad
+  expect 1 1 "$NNLITE" verify good.nnl --against $bad
+  expect 1 1 "$NNLITE" bench $bad --seconds 0.01
+  for out in new.nnl old; do
+    expect 1 1 "$NNLITE" finetune $bad --data data --epochs 1 --out $out --log $out.csv --plot $out.svg
+    expect 1 1 "$NNLITE" train --resume $bad --data data --out $out --checkpoint $out.ck
+  done
+done
+check "new.nnl is not there" [ ! -e new.nnl ]
+check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
+check "old is untouched" [ "$(cat old)" = before ]
+
+# ---- pictures
+mkdir bad
+: > bad/empty.png
+echo "just text" > bad/text.png
+head -c 100 $picture > bad/cut.png
+cp $picture bad/damaged.png
+poke bad/damaged.png 60 377
+printf 'P5 0 10 255\n' > bad/zero.pgm
+printf 'P5 100000 100000 255\n' > bad/huge.pgm
+printf '\211PNG\r\n\032\n\000\000\000\015IHDR\000\001\206\240\000\001\206\240\010\000\000\000\000\000\000\000\000' > bad/huge.png
+for file in bad/* missing.png; do
+  expect 1 1 "$NNLITE" predict good.nnl $file
+  says "$file"
+  expect 1 1 "$NNLITE" predict good.nnl $file --json
+  check "the error is in the JSON" grep -q '"error": "' out
+done
+expect 1 7 "$NNLITE" predict good.nnl bad
+mkdir nothing
+expect 1 1 "$NNLITE" predict good.nnl nothing
+expect 1 1 "$NNLITE" predict good.nnl $picture --grid nowhere/grid.png
+expect 1 1 "$NNLITE" predict good.nnl $picture --grid pictures
+
+# ---- a thousand pictures, three of them bad
+mkdir many
+i=0
+while [ $i -lt 1000 ]; do
+  cp $picture many/$(printf %04d $i).png
+  i=$((i + 1))
+done
+for i in 0007 0500 0999; do head -c 50 $picture > many/$i.png; done
+expect 1 3 "$NNLITE" predict good.nnl many
+check "997 are answered" [ "$(wc -l < out)" -eq 997 ]
+expect 1 3 "$NNLITE" predict good.nnl many --json
+check "997 have no error" [ "$(grep -c '"error": null' out)" -eq 997 ]
+
+# ---- data
+train_fails() {  # LINES DATA: to a new file and over an old one
+  expect 1 "$1" "$NNLITE" train --arch "$list" --data "$2" --epochs 1 --out new.nnl
+  expect 1 "$1" "$NNLITE" train --arch "$list" --data "$2" --epochs 1 --out old --log old.csv
+  check "nothing is written for $2" [ ! -e new.nnl -a ! -e old.csv -a "$(cat old)" = before ]
+}
+train_fails 1 missing
+train_fails 1 nothing
+train_fails 1 good.nnl
+for set in short long counts text zipped label; do
+  cp -r data $set
+done
+head -c 5000 data/train-images-idx3-ubyte > short/train-images-idx3-ubyte
+echo >> long/train-labels-idx1-ubyte
+poke counts/train-labels-idx1-ubyte 7 051
+echo text > text/train-images-idx3-ubyte
+gzip zipped/train-images-idx3-ubyte
+head -c 60 zipped/train-images-idx3-ubyte.gz > cut.gz
+mv cut.gz zipped/train-images-idx3-ubyte.gz
+poke label/train-labels-idx1-ubyte 12 014
+for set in short long counts text zipped label; do train_fails 1 $set; done
+train_fails 1 label
+says "label 12 out of range"
+says "record 4"
+poke label/t10k-labels-idx1-ubyte 12 014
+expect 1 1 "$NNLITE" eval good.nnl --data label
+expect 1 1 "$NNLITE" finetune good.nnl --data label --out new.nnl
+for rows in '1,2,0\n1,,1\n' '1,2,0\n1,x,1\n' '1,2,0\n1,nan,1\n' '1,2,0\n1,1\n' '' '\n'; do
+  printf "$rows" > table.csv
+  expect 1 1 "$NNLITE" train --arch "linear 2" --data table.csv --out new.nnl
+  expect 1 1 "$NNLITE" eval good.nnl --data table.csv
+done
+printf '1,2,0\n1,,1\n' > table.csv
+expect 1 1 "$NNLITE" train --arch "linear 2" --data table.csv --out new.nnl
+says "table.csv, line 2, column 2"
+mkdir -p classes/a classes/b
+cp $picture classes/a/1.png
+cp $picture classes/b/2.png
+cp bad/text.png bad/cut.png classes/b
+train_fails 2 classes
+check "new.nnl is not there" [ ! -e new.nnl ]
+
+# ---- places that cannot be written to
+for option in --out --checkpoint --log --plot; do
+  for place in nowhere/file pictures; do
+    other=
+    [ $option = --out ] || other="--out new.nnl"
+    expect 1 1 "$NNLITE" train --arch "$list" --data data --epochs 1 $other $option $place
+    says $place
+  done
+done
+check "new.nnl is not there" [ ! -e new.nnl ]
+
+# ---- a loss that is not finite: step and layer are named, no model, the last good checkpoint stays
+awk 'BEGIN { for (i = 0; i < 64; i++) printf "%d,%s,%d\n", i, i == 50 ? "3e38" : i, i % 2 }' > large.csv
+expect 1 1 "$NNLITE" train --arch "linear 8, relu, linear 2" --data large.csv --val 0 --epochs 50 --batch 4 \
+  --optimizer sgd --lr 1e30 --schedule constant --out new.nnl --json
+tail -1 err > last
+check "the step is named" grep -q 'step [0-9]' last
+check "no model is written" [ ! -e new.nnl ]
+
+# ---- usage
+expect 2 1 "$NNLITE"
+expect 2 1 "$NNLITE" nonsense
+expect 2 1 "$NNLITE" predict
+expect 2 1 "$NNLITE" predict good.nnl $picture --top 0
+expect 2 1 "$NNLITE" predict good.nnl $picture --nonsense
+expect 2 1 "$NNLITE" info
+expect 2 1 "$NNLITE" info --arch nonsense
+expect 2 1 "$NNLITE" info --arch "conv, relu"
+expect 2 1 "$NNLITE" info --arch "conv 8 3,, relu"
+expect 2 1 "$NNLITE" info --arch "flatten, maxpool 2"
+expect 2 1 "$NNLITE" info --arch "linear 0"
+expect 2 1 "$NNLITE" info --arch "conv 8 99 pad 0"
+expect 2 1 "$NNLITE" info good.nnl --arch mlp
+expect 2 1 "$NNLITE" train --data data --out new.nnl
+expect 2 1 "$NNLITE" train --arch mlp --out new.nnl
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --optimizer nonsense
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --optimizer sgd:nonsense=1
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --schedule nonsense
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --epochs 0
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --lr -1
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --val 1
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --checkpoint new.nnl
+check "new.nnl is not there" [ ! -e new.nnl ]
+finish

@@ -1,0 +1,116 @@
+#!/bin/sh
+# What every command prints and writes: the contract that scripts rely on.
+. "$(dirname "$0")/shell.sh"
+
+make_idx data train 40
+make_idx data t10k 20
+
+has_keys() {  # KEYS: the JSON in `out` has them, and nothing else is there
+  for key in $1; do check "key $key is in the JSON" grep -q "\"$key\":" out; done
+  check "the JSON is one object" [ "$(head -c 1 out)$(tail -n 1 out)" = '{}' ]
+}
+
+# ---- reference networks: parameters as PyTorch counts them
+for row in mlp:199210 lenet:61706 cnn99:467818 resnet8:77946 dscnn:23180 mbv1:213586 mbv2:3504872 unet:1942577; do
+  expect 0 0 "$NNLITE" info --arch ${row%:*} --json
+  check "${row%:*} has ${row#*:} parameters" grep -q "\"parameters\": ${row#*:},\$" out
+done
+has_keys "parameters macs layers name op shape memory inference training total weights activations state derived scratch \
+  in_place lower_bound gradients optimizer"
+expect 0 0 "$NNLITE" info --arch mlp --train --batch 64
+check "training memory is shown" grep -q '^training, batch 64' out
+expect 0 0 "$NNLITE" info --arch "conv 8 3, relu, maxpool 2, flatten, linear 10" --json
+check "a list is 28 x 28 x 1 by itself" grep -q '"parameters": 15770,' out
+expect 0 0 "$NNLITE" info --arch \
+  "conv 8 10x4 stride 2 pad 5x1 nobias, batchnorm, leakyrelu 0.1, conv 8 3 groups 8, elu, avgpool 2, upsample 2, \
+convtranspose 4 2 stride 2, tanh, dropout 0.2, globalavgpool, flatten, linear 3 nobias, logsoftmax"
+
+# ---- train, eval, predict, verify, bench
+expect 0 0 "$NNLITE" train --arch "flatten, linear 10" --data data --epochs 30 --lr 0.05 --out m.nnl --log m.csv \
+  --plot m.svg --json
+has_keys "epochs epoch train_loss val_loss val_accuracy seconds model sha256 arena_bytes"
+check "sha256 is that of the file" grep -q "$(sha256sum m.nnl | cut -d ' ' -f 1)" out
+check "the log has a heading and 30 rows" [ "$(wc -l < m.csv)" -eq 31 ]
+check "the plot is a drawing" grep -q '</svg>' m.svg
+expect 0 0 "$NNLITE" eval m.nnl --data data --json
+has_keys "loss accuracy count confusion classes label precision recall"
+check "all 20 are counted" grep -q '"count": 20' out
+expect 0 0 "$NNLITE" eval m.nnl --data data
+expect 0 0 "$NNLITE_SAMPLES" data pictures 20
+expect 0 0 "$NNLITE" predict m.nnl pictures --top 3 --json --grid grid.png
+has_keys "model results path label probability rejected top error"
+check "3 of the likeliest for each of 20" [ "$(grep -c '"probability"' out)" -eq 80 ]
+expect 0 0 "$NNLITE" predict m.nnl grid.png --show
+check "28 rows are drawn" [ "$(wc -l < out)" -eq 29 ]
+expect 0 0 "$NNLITE" verify m.nnl --against m.nnl --json
+has_keys "ok checks name detail max_abs_error first_diverging"
+check "it checks out" grep -q '^  "ok": true' out
+expect 0 0 "$NNLITE" info m.nnl --json
+for mode in "" --train; do
+  expect 0 0 "$NNLITE" bench m.nnl --seconds 0.05 $mode --json
+  has_keys "work batch threads isa mode ms median p10 p90 p99 gflops arena_bytes allocations"
+  check "nothing is allocated" grep -q '"allocations": \(0\|-1\)$' out
+done
+
+# ---- the same bytes, whatever the threads; another seed, other bytes
+expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 1 --out one.nnl
+expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 3 --out three.nnl
+expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --seed 2 --out seed.nnl
+check "threads do not matter" cmp -s one.nnl three.nnl
+check "the seed does" [ "$(cmp one.nnl seed.nnl > cmp.log; echo $?)" -eq 1 ]
+
+# ---- stop and go on: the same bytes as never stopped, however often checkpoints are written
+fit="--data data --epochs 6 --batch 16"
+expect 0 0 "$NNLITE" train --arch lenet $fit --out whole.nnl
+expect 0 0 "$NNLITE" train --arch lenet $fit --checkpoint run.ck --checkpoint-every 2 --steps 7 --out part.nnl
+cp run.ck first.ck
+expect 0 0 "$NNLITE" train --data data --resume run.ck --checkpoint run.ck --checkpoint-every 1 --out resumed.nnl
+check "resumed is whole" cmp -s whole.nnl resumed.nnl
+expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --data data --resume first.ck --threads 2 --out again.nnl
+check "the same settings may be given again" cmp -s whole.nnl again.nnl
+for option in "--arch mlp" "--batch 8" "--optimizer sgd" "--lr 0.5" "--schedule cosine" "--seed 9" "--val 0.5" \
+  "--weight-decay 0.5" "--clip-norm 1"; do
+  expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $option
+done
+cp -r data other
+poke other/train-labels-idx1-ubyte 20 007
+expect 1 1 "$NNLITE" train --data other --resume first.ck --out new.nnl
+check "new.nnl is not there" [ ! -e new.nnl ]
+
+# ---- Ctrl-C: the checkpoint is saved, the way to go on is said, exit 130
+"$NNLITE" train --arch lenet --data data --epochs 100000 --checkpoint stop.ck --out stop.nnl 2> err &
+pid=$!
+sleep 1
+kill -INT $pid
+wait $pid
+check "exit 130" [ $? -eq 130 ]
+check "it says how to go on" grep -q 'to go on: nnlite train --data data --out stop.nnl .*--resume stop.ck' err
+check "a checkpoint but no model" [ -s stop.ck -a ! -e stop.nnl ]
+expect 0 0 "$NNLITE" train --data data --resume stop.ck --steps 1 --out stop.nnl
+
+# ---- finetune: only what is named changes
+for update in all bias head linear_3; do
+  expect 0 0 "$NNLITE" finetune one.nnl --data data --epochs 1 --update $update --out tuned.nnl || break
+done
+expect 1 1 "$NNLITE" finetune one.nnl --data data --epochs 1 --update nonsense --out new.nnl
+
+# ---- class folders and tables
+expect 0 0 "$NNLITE" train --arch lenet --data pictures --epochs 2 --out folders.nnl
+expect 0 0 "$NNLITE" eval folders.nnl --data pictures --json
+check "all 20 pictures are counted" grep -q '"count": 20' out
+awk 'BEGIN { for (i = 0; i < 200; i++) { x = i % 20; print x "," 20 - x "," (x > 9) } }' > table.csv
+for list in "linear 8, relu, linear 2" "linear 8, relu, linear 1" "linear 8, relu, linear 1, sigmoid" mlp; do
+  expect 0 0 "$NNLITE" train --arch "$list" --data table.csv --epochs 40 --lr 0.01 --out table.nnl
+  expect 0 0 "$NNLITE" eval table.nnl --data table.csv --json
+  check "$list: learned" grep -q '"accuracy": \(1\|0.9\)' out
+done
+for schedule in constant step:step_size=1 exponential cosine onecycle plateau; do
+  for optimizer in sgd:momentum=0.9,nesterov adagrad rmsprop adam:beta1=0.8 adamw; do
+    expect 0 0 "$NNLITE" train --arch "linear 2" --data table.csv --epochs 2 --schedule $schedule --optimizer $optimizer \
+      --out table.nnl
+  done
+done
+expect 0 0 "$NNLITE" train --arch unet:2 --data synthetic --steps 2 --batch 2 --out unet.nnl
+expect 0 0 "$NNLITE" --version
+expect 0 0 "$NNLITE" train --help
+finish

@@ -1,0 +1,126 @@
+#include <doctest/doctest.h>
+
+#include <cstring>
+#include <string>
+
+#include "arch.hpp"
+#include "attributes.hpp"
+#include "failure.hpp"
+#include "network.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+std::string usage_of(const std::string& arch) {
+  try {
+    build_arch(arch, ArchWish{}, Seed{1});
+  } catch (const UsageError& error) { return error.text; }
+  return "";
+}
+
+Bytes small_file() {
+  const std::unique_ptr<Network> network = build_arch("linear 3, relu", ArchWish{Dims(2), 0}, Seed{1});
+  const Memory weights(network->model.weight_bytes());
+  Arena arena = weights.arena();
+  require(network->model.materialise(arena), network->model.problem(), "x");
+  static const Metadata author = {"author", "nobody"};
+  ModelExtras extras;
+  extras.metadata = &author;
+  extras.metadata_count = 1;
+  return serialise(network->model, extras);
+}
+
+std::uint32_t u32(const Bytes& b, std::size_t at) {
+  std::uint32_t v;
+  std::memcpy(&v, b.data() + at, 4);
+  return v;
+}
+
+void put_u32(Bytes& b, std::size_t at, std::uint32_t v) { std::memcpy(b.data() + at, &v, 4); }
+
+// Makes every checksum right again: sections, table, header.
+void repair(Bytes& b) {
+  const std::uint32_t n = u32(b, 48);
+  const std::size_t first = u32(b, 128 + 8);
+  for (std::size_t i = 0; i < n; ++i) {
+    const std::size_t record = 128 + 48 * i, from = u32(b, record + 8);
+    const std::size_t to = i + 1 < n ? u32(b, record + 48 + 8) : b.size();
+    put_u32(b, record + 24, crc32c(0, b.data() + from, to - from));
+  }
+  put_u32(b, 120, crc32c(0, b.data() + 128, first - 128));
+  put_u32(b, 124, crc32c(0, b.data(), 124));
+}
+
+std::string load_failure(const Bytes& bytes) {
+  try {
+    load_network(bytes, "m.nnl");
+  } catch (const Failure& failure) { return one_line(failure); }
+  return "";
+}
+
+}  // namespace
+
+TEST_CASE("model: a file loads, and files from the future are refused with what they need") {
+  const Bytes good = small_file();
+  CHECK(load_failure(good) == "");
+  Bytes major = good;
+  major[8] = 2;
+  repair(major);
+  CHECK(load_failure(major).find("m.nnl") != std::string::npos);
+  Bytes section = good;  // the first section is META, 0x0001: make it one that nobody knows and that matters
+  section[128] = 2;
+  section[128 + 6] = 1;
+  repair(section);
+  CHECK(load_failure(section).find("m.nnl") != std::string::npos);
+  Bytes op = good;
+  for (std::size_t i = 0; i + 4 < op.size(); ++i)
+    if (std::memcmp(op.data() + i, "ReLU", 4) == 0) op[i] = 'X';
+  repair(op);
+  CHECK(load_failure(op).find("XeLU") != std::string::npos);
+}
+
+TEST_CASE("model: every truncation is refused in one line") {
+  const Bytes good = small_file();
+  for (std::size_t n = 1; n < good.size(); ++n) {
+    const std::string line = load_failure(Bytes(good.begin(), good.begin() + static_cast<std::ptrdiff_t>(n)));
+    CHECK(!line.empty());
+    CHECK(line.find('\n') == std::string::npos);
+  }
+}
+
+TEST_CASE("arch: a bad list says what is wrong with it") {
+  CHECK(usage_of("conv").find("the number of channels is missing") != std::string::npos);
+  CHECK(usage_of("conv 8 3 strude 2").find("'strude' is not known here") != std::string::npos);
+  CHECK(usage_of("konv 8").find("'konv' is neither a network") != std::string::npos);
+  CHECK(usage_of("relu,,relu").find("an empty layer") != std::string::npos);
+  CHECK(usage_of("conv 8 x").find("'x' is not a size") != std::string::npos);
+  CHECK(usage_of("mlp:4").find("only unet takes a number") != std::string::npos);
+  CHECK(usage_of("unet:0").find("the base is 1 to 1024") != std::string::npos);
+  CHECK(usage_of("flatten, conv 8 3").find("cannot be built") != std::string::npos);
+}
+
+TEST_CASE("arch: conv pads half its kernel unless told otherwise") {
+  const std::unique_ptr<Network> a = build_arch("conv 8 5", ArchWish{}, Seed{1});
+  CHECK(shape_text(a->model.output_shape(0)) == "28 x 28 x 8");
+  const std::unique_ptr<Network> b = build_arch("conv 8 5 pad 0 stride 2", ArchWish{}, Seed{1});
+  CHECK(shape_text(b->model.output_shape(0)) == "12 x 12 x 8");
+}
+
+TEST_CASE("arch: data decides the classes of a named network") {
+  const std::unique_ptr<Network> network = build_arch("lenet", ArchWish{Dims(), 3}, Seed{1});
+  CHECK(output_size(network->model) == 3);
+}
+
+TEST_CASE("attributes: settings by name") {
+  const AnyOp sgd = parse_optimizer("sgd:momentum=0.9,nesterov");
+  CHECK(get_attribute(sgd, "momentum") == doctest::Approx(0.9));
+  CHECK(get_attribute(sgd, "nesterov") == 1);
+  CHECK(get_attribute(parse_optimizer("adam:beta2=0.99"), "beta2") == doctest::Approx(0.99));
+  CHECK(get_attribute(parse_schedule("step:step_size=5"), "step_size") == 5);
+  CHECK(same_attributes(parse_optimizer("adam"), parse_optimizer("adam:beta1=0.9")));
+  CHECK(!same_attributes(parse_optimizer("adam"), parse_optimizer("adam:beta1=0.8")));
+  CHECK_THROWS_AS(parse_optimizer("lion"), UsageError);
+  CHECK_THROWS_AS(parse_optimizer("sgd:speed=1"), UsageError);
+  CHECK_THROWS_AS(parse_optimizer("sgd:momentum=fast"), UsageError);
+}

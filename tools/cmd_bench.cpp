@@ -1,0 +1,146 @@
+// nnlite bench: how long one inference or one training step takes.
+#include <fmt/format.h>
+
+#include <algorithm>
+
+#include "allocations.hpp"
+#include "data.hpp"
+#include "failure.hpp"
+#include "progress.hpp"
+#include "subject.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+struct Options {
+  Common common;
+  Subject subject;
+  std::string optimizer = "sgd:momentum=0.9";
+  int batch = 1;
+  double seconds = 2;
+  bool train = false;
+};
+
+struct Timing {
+  std::vector<double> ms;  // sorted
+  std::int64_t allocations = 0;
+  double at(double share) const {
+    return ms[static_cast<std::size_t>(share * static_cast<double>(ms.size() - 1) + 0.5)];
+  }
+};
+
+// A quarter of the time to warm up, then one measurement a run until the time is over, 20 at least.
+template <class Run>
+Timing measure(double seconds, Run run) {
+  const double warm = now() + seconds / 4;
+  do run();
+  while (now() < warm);
+  Timing timing;
+  timing.ms.reserve(1 << 20);
+  const double end = now() + seconds;
+  const std::int64_t before = allocation_count();
+  while (timing.ms.size() < 20 || (now() < end && timing.ms.size() < timing.ms.capacity())) {
+    const double start = now();
+    run();
+    timing.ms.push_back(1000 * (now() - start));
+  }
+  timing.allocations = allocation_count() < 0 ? -1 : allocation_count() - before;
+  std::sort(timing.ms.begin(), timing.ms.end());
+  return timing;
+}
+
+Timing time_inference(const Options& o, const Model& model, const Samples& samples, Pool& pool,
+                      std::size_t& bytes) {
+  SessionOptions options;
+  options.batch = o.batch;
+  options.pool = &pool;
+  MemoryPlan plan;
+  require(Session::plan(model, options, plan), plan.problem, o.subject.name());
+  bytes = plan.total;
+  const Memory memory(plan.total);
+  Arena arena = memory.arena();
+  Session session;
+  require(session.build(model, options, arena), session.problem(), o.subject.name());
+  for (int i = 0; i < o.batch; ++i)
+    put_input(samples, static_cast<std::size_t>(i) % samples.count(), session.input().row(i));
+  return measure(o.seconds, [&] { require(session.forward(o.batch), session.problem(), "forward"); });
+}
+
+Timing time_training(const Options& o, const Model& model, const Samples& samples, Pool& pool,
+                     std::size_t& bytes) {
+  const TrainerOptions options = training_options(model, o.optimizer, o.batch, &pool);
+  MemoryPlan plan;
+  require(Trainer::plan(model, options, plan), plan.problem, o.subject.name());
+  bytes = plan.total;
+  const Memory memory(plan.total);
+  Arena arena = memory.arena();
+  Trainer trainer;
+  require(trainer.build(model, options, arena), trainer.problem(), o.subject.name());
+  const std::size_t size = samples.sample_size(), rows = static_cast<std::size_t>(o.batch);
+  const bool classes = target_of(model) == Target::classes;
+  const std::size_t width = classes ? 1 : static_cast<std::size_t>(output_size(model));
+  std::vector<float> inputs(rows * size), targets(rows * width);
+  std::vector<std::int32_t> labels(rows);
+  for (std::size_t i = 0; i < rows; ++i) {
+    put_input(samples, i % samples.count(), inputs.data() + i * size);
+    put_target(samples, i % samples.count(), targets.data() + i * width);
+    labels[i] = samples.labels[i % samples.count()];
+  }
+  const Batch batch(inputs.data(), classes ? static_cast<const void*>(labels.data()) : targets.data(),
+                    o.batch);
+  return measure(o.seconds, [&] { require(trainer.step(batch), trainer.problem(), "step"); });
+}
+
+void run(const Options& o) {
+  const LoadedSubject subject = load_subject(o.subject, o.common.seed, true);
+  const Model& model = subject.network->model;
+  const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
+  const Samples samples = samples_for(model, DataSource{}, o.common.seed);
+  std::size_t bytes = 0;
+  const Timing timing = o.train ? time_training(o, model, samples, *pool, bytes)
+                                : time_inference(o, model, samples, *pool, bytes);
+  std::int64_t macs = 0;
+  for (int i = 0; i < model.node_count(); ++i) macs += model.node(i).macs;
+  // A training step counts three times: forward, gradient of the input, gradient of the weights.
+  const double flop = 2.0 * static_cast<double>(macs) * o.batch * (o.train ? 3 : 1);
+  const double gflops = flop / timing.at(0.5) * 1e-6;
+  if (!o.common.json) {
+    fmt::print(
+        "{}, batch {}, {} threads, {}, {}: median {:.4g} ms (p10 {:.4g}, p90 {:.4g}, p99 {:.4g}), {:.1f} "
+        "GFLOP/s, "
+        "{} bytes, {} allocations\n",
+        o.subject.name(), o.batch, pool->workers, isa_name(current_isa()),
+        o.train ? "training step" : "inference", timing.at(0.5), timing.at(0.1), timing.at(0.9),
+        timing.at(0.99), gflops, bytes, timing.allocations);
+    return;
+  }
+  print_json({{"work", o.subject.name()},
+              {"batch", o.batch},
+              {"threads", pool->workers},
+              {"isa", isa_name(current_isa())},
+              {"mode", o.train ? "train" : "infer"},
+              {"ms",
+               {{"median", timing.at(0.5)},
+                {"p10", timing.at(0.1)},
+                {"p90", timing.at(0.9)},
+                {"p99", timing.at(0.99)}}},
+              {"gflops", gflops},
+              {"arena_bytes", bytes},
+              {"allocations", timing.allocations}});
+}
+
+}  // namespace
+
+void add_bench(CLI::App& program, int&) {
+  auto o = std::make_shared<Options>();
+  CLI::App& c = *program.add_subcommand(
+      "bench", "Time inference or training steps, on one thread unless told otherwise");
+  add_subject(c, o->subject);
+  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(CLI::Range(1, 1 << 16));
+  c.add_flag("--train", o->train, "Training steps in place of inference");
+  c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
+  c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(CLI::Range(0.01, 600.0));
+  add_common(c, o->common);
+  c.callback([o] { run(*o); });
+}

@@ -1,0 +1,105 @@
+// nnlite info: layers, shapes, parameters, multiply-adds, and exactly how much memory a model takes.
+#include <fmt/format.h>
+
+#include "failure.hpp"
+#include "subject.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+struct Options {
+  Common common;
+  Subject subject;
+  std::string optimizer = "sgd:momentum=0.9";
+  int batch = 1;
+  bool train = false;
+};
+
+Json plan_json(const MemoryPlan& plan, bool training) {
+  Json json = {
+      {"total", plan.total},       {"weights", plan.weights},        {"activations", plan.activations},
+      {"state", plan.state},       {"derived", plan.derived},        {"scratch", plan.scratch},
+      {"in_place", plan.in_place}, {"lower_bound", plan.lower_bound}};
+  if (training) {
+    json["gradients"] = plan.gradients;
+    json["optimizer"] = plan.optimizer;
+  }
+  return json;
+}
+
+void print_plan(const char* what, const Json& plan) {
+  fmt::print("\n{}: {} bytes\n", what, plan["total"].get<std::size_t>());
+  for (const auto& [name, bytes] : plan.items())
+    if (name != "total" && name != "in_place" && name != "lower_bound" && bytes.get<std::size_t>() > 0)
+      fmt::print("  {:12} {:>12}\n", name, bytes.get<std::size_t>());
+  fmt::print("  (without scratch the least possible is {}; weights used where the model has them: {})\n",
+             plan["lower_bound"].get<std::size_t>(), plan["in_place"].get<std::size_t>());
+}
+
+void print_text(const Options& o, const Json& json) {
+  fmt::print("{:20} {:20} {:>18} {:>12}\n", "layer", "op", "shape", "parameters");
+  for (const Json& layer : json["layers"]) {
+    std::string shape;
+    for (const Json& d : layer["shape"])
+      shape += fmt::format("{}{}", shape.empty() ? "" : " x ", d.get<int>());
+    fmt::print("{:20} {:20} {:>18} {:>12}\n", layer["name"].get<std::string>(),
+               layer["op"].get<std::string>(), shape, layer["parameters"].get<std::int64_t>());
+  }
+  fmt::print("\n{} parameters, {} multiply-adds a sample\n", json["parameters"].get<std::int64_t>(),
+             json["macs"].get<std::int64_t>());
+  print_plan(fmt::format("inference, batch {}", o.batch).c_str(), json["memory"]["inference"]);
+  if (o.train)
+    print_plan(fmt::format("training, batch {}, {}", o.batch, o.optimizer).c_str(),
+               json["memory"]["training"]);
+}
+
+Json layers_of(const Model& model, std::int64_t& macs) {
+  Json layers = Json::array();
+  for (int i = 0; i < model.node_count(); ++i) {
+    const NodeInfo node = model.node(i);
+    macs += node.macs;
+    Json shape = Json::array();
+    for (int d = node.shape.batched() ? 1 : 0; d < node.shape.rank; ++d) shape.push_back(node.shape.dim[d]);
+    layers.push_back({{"name", node.name},
+                      {"op", node.op ? node.op->name : "input"},
+                      {"shape", shape},
+                      {"parameters", node.parameters}});
+  }
+  return layers;
+}
+
+void run(const Options& o) {
+  const LoadedSubject subject = load_subject(o.subject, o.common.seed, false);
+  const Model& model = subject.network->model;
+  const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
+  SessionOptions session;
+  session.batch = o.batch;
+  session.pool = pool.get();
+  MemoryPlan inference, training;
+  require(Session::plan(model, session, inference), inference.problem, o.subject.name());
+  const TrainerOptions trainer = training_options(model, o.optimizer, o.batch, pool.get());
+  require(Trainer::plan(model, trainer, training), training.problem, o.subject.name());
+  std::int64_t macs = 0;
+  const Json layers = layers_of(model, macs);
+  const Json json = {
+      {"parameters", model.parameter_elements()},
+      {"macs", macs},
+      {"layers", layers},
+      {"memory", {{"inference", plan_json(inference, false)}, {"training", plan_json(training, true)}}}};
+  if (o.common.json) print_json(json);
+  else print_text(o, json);
+}
+
+}  // namespace
+
+void add_info(CLI::App& program, int&) {
+  auto o = std::make_shared<Options>();
+  CLI::App& c = *program.add_subcommand("info", "Layers, parameters and exact memory of a model");
+  add_subject(c, o->subject);
+  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(CLI::Range(1, 1 << 20));
+  c.add_flag("--train", o->train, "Show the memory of training too");
+  c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
+  add_common(c, o->common);
+  c.callback([o] { run(*o); });
+}

@@ -1,0 +1,13 @@
+// nnlite train: a new model from an architecture and data.
+#include "arch.hpp"
+#include "fit.hpp"
+
+void add_train(CLI::App& program, int& code) {
+  auto o = std::make_shared<FitOptions>();
+  CLI::App& c = *program.add_subcommand("train", "Train a new model on labelled data");
+  c.add_option("--arch", o->arch,
+               "A network (" + arch_names() +
+                   ") or a list of layers: \"conv 8 3, relu, maxpool 2, flatten, linear 10\"");
+  add_fit_options(c, *o);
+  c.callback([o, &code] { code = fit(*o); });
+}

@@ -1,0 +1,35 @@
+// What the subcommands share: each adds itself to the program, and runs when it was chosen.
+#pragma once
+
+#include <CLI/CLI.hpp>
+#include <cstdint>
+#include <memory>
+#include <nlohmann/json.hpp>
+#include <string>
+
+#include "nnlite.hpp"
+
+using Json = nlohmann::ordered_json;
+
+// Options that every subcommand has.
+struct Common {
+  int threads = 0;  // 0: not given
+  std::uint64_t seed = 1;
+  bool json = false;
+};
+void add_common(CLI::App& command, Common& common);
+
+// Prints one JSON object on stdout.
+void print_json(const Json& json);
+
+// As many threads as --threads says, else `otherwise`, where 0 is all that the machine has.
+std::unique_ptr<nnlite::ThreadPool> make_pool(const Common& common, int otherwise = 0);
+
+// Each sets `code` to what the program exits with.
+void add_bench(CLI::App& program, int& code);
+void add_eval(CLI::App& program, int& code);
+void add_finetune(CLI::App& program, int& code);
+void add_info(CLI::App& program, int& code);
+void add_predict(CLI::App& program, int& code);
+void add_train(CLI::App& program, int& code);
+void add_verify(CLI::App& program, int& code);

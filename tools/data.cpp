@@ -1,0 +1,265 @@
+#include "data.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cstring>
+
+#include "csv.hpp"
+#include "failure.hpp"
+#include "idx.hpp"
+#include "picture.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+bool ends_with(const std::string& text, const std::string& end) {
+  return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
+}
+
+// SplitMix64 (Steele, Lea, Flood 2014): enough for splitting and made-up samples.
+struct Random {
+  std::uint64_t state;
+  std::uint64_t next() {
+    std::uint64_t z = state += 0x9e3779b97f4a7c15u;
+    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
+    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
+    return z ^ z >> 31;
+  }
+  float unit() { return static_cast<float>(next() >> 40) * (1.0f / 16777216.0f); }
+};
+
+std::size_t numel(const Dims& dims) {
+  std::size_t n = 1;
+  for (int i = 0; i < dims.rank; ++i) n *= static_cast<std::size_t>(dims.dim[i]);
+  return n;
+}
+
+std::string dims_text(const Dims& dims) {
+  std::string text;
+  for (int i = 0; i < dims.rank; ++i) text += fmt::format("{}{}", i ? " x " : "", dims.dim[i]);
+  return text;
+}
+
+bool plain(const Preprocessing& how) {
+  bool plain = !how.invert;
+  for (int c = 0; c < 4; ++c) plain = plain && how.mean[c] == 0.0f && how.std[c] == 1.0f;
+  return plain;
+}
+
+void prepare(const Image& image, const Preprocessing& how, const Dims& input, const std::string& name,
+             float* to) {
+  const Status status = preprocess(image, how, input.dim[0], input.dim[1], input.dim[2], to);
+  if (!ok(status)) fail(describe(status), name, "give another picture");
+}
+
+void check_picture_input(const Dims& input, const std::string& name) {
+  if (input.rank != 3 || input.dim[2] > 4)
+    fail(fmt::format("the model takes {} numbers, not pictures", dims_text(input)), name,
+         "give it a .csv table");
+}
+
+// Labels by name, from their place in the data's list to that in the model's; by place where the model
+// names none.
+void match_labels(const Model& model, Samples& samples) {
+  const std::vector<std::string> known = labels_of(model);
+  std::vector<std::int32_t> index;
+  for (std::size_t i = 0; i < samples.label_names.size(); ++i) {
+    auto at = std::find(known.begin(), known.end(), samples.label_names[i]);
+    if (extras_of(model).label_count == 0 && i < known.size())
+      at = known.begin() + static_cast<std::ptrdiff_t>(i);
+    index.push_back(at == known.end() ? -1 : static_cast<std::int32_t>(at - known.begin()));
+  }
+  for (std::size_t i = 0; i < samples.labels.size(); ++i) {
+    std::int32_t& label = samples.labels[i];
+    const std::string& name = samples.label_names[static_cast<std::size_t>(label)];
+    label = index[static_cast<std::size_t>(label)];
+    if (label < 0)
+      fail(fmt::format("label {} out of range", name), fmt::format("{}, record {}", samples.source, i),
+           fmt::format("the model knows {} labels, {} to {}", known.size(), known.front(), known.back()));
+  }
+  samples.label_names = known;
+}
+
+Samples made_up(const Model& model, std::uint64_t seed) {
+  Samples samples;
+  const Dims input = dims_of(model.input_shape(0));
+  samples.shape.assign(input.dim, input.dim + input.rank);
+  const std::size_t count = std::clamp<std::size_t>((std::size_t{1} << 24) / numel(input), 64, 1024);
+  samples.label_names = labels_of(model);
+  samples.source = "synthetic";
+  Random random{seed};
+  samples.floats.resize(count * numel(input));
+  for (float& value : samples.floats) value = random.unit();
+  for (std::size_t i = 0; i < count; ++i)
+    samples.labels.push_back(static_cast<std::int32_t>(random.next() % samples.label_names.size()));
+  if (target_of(model) == Target::dense) {
+    samples.targets.resize(count * static_cast<std::size_t>(output_size(model)));
+    for (float& value : samples.targets) value = static_cast<float>(random.next() & 1);
+  }
+  return samples;
+}
+
+Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, const Dims& input) {
+  Samples samples;
+  const std::size_t size = numel(input);
+  samples.floats.resize(pictures.paths.size() * size);
+  std::vector<Failure> failures;
+  for (std::size_t i = 0; i < pictures.paths.size(); ++i) try {
+      read_input(pictures.paths[i], how, input, samples.floats.data() + i * size);
+    } catch (const Failure& failure) { failures.push_back(failure); }
+  for (std::size_t i = 0; i + 1 < failures.size(); ++i) report(failures[i]);
+  if (!failures.empty()) throw failures.back();
+  samples.labels = pictures.labels;
+  samples.label_names = pictures.label_names;
+  return samples;
+}
+
+// IDX pictures stay bytes where the model takes them as they are.
+void fit_pictures(Samples& samples, const Preprocessing& how, const Dims& input, const std::string& name) {
+  check_picture_input(input, name);
+  const Dims have(samples.shape[0], samples.shape[1], samples.shape[2]);
+  samples.scale = how.scale;
+  if (dims_text(have) == dims_text(input) && plain(how)) return;
+  const std::size_t from = numel(have), to = numel(input);
+  samples.floats.resize(samples.count() * to);
+  for (std::size_t i = 0; i < samples.count(); ++i)
+    prepare(Image{samples.bytes.data() + i * from, have.dim[1], have.dim[0], have.dim[2]}, how, input, name,
+            samples.floats.data() + i * to);
+  samples.bytes = {};
+}
+
+}  // namespace
+
+bool has_test_part(const std::string& data) {
+  return is_folder(data) && has_idx(data, "train") && has_idx(data, "t10k");
+}
+
+DataSource open_data(const std::string& data, const std::string& part) {
+  DataSource source;
+  source.name = data;
+  if (data == "synthetic") return source;
+  if (data == "synthetic-digits")
+    fail("made-up digits are not part of this version", data, "give IDX files or folders");
+  for (const char* end : {".h5", ".hdf5", ".npz"})
+    if (ends_with(data, end))
+      fail(fmt::format("{} files are not read by this version", end), data, "give a .csv or folders");
+  if (!exists(data))
+    fail("no such file or folder", data, "give a folder with IDX files, class folders, or a .csv");
+  if (!is_folder(data)) {
+    if (!ends_with(data, ".csv"))
+      fail("a file that is not a .csv", data, "give a folder with IDX files, class folders, or a .csv");
+    source.kind = DataKind::table;
+    source.samples = read_csv(data);
+  } else if (has_idx(data, "train") || has_idx(data, "t10k")) {
+    source.kind = DataKind::idx;
+    source.samples = read_idx(data, part);
+  } else {
+    source.kind = DataKind::folder;
+    if (!has_class_folders(data))
+      fail("neither IDX files nor class folders", data, "see nnlite train --help");
+    source.pictures = list_class_folders(data);
+    return source;
+  }
+  for (int d : source.samples.shape) source.shape.dim[source.shape.rank++] = d;
+  return source;
+}
+
+Dims data_shape(const DataSource& source) {
+  if (source.kind != DataKind::folder) return source.shape;
+  Picture first;
+  for (const std::string& path : source.pictures.paths) {
+    const Picture p = read_picture(path);
+    if (first.width == 0) first = p;
+    if (p.width != first.width || p.height != first.height)
+      fail(fmt::format("{} x {} pixels, but the first picture has {} x {}", p.width, p.height, first.width,
+                       first.height),
+           path, "choose an --arch by name, which has a size, or bring the pictures to one size");
+    first.channels = std::max(first.channels, p.channels);
+  }
+  return Dims(first.height, first.width, first.channels);
+}
+
+Target target_of(const Model& model) {
+  const Shape shape = model.output_shape(0);
+  if (shape.row_numel() == 1) return Target::yes_no;
+  return shape.rank == 2 ? Target::classes : Target::dense;
+}
+
+AnyOp loss_for(const Model& model) {
+  const std::string last = model.node(model.node_count() - 1).op->name;
+  if (target_of(model) != Target::classes)
+    return last == "Sigmoid" ? AnyOp(BCELoss{}) : AnyOp(BCEWithLogitsLoss{});
+  return last == "LogSoftmax" ? AnyOp(NLLLoss{}) : AnyOp(CrossEntropyLoss{});
+}
+
+Samples samples_for(const Model& model, DataSource&& source, std::uint64_t seed) {
+  const Dims input = dims_of(model.input_shape(0));
+  if (model.input_count() != 1)
+    fail("a model with several inputs", source.name, "nnlite takes those with one");
+  if (source.kind == DataKind::synthetic) return made_up(model, seed);
+  if (target_of(model) == Target::dense)
+    fail("the model answers with a picture, the data holds classes", source.name,
+         "give a model that names classes");
+  Samples samples = std::move(source.samples);
+  if (source.kind == DataKind::folder) {
+    check_picture_input(input, source.name);
+    samples = read_folder(source.pictures, preprocessing_of(model), input);
+    samples.source = source.name;
+  } else if (source.kind == DataKind::idx) {
+    fit_pictures(samples, preprocessing_of(model), input, source.name);
+  } else if (samples.sample_size() != numel(input) || input.rank != 1) {
+    fail(
+        fmt::format("rows of {} features for a model that takes {}", samples.sample_size(), dims_text(input)),
+        source.name, "give the table the model was made for");
+  }
+  samples.shape.assign(input.dim, input.dim + input.rank);
+  match_labels(model, samples);
+  return samples;
+}
+
+void put_input(const Samples& samples, std::size_t i, float* to) {
+  const std::size_t size = samples.sample_size();
+  if (samples.bytes.empty()) std::memcpy(to, samples.floats.data() + i * size, size * sizeof(float));
+  else
+    for (std::size_t k = 0; k < size; ++k)
+      to[k] = static_cast<float>(samples.bytes[i * size + k]) * samples.scale;
+}
+
+void put_target(const Samples& samples, std::size_t i, float* to) {
+  const std::size_t size = samples.targets.size() / samples.count();
+  if (size == 0) *to = static_cast<float>(samples.labels[i]);
+  else std::memcpy(to, samples.targets.data() + i * size, size * sizeof(float));
+}
+
+Samples split(Samples& samples, double fraction, std::uint64_t seed) {
+  Samples other = samples, rest = samples;
+  for (Samples* s : {&other, &rest})
+    s->bytes.clear(), s->floats.clear(), s->labels.clear(), s->targets.clear();
+  const std::size_t n = samples.count(), size = samples.sample_size(), width = samples.targets.size() / n;
+  const std::size_t wanted = static_cast<std::size_t>(static_cast<double>(n) * fraction + 0.5);
+  Random random{seed};
+  std::size_t taken = 0;
+  for (std::size_t i = 0; i < n; ++i) {  // each remaining sample with the same chance (Knuth, algorithm S)
+    const bool take = random.next() % (n - i) < wanted - taken;
+    taken += take;
+    Samples& to = take ? other : rest;
+    const auto copy = [i](const auto& from, auto& into, std::size_t length) {
+      if (from.empty()) return;
+      const auto start = from.begin() + static_cast<std::ptrdiff_t>(i * length);
+      into.insert(into.end(), start, start + static_cast<std::ptrdiff_t>(length));
+    };
+    copy(samples.bytes, to.bytes, size);
+    copy(samples.floats, to.floats, size);
+    copy(samples.labels, to.labels, 1);
+    copy(samples.targets, to.targets, width);
+  }
+  samples = std::move(rest);
+  return other;
+}
+
+void read_input(const std::string& path, const Preprocessing& how, const Dims& input, float* to) {
+  const Picture p = read_picture(path);
+  prepare(Image{p.pixels.data(), p.width, p.height, p.channels}, how, input, path, to);
+}

@@ -1,0 +1,60 @@
+// DATA of the command line: a folder with IDX files, a folder of class folders, a .csv table, or "synthetic".
+#pragma once
+
+#include <string>
+
+#include "folder.hpp"
+#include "network.hpp"
+#include "samples.hpp"
+
+enum class DataKind { idx, folder, table, synthetic };
+
+// What stands at a DATA argument, before it is brought to a model's shape.
+struct DataSource {
+  DataKind kind = DataKind::synthetic;
+  std::string name;
+  Samples samples;            // idx, table
+  LabelledPictures pictures;  // folder
+  nnlite::Dims shape;         // of a sample; rank 0 where the model decides
+
+  std::vector<std::string> label_names() const {
+    return kind == DataKind::folder ? pictures.label_names : samples.label_names;
+  }
+};
+
+// `part` is "train" or "t10k", which matters for IDX alone.
+DataSource open_data(const std::string& data, const std::string& part);
+
+// Are there t10k-* files beside the training files?
+bool has_test_part(const std::string& data);
+
+// The shape of a sample, for an architecture that takes the data's: of a folder of pictures the one size
+// they all have.
+nnlite::Dims data_shape(const DataSource& source);
+
+// The samples as the model wants them: its input shape, its preprocessing, labels by the names it knows.
+// Pictures that cannot be read are reported line by line and end in a Failure.
+Samples samples_for(const nnlite::Model& model, DataSource&& source, std::uint64_t seed);
+
+// How samples answer to a model's output.
+enum class Target {
+  classes,
+  yes_no,
+  dense
+};  // class index; one output for no and yes; values of output shape
+Target target_of(const nnlite::Model& model);
+
+// The loss that fits the output: cross-entropy for classes (NLL after log-softmax), else binary
+// cross-entropy.
+nnlite::AnyOp loss_for(const nnlite::Model& model);
+
+// Writes sample i as the model's input / as its target where that is not an index.
+void put_input(const Samples& samples, std::size_t i, float* to);
+void put_target(const Samples& samples, std::size_t i, float* to);
+
+// Moves a random share, drawn from the seed, into the second set.
+Samples split(Samples& samples, double fraction, std::uint64_t seed);
+
+// Reads a picture into a model's input 0; the same for predict and for folders.
+void read_input(const std::string& path, const nnlite::Preprocessing& how, const nnlite::Dims& input,
+                float* to);

@@ -1,0 +1,65 @@
+#include "evaluate.hpp"
+
+#include <algorithm>
+#include <cmath>
+
+#include "failure.hpp"
+
+using namespace nnlite;
+
+Answer answer_of(const Model& model) {
+  const Answer stored = extras_of(model).answer;
+  if (stored != Answer::none) return stored;
+  const std::string last = model.node(model.node_count() - 1).op->name;
+  if (target_of(model) != Target::classes) return last == "Sigmoid" ? Answer::threshold : Answer::sigmoid;
+  return last == "Softmax" || last == "Sigmoid" ? Answer::argmax : Answer::softmax;
+}
+
+std::vector<double> probabilities(const Model& model, const float* row) {
+  const int n = output_size(model);
+  std::vector<double> p(row, row + n);
+  const Answer answer = answer_of(model);
+  if (answer ==
+      Answer::softmax) {  // of log-probabilities too: they are logits whose sum of exponentials is 1
+    const double most = *std::max_element(p.begin(), p.end());
+    double sum = 0;
+    for (double& v : p) sum += v = std::exp(v - most);
+    for (double& v : p) v /= sum;
+  }
+  if (answer == Answer::sigmoid)
+    for (double& v : p) v = 1 / (1 + std::exp(-v));
+  if (n == 1) p.insert(p.begin(), 1 - p[0]);
+  return p;
+}
+
+Evaluation evaluate(Session& session, const Samples& samples) {
+  const Model& model = *session.model();
+  const Target target = target_of(model);
+  Evaluation e;
+  e.count = samples.count();
+  e.classes = target == Target::yes_no ? 2 : target == Target::classes ? output_size(model) : 0;
+  e.confusion.assign(static_cast<std::size_t>(e.classes * e.classes), 0);
+  Confusion confusion{e.confusion.data(), e.classes};
+  const int last = model.input_count();
+  const std::size_t width = static_cast<std::size_t>(output_size(model));
+  for (std::size_t from = 0; from < e.count; from += static_cast<std::size_t>(session.batch())) {
+    const std::size_t rows = std::min(e.count - from, static_cast<std::size_t>(session.batch()));
+    for (std::size_t k = 0; k < rows; ++k) {
+      put_input(samples, from + k, session.input().row(static_cast<std::int64_t>(k)));
+      if (target == Target::classes)
+        session.input_i32(last)[static_cast<std::int64_t>(k)] = samples.labels[from + k];
+      else put_target(samples, from + k, session.input(last).data + k * width);
+    }
+    require(session.forward(static_cast<int>(rows)), session.problem(), samples.source);
+    e.loss += static_cast<double>(session.loss()) * static_cast<double>(rows);
+    const View<const real> out = session.output();
+    for (std::size_t k = 0; k < rows && e.classes > 0; ++k) {
+      const std::vector<double> p = probabilities(model, out.data + k * width);
+      const int answer = static_cast<int>(std::max_element(p.begin(), p.end()) - p.begin());
+      confusion.add(samples.labels[from + k], answer);
+    }
+  }
+  e.loss /= static_cast<double>(e.count);
+  e.accuracy = e.classes > 0 ? confusion.accuracy() : std::nan("");
+  return e;
+}

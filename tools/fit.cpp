@@ -1,0 +1,511 @@
+#include "fit.hpp"
+
+#include <fmt/format.h>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdlib>
+#include <optional>
+#include <sstream>
+
+#include "arch.hpp"
+#include "attributes.hpp"
+#include "data.hpp"
+#include "evaluate.hpp"
+#include "failure.hpp"
+#include "file.hpp"
+#include "interrupt.hpp"
+#include "plot.hpp"
+#include "progress.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+const char* const val_key =
+    "training.validation";  // the share held out, kept in checkpoints for those who resume
+const char* const log_heading = "epoch,train_loss,val_loss,val_accuracy,learning_rate,seconds\n";
+
+struct Epoch {
+  std::uint32_t number = 0;
+  double train_loss = 0, val_loss = std::nan(""), val_accuracy = std::nan(""), seconds = 0;
+};
+
+// What --update names.
+struct UpdateNames {
+  std::vector<std::string> names;
+  std::vector<const char*> list;
+};
+
+// Everything that one training owns. The order matters: what stands above outlives what stands below.
+struct Fit {
+  const FitOptions& o;
+  std::unique_ptr<Network> base;  // the graph, frozen weights, labels and preprocessing
+  Samples train, val;
+  std::vector<std::int32_t> targets;
+  std::unique_ptr<ThreadPool> pool;
+  Memory names, trainer_memory, session_memory;
+  UpdateNames update;
+  TrainerOptions options;
+  double val_share = 0;
+  bool hold_out_test = false;  // the t10k part stands in for a share
+  Dataset data;
+  Trainer trainer;
+  Session session;
+  std::size_t arena_bytes = 0;
+  std::vector<Epoch> epochs;
+  std::string log;  // the whole file
+  Progress progress;
+
+  explicit Fit(const FitOptions& options_given) : o(options_given) {}
+};
+
+// ---- the model to start from
+std::string note(const ModelExtras& extras, const char* key) {
+  for (int i = 0; i < extras.metadata_count; ++i)
+    if (std::string(extras.metadata[i].key) == key) return extras.metadata[i].value;
+  return "";
+}
+
+// The model's own metadata, with `value` as the note on the validation share; without one where value is
+// empty.
+std::vector<Metadata> metadata_with(const ModelExtras& extras, const std::string& value) {
+  std::vector<Metadata> list;
+  for (int i = 0; i < extras.metadata_count; ++i)
+    if (std::string(extras.metadata[i].key) != val_key) list.push_back(extras.metadata[i]);
+  if (!value.empty()) list.push_back({val_key, value.c_str()});
+  std::sort(list.begin(), list.end(),
+            [](const Metadata& a, const Metadata& b) { return std::string(a.key) < std::string(b.key); });
+  return list;
+}
+
+// Labels of the new model: the data's names in their order. IDX has numbers for names, as many as there are
+// outputs.
+std::vector<std::string> new_labels(const Model& model, const DataSource& source) {
+  if (target_of(model) != Target::classes) return {};
+  std::vector<std::string> names = source.label_names();
+  const std::size_t outputs = static_cast<std::size_t>(output_size(model));
+  if (source.kind == DataKind::idx || source.kind == DataKind::synthetic) {
+    names.clear();
+    for (std::size_t i = 0; i < outputs; ++i) names.push_back(std::to_string(i));
+  }
+  if (names.size() != outputs)
+    fail(fmt::format("{} classes for {} outputs", names.size(), outputs), source.name,
+         fmt::format("end the list of layers with linear {}", names.size()));
+  return names;
+}
+
+std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source) {
+  ArchWish wish;
+  Dims own;
+  const bool named = named_arch(o.arch, own);
+  if (source.kind == DataKind::folder || source.kind == DataKind::table)
+    wish.classes = static_cast<int>(source.label_names().size());
+  if (wish.classes == 1) fail("a single class", source.name, "give at least two");
+  if (source.kind != DataKind::synthetic && (!named || (o.arch == "mlp" && source.kind == DataKind::table)))
+    wish.input = data_shape(source);
+  if (named && own.rank == 3 && source.kind == DataKind::table && o.arch != "mlp")
+    fail(fmt::format("a table for {}, which takes pictures", o.arch), source.name,
+         "choose --arch mlp or a list of layers");
+  return build_arch(o.arch, wish, Seed{o.common.seed});
+}
+
+// A model built here passes through the form of a file, like one that was loaded: so a checkpoint carries
+// labels, preprocessing and notes, whichever way the model came.
+std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, double val_share,
+                                   const std::string& name) {
+  const std::string share = fmt::format("{}", val_share);
+  const std::vector<Metadata> metadata = metadata_with(extras, share);
+  extras.metadata = metadata.data();
+  extras.metadata_count = static_cast<int>(metadata.size());
+  extras.golden_count = 0;  // of other weights
+  return load_network(serialise(model, extras), name);
+}
+
+std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& source, double val_share) {
+  const std::unique_ptr<Network> graph = graph_for(o, source);
+  Model& model = graph->model;
+  const Memory weights(model.weight_bytes());
+  Arena arena = weights.arena();
+  require(model.materialise(arena), model.problem(), o.arch);
+  const std::vector<std::string> labels = new_labels(model, source);
+  std::vector<const char*> texts;
+  for (const std::string& label : labels) texts.push_back(label.c_str());
+  const Preprocessing plain;
+  ModelExtras extras;
+  if (model.input_shape(0).rank == 4) extras.preprocessing = &plain;
+  extras.labels = texts.data();
+  extras.label_count = static_cast<int>(texts.size());
+  extras.answer = answer_of(model);
+  if (extras.answer == Answer::threshold) extras.threshold = 0.5f;
+  return as_loaded(model, extras, val_share, o.arch);
+}
+
+// ---- options
+TrainerOptions options_from_command_line(const FitOptions& o, const Model& model, UpdateNames& update) {
+  TrainerOptions t;
+  t.batch = o.batch;
+  t.epochs = o.epochs;
+  t.loss = loss_for(model);
+  t.optimizer = parse_optimizer(o.optimizer);
+  if (o.given("--lr")) set_attribute(t.optimizer, "lr", o.lr);
+  if (o.given("--weight-decay")) set_attribute(t.optimizer, "weight_decay", o.weight_decay);
+  t.schedule = parse_schedule(o.schedule);
+  t.warmup_steps = o.warmup;
+  t.clip_norm = o.clip_norm;
+  t.clip_value = o.clip_value;
+  t.seed = o.common.seed;
+  if (o.update == "bias") t.trainable = Trainable::bias;
+  else if (o.update == "head") t.trainable = Trainable::head;
+  else if (o.update != "all") {
+    t.trainable = Trainable::named;
+    std::istringstream in(o.update);
+    for (std::string name; std::getline(in, name, ',');) update.names.push_back(name);
+    for (const std::string& name : update.names) update.list.push_back(name.c_str());
+    t.names = update.list.data();
+    t.name_count = static_cast<int>(update.list.size());
+  }
+  return t;
+}
+
+void refuse_conflict(const Fit& f, const char* option, bool same) {
+  if (f.o.given(option) && !same)
+    throw UsageError{
+        fmt::format("{} differs from the checkpoint {}: leave it out, or start anew without --resume", option,
+                    f.o.resume)};
+}
+
+bool same_graph(const Model& a, const Model& b) {
+  if (a.node_count() != b.node_count() || a.parameter_count() != b.parameter_count()) return false;
+  for (int i = 0; i < a.node_count(); ++i)
+    if (a.node(i).op != b.node(i).op || a.node(i).shape != b.node(i).shape) return false;
+  for (int i = 0; i < a.parameter_count(); ++i)
+    if (a.parameter(i).shape != b.parameter(i).shape) return false;
+  return true;
+}
+
+void options_from_checkpoint(Fit& f, const DataSource& source) {
+  const FitOptions& o = f.o;
+  TrainerOptions& t = f.options;
+  f.names = Memory(std::size_t{1} << 20);
+  Arena arena = f.names.arena();
+  Problem problem;
+  require(read_options(o.resume.c_str(), t, &arena, &problem), problem, o.resume);
+  UpdateNames ignored;
+  const TrainerOptions w = options_from_command_line(o, f.base->model, ignored);
+  const auto same = [&](const char* name) {
+    return get_attribute(w.optimizer, name) == get_attribute(t.optimizer, name);
+  };
+  AnyOp optimizer = w.optimizer;  // --lr and --weight-decay are compared for themselves
+  for (const char* name : {"lr", "weight_decay"})
+    set_attribute(optimizer, name, static_cast<float>(get_attribute(t.optimizer, name)));
+  refuse_conflict(f, "--batch", w.batch == t.batch);
+  refuse_conflict(f, "--optimizer", same_attributes(optimizer, t.optimizer));
+  refuse_conflict(f, "--lr", same("lr"));
+  refuse_conflict(f, "--weight-decay", same("weight_decay"));
+  refuse_conflict(f, "--schedule", same_attributes(w.schedule, t.schedule));
+  refuse_conflict(f, "--warmup", w.warmup_steps == t.warmup_steps);
+  refuse_conflict(f, "--clip-norm", w.clip_norm == t.clip_norm);
+  refuse_conflict(f, "--clip-value", w.clip_value == t.clip_value);
+  refuse_conflict(f, "--seed", w.seed == t.seed);
+  refuse_conflict(f, "--val", o.val == f.val_share);
+  if (!o.model.empty()) {
+    refuse_conflict(f, "--update", w.trainable == t.trainable);
+    if (!same_graph(load_network(o.model)->model, f.base->model))
+      throw UsageError{fmt::format("{} is not the model of the checkpoint {}", o.model, o.resume)};
+  } else if (f.o.given("--arch")) {
+    refuse_conflict(f, "--arch", same_graph(graph_for(o, source)->model, f.base->model));
+  }
+  if (o.given("--epochs")) t.epochs = o.epochs;
+}
+
+// ---- putting it together
+void prepare_model(Fit& f, const DataSource& source) {
+  const FitOptions& o = f.o;
+  f.hold_out_test = source.kind == DataKind::idx && !o.given("--val") && has_test_part(o.data);
+  const bool made_up = source.kind == DataKind::synthetic;
+  f.val_share = o.given("--val") ? o.val : f.hold_out_test || made_up ? 0 : 0.1;
+  if (!o.resume.empty()) {
+    f.base = load_network(o.resume);
+    const std::string share = note(extras_of(f.base->model), val_key);
+    if (!share.empty()) f.val_share = std::atof(share.c_str());
+    f.hold_out_test = source.kind == DataKind::idx && f.val_share == 0 && has_test_part(o.data);
+    options_from_checkpoint(f, source);
+  } else {
+    if (o.model.empty()) {
+      f.base = new_network(o, source, f.val_share);
+    } else {
+      const std::unique_ptr<Network> loaded = load_network(o.model);
+      f.base = as_loaded(loaded->model, extras_of(loaded->model), f.val_share, o.model);
+    }
+    f.options = options_from_command_line(o, f.base->model, f.update);
+  }
+  f.pool = make_pool(o.common);
+  f.options.pool = f.pool.get();
+}
+
+void prepare_data(Fit& f, DataSource&& source) {
+  const Model& model = f.base->model;
+  const std::uint64_t seed = f.options.seed;
+  f.train = samples_for(model, std::move(source), seed);
+  if (f.hold_out_test) f.val = samples_for(model, open_data(f.o.data, "t10k"), seed);
+  if (f.val_share > 0) f.val = split(f.train, f.val_share, seed);
+  if (f.train.count() == 0)
+    fail("no samples are left to train on", f.o.data, "give more data or a smaller --val");
+  if (f.options.schedule.op() == &ReduceLROnPlateau::op && f.val.count() == 0)
+    throw UsageError{"--schedule plateau needs validation data: set --val"};
+  f.data.count = static_cast<std::uint32_t>(f.train.count());
+  Column& x = f.data.columns[0];
+  Column& y = f.data.columns[1];
+  if (f.train.bytes.empty()) x.data = f.train.floats.data();
+  else x = {f.train.bytes.data(), DType::u8, f.train.scale, 0.0f};
+  if (target_of(model) == Target::classes) {
+    y = {f.train.labels.data(), DType::i32, 1.0f, 0.0f};
+  } else {
+    if (f.train.targets.empty()) f.train.targets.assign(f.train.labels.begin(), f.train.labels.end());
+    y.data = f.train.targets.data();
+  }
+}
+
+void build(Fit& f) {
+  const Model& model = f.base->model;
+  MemoryPlan plan;
+  require(Trainer::plan(model, f.options, plan), plan.problem, f.base->name);
+  f.trainer_memory = Memory(plan.total);
+  f.arena_bytes = plan.total;
+  Arena arena = f.trainer_memory.arena();
+  require(f.trainer.build(model, f.options, arena), f.trainer.problem(), f.base->name);
+  require(f.trainer.set_data(f.data), f.trainer.problem(), f.o.data);
+  if (!f.o.resume.empty()) require(f.trainer.resume(f.o.resume.c_str()), f.trainer.problem(), f.o.resume);
+  if (f.val.count() == 0) return;
+  SessionOptions s;
+  s.batch = std::min(f.options.batch, 64);
+  s.loss = f.options.loss;
+  s.pool = f.pool.get();
+  require(Session::plan(model, s, plan), plan.problem, f.base->name);
+  f.session_memory = Memory(plan.total);
+  Arena more = f.session_memory.arena();
+  require(f.session.build(f.trainer, s, more), f.session.problem(), f.base->name);
+}
+
+// ---- what is written along the way
+void start_log(Fit& f) {
+  if (f.o.log.empty()) return;
+  f.log = log_heading;
+  if (f.o.resume.empty() || !exists(f.o.log)) return;
+  const Bytes bytes = read_file(f.o.log, "log");  // rows of the epochs that are done stay
+  std::istringstream lines(std::string(bytes.begin(), bytes.end()));
+  for (std::string line; std::getline(lines, line);) {
+    const long number = std::atol(line.c_str());
+    if (number >= 1 && number <= static_cast<long>(f.trainer.epoch())) f.log += line + "\n";
+  }
+}
+
+std::string cell(double value) { return std::isnan(value) ? "" : fmt::format("{:.9g}", value); }
+
+void draw_plot(const Fit& f) {
+  if (f.o.plot.empty() || f.epochs.empty()) return;
+  Curve train{"training", {}, {}}, val{"validation", {}, {}}, accuracy{"validation", {}, {}};
+  for (const Epoch& e : f.epochs) {
+    train.x.push_back(e.number), train.y.push_back(e.train_loss);
+    if (!std::isnan(e.val_loss)) val.x.push_back(e.number), val.y.push_back(e.val_loss);
+    if (!std::isnan(e.val_accuracy)) accuracy.x.push_back(e.number), accuracy.y.push_back(e.val_accuracy);
+  }
+  const std::string title = f.o.arch.empty() ? f.o.model : f.o.arch;
+  write_file(f.o.plot, draw_charts(title.empty() ? f.o.out : title,
+                                   {{"Loss", "epoch", "loss", {train, val}, false},
+                                    {"Accuracy", "epoch", "accuracy", {{"", {}, {}}, accuracy}, true}}));
+}
+
+void save_checkpoint_file(Fit& f) {
+  if (f.o.checkpoint.empty()) return;
+  Problem problem;
+  require(save_checkpoint(f.trainer, f.o.checkpoint.c_str(), &problem), problem, f.o.checkpoint);
+}
+
+void end_epoch(Fit& f, Epoch e, double started) {
+  if (f.val.count() > 0) {
+    const Evaluation evaluation = evaluate(f.session, f.val);
+    e.val_loss = evaluation.loss;
+    e.val_accuracy = evaluation.accuracy;
+    require(f.trainer.report(static_cast<real>(e.val_loss)), f.trainer.problem(), "validation");
+  }
+  e.seconds = now() - started;
+  f.epochs.push_back(e);
+  f.progress.clear();
+  std::string line = fmt::format("epoch {}/{}  loss {:.4f}", e.number, f.options.epochs, e.train_loss);
+  if (f.val.count() > 0) line += fmt::format("  validation loss {:.4f}", e.val_loss);
+  if (!std::isnan(e.val_accuracy)) line += fmt::format("  accuracy {:.2f} %", 100 * e.val_accuracy);
+  fmt::print(stderr, "{}  {:.1f} s\n", line, e.seconds);
+  if (!f.o.log.empty()) {
+    f.log += fmt::format("{},{},{},{},{:.9g},{:.3f}\n", e.number, cell(e.train_loss), cell(e.val_loss),
+                         cell(e.val_accuracy), static_cast<double>(f.trainer.learning_rate()), e.seconds);
+    write_file(f.o.log, f.log);
+  }
+  draw_plot(f);
+  save_checkpoint_file(f);
+}
+
+int stopped(Fit& f) {
+  f.progress.clear();
+  save_checkpoint_file(f);
+  draw_plot(f);
+  const std::uint64_t step = f.trainer.step_number();
+  if (f.o.checkpoint.empty())
+    fmt::print(stderr, "nnlite: stopped after step {}; nothing is saved, as there is no --checkpoint\n",
+               step);
+  else
+    fmt::print(
+        stderr,
+        "nnlite: stopped after step {}; to go on: nnlite {} --data {} --out {} --checkpoint {} --resume {}\n",
+        step, f.o.model.empty() ? "train" : "finetune " + f.o.model, f.o.data, f.o.out, f.o.checkpoint,
+        f.o.checkpoint);
+  return 130;
+}
+
+// ---- training
+bool done(const Fit& f) {
+  return f.trainer.epoch() >= static_cast<std::uint32_t>(f.options.epochs) ||
+         (f.o.steps > 0 && f.trainer.step_number() >= f.o.steps);
+}
+
+// Runs to the end of the epoch in hand, or to where it was told to stop. False: Ctrl-C.
+bool run_epoch(Fit& f) {
+  const double started = now();
+  const std::uint32_t number = f.trainer.epoch();
+  double sum = 0, last_save = started;
+  std::uint64_t rows = 0;
+  while (!done(f) && f.trainer.epoch() == number) {
+    const std::uint32_t before = f.trainer.epoch_position();
+    require(f.trainer.step(), f.trainer.problem(), fmt::format("step {}", f.trainer.step_number() + 1));
+    const std::uint32_t after = f.trainer.epoch() == number ? f.trainer.epoch_position() : f.data.count;
+    sum += static_cast<double>(f.trainer.loss()) * (after - before);
+    rows += after - before;
+    f.progress.show(fmt::format("epoch {}/{}", number + 1, f.options.epochs), after, f.data.count,
+                    fmt::format("loss {:.4f}  {:.0f} samples/s", sum / static_cast<double>(rows),
+                                static_cast<double>(rows) / std::max(1e-9, now() - started)));
+    if (f.trainer.epoch() != number) break;
+    const bool due = f.o.checkpoint_every > 0
+                         ? f.trainer.step_number() % static_cast<std::uint64_t>(f.o.checkpoint_every) == 0
+                         : now() - last_save > 60;
+    if (due) {
+      save_checkpoint_file(f);
+      last_save = now();
+    }
+    if (interrupted()) return false;
+  }
+  if (rows > 0) end_epoch(f, {number + 1, sum / static_cast<double>(rows)}, started);
+  return !interrupted() || done(f);
+}
+
+// The model with the weights of the moment, and golden vectors made from its first samples.
+Bytes finished_model(const Fit& f) {
+  ModelExtras extras = extras_of(f.base->model);
+  const std::vector<Metadata> metadata = metadata_with(extras, "");
+  extras.metadata = metadata.data();
+  extras.metadata_count = static_cast<int>(metadata.size());
+  const std::unique_ptr<Network> trained = load_network(serialise(f.trainer, extras), f.o.out);
+  const int rows = f.train.count() > 1 && f.train.sample_size() <= 4096 ? 2 : 1;
+  std::vector<float> inputs(static_cast<std::size_t>(rows) * f.train.sample_size());
+  for (int i = 0; i < rows; ++i)
+    put_input(f.train, static_cast<std::size_t>(i),
+              inputs.data() + static_cast<std::size_t>(i) * f.train.sample_size());
+  MemoryPlan plan;
+  SessionOptions s;
+  s.batch = rows;
+  require(Session::plan(trained->model, s, plan), plan.problem, f.o.out);
+  const Memory memory(2 * plan.total + (std::size_t{1} << 20));
+  Arena arena = memory.arena();
+  Golden golden;
+  require(make_golden(trained->model, inputs.data(), rows, 1e-4f, arena, golden), trained->model.problem(),
+          f.o.out);
+  extras.golden = &golden;
+  extras.golden_count = 1;
+  return serialise(trained->model, extras);
+}
+
+void print_result(const Fit& f, const std::string& hash) {
+  fmt::print(stderr, "{} saved, sha256 {}\n", f.o.out, hash);
+  if (!f.o.common.json) return;
+  Json list = Json::array();
+  for (const Epoch& e : f.epochs)
+    list.push_back({{"epoch", e.number},
+                    {"train_loss", e.train_loss},
+                    {"val_loss", e.val_loss},
+                    {"val_accuracy", e.val_accuracy},
+                    {"seconds", e.seconds}});
+  print_json({{"epochs", list}, {"model", f.o.out}, {"sha256", hash}, {"arena_bytes", f.arena_bytes}});
+}
+
+void check_outputs(const FitOptions& o) {
+  for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
+    if (!path->empty()) check_writable(*path);
+  if (o.out == o.checkpoint) throw UsageError{"--out and --checkpoint are the same file"};
+  if (o.arch.empty() && o.model.empty() && o.resume.empty())
+    throw UsageError{"--arch is required, unless --resume is given"};
+}
+
+}  // namespace
+
+void add_fit_options(CLI::App& c, FitOptions& o) {
+  o.command = &c;
+  c.add_option("--data", o.data,
+               "Folder with IDX files (train-*), folder of class folders, .csv, or synthetic")
+      ->required();
+  c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
+  c.add_option("--epochs", o.epochs, "How often to go through the data (default 10)")
+      ->check(CLI::Range(1, 1000000));
+  c.add_option("--steps", o.steps, "Stop after this many steps, if they come first");
+  c.add_option("--batch", o.batch, "Samples a step (default 64)")->check(CLI::Range(1, 1 << 20));
+  c.add_option(
+      "--optimizer", o.optimizer,
+      "sgd, adagrad, rmsprop, adam or adamw, with settings: sgd:momentum=0.9,nesterov (default adam)");
+  c.add_option("--lr", o.lr, "Learning rate (default: the optimizer's)")->check(CLI::PositiveNumber);
+  c.add_option(
+      "--schedule", o.schedule,
+      "constant, step:step_size=5,gamma=0.3, exponential:gamma=0.9, cosine, onecycle or plateau:patience=3 "
+      "(default onecycle)");
+  c.add_option("--warmup", o.warmup, "Steps over which the learning rate grows first")
+      ->check(CLI::NonNegativeNumber);
+  c.add_option("--weight-decay", o.weight_decay, "Weight decay (default: the optimizer's)")
+      ->check(CLI::NonNegativeNumber);
+  c.add_option("--clip-norm", o.clip_norm, "Largest norm of all gradients together")
+      ->check(CLI::NonNegativeNumber);
+  c.add_option("--clip-value", o.clip_value, "Largest magnitude of a gradient")
+      ->check(CLI::NonNegativeNumber);
+  c.add_option("--val", o.val,
+               "Share of the data held out for validation (default: the t10k-* files, else 0.1)")
+      ->check(CLI::Range(0.0, 0.9));
+  c.add_option("--checkpoint", o.checkpoint, "Where to keep what is needed to go on after a stop");
+  c.add_option("--checkpoint-every", o.checkpoint_every,
+               "Steps between checkpoints (default: every epoch and minute)")
+      ->check(CLI::PositiveNumber);
+  c.add_option("--resume", o.resume, "Go on from this checkpoint, with its settings");
+  c.add_option("--log", o.log, "Write a row for every epoch, a .csv file");
+  c.add_option("--plot", o.plot, "Draw loss and accuracy, an .svg file");
+  add_common(c, o.common);
+}
+
+int fit(const FitOptions& o) {
+  check_outputs(o);
+  if (o.resume.empty()) {  // before the data is read
+    parse_optimizer(o.optimizer);
+    parse_schedule(o.schedule);
+  }
+  Fit f(o);
+  DataSource source = open_data(o.data, "train");
+  prepare_model(f, source);
+  prepare_data(f, std::move(source));
+  build(f);
+  start_log(f);
+  fmt::print(stderr, "{} samples to train on, {} for validation; {} parameters; {:.1f} MB to train in\n",
+             f.train.count(), f.val.count(), f.base->model.parameter_elements(),
+             static_cast<double>(f.arena_bytes) / 1e6);
+  catch_interrupts();
+  while (!done(f))
+    if (!run_epoch(f)) return stopped(f);
+  const Bytes bytes = finished_model(f);
+  write_file(o.out, bytes.data(), bytes.size());
+  print_result(f, sha256_hex(bytes));
+  return 0;
+}
