@@ -3932,6 +3932,38 @@ struct AddInto {
   }
 };
 static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n, AddInto{to, from}); }
+
+// to = from scale + shift: numbers of a data set as an input wants them.
+NNLITE_VERB vf number_part(const float* p, int n) { return load_part(p, n); }
+NNLITE_VERB vf number_part(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
+NNLITE_VERB vf number(const float* p) { return load(p); }
+NNLITE_VERB vf number(const uint8_t* p) { return to_float(load_bytes(p)); }
+template <class T>
+struct Convert {
+  const T* from;
+  float*   to;
+  vf       scale, shift;
+  template <bool whole>
+  NNLITE_METHOD void at(int64_t i, int n) const {
+    put<whole>(to + i, fma(whole ? number(from + i) : number_part(from + i, n), scale, shift), n);
+  }
+};
+template <class T>
+static void convert(const T* from, int64_t n, float scale, float shift, float* to) {
+  each_vector(0, n, Convert<T>{from, to, set(scale), set(shift)});
+}
+
+// Of a padded parameter: 16 lanes, folded as a tree.
+static float sum_of_squares(const float* v, int64_t n) {
+  vf sum[parts];
+  NNLITE_EACH_PART sum[j] = set(0.0f);
+  for (int64_t i = 0; i < n; i += 16)
+    NNLITE_EACH_PART {
+      const vf x = load(v + i + j * lanes);
+      sum[j] = fma(x, x, sum[j]);
+    }
+  return tree_sum(sum);
+}
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_pool
@@ -5212,13 +5244,40 @@ NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, 
 NNLITE_ACTIVATION(Tanh, tanh);
 NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward);
 
-// to += from, the executor's way to accumulate what an op gives.
+// Loops over whole arrays, for the executor and the trainer, by the instruction set in force.
+#ifdef NNLITE_KERNELS
+#define NNLITE_BY_ISA(f, ...)                                                             \
+  static const decltype(&NNLITE_FIRST_ISA::f) runs[isa_count] = NNLITE_RUNS(f);           \
+  return runs[static_cast<int>(current_isa())](__VA_ARGS__)
+#endif
+
+// to += from
 static inline void add_into(real* to, const real* from, int64_t n) {
 #ifdef NNLITE_KERNELS
-  static void (*const runs[isa_count])(float*, const float*, int64_t) = NNLITE_RUNS(add_into);
-  runs[static_cast<int>(current_isa())](to, from, n);
+  NNLITE_BY_ISA(add_into, to, from, n);
 #else
   for (int64_t i = 0; i < n; i++) to[i] += from[i];
+#endif
+}
+
+// to = from scale + shift
+template <class T>
+static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
+#ifdef NNLITE_KERNELS
+  NNLITE_BY_ISA(convert<T>, from, n, scale, shift, to);
+#else
+  for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
+#endif
+}
+
+// n is a multiple of 16.
+static inline real sum_of_squares(const real* v, int64_t n) {
+#ifdef NNLITE_KERNELS
+  NNLITE_BY_ISA(sum_of_squares, v, n);
+#else
+  real sum = 0;
+  for (int64_t i = 0; i < n; i++) sum += v[i] * v[i];
+  return sum;
 #endif
 }
 
@@ -8819,17 +8878,6 @@ struct Permutation {
   }
 };
 
-// One row of u8 through a table, so that a conversion is one look-up.
-static void convert_u8(const uint8_t* from, int64_t n, const real* table, real* to) {
-  for (int64_t i = 0; i < n; i++) to[i] = table[from[i]];
-}
-
-static void convert_f32(const float* from, int64_t n, float scale, float shift, real* to) {
-  const bool plain = scale == 1.0f && shift == 0.0f;
-  for (int64_t i = 0; i < n; i++)
-    to[i] = plain ? real(from[i]) : madd(real(from[i]), real(scale), real(shift));
-}
-
 // Copies the rows a step draws into the inputs of the engine.
 struct Gatherer {
   const Dataset& data;
@@ -8843,9 +8891,7 @@ struct Gatherer {
 bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
   const Column& from = data.columns[c];
   const int64_t n    = shape.row_numel();
-  real table[256];
-  for (int i = 0; i < 256 && from.data && from.dtype == DType::u8; i++)
-    table[i] = madd(real(i), real(from.scale), real(from.shift));
+  const bool plain = from.scale == 1.0f && from.shift == 0.0f && from.dtype == real_dtype;
   for (int r = 0; r < rows; r++) {
     const uint32_t index = order[position + static_cast<uint32_t>(r)];
     if (!from.data) {
@@ -8863,9 +8909,11 @@ bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
       continue;
     }
     real* out = static_cast<real*>(to) + r * n;
-    if (from.dtype == DType::u8) convert_u8(static_cast<const uint8_t*>(from.data) + first, n, table, out);
+    if (plain) __builtin_memcpy(out, static_cast<const real*>(from.data) + first, size_t(n) * sizeof(real));
+    else if (from.dtype == DType::u8)
+      convert(static_cast<const uint8_t*>(from.data) + first, n, from.scale, from.shift, out);
     else if (from.dtype == DType::f32)
-      convert_f32(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
+      convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
     else
       for (int64_t i = 0; i < n; i++)
         out[i] = static_cast<real>(static_cast<const double*>(from.data)[first + i]);
@@ -8995,15 +9043,6 @@ float TrainerAccess::rate(const Trainer& t) {
                         : lr;
 }
 
-// Sum of squares in 16 lanes, folded as a tree.
-static real sum_of_squares(const real* v, int64_t n) {
-  real lanes[16] = {};
-  for (int64_t i = 0; i < n; i++) lanes[i % 16] = madd(v[i], v[i], lanes[i % 16]);
-  for (int width = 8; width > 0; width /= 2)
-    for (int k = 0; k < width; k++) lanes[k] += lanes[k + width];
-  return lanes[0];
-}
-
 // 2-norm of all kept gradients, in parameter order, 16 lanes each.
 real TrainerAccess::gradient_norm(const Trainer& t) {
   real sum = 0;
@@ -9069,7 +9108,7 @@ Status Trainer::step(const Batch& batch) {
       set_problem(problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
       return Status::no_data;
     }
-    for (size_t k = 0; to && k < bytes; k++) to[k] = from[k];
+    if (to) __builtin_memcpy(to, from, bytes);
   }
   return TrainerAccess::step(*this, batch.rows);
 }

@@ -52,5 +52,45 @@ TEST_CASE("kernel_elementwise: add_into adds any count and nothing behind it") {
   }
 }
 
+TEST_CASE("kernel_elementwise: numbers of a data set become scale times number plus shift") {
+  std::vector<uint8_t> bytes(100);
+  std::vector<float>   floats(100);
+  for (size_t i = 0; i < 100; i++) bytes[i] = static_cast<uint8_t>(i * 5 / 2), floats[i] = float(i) / 7;
+  const Isa before = current_isa();
+  for (int isa = 0; isa < isa_count; isa++) {
+    if (!set_isa(Isa(isa))) continue;
+    for (int n : {0, 1, 7, 16, 33, 99}) {
+      std::vector<float> a(static_cast<size_t>(n) + 1, -7), b = a;
+      convert(bytes.data(), n, 0.37f, -0.11f, a.data());
+      convert(floats.data(), n, 0.37f, -0.11f, b.data());
+      for (size_t i = 0; i < static_cast<size_t>(n); i++) {
+        CHECK(a[i] == madd(float(bytes[i]), 0.37f, -0.11f));
+        CHECK(b[i] == madd(floats[i], 0.37f, -0.11f));
+      }
+      CHECK(a.back() == -7);
+      CHECK(b.back() == -7);
+    }
+  }
+  (void)set_isa(before);
+}
+
+TEST_CASE("kernel_elementwise: the sum of squares has the same bits in every class") {
+  alignas(64) float v[4000];
+  Random random{5};
+  double exact = 0;
+  for (float& x : v) x = float(random.next(3)), exact += double(x) * double(x);
+  const Isa before = current_isa();
+  float fused = 0;
+  for (int isa = 0; isa < isa_count; isa++) {
+    if (!set_isa(Isa(isa))) continue;
+    const float sum = sum_of_squares(v, 4000);
+    CHECK(double(sum) == doctest::Approx(exact).epsilon(1e-6));
+    if (Isa(isa) == Isa::base) continue;
+    if (fused > 0) CHECK(sum == fused);
+    fused = sum;
+  }
+  (void)set_isa(before);
+}
+
 }  // namespace test_kernel_elementwise
 #endif
