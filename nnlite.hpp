@@ -4164,7 +4164,7 @@ static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t la
 }
 
 #ifndef NNLITE_NO_TRAINING
-// dy of one window to the pixel that it chose, where that is in this row of x: taps first .. last - 1 of row kh.
+// dy of one window to the pixel that it chose, where that is in this row of x: taps first .. last - 1 of kh.
 struct MaxGradient {
   const float*   dy;
   const uint8_t* place;
