@@ -3081,7 +3081,8 @@ static inline Span down_span(const Axis& a, int64_t o, int64_t count) {
 // what i .. i + count of big read of small
 static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
   const int64_t from = -floor_div(a.extent() - 1 - i - a.padding, a.stride);
-  return {from, floor_div(i + count - 1 + a.padding, a.stride) - from + 1};
+  const int64_t places = floor_div(i + count - 1 + a.padding, a.stride) - from + 1;
+  return {from, places < 1 ? 1 : places};                            // none: a zero that nobody reads
 }
 
 // The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is

@@ -1,6 +1,7 @@
 #ifndef NNLITE_TESTS_KERNEL_CASE_HPP
 #define NNLITE_TESTS_KERNEL_CASE_HPP
-// One call of an op on random data, through its plain loops or through its kernel rows, for the tests of inner functions.
+// One call of an op on random data, through its plain loops or through its kernel rows: for tests of inner
+// functions.
 #include <doctest/doctest.h>
 
 #include <algorithm>
@@ -20,8 +21,9 @@ class Values {
  public:
   explicit Values(int64_t n = 0) : size(n), memory_(static_cast<size_t>(n) * sizeof(real) + 64) { clear(); }
   real* data() {
-    const uintptr_t end = reinterpret_cast<uintptr_t>(memory_.data() + memory_.size()), bytes = static_cast<size_t>(size) * sizeof(real);
-    return reinterpret_cast<real*>((end - bytes) & ~uintptr_t(sizeof(real) - 1));
+    const uintptr_t end = reinterpret_cast<uintptr_t>(memory_.data() + memory_.size());
+    const uintptr_t first = end - static_cast<size_t>(size) * sizeof(real);
+    return reinterpret_cast<real*>(first & ~uintptr_t(sizeof(real) - 1));
   }
   void clear() { std::fill(memory_.begin(), memory_.end(), static_cast<unsigned char>(0)); }
   void randomise(uint32_t seed) {
@@ -30,7 +32,9 @@ class Values {
       data()[i] = static_cast<real>(seed >> 8) * real(0x1p-23) - real(1);
     }
   }
-  bool same_bits(Values& o) { return size == o.size && std::memcmp(data(), o.data(), static_cast<size_t>(size) * sizeof(real)) == 0; }
+  bool same_bits(Values& o) {
+    return size == o.size && std::memcmp(data(), o.data(), static_cast<size_t>(size) * sizeof(real)) == 0;
+  }
   int64_t size;
 
  private:
@@ -58,7 +62,7 @@ struct Call {
     run.rows = rows;
     run.workers = 1;
     run.training = true;
-    for (int p = shape.n_parameters; p < max_parameters; p++) run.parameter_[p] = run.dparameter_[p] = this;   // never read
+    for (int p = shape.n_parameters; p < max_parameters; p++) run.parameter_[p] = run.dparameter_[p] = this;
     for (int p = 0; p < shape.n_parameters; p++) fill_parameter(p, seed + 2 + static_cast<uint32_t>(p));
   }
   Call(const Call&) = delete;
@@ -73,7 +77,8 @@ struct Call {
         for (int64_t h = 0; h < d[2]; h++)
           for (int64_t w = 0; w < d[3]; w++) {
             seed = seed * 1664525u + 1013904223u;
-            parameter[p].data()[parameter_index(s, a, b, h, w)] = static_cast<real>(seed >> 8) * real(0x1p-23) - real(1);
+            real& to = parameter[p].data()[parameter_index(s, a, b, h, w)];
+            to = static_cast<real>(seed >> 8) * real(0x1p-23) - real(1);
           }
   }
 
@@ -111,14 +116,16 @@ struct Call {
     KernelPlan plan;
     const Kernel* k = row(phase, plan);
     if (k == nullptr) return false;
-    scratch = Values(static_cast<int64_t>((plan.scratch_per_worker * static_cast<size_t>(workers) + plan.scratch_shared) / sizeof(real)));
+    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(workers) + plan.scratch_shared;
+    scratch = Values(static_cast<int64_t>(bytes / sizeof(real)));
     scratch.randomise(96);
     run.scratch = reinterpret_cast<unsigned char*>(scratch.data());
     for (uint32_t stage = 0; stage < plan.stages; stage++) {
       const uint64_t n = plan.tasks[stage], w = static_cast<uint64_t>(workers);
       for (uint64_t i = w; i-- > 0;) {
-        const uint32_t first = static_cast<uint32_t>(n * i / w), last = static_cast<uint32_t>(n * (i + 1) / w);
-        if (first < last) k->run[static_cast<int>(current_isa())](run, stage, first, last, static_cast<uint32_t>(i));
+        const auto first = static_cast<uint32_t>(n * i / w), last = static_cast<uint32_t>(n * (i + 1) / w);
+        const auto run_tasks = k->run[static_cast<int>(current_isa())];
+        if (first < last) run_tasks(run, stage, first, last, static_cast<uint32_t>(i));
       }
     }
     return true;
@@ -143,7 +150,7 @@ inline double difference(Values& a, Values& b) {
   return most / std::max(largest, 1e-30);
 }
 
-// Every instruction set of a class and every number of workers give the same bits, close to those of the plain loops.
+// Every instruction set of a class and every number of workers give the same bits, close to the plain loops.
 inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumulate = false) {
   const Isa before = current_isa();
   Call want(op, in, rows);
@@ -159,11 +166,13 @@ inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumula
         REQUIRE(got->kernels(workers, accumulate));
         CHECK(difference(got->y, want.y) < 1e-5);
         CHECK(difference(got->dx, want.dx) < 1e-5);
-        for (int p = 0; p < want.shape.n_parameters; p++) CHECK(difference(got->dparameter[p], want.dparameter[p]) < 1e-5);
+        for (int p = 0; p < want.shape.n_parameters; p++)
+          CHECK(difference(got->dparameter[p], want.dparameter[p]) < 1e-5);
         if (!first) { first = std::move(got); continue; }
         CHECK(got->y.same_bits(first->y));
         CHECK(got->dx.same_bits(first->dx));
-        for (int p = 0; p < want.shape.n_parameters; p++) CHECK(got->dparameter[p].same_bits(first->dparameter[p]));
+        for (int p = 0; p < want.shape.n_parameters; p++)
+          CHECK(got->dparameter[p].same_bits(first->dparameter[p]));
       }
     }
   }

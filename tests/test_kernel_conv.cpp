@@ -26,6 +26,7 @@ TEST_CASE("kernel_conv: Conv2d has the same bits on every instruction set and nu
     check(Conv2d{1, 20, {10, 4}, 2, {5, 1}}, 49, 10, 1, 1);
     check(Conv2d{4, 7, {3, 2}, {3, 1}, {1, 0}}, 11, 6, 4, 2);
     check(Conv2d{3, 5, 2, 5, 1}, 13, 12, 3, 1);
+    check(Conv2d{2, 3, 1, 3, 1}, 1, 1, 2, 2);
   }
   SUBCASE("dilation and groups") {
     check(Conv2d{4, 6, 3, 1, 2, 2}, 9, 8, 4, 2);
@@ -53,17 +54,46 @@ TEST_CASE("kernel_conv: ConvTranspose2d has the same bits on every instruction s
   check(ConvTranspose2d{2, 3, 2, 2}, 24, 30, 2, 1);
 }
 
+// Shapes nobody would choose: strides beyond the kernel, windows wholly in the padding, groups, dilation.
+TEST_CASE("kernel_conv: random shapes, seed 5") {
+  uint32_t state = 5;
+  const auto below = [&state](int n) {
+    state = state * 1664525u + 1013904223u;
+    return static_cast<int>((state >> 8) % static_cast<uint32_t>(n));
+  };
+  int done = 0;
+  for (int i = 0; i < 400 && done < 50; i++) {
+    const int groups = 1 + below(3), in = groups * (1 + below(9)), out = groups * (1 + below(20));
+    const Pair kernel(1 + below(4), 1 + below(4)), stride(1 + below(4), 1 + below(4));
+    const Pair padding(below(4), below(4)), dilation(1 + below(3), 1 + below(3));
+    const int H = 1 + below(9), W = 1 + below(12), rows = 1 + below(3);
+    const bool accumulate = below(2) == 1, bias = below(3) > 0, transposed = below(2) == 1;
+    AnyOp op = Conv2d{in, out, kernel, stride, padding, dilation, groups, bias};
+    if (transposed) op = ConvTranspose2d{in, out, kernel, stride, padding, 0, groups, bias, dilation};
+    OpShape s;
+    s.n_in = 1;
+    s.in[0] = batch_of({H, W, in});
+    s.in_dtype[0] = real_dtype;
+    if (op.op()->shape(op.attributes(), s) != Status::ok) continue;
+    done++;
+    CAPTURE(i);
+    check(op, H, W, in, rows, accumulate);
+  }
+  CHECK(done == 50);
+}
+
 TEST_CASE("kernel_conv: an image has the same bits alone and among others") {
   const AnyOp op = Conv2d{3, 20, 3, 2, 1};
   const Shape in = batch_of({11, 10, 3});
   Call many(op, in, 7);
   many.kernels(2, false);
   const int64_t size = in.row_numel(), answer = many.shape.out.row_numel();
+  const size_t  bytes = static_cast<size_t>(answer) * sizeof(real);
   for (int at : {0, 3, 6}) {
     Call one(op, in, 1);
     std::memcpy(one.x.data(), many.x.data() + at * size, static_cast<size_t>(size) * sizeof(real));
     one.kernels(1, false);
-    CHECK(std::memcmp(one.y.data(), many.y.data() + at * answer, static_cast<size_t>(answer) * sizeof(real)) == 0);
+    CHECK(std::memcmp(one.y.data(), many.y.data() + at * answer, bytes) == 0);
   }
 }
 }  // namespace test_kernel_conv

@@ -5,8 +5,8 @@ namespace test_kernel_linear {
 using namespace kernel_case;
 
 TEST_CASE("kernel_linear: same bits on every instruction set and number of workers") {
-  const int sizes[][3] = {{1, 1, 1}, {1, 784, 200}, {2, 5, 130}, {3, 17, 16}, {5, 31, 33}, {7, 200, 10}, {13, 3, 48}, {64, 50, 47},
-                          {65, 20, 6}, {130, 33, 70}};
+  const int sizes[][3] = {{1, 1, 1},    {1, 784, 200}, {2, 5, 130},  {3, 17, 16}, {5, 31, 33},
+                          {7, 200, 10}, {13, 3, 48},   {64, 50, 47}, {65, 20, 6}, {130, 33, 70}};
   for (const auto& s : sizes) {
     CAPTURE(s[0]);
     CAPTURE(s[1]);

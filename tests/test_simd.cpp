@@ -8,36 +8,36 @@
 
 #include "nnlite.hpp"
 
-// The vector functions of every instruction set, as functions over arrays. Each stands in the region of its set.
-#define NNLITE_TEST_SIMD(isa)                                                                                     \
-  namespace test_simd_##isa {                                                                                     \
-  using namespace nnlite::isa;                                                                                    \
-  static void apply(int which, const float* x, float* y, int n) {                                                 \
-    for (int i = 0; i < n; i += lanes) {                                                                          \
-      const int count = n - i < lanes ? n - i : lanes;                                                            \
-      const vf a = load_part(x + i, count);                                                                       \
-      const vf r = which == 0   ? exp(a)                                                                          \
-                   : which == 1 ? expm1(a)                                                                        \
-                   : which == 2 ? log(a)                                                                          \
-                   : which == 3 ? log1p(abs(a))                                                                   \
-                   : which == 4 ? sigmoid(a)                                                                      \
-                   : which == 5 ? tanh(a)                                                                         \
-                   : which == 6 ? fma(a, a, set(-1.0f))                                                           \
-                   : which == 7 ? add(mul(a, a), set(-1.0f))                                                      \
-                   : which == 8 ? div(set(1.0f), sqrt(abs(a)))                                                    \
-                   : which == 9 ? max(min(a, set(0.5f)), set(-0.5f))                                              \
-                                : copy_sign(select(less(a, set(0.25f)), a, set(2.0f)), set(-1.0f));               \
-      store_part(y + i, r, count);                                                                                \
-    }                                                                                                             \
-  }                                                                                                               \
-  static float sum(const float* x, int n) {                                                                       \
-    vf total[parts];                                                                                              \
-    for (int j = 0; j < parts; j++) total[j] = set(0.0f);                                                         \
-    for (int i = 0; i < n; i += 16)                                                                               \
-      for (int j = 0; j < parts; j++)                                                                             \
-        total[j] = add(total[j], load_part(x + i + j * lanes, within(n - i, j * lanes)));                         \
-    return tree_sum(total);                                                                                       \
-  }                                                                                                               \
+// The vector functions of every instruction set, as functions over arrays, each in the region of its set.
+#define NNLITE_TEST_SIMD(isa)                                                                           \
+  namespace test_simd_##isa {                                                                           \
+  using namespace nnlite::isa;                                                                          \
+  static void apply(int which, const float* x, float* y, int n) {                                       \
+    for (int i = 0; i < n; i += lanes) {                                                                \
+      const int count = n - i < lanes ? n - i : lanes;                                                  \
+      const vf a = load_part(x + i, count);                                                             \
+      const vf r = which == 0   ? exp(a)                                                                \
+                   : which == 1 ? expm1(a)                                                              \
+                   : which == 2 ? log(a)                                                                \
+                   : which == 3 ? log1p(abs(a))                                                         \
+                   : which == 4 ? sigmoid(a)                                                            \
+                   : which == 5 ? tanh(a)                                                               \
+                   : which == 6 ? fma(a, a, set(-1.0f))                                                 \
+                   : which == 7 ? add(mul(a, a), set(-1.0f))                                            \
+                   : which == 8 ? div(set(1.0f), sqrt(abs(a)))                                          \
+                   : which == 9 ? max(min(a, set(0.5f)), set(-0.5f))                                    \
+                                : copy_sign(select(less(a, set(0.25f)), a, set(2.0f)), set(-1.0f));     \
+      store_part(y + i, r, count);                                                                      \
+    }                                                                                                   \
+  }                                                                                                     \
+  static float sum(const float* x, int n) {                                                             \
+    vf total[parts];                                                                                    \
+    for (int j = 0; j < parts; j++) total[j] = set(0.0f);                                               \
+    for (int i = 0; i < n; i += 16)                                                                     \
+      for (int j = 0; j < parts; j++)                                                                   \
+        total[j] = add(total[j], load_part(x + i + j * lanes, within(n - i, j * lanes)));               \
+    return tree_sum(total);                                                                             \
+  }                                                                                                     \
   }
 
 #ifdef NNLITE_KERNELS
@@ -98,11 +98,13 @@ static float plain(int which, float x) {
 }
 
 static std::vector<float> inputs() {
-  std::vector<float> x = {0.0f, -0.0f, 1.0f, -1.0f, 0.625f, 88.4f, -87.4f, 200.0f, -200.0f, 1e-40f, -1e-40f, 3e38f};
+  std::vector<float> x = {0.0f,   -0.0f,   1.0f,    -1.0f,  0.625f,  88.4f,
+                          -87.4f, 200.0f, -200.0f, 1e-40f, -1e-40f, 3e38f};
   uint32_t state = 7;
   for (int i = 0; i < 20000; i++) {
     state = state * 1664525u + 1013904223u;
-    x.push_back((static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * (i % 3 == 0 ? 0.5f : i % 3 == 1 ? 8.0f : 190.0f));
+    const float range = i % 3 == 0 ? 0.5f : i % 3 == 1 ? 8.0f : 190.0f;
+    x.push_back((static_cast<float>(state >> 8) * 0x1p-24f - 0.5f) * range);
   }
   return x;
 }
