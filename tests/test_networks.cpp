@@ -15,7 +15,8 @@ TEST_CASE("networks: gradients of the float engine agree with those of the doubl
   double worst = 0;
   std::string where;
   for (int i = 0; i < network_count(); i++) {
-    CAPTURE(networks[i].name);
+    const std::string name = networks[i].name;
+    CAPTURE(name);
     const NetworkRun fast = run_network(i), exact = run_network_in_double(i);
     REQUIRE(fast.status == "ok");
     REQUIRE(exact.status == "ok");
@@ -38,7 +39,8 @@ TEST_CASE("networks: gradients of the double engine agree with differences of it
   double worst = 0;
   std::string where;
   for (int i = 0; i < network_count(); i++) {
-    CAPTURE(networks[i].name);
+    const std::string name = networks[i].name;
+    CAPTURE(name);
     const NetworkRun exact = run_network_in_double(i);
     REQUIRE(exact.status == "ok");
     for (size_t p = 0; p < exact.gradients.size(); p++) {

@@ -50,7 +50,8 @@ template <class F>
 static void each_case(F f) {
   const auto& all = all_cases();
   for (size_t i = 0; i < all.size(); i++) {
-    CAPTURE(all[i].name);
+    const std::string name = all[i].name;
+    CAPTURE(name);
     const Arrays& given = golden(all[i]);
     REQUIRE_MESSAGE(!given.empty(), "no golden values for " << case_json(all[i]) << ": run make_golden.py");
     f(static_cast<int>(i), all[i], given);
@@ -77,6 +78,7 @@ TEST_CASE("op_list: what runs, trains, and every op has its cases") {
   for (const Case& c : all_cases()) {
     cases[c.op.op()->name]++;
     CHECK_MESSAGE(names.insert(c.name).second, c.name << " is there twice");
+    CHECK(find_op(all_ops(), c.op.op()->name, std::strlen(c.op.op()->name)) == c.op.op());
     CHECK_MESSAGE(std::string(c.name).find(c.op.op()->name + std::string(":")) == 0,
                   c.name << " is named after another op");
     if (c.tolerance > 1e-5) CHECK_MESSAGE(c.why[0] != '\0', c.name << " is tolerant without a reason");
@@ -84,7 +86,8 @@ TEST_CASE("op_list: what runs, trains, and every op has its cases") {
   const OpSet set = all_ops();
   for (int i = 0; i < set.count; i++) {
     const Op& op = *set.ops[i];
-    CAPTURE(op.name);
+    const std::string name = op.name;
+    CAPTURE(name);
     const bool schedule = (op.traits & traits::schedule) != 0,
                optimizer = (op.traits & traits::optimizer) != 0;
     if (!schedule) CHECK((op.forward != nullptr));
