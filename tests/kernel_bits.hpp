@@ -82,9 +82,10 @@ void check_bits(const Case& c) {
           auto got = std::make_unique<Outcome>(run_one(c, given, way));
           CHECK(got->broken == "");
           CHECK(!got->rows.empty());
-          for (const auto& [name, values] : plain.arrays) {
+          for (const auto& result : plain.arrays) {
+            const std::string& name = result.first;
             CAPTURE(name);
-            CHECK(worst_error(got->arrays.at(name), values) <= c.tolerance);
+            CHECK(worst_error(got->arrays.at(name), result.second) <= c.tolerance);
             if (first) CHECK((got->arrays.at(name) == first->arrays.at(name)));
           }
           if (!first) first = std::move(got);

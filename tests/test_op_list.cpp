@@ -229,7 +229,9 @@ TEST_CASE("op_list: gradients in double agree with differences") {
   each_case([&](int i, const Case& c, const Arrays& given) {
     if (is_optimizer(c) || is_schedule(c) || c.ties) return;
     const Arrays exact = run_case_in_double(i, given).arrays;
-    for (const auto& [name, gradient] : exact) {
+    for (const auto& result : exact) {
+      const std::string& name = result.first;
+      const Array& gradient   = result.second;
       if (name[0] != 'd') continue;
       const std::string of = name.substr(1);
       const double h = 1e-5 * (of[0] == 'x' ? double(c.scale) : 1.0);
