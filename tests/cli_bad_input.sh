@@ -41,7 +41,7 @@ check "old is untouched" [ "$(cat old)" = before ]
 mkdir bad
 : > bad/empty.png
 echo "just text" > bad/text.png
-head -c 100 $picture > bad/cut.png
+head -c 60 $picture > bad/cut.png
 cp $picture bad/damaged.png
 poke bad/damaged.png 60 377
 printf 'P5 0 10 255\n' > bad/zero.pgm

@@ -66,7 +66,7 @@ expect 0 0 "$NNLITE" train --arch lenet $fit --checkpoint run.ck --checkpoint-ev
 cp run.ck first.ck
 expect 0 0 "$NNLITE" train --data data --resume run.ck --checkpoint run.ck --checkpoint-every 1 --out resumed.nnl
 check "resumed is whole" cmp -s whole.nnl resumed.nnl
-expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --data data --resume first.ck --threads 2 --out again.nnl
+expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --resume first.ck --threads 2 --out again.nnl
 check "the same settings may be given again" cmp -s whole.nnl again.nnl
 for option in "--arch mlp" "--batch 8" "--optimizer sgd" "--lr 0.5" "--schedule cosine" "--seed 9" "--val 0.5" \
   "--weight-decay 0.5" "--clip-norm 1"; do
@@ -92,7 +92,7 @@ expect 0 0 "$NNLITE" train --data data --resume stop.ck --steps 1 --out stop.nnl
 for update in all bias head linear_3; do
   expect 0 0 "$NNLITE" finetune one.nnl --data data --epochs 1 --update $update --out tuned.nnl || break
 done
-expect 1 1 "$NNLITE" finetune one.nnl --data data --epochs 1 --update nonsense --out new.nnl
+expect 2 1 "$NNLITE" finetune one.nnl --data data --epochs 1 --update nonsense --out new.nnl
 
 # ---- class folders and tables
 expect 0 0 "$NNLITE" train --arch lenet --data pictures --epochs 2 --out folders.nnl

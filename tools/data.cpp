@@ -101,6 +101,12 @@ Samples made_up(const Model& model, std::uint64_t seed) {
   return samples;
 }
 
+// A line for each; the last one ends the program.
+void throw_all(const std::vector<Failure>& failures) {
+  for (std::size_t i = 0; i + 1 < failures.size(); ++i) report(failures[i]);
+  if (!failures.empty()) throw failures.back();
+}
+
 Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, const Dims& input) {
   Samples samples;
   const std::size_t size = numel(input);
@@ -109,8 +115,7 @@ Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, 
   for (std::size_t i = 0; i < pictures.paths.size(); ++i) try {
       read_input(pictures.paths[i], how, input, samples.floats.data() + i * size);
     } catch (const Failure& failure) { failures.push_back(failure); }
-  for (std::size_t i = 0; i + 1 < failures.size(); ++i) report(failures[i]);
-  if (!failures.empty()) throw failures.back();
+  throw_all(failures);
   samples.labels = pictures.labels;
   samples.label_names = pictures.label_names;
   return samples;
@@ -169,15 +174,17 @@ DataSource open_data(const std::string& data, const std::string& part) {
 Dims data_shape(const DataSource& source) {
   if (source.kind != DataKind::folder) return source.shape;
   Picture first;
-  for (const std::string& path : source.pictures.paths) {
-    const Picture p = read_picture(path);
-    if (first.width == 0) first = p;
-    if (p.width != first.width || p.height != first.height)
-      fail(fmt::format("{} x {} pixels, but the first picture has {} x {}", p.width, p.height, first.width,
-                       first.height),
-           path, "choose an --arch by name, which has a size, or bring the pictures to one size");
-    first.channels = std::max(first.channels, p.channels);
-  }
+  std::vector<Failure> failures;
+  for (const std::string& path : source.pictures.paths) try {
+      const Picture p = read_picture(path);
+      if (first.width == 0) first = p;
+      if (p.width != first.width || p.height != first.height)
+        fail(fmt::format("{} x {} pixels, but the first picture has {} x {}", p.width, p.height, first.width,
+                         first.height),
+             path, "choose an --arch by name, which has a size, or bring the pictures to one size");
+      first.channels = std::max(first.channels, p.channels);
+    } catch (const Failure& failure) { failures.push_back(failure); }
+  throw_all(failures);
   return Dims(first.height, first.width, first.channels);
 }
 

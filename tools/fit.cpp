@@ -142,6 +142,15 @@ std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& sour
 }
 
 // ---- options
+// A name in --update is that of a layer with parameters, or of a parameter.
+void check_update_name(const Model& model, const std::string& name) {
+  for (int i = 0; i < model.parameter_count(); ++i) {
+    const std::string parameter = model.parameter(i).name;
+    if (parameter == name || parameter.rfind(name + ".", 0) == 0) return;
+  }
+  throw UsageError{fmt::format("--update: '{}' is no layer with parameters; nnlite info shows them", name)};
+}
+
 TrainerOptions options_from_command_line(const FitOptions& o, const Model& model, UpdateNames& update) {
   TrainerOptions t;
   t.batch = o.batch;
@@ -161,7 +170,10 @@ TrainerOptions options_from_command_line(const FitOptions& o, const Model& model
     t.trainable = Trainable::named;
     std::istringstream in(o.update);
     for (std::string name; std::getline(in, name, ',');) update.names.push_back(name);
-    for (const std::string& name : update.names) update.list.push_back(name.c_str());
+    for (const std::string& name : update.names) {
+      check_update_name(model, name);
+      update.list.push_back(name.c_str());
+    }
     t.names = update.list.data();
     t.name_count = static_cast<int>(update.list.size());
   }
