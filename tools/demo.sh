@@ -41,7 +41,7 @@ if [ -z "$mnist" ]; then
 fi
 
 echo "== training LeNet on $mnist"
-"$nnlite" train --arch lenet --data "$mnist" --epochs 3 --out "$out/lenet.nnl" --log "$out/lenet.csv" --plot "$out/lenet.svg"
+"$nnlite" train --arch lenet --data "$mnist" --epochs 2 --out "$out/lenet.nnl" --log "$out/lenet.csv" --plot "$out/lenet.svg"
 echo
 echo "== how good it is on the 10,000 test digits"
 "$nnlite" eval "$out/lenet.nnl" --data "$mnist"
