@@ -2202,6 +2202,15 @@ struct Axis {
     const int64_t o = i + padding - k * dilation;
     return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
   }
+  // Places first(o) .. last(o) - 1 of output o are inside: a huge window in huge padding costs nothing.
+  int64_t first(int64_t o) const {
+    const int64_t before = padding - o * stride;
+    return before <= 0 ? 0 : (before + dilation - 1) / dilation;
+  }
+  int64_t last(int64_t o) const {
+    const int64_t room = in + padding - o * stride, count = room <= 0 ? 0 : (room + dilation - 1) / dilation;
+    return count < kernel ? count : kernel;
+  }
   bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
   int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
   int64_t places() const {  // 0 where the window is larger than the padded input
@@ -6391,10 +6400,9 @@ static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* pla
     real    largest = -static_cast<real>(__builtin_inff());
     int64_t where = 0;
     bool    found = false;
-    for (int64_t kh = 0; kh < rows.kernel; kh++)
-    for (int64_t kw = 0; kw < columns.kernel; kw++) {
+    for (int64_t kh = rows.first(oh); kh < rows.last(oh); kh++)
+    for (int64_t kw = columns.first(ow); kw < columns.last(ow); kw++) {
       const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
-      if (ih < 0 || iw < 0) continue;
       const real x = r.in(0)[((n * rows.in + ih) * columns.in + iw) * C + c];
       if (found && !(x > largest)) continue;
       found = true, largest = x, where = kh * columns.kernel + kw;

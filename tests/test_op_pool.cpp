@@ -61,3 +61,11 @@ TEST_CASE("op_pool: padding never wins, and a window of padding alone gives minu
   CHECK(std::isinf(r.y[1]));
   CHECK(r.dx[0] == 0);
 }
+
+TEST_CASE("op_pool: a huge window in huge padding is not walked place by place") {
+  const int big = INT32_MAX;
+  const Ran r = run_row(MaxPool2d{{big, 1}, 1, {big / 2, 0}}, {3, 1, 1}, {1, 3, 2}, {1, 2, 4});
+  CHECK(r.y == std::vector<float>{3, 3, 3});
+  CHECK(r.dx == std::vector<float>{0, 7, 0});
+  CHECK(run_row(AvgPool2d{{big, 1}, 1, {big / 2, 0}, false, false}, {3, 1, 1}, {1, 3, 2}).y[1] == 2);
+}
