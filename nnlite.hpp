@@ -11352,7 +11352,8 @@ static Status check_content(Content& c, Problem* problem) {
   static const ModelExtras none;
   const Model& m = *c.model;
   if (!m.finished()) return refuse_save(problem, Status::bad_graph, "save", "the model is not finished");
-  if (!m.has_weights()) return refuse_save(problem, Status::no_weights, "save", "load or materialise them");
+  if (c.trainer == nullptr && !m.has_weights())
+    return refuse_save(problem, Status::no_weights, "save", "load or materialise them");
   if (c.extras == nullptr) c.extras = m.extras();
   if (c.extras == nullptr) c.extras = &none;
   for (int i = 0; i < m.output_count(); ++i)
