@@ -1,8 +1,8 @@
-// Runs a model that lies in memory as an array, as it would in the flash of a microcontroller: no file system,
-// no heap, and the weights are used where they are.
+// Runs a model that lies in memory as an array, as it would in the flash of a microcontroller: no file
+// system, no heap, and the weights are used where they are.
 //
-// The file carries what is needed to use it: labels, and how a picture becomes the input. read_letter() is all
-// that a device has. Here the array is filled by make_file(), which trains on pictures of 2 x 2 pixels.
+// The file carries what is needed to use it: labels, and how a picture becomes the input. read_letter() is
+// all that a device has. Here make_file() fills the array: it trains on pictures of 2 x 2 pixels.
 //
 //   g++ -O2 -std=c++17 -I.. load_from_memory.cpp -o load_from_memory && ./load_from_memory
 #define NNLITE_IMPLEMENTATION
@@ -28,7 +28,7 @@ static const char* read_letter(const uint8_t* pixels, int width, int height) {
   Model model;
   Session session;
   LoadOptions options;
-  static const Op* const ops[] = {&Flatten::op, &Linear::op, &ReLU::op};      // by name; only these are linked
+  static const Op* const ops[] = {&Flatten::op, &Linear::op, &ReLU::op};    // by name; only these are linked
   options.ops = OpSet{ops, 3};
   Status status = model.load(file, file_size, arena, options);                // validated: any bytes are safe
   if (ok(status)) status = session.build(model, SessionOptions(), arena);
@@ -84,7 +84,8 @@ int main() {
                              249, 230, 255, 252,
                              238, 255, 244, 251};
   const char* const expected[] = {"1", "7", "L"};
-  const char* const answers[]  = {read_letter(one, 2, 2), read_letter(seven, 2, 2), read_letter(large_l, 4, 4)};
+  const char* const answers[]  = {read_letter(one, 2, 2), read_letter(seven, 2, 2),
+                                  read_letter(large_l, 4, 4)};
   int right = 0;
   for (int i = 0; i < 3; i++) {
     printf("a picture of %s is read as %s\n", expected[i], answers[i] ? answers[i] : "nothing");
