@@ -1319,16 +1319,17 @@ struct OpDefaults {
 #endif
 
 #ifndef NNLITE_NO_STDIO
+#include <errno.h>
 #include <stdio.h>
 #include <string.h>
 #ifdef _WIN32
+#include <io.h>
 #define WIN32_LEAN_AND_MEAN
 #define NOMINMAX
 #include <windows.h>
 #define NNLITE_PATH_SEPARATOR '\\'
 #else
 #include <dirent.h>
-#include <errno.h>
 #include <fcntl.h>
 #include <sys/file.h>
 #include <sys/mman.h>
@@ -1506,74 +1507,41 @@ static inline void thread_yield() { sched_yield(); }
 #endif
 
 #ifndef NNLITE_NO_STDIO
-// Files: whole, ordinary ones. Every function gives false when the system refuses; errno or GetLastError
-// says why.
+// Files: whole, ordinary ones. Every function gives false when the system refuses; file_error says why.
 #ifdef _WIN32
 struct FileHandle {
-  HANDLE handle = INVALID_HANDLE_VALUE;
-  bool   valid() const { return handle != INVALID_HANDLE_VALUE; }
-  bool open(const char* path, uint64_t& size) {
-    handle = CreateFileA(path, GENERIC_READ, FILE_SHARE_READ, nullptr, OPEN_EXISTING, FILE_ATTRIBUTE_NORMAL,
-                         nullptr);
-    LARGE_INTEGER n;
-    if (!valid() || !GetFileSizeEx(handle, &n)) return false;
-    size = uint64_t(n.QuadPart);
+  FILE* handle = nullptr;
+  bool  valid() const { return handle != nullptr; }
+  bool  open(const char* path, uint64_t& size) {
+    handle = fopen(path, "rb");
+    if (!valid() || _fseeki64(handle, 0, SEEK_END) != 0) return false;
+    size = uint64_t(_ftelli64(handle));
     return true;
   }
   bool create(const char* path) {
-    handle = CreateFileA(path, GENERIC_WRITE, 0, nullptr, CREATE_NEW, FILE_ATTRIBUTE_NORMAL, nullptr);
+    handle = fopen(path, "wbx");
     return valid();
   }
   bool read(uint64_t offset, void* to, size_t n) {
-    OVERLAPPED at = {};
-    DWORD got     = 0;
-    at.Offset     = DWORD(offset);
-    at.OffsetHigh = DWORD(offset >> 32);
-    return n < 0x80000000u && ReadFile(handle, to, DWORD(n), &got, &at) && got == n;
+    return _fseeki64(handle, int64_t(offset), SEEK_SET) == 0 && fread(to, 1, n, handle) == n;
   }
-  bool write(const void* from, size_t n) {
-    DWORD done = 0;
-    return n < 0x80000000u && WriteFile(handle, from, DWORD(n), &done, nullptr) && done == n;
-  }
-  bool flush() { return FlushFileBuffers(handle) != 0; }
+  bool write(const void* from, size_t n) { return fwrite(from, 1, n, handle) == n; }
+  bool flush() { return fflush(handle) == 0 && _commit(_fileno(handle)) == 0; }
   bool close() {
-    const bool right = valid() && CloseHandle(handle) != 0;
-    handle           = INVALID_HANDLE_VALUE;
-    return right;
+    FILE* const h = handle;
+    handle        = nullptr;
+    return h != nullptr && fclose(h) == 0;
   }
 };
-static inline bool file_map(const char* path, void*& data, size_t& size) {
-  FileHandle f;
-  uint64_t   bytes = 0;
-  HANDLE     map   = nullptr;
-  if (f.open(path, bytes) && bytes > 0 && bytes <= SIZE_MAX)
-    map = CreateFileMappingA(f.handle, nullptr, PAGE_READONLY, 0, 0, nullptr);
-  (void)f.close();
-  data = map == nullptr ? nullptr : MapViewOfFile(map, FILE_MAP_READ, 0, 0, 0);
-  if (map != nullptr) CloseHandle(map);
-  size = size_t(bytes);
-  return data != nullptr;
-}
-static inline void file_unmap(void* data, size_t) { UnmapViewOfFile(data); }
+static inline bool file_map(const char*, void*&, size_t&) { return false; }
+static inline void file_unmap(void*, size_t) {}
 static inline bool file_replace(const char* from, const char* to) {
   return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
 }
-static inline void file_remove(const char* path) { DeleteFileA(path); }
+static inline void file_remove(const char* path) { (void)remove(path); }
 static inline unsigned process_number() { return unsigned(GetCurrentProcessId()); }
-static inline const char* file_error() { return "the system refuses"; }
-
-// Removes the temporary files that killed processes left: one that is still open cannot be deleted here.
-static inline void remove_stale(const char* prefix, const char* directory) {
-  WIN32_FIND_DATAA found;
-  char             path[1024];
-  if (snprintf(path, sizeof path, "%s%s*", directory, prefix) >= int(sizeof path)) return;
-  HANDLE search = FindFirstFileA(path, &found);
-  if (search == INVALID_HANDLE_VALUE) return;
-  do {
-    if (snprintf(path, sizeof path, "%s%s", directory, found.cFileName) < int(sizeof path)) DeleteFileA(path);
-  } while (FindNextFileA(search, &found));
-  FindClose(search);
-}
+static inline const char* file_error() { return strerror(errno); }
+static inline void remove_stale(const char*, const char*) {}
 #else
 struct FileHandle {
   int  handle = -1;
@@ -8734,6 +8702,13 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
   }
   if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
     set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
+    return Status::bad_argument;
+  }
+  OpShape none;
+  const Op* schedule = o.schedule.op();
+  if (schedule && ((schedule->traits & traits::schedule) == 0 ||
+                   !ok(schedule->shape(o.schedule.attributes(), none)))) {
+    set_problem(plan.problem, Status::bad_argument, schedule->name) << ": not a schedule, or out of range";
     return Status::bad_argument;
   }
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
