@@ -9604,6 +9604,14 @@ static Status refuse(const File& f, Status status, uint64_t offset, const char* 
   return status;
 }
 
+static Status bad(const File& f, uint64_t offset, const char* where, const char* what) {
+  return refuse(f, Status::bad_format, offset, where, what);
+}
+static Status bad(const File& f, uint64_t offset, const char* where, const char* what, uint64_t expected,
+                  uint64_t got) {
+  return refuse(f, Status::bad_format, offset, where, what, expected, got);
+}
+
 static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
   copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
   return true;
@@ -9628,7 +9636,7 @@ static File open_file(const Source& source, const LoadLimits& limits, Problem* p
 // n bytes at offset: the only way from a file to the engine.
 static Status fetch(const File& f, uint64_t offset, void* to, size_t n) {
   if (offset > f.source.size || n > f.source.size - offset)
-    return refuse(f, Status::bad_format, offset, "file", "ends early", offset + n, f.source.size);
+    return bad(f, offset, "file", "ends early", offset + n, f.source.size);
   if (!f.source.read(f.source.user, offset, to, n))
     return refuse(f, Status::io_error, offset, "file", "cannot be read");
   return Status::ok;
@@ -9657,22 +9665,21 @@ static Status fetch_padding(const File& f, uint64_t offset, uint32_t& crc) {
   const size_t n = size_t(align64(offset) - offset);
   NNLITE_TRY(fetch(f, offset, buffer, n));
   crc = crc32c(crc, buffer, n);
-  return all_zero(buffer, n) ? Status::ok : refuse(f, Status::bad_format, offset, "padding", "is not zero");
+  return all_zero(buffer, n) ? Status::ok : bad(f, offset, "padding", "is not zero");
 }
 
 static Status read_header(File& f) {
   uint8_t h[file_header];
   if (f.source.read == nullptr) return refuse(f, Status::bad_argument, 0, "file", "no source");
   if (f.source.size < file_header)
-    return refuse(f, Status::bad_format, 0, "header", "the file is too short", file_header, f.source.size);
+    return bad(f, 0, "header", "the file is too short", file_header, f.source.size);
   if (f.source.size > f.limits.file_bytes)
     return refuse(f, Status::limit_exceeded, 0, "header", "bytes of the file", f.limits.file_bytes,
                   f.source.size);
   NNLITE_TRY(fetch(f, 0, h, file_header));
   for (int i = 0; i < 8; ++i)
-    if (h[i] != file_magic[i]) return refuse(f, Status::bad_format, 0, "header", "this is not a .nnl file");
-  if (get32(h + 16) != 0x0A0B0C0Du)
-    return refuse(f, Status::bad_format, 16, "header", "the byte order is wrong");
+    if (h[i] != file_magic[i]) return bad(f, 0, "header", "this is not a .nnl file");
+  if (get32(h + 16) != 0x0A0B0C0Du) return bad(f, 16, "header", "the byte order is wrong");
   if (crc32c(0, h, 124) != get32(h + 124))
     return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
   if (get16(h + 8) != 1)
@@ -9682,7 +9689,7 @@ static Status read_header(File& f) {
     return refuse(f, Status::unsupported, 12, "header", "needs a newer nnlite, minor version", 0,
                   get16(h + 12));
   if (get16(h + 14) != file_header || get32(h + 52) != section_record || get64(h + 56) != file_header)
-    return refuse(f, Status::bad_format, 14, "header", "sizes of header and section record");
+    return bad(f, 14, "header", "sizes of header and section record");
   if (get64(h + 32) != 0)
     return refuse(f, Status::unsupported, 32, "header", "needs a newer nnlite, feature bits", 0,
                   get64(h + 32));
@@ -9691,17 +9698,16 @@ static Status read_header(File& f) {
   if (f.kind != kind_model && f.kind != kind_checkpoint)
     return refuse(f, Status::unsupported, 20, "header", "needs a newer nnlite, kind of file", 1, f.kind);
   if (get64(h + 24) != f.source.size || f.source.size % 64 != 0)
-    return refuse(f, Status::bad_format, 24, "header", "bytes of the file", get64(h + 24), f.source.size);
+    return bad(f, 24, "header", "bytes of the file", get64(h + 24), f.source.size);
   f.sections = get32(h + 48);
   if (f.sections < 1 || f.sections > max_sections)
-    return refuse(f, Status::bad_format, 48, "header", "number of sections", max_sections, f.sections);
+    return bad(f, 48, "header", "number of sections", max_sections, f.sections);
   f.generation = get64(h + 96);
   copy_bytes(f.content_id, h + 64, 32);
   if (!all_zero(h + 104, 16) || (f.kind == kind_model && f.generation != 0))
-    return refuse(f, Status::bad_format, 96, "header", "reserved bytes are not zero");
+    return bad(f, 96, "header", "reserved bytes are not zero");
   f.first = align64(file_header + uint64_t(section_record) * f.sections);
-  if (f.first > f.source.size)
-    return refuse(f, Status::bad_format, 48, "header", "the section table is cut off");
+  if (f.first > f.source.size) return bad(f, 48, "header", "the section table is cut off");
   uint32_t       crc = 0;
   const uint64_t end = file_header + uint64_t(section_record) * f.sections;
   NNLITE_TRY(fetch_crc(f, file_header, end - file_header, crc));
@@ -9728,23 +9734,23 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
   s.crc    = get32(r + 24);
   s.there  = true;
   if (type <= last_type || type > 0xFFFF || flags > 1 || !all_zero(r + 28, 20) || version == 0)
-    return refuse(f, Status::bad_format, here, "section table", "order, flags or reserved bytes");
+    return bad(f, here, "section table", "order, flags or reserved bytes");
   if (s.offset != end || s.size > f.source.size - end || align64(s.size) > f.source.size - end)
-    return refuse(f, Status::bad_format, here, "section table", "the sections do not fill the file");
+    return bad(f, here, "section table", "the sections do not fill the file");
   last_type = type;
   end += align64(s.size);
   const int   id   = find_section_kind(type);
   const char* name = id < 0 ? "unknown section" : section_kinds[id].name;
   if (id >= 0 && section_kinds[id].critical != (flags == 1))
-    return refuse(f, Status::bad_format, here, name, "flags of the section");
+    return bad(f, here, name, "flags of the section");
   const bool known = id >= 0 && version == 1 && section_kinds[id].presence != Presence::reserved;
   if (!known && flags == 1)
     return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version", type,
                   version);
   if (known && section_kinds[id].presence == Presence::checkpoint && f.kind != kind_checkpoint)
-    return refuse(f, Status::bad_format, here, name, "belongs into a checkpoint");
+    return bad(f, here, name, "belongs into a checkpoint");
   if (known && section_kinds[id].presence == Presence::optional && s.size == 0)
-    return refuse(f, Status::bad_format, here, name, "is empty");
+    return bad(f, here, name, "is empty");
   if (known) f.at[id] = s;
   f.others += known ? 0 : 1;
   if (id == id_data) return Status::ok;        // with the storages
@@ -9766,7 +9772,7 @@ static Status read_storages(File& f) {
     const uint64_t bytes = get64(r);
     uint32_t       crc = 0, gap = 0;
     if (bytes == 0 || at > data.size || bytes > data.size - at || get32(r + 12) != 0)
-      return refuse(f, Status::bad_format, here, "STOR", "the storages do not fill DATA");
+      return bad(f, here, "STOR", "the storages do not fill DATA");
     NNLITE_TRY(fetch_crc(f, data.offset + at, bytes, crc));
     if (crc != get32(r + 8))
       return refuse(f, Status::bad_checksum, data.offset + at, "DATA", "a storage is damaged");
@@ -9775,7 +9781,7 @@ static Status read_storages(File& f) {
     all = crc32c_join(crc32c_join(all, crc, bytes), gap, padding);
     at += bytes + (k + 1 < f.storages ? padding : 0);
   }
-  if (at != data.size) return refuse(f, Status::bad_format, data.offset, "DATA", "bytes", at, data.size);
+  if (at != data.size) return bad(f, data.offset, "DATA", "bytes", at, data.size);
   return all == data.crc ? Status::ok : refuse(f, Status::bad_checksum, data.offset, "DATA", "is damaged");
 }
 
@@ -9785,12 +9791,11 @@ static Status read_container(File& f) {
   uint32_t last_type = 0;
   uint64_t end       = f.first;
   for (uint32_t i = 0; i < f.sections; ++i) NNLITE_TRY(read_section(f, i, last_type, end));
-  if (end != f.source.size) return refuse(f, Status::bad_format, end, "file", "bytes after the last section");
+  if (end != f.source.size) return bad(f, end, "file", "bytes after the last section");
   for (int i = 0; i < section_kind_count; ++i) {
     const bool needed = section_kinds[i].presence == Presence::always ||
                         (section_kinds[i].presence == Presence::checkpoint && f.kind == kind_checkpoint);
-    if (needed && !f.at[i].there)
-      return refuse(f, Status::bad_format, file_header, section_kinds[i].name, "the section is missing");
+    if (needed && !f.at[i].there) return bad(f, file_header, section_kinds[i].name, "the section is missing");
   }
   const struct { SectionId id; uint32_t record; uint32_t limit; uint32_t* count; } counted[] = {
       {id_tens, tensor_record, f.limits.tensors, &f.tensors},
@@ -9798,7 +9803,7 @@ static Status read_container(File& f) {
       {id_stor, storage_record, f.limits.tensors, &f.storages}};
   for (const auto& c : counted) {
     if (f.size(c.id) % c.record != 0)
-      return refuse(f, Status::bad_format, f.offset(c.id), section_kinds[c.id].name, "bytes of a record");
+      return bad(f, f.offset(c.id), section_kinds[c.id].name, "bytes of a record");
     if (f.size(c.id) / c.record > c.limit)
       return refuse(f, Status::limit_exceeded, f.offset(c.id), section_kinds[c.id].name, "number of records",
                     c.limit, f.size(c.id) / c.record);
@@ -9865,7 +9870,7 @@ static Status read_picture(const File& f, const Model& m, Bump& bump, ModelExtra
   const Shape s = m.input_shape(0);
   if (!right || s.rank != 4 || r[8] != picture_colour(s.dim[3]) || get32(r + 12) != uint32_t(s.dim[1]) ||
       get32(r + 16) != uint32_t(s.dim[2]) || m.input_dtype(0) != real_dtype)
-    return refuse(f, Status::bad_format, here, "PREP", "a field is out of range or does not fit the input");
+    return bad(f, here, "PREP", "a field is out of range or does not fit the input");
   *to                   = p;
   extras->preprocessing = to;
   return Status::ok;
@@ -9879,7 +9884,7 @@ static Status read_answer(const File& f, ModelExtras* extras) {
   NNLITE_TRY(fetch(f, f.offset(id_post), r, answer_record));
   if (get32(r) != 0 || r[4] < 1 || r[4] > 4 || !all_zero(r + 5, 3) || get32(r + 12) != 0 ||
       !finite_f32(get_f32(r + 8)))
-    return refuse(f, Status::bad_format, f.offset(id_post), "POST", "a field is out of range");
+    return bad(f, f.offset(id_post), "POST", "a field is out of range");
   if (extras == nullptr) return Status::ok;
   extras->answer    = Answer(r[4]);
   extras->threshold = get_f32(r + 8);
@@ -9892,7 +9897,7 @@ static Status read_labels(const File& f, const Model& m, bool in_place, Bump& bu
   NNLITE_TRY(fetch(f, s.offset, r, s.size < 8 ? 0 : 8));
   const uint64_t count = s.size < 8 ? 0 : get32(r + 4);
   if (count == 0 || count > (s.size - 8) / 5)                           // an offset and an end each
-    return refuse(f, Status::bad_format, s.offset, "LABL", "number of labels", (s.size - 8) / 5, count);
+    return bad(f, s.offset, "LABL", "number of labels", (s.size - 8) / 5, count);
   const uint8_t* bytes  = nullptr;
   const char**   labels = static_cast<const char**>(bump.take(sizeof(char*), size_t(count)));
   NNLITE_TRY(view(f, s, in_place, bump, bytes));
@@ -9902,17 +9907,15 @@ static Status read_labels(const File& f, const Model& m, bool in_place, Bump& bu
   uint64_t       at   = 0;
   for (uint64_t i = 0; i < count; ++i) {
     uint64_t end = at;
-    if (get32(bytes + 8 + 4 * i) != at)
-      return refuse(f, Status::bad_format, s.offset, "LABL", "labels are not in order");
+    if (get32(bytes + 8 + 4 * i) != at) return bad(f, s.offset, "LABL", "labels are not in order");
     while (end < size && text[end] != 0) ++end;
     if (end == size || !valid_utf8(text + at, size_t(end - at)))
-      return refuse(f, Status::bad_format, s.offset, "LABL", "a label is not UTF-8 or has no end");
+      return bad(f, s.offset, "LABL", "a label is not UTF-8 or has no end");
     labels[i] = reinterpret_cast<const char*>(text + at);
     at        = end + 1;
   }
   if (at != size || get32(r) != 0 || count != uint64_t(m.output_shape(0).last()))
-    return refuse(f, Status::bad_format, s.offset, "LABL", "number of labels",
-                  uint64_t(m.output_shape(0).last()), count);
+    return bad(f, s.offset, "LABL", "number of labels", uint64_t(m.output_shape(0).last()), count);
   extras->labels      = labels;
   extras->label_count = int(count);
   return Status::ok;
@@ -9925,11 +9928,11 @@ static Status read_metadata(const File& f, bool in_place, Bump& bump, ModelExtra
   uint64_t at    = 0;
   size_t   count = 0;
   for (; at < s.size; ++count) {
-    if (s.size - at < 6) return refuse(f, Status::bad_format, s.offset + at, "META", "an entry is cut off");
+    if (s.size - at < 6) return bad(f, s.offset + at, "META", "an entry is cut off");
     NNLITE_TRY(fetch(f, s.offset + at, r, 4));
     const uint64_t bytes = 6 + uint64_t(r[0]) + get16(r + 2);
     if (r[0] < 1 || r[0] > 63 || r[1] != 1 || bytes > s.size - at)
-      return refuse(f, Status::bad_format, s.offset + at, "META", "an entry is out of range");
+      return bad(f, s.offset + at, "META", "an entry is out of range");
     at += bytes;
   }
   Metadata*      to    = static_cast<Metadata*>(bump.take(sizeof(Metadata), count));
@@ -9941,11 +9944,11 @@ static Status read_metadata(const File& f, bool in_place, Bump& bump, ModelExtra
     const uint8_t* text = bytes + 4;
     if (text[key] != 0 || text[key + 1 + value] != 0 || !valid_utf8(text, key) ||
         !valid_utf8(text + key + 1, value))
-      return refuse(f, Status::bad_format, s.offset, "META", "a text is not UTF-8 or has no end");
+      return bad(f, s.offset, "META", "a text is not UTF-8 or has no end");
     to[i].key   = reinterpret_cast<const char*>(text);
     to[i].value = reinterpret_cast<const char*>(text + key + 1);
     if (i > 0 && compare_text(to[i - 1].key, to[i].key) >= 0)
-      return refuse(f, Status::bad_format, s.offset, "META", "keys are not in order");
+      return bad(f, s.offset, "META", "keys are not in order");
     bytes += 6 + key + value;
   }
   extras->metadata       = to;
@@ -9974,39 +9977,37 @@ static GoldenSize golden_size(const Model& m, int rows) {
 static Status read_golden(const File& f, const Model& m, bool in_place, Bump& bump, ModelExtras* extras) {
   const FileSection& s = f.at[id_test];
   uint8_t            r[8];
-  if (s.size < 8) return refuse(f, Status::bad_format, s.offset, "TEST", "is cut off");
+  if (s.size < 8) return bad(f, s.offset, "TEST", "is cut off");
   NNLITE_TRY(fetch(f, s.offset, r, 8));
   const uint32_t count = get32(r);
-  if (count < 1 || count > 16 || get32(r + 4) != 0)
-    return refuse(f, Status::bad_format, s.offset, "TEST", "vectors", 16, count);
+  if (count < 1 || count > 16 || get32(r + 4) != 0) return bad(f, s.offset, "TEST", "vectors", 16, count);
   const uint8_t* bytes = nullptr;
   Golden*        to    = static_cast<Golden*>(bump.take(sizeof(Golden), count));
   NNLITE_TRY(view(f, s, in_place, bump, bytes));
   if (to == nullptr) return Status::ok;
   uint64_t at = 8;
   for (uint32_t i = 0; i < count; ++i) {
-    if (s.size - at < 8) return refuse(f, Status::bad_format, s.offset + at, "TEST", "is cut off");
+    if (s.size - at < 8) return bad(f, s.offset + at, "TEST", "is cut off");
     Golden g;
     g.rows      = int(get32(bytes + at));
     g.tolerance = get_f32(bytes + at + 4);
     if (get32(bytes + at) - 1u > 63u || !finite_f32(g.tolerance) || !(g.tolerance > 0))
-      return refuse(f, Status::bad_format, s.offset + at, "TEST", "rows or tolerance");
+      return bad(f, s.offset + at, "TEST", "rows or tolerance");
     const GoldenSize size = golden_size(m, g.rows);
     at += 8;
     if (size.inputs + size.outputs + size.nodes > s.size - at)
-      return refuse(f, Status::bad_format, s.offset + at, "TEST", "is cut off");
+      return bad(f, s.offset + at, "TEST", "is cut off");
     const uint8_t* const end = bytes + at + size.inputs;
     if (!all_zero(end - size.input_fill, size_t(size.input_fill)) ||
         !all_zero(end + size.outputs - size.output_fill, size_t(size.output_fill)))
-      return refuse(f, Status::bad_format, s.offset + at, "TEST", "fill is not zero");
+      return bad(f, s.offset + at, "TEST", "fill is not zero");
     g.inputs  = bytes + at;
     g.outputs = reinterpret_cast<const float*>(bytes + at + size.inputs);
     g.nodes   = reinterpret_cast<const float*>(bytes + at + size.inputs + size.outputs);
     to[i]     = g;
     at += size.inputs + size.outputs + size.nodes;
   }
-  if (at != s.size)
-    return refuse(f, Status::bad_format, s.offset + at, "TEST", "bytes after the last vector");
+  if (at != s.size) return bad(f, s.offset + at, "TEST", "bytes after the last vector");
   if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + 8, size_t(s.size) - 8, 4);
   extras->golden       = to;
   extras->golden_count = int(count);
@@ -10121,19 +10122,17 @@ static uint8_t file_dtype(DType t) {
 
 // The string at a reference, with its end. It must lie where the last one ended, unless it is absent.
 static Status fetch_string(const File& f, uint64_t here, StringRef s, uint64_t& cursor, char* to) {
-  if (s.length == 0 && s.offset != 0)
-    return refuse(f, Status::bad_format, here, "STRS", "an absent string has an offset");
+  if (s.length == 0 && s.offset != 0) return bad(f, here, "STRS", "an absent string has an offset");
   if (s.length != 0 && s.offset != cursor)
-    return refuse(f, Status::bad_format, here, "STRS", "offset of a string", cursor, s.offset);
-  if (s.length > f.size(id_strs) - cursor)
-    return refuse(f, Status::bad_format, here, "STRS", "a string leaves the pool");
+    return bad(f, here, "STRS", "offset of a string", cursor, s.offset);
+  if (s.length > f.size(id_strs) - cursor) return bad(f, here, "STRS", "a string leaves the pool");
   if (s.length >= file_name_bytes)
     return refuse(f, Status::limit_exceeded, here, "STRS", "bytes of a name", file_name_bytes - 1, s.length);
   NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, s.length));
   to[s.length] = 0;
   cursor += s.length;
   if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), s.length))
-    return refuse(f, Status::bad_format, here, "STRS", "a name is not UTF-8");
+    return bad(f, here, "STRS", "a name is not UTF-8");
   return Status::ok;
 }
 
@@ -10156,21 +10155,19 @@ static Status read_tensor(const File& f, uint32_t i, FileTensor& t) {
   t.slot     = get32(r + 48);
   for (int d = 0; d < max_rank; ++d) t.dims[d] = get32(r + 56 + 4 * d);
   if (get16(r + 10) != 0 || get64(r + 24) != 0 || get32(r + 52) != 0 || get64(r + 88) != 0 || t.flags > 3)
-    return refuse(f, Status::bad_format, t.here, "TENS", "reserved bytes are not zero");
+    return bad(f, t.here, "TENS", "reserved bytes are not zero");
   if (get32(r + 40) != file_none)
     return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: quantisation");
-  if (t.rank > max_rank || t.groups == 0)
-    return refuse(f, Status::bad_format, t.here, "TENS", "rank or groups");
+  if (t.rank > max_rank || t.groups == 0) return bad(f, t.here, "TENS", "rank or groups");
   uint64_t numel = 1;
   for (int d = 0; d < max_rank; ++d) {
     const bool batch = d == 0 && t.dims[d] == file_batch && t.producer != file_none;
-    if (d >= t.rank ? t.dims[d] != 0 : t.dims[d] == 0)
-      return refuse(f, Status::bad_format, t.here, "TENS", "dims");
+    if (d >= t.rank ? t.dims[d] != 0 : t.dims[d] == 0) return bad(f, t.here, "TENS", "dims");
     if (t.dims[d] == file_steps)
       return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: dim T");
     if (d >= t.rank || batch) continue;
     if (t.dims[d] > 0x7FFFFFFFu || numel > 0x7FFFFFFFu / t.dims[d])
-      return refuse(f, Status::bad_format, t.here, "TENS", "elements of a tensor");
+      return bad(f, t.here, "TENS", "elements of a tensor");
     numel *= t.dims[d];
   }
   return Status::ok;
@@ -10184,13 +10181,11 @@ static Status check_stored(const File& f, const FileTensor& t) {
     return refuse(f, Status::unsupported, t.here, "TENS", "dtype of a stored tensor", file_dtype(real_dtype),
                   t.dtype);
   if (t.producer != file_none || t.storage >= f.storages || !find_panels(t, p))
-    return refuse(f, Status::bad_format, t.here, "TENS", "producer, storage or layout of a stored tensor");
+    return bad(f, t.here, "TENS", "producer, storage or layout of a stored tensor");
   if (t.bytes != p.elements() * sizeof(real))
-    return refuse(f, Status::bad_format, t.here, "TENS", "bytes of a tensor", p.elements() * sizeof(real),
-                  t.bytes);
+    return bad(f, t.here, "TENS", "bytes of a tensor", p.elements() * sizeof(real), t.bytes);
   NNLITE_TRY(fetch(f, f.offset(id_stor) + uint64_t(storage_record) * t.storage, r, storage_record));
-  if (get64(r) != t.bytes)
-    return refuse(f, Status::bad_format, t.here, "STOR", "bytes of a storage", t.bytes, get64(r));
+  if (get64(r) != t.bytes) return bad(f, t.here, "STOR", "bytes of a storage", t.bytes, get64(r));
   return Status::ok;
 }
 
@@ -10209,40 +10204,39 @@ static Status read_tensors(File& f, uint64_t& cursor) {
     NNLITE_TRY(read_tensor(f, i, t));
     if (t.name.length == 0) break;
     NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, name));
-    if (i > 0 && compare_text(last, name) >= 0)
-      return refuse(f, Status::bad_format, t.here, name, "names are not in order");
+    if (i > 0 && compare_text(last, name) >= 0) return bad(f, t.here, name, "names are not in order");
     copy_bytes(last, name, sizeof name);
     if (t.role < 1 || t.role > 3 || t.owner != file_none || t.slot != 0 ||
         (f.kind == kind_model && t.flags > 1))
-      return refuse(f, Status::bad_format, t.here, name, "role, flags or owner of a parameter");
+      return bad(f, t.here, name, "role, flags or owner of a parameter");
     NNLITE_TRY(check_stored(f, t));
   }
   f.parameters = i;
   if (f.tensors - f.parameters < f.nodes || f.parameters > f.storages)
-    return refuse(f, Status::bad_format, f.offset(id_tens), "TENS", "number of tensors");
+    return bad(f, f.offset(id_tens), "TENS", "number of tensors");
   for (; i < f.parameters + f.nodes; ++i) {
     NNLITE_TRY(read_tensor(f, i, t));
     if (t.name.length != 0 || t.name.offset != 0 || t.flags != 0 || t.groups != 1 || t.storage != file_none ||
         t.bytes != 0 || t.owner != file_none || t.slot != 0 || t.layout != layout_dense ||
         t.producer != i - f.parameters)
-      return refuse(f, Status::bad_format, t.here, "TENS", "fields of an activation");
+      return bad(f, t.here, "TENS", "fields of an activation");
   }
   for (uint32_t k = f.parameters; i < f.tensors; ++i, ++k) {
     NNLITE_TRY(read_tensor(f, i, t));
     if (f.kind != kind_checkpoint || t.name.length != 0 || t.name.offset != 0 || t.flags != 0 ||
         t.role != role_state || t.storage != k || t.owner >= f.parameters)
-      return refuse(f, Status::bad_format, t.here, "TENS", "fields of an optimizer state");
+      return bad(f, t.here, "TENS", "fields of an optimizer state");
     if (k > f.parameters && (t.owner < last_owner || (t.owner == last_owner && t.slot <= last_slot)))
-      return refuse(f, Status::bad_format, t.here, "TENS", "optimizer states are not in order");
+      return bad(f, t.here, "TENS", "optimizer states are not in order");
     last_owner = t.owner;
     last_slot  = t.slot;
     NNLITE_TRY(read_tensor(f, t.owner, owner));
     if (!same_form(t, owner) || (owner.flags & 2) == 0)
-      return refuse(f, Status::bad_format, t.here, "TENS", "an optimizer state differs from its owner");
+      return bad(f, t.here, "TENS", "an optimizer state differs from its owner");
     NNLITE_TRY(check_stored(f, t));
   }
   if (f.storages != f.parameters + (f.tensors - f.parameters - f.nodes))
-    return refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "number of storages");
+    return bad(f, f.offset(id_stor), "STOR", "number of storages");
   return Status::ok;
 }
 
@@ -10258,7 +10252,7 @@ static Status check_tail(const File& f, const FileTensor& t, uint64_t at) {
       const uint64_t offset = at + ((o * p.panels + p.panels - 1) * p.lines + l) * sizeof line + used;
       NNLITE_TRY(fetch(f, offset, line, sizeof line - used));
       if (!all_zero(line, sizeof line - used))
-        return refuse(f, Status::bad_format, offset, "DATA", "the fill of a panel is not zero");
+        return bad(f, offset, "DATA", "the fill of a panel is not zero");
     }
   return Status::ok;
 }
@@ -10278,7 +10272,7 @@ static Status read_node(const File& f, uint32_t k, FileNode& n) {
   n.attribute_bytes = get32(r + 24);
   n.shares          = get32(r + 28);
   if (r[14] != 1 || r[15] != 0 || get64(r + 32) != 0)
-    return refuse(f, Status::bad_format, n.here, "NODE", "outputs or reserved bytes");
+    return bad(f, n.here, "NODE", "outputs or reserved bytes");
   if (n.n_in > max_inputs || n.n_parameters > max_parameters)
     return refuse(f, Status::limit_exceeded, n.here, "NODE", "inputs or parameters of a node");
   return Status::ok;
@@ -10293,7 +10287,7 @@ static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t
   uint8_t        last = 0, r[8];
   copy_bytes(to, op.defaults, op.attr_size);
   while (at < end) {
-    if (end - at < 3) return refuse(f, Status::bad_format, at, op.name, "an attribute is cut off");
+    if (end - at < 3) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at, r, 2));
     const Field* field = nullptr;
     for (int i = 0; i < op.n_fields; ++i)
@@ -10301,21 +10295,21 @@ static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t
     if (field == nullptr)
       return refuse(f, Status::unsupported, at, op.name, "needs a newer nnlite: unknown field", 0, r[0]);
     if (r[1] != uint8_t(field->type))
-      return refuse(f, Status::bad_format, at, op.name, "type of a field", uint8_t(field->type), r[1]);
-    if (r[0] <= last) return refuse(f, Status::bad_format, at, op.name, "fields are not in order");
+      return bad(f, at, op.name, "type of a field", uint8_t(field->type), r[1]);
+    if (r[0] <= last) return bad(f, at, op.name, "fields are not in order");
     last = r[0];
     const bool   boolean = field->type == FieldType::boolean;
     const size_t size    = boolean ? 1 : 4 * field_words(field->type);
-    if (size > end - at - 2) return refuse(f, Status::bad_format, at, op.name, "an attribute is cut off");
+    if (size > end - at - 2) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at + 2, r, size));
-    if (boolean && r[0] > 1) return refuse(f, Status::bad_format, at, op.name, "a truth value", 1, r[0]);
+    if (boolean && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
     for (size_t w = 0; !boolean && w < size; w += 4) {
       const uint32_t word = get32(r + w);
       copy_bytes(r + w, &word, 4);             // now in the order of this machine
     }
     bool differs = false;
     for (size_t b = 0; b < size; ++b) differs = differs || to[field->offset + b] != r[b];
-    if (!differs) return refuse(f, Status::bad_format, at, op.name, "a default is written");
+    if (!differs) return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
     at += 2 + size;
   }
@@ -10332,8 +10326,7 @@ struct GraphCursor {
 
 static Status fetch_id(const File& f, uint64_t index, uint32_t& id) {
   uint8_t r[4];
-  if (f.size(id_idxs) / 4 <= index)
-    return refuse(f, Status::bad_format, f.offset(id_idxs), "IDXS", "ends early");
+  if (f.size(id_idxs) / 4 <= index) return bad(f, f.offset(id_idxs), "IDXS", "ends early");
   NNLITE_TRY(fetch(f, f.offset(id_idxs) + 4 * index, r, 4));
   id = get32(r);
   return Status::ok;
@@ -10345,23 +10338,21 @@ static Status next_node(const File& f, uint32_t k, GraphCursor& c, FileNode& n) 
   NNLITE_TRY(fetch_string(f, n.here, n.name, c.strings, c.name));
   NNLITE_TRY(fetch_string(f, n.here, n.op, c.strings, c.op));
   if (n.ids != c.ids || n.attributes != c.attributes || n.attribute_bytes > f.size(id_attr) - c.attributes)
-    return refuse(f, Status::bad_format, n.here, c.name, "place in IDXS or ATTR");
+    return bad(f, n.here, c.name, "place in IDXS or ATTR");
   c.ids += uint64_t(n.n_in) + n.n_parameters + 1;
   c.attributes += n.attribute_bytes;
   uint32_t id;
   for (uint32_t i = 0; i < n.n_in; ++i) {
     NNLITE_TRY(fetch_id(f, n.ids + i, id));
     if (id < f.parameters || id - f.parameters >= k)
-      return refuse(f, Status::bad_format, n.here, c.name, "an input is not made by an earlier node");
+      return bad(f, n.here, c.name, "an input is not made by an earlier node");
   }
   NNLITE_TRY(fetch_id(f, c.ids - 1, id));
-  if (id != f.parameters + k)
-    return refuse(f, Status::bad_format, n.here, c.name, "id of the output", f.parameters + k, id);
-  if (n.shares != file_none && n.shares >= k)
-    return refuse(f, Status::bad_format, n.here, c.name, "shares with a later node");
+  if (id != f.parameters + k) return bad(f, n.here, c.name, "id of the output", f.parameters + k, id);
+  if (n.shares != file_none && n.shares >= k) return bad(f, n.here, c.name, "shares with a later node");
   if (n.op.length == 0 && (n.version != 0 || n.name.length == 0 || n.n_in != 0 || n.n_parameters != 0 ||
                            n.attribute_bytes != 0 || n.shares != file_none))
-    return refuse(f, Status::bad_format, n.here, c.name, "fields of an input");
+    return bad(f, n.here, c.name, "fields of an input");
   return Status::ok;
 }
 
@@ -10389,28 +10380,26 @@ static Status measure_records(const File& f, const OpSet& ops, uint64_t& bytes) 
              round8(sizeof(Parameter) * uint64_t(n.n_parameters));
   }
   if (c.ids * 4 != f.size(id_idxs) || c.attributes != f.size(id_attr))
-    return refuse(f, Status::bad_format, f.offset(id_idxs), "IDXS", "bytes after the last node");
+    return bad(f, f.offset(id_idxs), "IDXS", "bytes after the last node");
   uint8_t r[graph_header];
-  if (f.size(id_grph) < graph_header)
-    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "is cut off");
+  if (f.size(id_grph) < graph_header) return bad(f, f.offset(id_grph), "GRPH", "is cut off");
   NNLITE_TRY(fetch(f, f.offset(id_grph), r, graph_header));
   const uint64_t inputs = get32(r), outputs = get32(r + 4);
   if (inputs > max_inputs || outputs > max_outputs)
     return refuse(f, Status::limit_exceeded, f.offset(id_grph), "GRPH", "inputs or outputs of the graph");
   if (f.size(id_grph) != graph_header + graph_record * (inputs + outputs) || get32(r + 16) > 4 ||
       get32(r + 20) != 0)
-    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "size or fields");
+    return bad(f, f.offset(id_grph), "GRPH", "size or fields");
   char name[file_name_bytes];
   for (uint64_t i = 0; i < inputs + outputs; ++i) {
     const uint64_t here = f.offset(id_grph) + graph_header + graph_record * i;
     NNLITE_TRY(fetch(f, here, r, graph_record));
     if (get32(r) >= f.nodes || !all_zero(r + 9, 7) || (r[8] == 0) != (i < inputs))
-      return refuse(f, Status::bad_format, here, "GRPH", "node or name of an input or output");
+      return bad(f, here, "GRPH", "node or name of an input or output");
     NNLITE_TRY(fetch_string(f, here, {get32(r + 4), r[8]}, c.strings, name));
     if (i >= inputs) bytes += round8(r[8] + uint64_t(1));
   }
-  if (c.strings != f.size(id_strs))
-    return refuse(f, Status::bad_format, f.offset(id_strs), "STRS", "bytes after the last name");
+  if (c.strings != f.size(id_strs)) return bad(f, f.offset(id_strs), "STRS", "bytes after the last name");
   return Status::ok;
 }
 
@@ -10429,7 +10418,7 @@ static Status add_input_node(const File& f, Model& m, uint32_t k, const FileNode
   Dims       dims;
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
   if (t.rank < 1 || t.dims[0] != file_batch || t.role != role_input)
-    return refuse(f, Status::bad_format, t.here, name, "role or dims of an input");
+    return bad(f, t.here, name, "role or dims of an input");
   for (int d = 1; d < t.rank; ++d) dims.dim[d - 1] = int32_t(t.dims[d]);
   dims.rank = t.rank - 1;
   DType dtype = real_dtype;
@@ -10461,7 +10450,7 @@ static Status add_file_node(const File& f, Model& m, const OpSet& ops, uint32_t 
   if (n.shares != file_none) {
     const Node& owner = ModelAccess::node(m, int(n.shares));
     if (n.name.length != 0 || n.attribute_bytes != 0 || owner.op != op || owner.owner != n.shares)
-      return refuse(f, Status::bad_format, n.here, c.op, "name, attributes or owner of a sharing node");
+      return bad(f, n.here, c.op, "name, attributes or owner of a sharing node");
     (void)m.share_any({uint16_t(n.shares), self}, in, n.n_in);
   } else {
     AnyOp layer(op, op->defaults, op->attr_size);
@@ -10472,8 +10461,7 @@ static Status add_file_node(const File& f, Model& m, const OpSet& ops, uint32_t 
     const unsigned char* made_of = static_cast<const unsigned char*>(layer.attributes());
     const unsigned char* became  = static_cast<const unsigned char*>(ModelAccess::node(m, int(k)).attributes);
     for (size_t b = 0; b < op->attr_size; ++b)
-      if (made_of[b] != became[b])
-        return refuse(f, Status::bad_format, n.here, c.op, "an attribute is not complete");
+      if (made_of[b] != became[b]) return bad(f, n.here, c.op, "an attribute is not complete");
   }
   return ok(m.problem().status) ? Status::ok : refuse_graph(f, m, n.here);
 }
@@ -10484,20 +10472,18 @@ static Status check_parameter(const File& f, const Node& node, int p, const char
   char             name[file_name_bytes], stored[file_name_bytes];
   const Parameter& q = node.parameters[p];
   FileTensor       t;
-  if (id >= f.parameters)
-    return refuse(f, Status::bad_format, here, owner, "not a parameter", f.parameters, id);
+  if (id >= f.parameters) return bad(f, here, owner, "not a parameter", f.parameters, id);
   NNLITE_TRY(read_tensor(f, id, t));
   Text(name, sizeof name) << owner << "." << q.spec.name;
   uint64_t cursor = t.name.offset;
-  if (cursor > f.size(id_strs))
-    return refuse(f, Status::bad_format, t.here, "STRS", "a string leaves the pool");
+  if (cursor > f.size(id_strs)) return bad(f, t.here, "STRS", "a string leaves the pool");
   NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, stored));
   bool same = t.storage == uint32_t(node.first_parameter + p) && t.role == 1 + int(q.spec.role) &&
               t.layout == 1 + int(q.spec.layout) && t.groups == uint32_t(q.spec.groups) &&
               t.rank == q.spec.shape.rank && compare_text(name, stored) == 0 &&
               (q.spec.role != Role::statistic || t.flags == 0) && (t.flags & 3) != 2;
   for (int d = 0; same && d < t.rank; ++d) same = t.dims[d] == uint32_t(q.spec.shape.dim[d]);
-  return same ? Status::ok : refuse(f, Status::bad_format, t.here, name, "the layer has another parameter");
+  return same ? Status::ok : bad(f, t.here, name, "the layer has another parameter");
 }
 
 // The engine's shapes and parameters against the stored ones, node by node.
@@ -10517,7 +10503,7 @@ static Status check_graph(const File& f, Model& m) {
     if (!same)
       return refuse(f, Status::bad_shape, t.here, name, "the layer gives another shape than the stored one");
     if (node.n_parameters != n.n_parameters)
-      return refuse(f, Status::bad_format, n.here, name, "parameters", node.n_parameters, n.n_parameters);
+      return bad(f, n.here, name, "parameters", node.n_parameters, n.n_parameters);
     if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
     for (int p = 0; p < n.n_parameters; ++p) {
       uint32_t id;
@@ -10530,8 +10516,7 @@ static Status check_graph(const File& f, Model& m) {
     }
   }
   if (m.parameter_count() != int(f.parameters))
-    return refuse(f, Status::bad_format, f.offset(id_tens), "TENS", "parameters",
-                  uint64_t(m.parameter_count()), f.parameters);
+    return bad(f, f.offset(id_tens), "TENS", "parameters", uint64_t(m.parameter_count()), f.parameters);
   return Status::ok;
 }
 
@@ -10563,13 +10548,11 @@ Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
     right    = m.nodes_[node].op == nullptr;
     for (uint32_t k = 0; k < i; ++k) right = right && given[k] != node;
   }
-  if (!right)
-    return refuse(f, Status::bad_format, f.offset(id_grph), "GRPH", "inputs are not the input nodes");
+  if (!right) return bad(f, f.offset(id_grph), "GRPH", "inputs are not the input nodes");
   for (uint32_t i = 0; i < inputs; ++i) m.inputs_[i] = given[i];
   if (!ok(m.finish(seed))) return refuse_graph(f, m, f.offset(id_node));
   for (int k = 0; m.id_map_ != nullptr && k < m.node_count_; ++k)
-    if (m.id_map_[k] != k)
-      return refuse(f, Status::bad_format, f.offset(id_node), "NODE", "nodes are not in post-order");
+    if (m.id_map_[k] != k) return bad(f, f.offset(id_node), "NODE", "nodes are not in post-order");
   return check_graph(f, m);
 }
 
@@ -10720,16 +10703,10 @@ class Emit {
       buffer_[held_++] = p[i];
     }
   }
-  template <class T>
-  void number(T v) {                           // little-endian, as many bytes as the type has
-    uint8_t b[sizeof(T)];
-    for (size_t i = 0; i < sizeof(T); ++i) b[i] = uint8_t(uint64_t(v) >> (8 * i));
-    put(b, sizeof b);
-  }
-  void f32(float v) {
-    uint32_t bits;
-    copy_bytes(&bits, &v, 4);
-    number(bits);
+  // Each little-endian, as many bytes as its type has.
+  template <class... T>
+  void number(T... v) {
+    (one(v), ...);
   }
   void zeros(uint64_t n) {
     const uint8_t none[64] = {};
@@ -10764,6 +10741,17 @@ class Emit {
   Sha256 hash;
 
  private:
+  template <class T>
+  void one(T v) {
+    uint8_t b[sizeof(T)];
+    for (size_t i = 0; i < sizeof(T); ++i) b[i] = uint8_t(uint64_t(v) >> (8 * i));
+    put(b, sizeof b);
+  }
+  void one(float v) {
+    uint32_t bits;
+    copy_bytes(&bits, &v, 4);
+    one(bits);
+  }
   void pass(const uint8_t* p, size_t n) {
     at_ += n;
     crc_ = crc32c(crc_, p, n);
@@ -10880,23 +10868,9 @@ struct TensorFields {
   uint64_t bytes = 0;
 };
 static void emit_tensor(Emit& e, uint32_t name_at, const char* name, const Shape& s, const TensorFields& t) {
-  e.number(*name == 0 ? 0u : name_at);
-  e.number(uint8_t(text_bytes(name)));
-  e.number(t.dtype);
-  e.number(uint8_t(s.rank));
-  e.number(t.layout);
-  e.number(t.role);
-  e.number(t.flags);
-  e.zeros(2);
-  e.number(t.groups);
-  e.number(t.producer);
-  e.number(t.storage);
-  e.zeros(8);
-  e.number(t.bytes);
-  e.number(file_none);
-  e.number(t.owner);
-  e.number(t.slot);
-  e.zeros(4);
+  e.number(*name == 0 ? 0u : name_at, uint8_t(text_bytes(name)), t.dtype, uint8_t(s.rank), t.layout, t.role,
+           t.flags, uint16_t(0), t.groups, t.producer, t.storage, uint64_t(0), t.bytes, file_none, t.owner,
+           t.slot, 0u);
   for (int d = 0; d < max_rank; ++d)
     e.number(d >= s.rank ? 0u : s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]));
   e.zeros(8);
@@ -10956,18 +10930,10 @@ static void emit_nodes(const Content& c, Emit& e) {
                  op = n.op == nullptr ? 0 : text_bytes(n.op->name);
     const uint32_t size   = n.op == nullptr || shares ? 0 : attribute_bytes(*n.op, n.attributes, nullptr);
     emit_reference(e, cursor, name);
-    e.number(uint8_t(name));
-    e.number(uint8_t(op));
-    e.number(uint16_t(n.op == nullptr ? 0 : n.op->version));
+    e.number(uint8_t(name), uint8_t(op), uint16_t(n.op == nullptr ? 0 : n.op->version));
     emit_reference(e, cursor, op);
-    e.number(n.n_in);
-    e.number(n.n_parameters);
-    e.number(uint16_t(1));
-    e.number(ids);
-    e.number(attributes);
-    e.number(size);
-    e.number(shares ? uint32_t(n.owner) : file_none);
-    e.zeros(8);
+    e.number(n.n_in, n.n_parameters, uint16_t(1), ids, attributes, size,
+             shares ? uint32_t(n.owner) : file_none, uint64_t(0));
     ids += uint32_t(n.n_in) + n.n_parameters + 1;
     attributes += size;
   }
@@ -11000,11 +10966,8 @@ static void emit_graph(const Content& c, Emit& e) {
   uint32_t     cursor = 0;
   each_string(c, [&](const char* s) { cursor += uint32_t(text_bytes(s)); });
   for (int i = 0; i < m.output_count(); ++i) cursor -= uint32_t(text_bytes(m.output_name(i)));
-  e.number(uint32_t(m.input_count()));
-  e.number(uint32_t(m.output_count()));
-  e.number(m.seed().value);
-  e.number(uint32_t(m.seed().init));
-  e.zeros(4);
+  e.number(uint32_t(m.input_count()), uint32_t(m.output_count()), m.seed().value, uint32_t(m.seed().init),
+           0u);
   for (int i = 0; i < m.input_count(); ++i) {
     e.number(uint32_t(ModelAccess::input_node(m, i)));
     e.zeros(12);
@@ -11032,9 +10995,7 @@ static void emit_storages(const Content& c, Emit& e) {
   each_storage(c, [&](const real* values, int64_t count) {
     Emit one;
     one.elements(values, size_t(count) * sizeof(real), sizeof(real));
-    e.number(uint64_t(count) * sizeof(real));
-    e.number(one.crc());
-    e.zeros(4);
+    e.number(uint64_t(count) * sizeof(real), one.crc(), 0u);
   });
 }
 
@@ -11049,33 +11010,22 @@ static void emit_data(const Content& c, Emit& e) {
 static void emit_picture(const Content& c, Emit& e) {
   const Preprocessing& p = *c.extras->preprocessing;
   const Shape          s = c.model->input_shape(0);
-  e.zeros(4);
-  e.number(uint16_t(1));
-  e.number(uint16_t(1));
-  e.number(picture_colour(s.dim[3]));
-  e.number(uint8_t(p.resize));
-  e.number(uint8_t(p.invert ? 1 : 0));
-  e.number(p.background);
-  e.number(uint32_t(s.dim[1]));
-  e.number(uint32_t(s.dim[2]));
-  e.f32(p.scale);
-  for (float v : p.mean) e.f32(v);
-  for (float v : p.std) e.f32(v);
+  e.number(0u, uint16_t(1), uint16_t(1), picture_colour(s.dim[3]), uint8_t(p.resize),
+           uint8_t(p.invert ? 1 : 0), p.background, uint32_t(s.dim[1]), uint32_t(s.dim[2]), p.scale);
+  for (float v : p.mean) e.number(v);
+  for (float v : p.std) e.number(v);
   e.zeros(72);
 }
 
 static void emit_answer(const Content& c, Emit& e) {
-  e.zeros(4);
-  e.number(uint8_t(c.extras->answer));
+  e.number(0u, uint8_t(c.extras->answer));
   e.zeros(3);
-  e.f32(c.extras->threshold);
-  e.zeros(4);
+  e.number(c.extras->threshold, 0u);
 }
 
 static void emit_labels(const Content& c, Emit& e) {
   uint32_t at = 0;
-  e.zeros(4);
-  e.number(uint32_t(c.extras->label_count));
+  e.number(0u, uint32_t(c.extras->label_count));
   for (int i = 0; i < c.extras->label_count; ++i) {
     e.number(at);
     at += uint32_t(text_bytes(c.extras->labels[i]) + 1);
@@ -11089,9 +11039,7 @@ static void emit_labels(const Content& c, Emit& e) {
 static void emit_metadata(const Content& c, Emit& e) {
   for (int i = 0; i < c.extras->metadata_count; ++i) {
     const Metadata& m = c.extras->metadata[i];
-    e.number(uint8_t(text_bytes(m.key)));
-    e.number(uint8_t(1));
-    e.number(uint16_t(text_bytes(m.value)));
+    e.number(uint8_t(text_bytes(m.key)), uint8_t(1), uint16_t(text_bytes(m.value)));
     e.text(m.key);
     e.zeros(1);
     e.text(m.value);
@@ -11101,14 +11049,12 @@ static void emit_metadata(const Content& c, Emit& e) {
 
 static void emit_golden(const Content& c, Emit& e) {
   const Model& m = *c.model;
-  e.number(uint32_t(c.extras->golden_count));
-  e.zeros(4);
+  e.number(uint32_t(c.extras->golden_count), 0u);
   for (int i = 0; i < c.extras->golden_count; ++i) {
     const Golden&        g = c.extras->golden[i];
     const GoldenSize     size = golden_size(m, g.rows);
     const unsigned char* from = static_cast<const unsigned char*>(g.inputs);
-    e.number(uint32_t(g.rows));
-    e.f32(g.tolerance);
+    e.number(uint32_t(g.rows), g.tolerance);
     const uint64_t start = e.at();
     for (int k = 0; k < m.input_count(); ++k) {
       const size_t element = size_of(m.input_dtype(k)),
@@ -11254,12 +11200,9 @@ static void emit_planned(const Content& c, const SectionPlan& p, Emit& e) {
 static void emit_table(const Content& c, const SectionPlan* plan, int n, Emit& e) {
   uint64_t at = align64(file_header + uint64_t(section_record) * uint64_t(n));
   for (int i = 0; i < n; ++i) {
-    e.number(plan[i].type);
-    e.number(uint16_t(plan[i].known >= 0 ? 1 : c.extras->others[plan[i].other].version));
-    e.number(uint16_t(plan[i].known >= 0 && section_kinds[plan[i].known].critical ? 1 : 0));
-    e.number(at);
-    e.number(plan[i].size);
-    e.number(plan[i].crc);
+    e.number(plan[i].type, uint16_t(plan[i].known >= 0 ? 1 : c.extras->others[plan[i].other].version),
+             uint16_t(plan[i].known >= 0 && section_kinds[plan[i].known].critical ? 1 : 0), at,
+             plan[i].size, plan[i].crc);
     e.zeros(20);
     at += align64(plan[i].size);
   }
@@ -11271,16 +11214,10 @@ static void emit_header(const Content& c, const SectionPlan* plan, int n, const 
   uint64_t size = align64(file_header + uint64_t(section_record) * uint64_t(n));
   for (int i = 0; i < n; ++i) size += align64(plan[i].size);
   e.put(file_magic, 8);
-  e.number(uint16_t(1));
-  e.zeros(4);
-  e.number(uint16_t(file_header));
-  e.number(0x0A0B0C0Du);
-  e.number(c.checkpoint ? kind_checkpoint : kind_model);
-  e.number(size);
+  e.number(uint16_t(1), 0u, uint16_t(file_header), 0x0A0B0C0Du, c.checkpoint ? kind_checkpoint : kind_model,
+           size);
   e.zeros(16);
-  e.number(uint32_t(n));
-  e.number(section_record);
-  e.number(uint64_t(file_header));
+  e.number(uint32_t(n), section_record, uint64_t(file_header));
   e.put(id, 32);
   e.number(c.generation);
   e.zeros(16);
@@ -11445,11 +11382,8 @@ static uint8_t arithmetic_class() { return sizeof(real) == 8 ? 3 : current_isa()
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
   const Op& op = *row.op();
-  e.number(uint8_t(text_bytes(op.name)));
-  e.zeros(1);
-  e.number(op.version);
-  e.number(uint16_t(attribute_bytes(op, row.attributes(), nullptr)));
-  e.zeros(2);
+  e.number(uint8_t(text_bytes(op.name)), uint8_t(0), op.version,
+           uint16_t(attribute_bytes(op, row.attributes(), nullptr)), uint16_t(0));
   e.text(op.name);
   (void)attribute_bytes(op, row.attributes(), &e);
 }
@@ -11498,36 +11432,23 @@ void CheckpointAccess::emit(const Trainer& t, int id, Emit& e) {
   const TrainerOptions& o = t.options_;
   uint8_t digest[32] = {};
   if (id == id_arth) {
-    e.number(uint32_t(NNLITE_ARITHMETIC));
-    e.number(arithmetic_class());
+    e.number(uint32_t(NNLITE_ARITHMETIC), arithmetic_class());
     e.zeros(11);
   } else if (id == id_opts) {
-    e.number(uint32_t(o.batch));
-    e.number(uint32_t(o.warmup_steps));
-    e.number(uint32_t(o.epochs));
-    e.f32(o.clip_value);
-    e.f32(o.clip_norm);
-    e.number(uint8_t(o.trainable));
-    e.number(uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0)));
-    e.number(uint16_t(t.engine_.parameter_stride - 2));
-    e.zeros(8);
+    e.number(uint32_t(o.batch), uint32_t(o.warmup_steps), uint32_t(o.epochs), o.clip_value, o.clip_norm,
+             uint8_t(o.trainable),
+             uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0)),
+             uint16_t(t.engine_.parameter_stride - 2), uint64_t(0));
     emit_row(o.optimizer, e);
   } else if (id == id_schd) {
-    e.f32(t.plateau_.best);
-    e.f32(t.plateau_.factor);
-    e.number(t.plateau_.bad);
-    e.number(t.plateau_.reports);
+    e.number(t.plateau_.best, t.plateau_.factor, t.plateau_.bad, t.plateau_.reports);
     emit_row(o.schedule, e);
   } else if (id == id_rngs) {
-    e.number(uint32_t(1));
-    e.zeros(4);
-    e.number(o.seed);
-    e.number(t.step_);
+    e.number(uint32_t(1), 0u, o.seed, t.step_);
   } else if (id == id_dpos) {
     if (t.data_ != nullptr) fingerprint(t, digest);
-    e.number(t.samples_);
-    e.number(t.data_ == nullptr ? 0u : t.data_->count);
-    e.number(t.data_ == nullptr ? 0u : uint32_t(data_columns(t.engine_)));
+    e.number(t.samples_, t.data_ == nullptr ? 0u : t.data_->count,
+             t.data_ == nullptr ? 0u : uint32_t(data_columns(t.engine_)));
     e.put(digest, 32);
   } else {
     emit_row(o.loss, e);
@@ -11575,16 +11496,16 @@ static Status read_row(const File& f, const OpSet& ops, uint64_t at, uint64_t en
                        const char* where, AnyOp& row) {
   uint8_t r[row_record];
   char    name[file_name_bytes];
-  if (end - at < row_record) return refuse(f, Status::bad_format, at, where, "is cut off");
+  if (end - at < row_record) return bad(f, at, where, "is cut off");
   NNLITE_TRY(fetch(f, at, r, row_record));
   const uint64_t bytes = get16(r + 4);
   if (r[0] == 0 || r[0] >= file_name_bytes || r[1] != 0 || get16(r + 6) != 0 ||
       end - at != row_record + r[0] + bytes)
-    return refuse(f, Status::bad_format, at, where, "fields of a row");
+    return bad(f, at, where, "fields of a row");
   NNLITE_TRY(fetch(f, at + row_record, name, r[0]));
   name[r[0]] = 0;
   if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), r[0]))
-    return refuse(f, Status::bad_format, at, where, "a name is not UTF-8");
+    return bad(f, at, where, "a name is not UTF-8");
   const Op* op = find_op(ops, name, r[0]);
   if (op == nullptr || op->version != get16(r + 2) || (op->traits & trait) == 0)
     return refuse(f, Status::unknown_op, at, name, "is not known here, version",
@@ -11596,8 +11517,7 @@ static Status read_row(const File& f, const OpSet& ops, uint64_t at, uint64_t en
 
 static Status section_record_of(const File& f, SectionId id, uint8_t* r, uint32_t bytes) {
   if (f.size(id) < bytes)
-    return refuse(f, Status::bad_format, f.offset(id), section_kinds[id].name, "is cut off", bytes,
-                  f.size(id));
+    return bad(f, f.offset(id), section_kinds[id].name, "is cut off", bytes, f.size(id));
   return fetch(f, f.offset(id), r, bytes);
 }
 
@@ -11637,8 +11557,7 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
   uint64_t       cursor = 0;
   uint8_t        r[data_record];
   NNLITE_TRY(read_container(f));
-  if (f.kind != kind_checkpoint)
-    return refuse(f, Status::bad_format, 20, "header", "this is a model, not a checkpoint");
+  if (f.kind != kind_checkpoint) return bad(f, 20, "header", "this is a model, not a checkpoint");
   NNLITE_TRY(read_tensors(f, cursor));
   NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
   o.batch        = int(get32(r));
@@ -11652,7 +11571,7 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
   o.derived_weights = (r[21] & 4) != 0;
   if (o.batch < 1 || o.warmup_steps < 0 || o.epochs < 0 || !finite_f32(o.clip_value) || o.clip_value < 0 ||
       !finite_f32(o.clip_norm) || o.clip_norm < 0 || r[20] > 3 || r[21] > 7 || !all_zero(r + 24, 8))
-    return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "a field is out of range");
+    return bad(f, f.offset(id_opts), "OPTS", "a field is out of range");
   const auto row = [&](SectionId id, uint32_t skip, uint32_t trait, AnyOp& to) -> Status {
     to = AnyOp();
     if (f.size(id) == skip) return Status::ok;
@@ -11667,7 +11586,7 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
   o.seed       = get64(r + 8);
   o.names      = nullptr;
   o.name_count = 0;
-  if (!o.optimizer) return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "no optimizer");
+  if (!o.optimizer) return bad(f, f.offset(id_opts), "OPTS", "no optimizer");
   if (o.trainable == Trainable::named) NNLITE_TRY(read_names(f, o, arena));
   options = o;
   return Status::ok;
@@ -11677,7 +11596,7 @@ Status CheckpointAccess::check_data(const Trainer& t, const File& f) {
   uint8_t r[data_record], digest[32];
   NNLITE_TRY(section_record_of(f, id_dpos, r, data_record));
   if (f.size(id_dpos) != data_record)
-    return refuse(f, Status::bad_format, f.offset(id_dpos), "DPOS", "bytes", data_record, f.size(id_dpos));
+    return bad(f, f.offset(id_dpos), "DPOS", "bytes", data_record, f.size(id_dpos));
   if (t.data_ == nullptr || get32(r + 8) == 0) return Status::ok;
   if (get32(r + 8) != t.data_->count)
     return refuse(f, Status::wrong_data, f.offset(id_dpos), "DPOS", "rows of the data set", get32(r + 8),
@@ -11709,15 +11628,14 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
                   arithmetic_class());
   NNLITE_TRY(section_record_of(f, id_rngs, r, random_record));
   if (get32(r + 4) != 0 || get64(r + 16) != f.generation)
-    return refuse(f, Status::bad_format, f.offset(id_rngs), "RNGS",
-                  "reserved bytes, or the step is not the generation");
+    return bad(f, f.offset(id_rngs), "RNGS", "reserved bytes, or the step is not the generation");
   if (get32(r) != 1 || f.size(id_rngs) != random_record)
     return refuse(f, Status::unsupported, f.offset(id_rngs), "RNGS", "needs a newer nnlite: generator", 1,
                   get32(r));
   NNLITE_TRY(section_record_of(f, id_schd, r, schedule_record));
   NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
   if (get16(r + 22) != t.engine_.parameter_stride - 2)
-    return refuse(f, Status::bad_format, f.offset(id_opts), "OPTS", "states of a parameter");
+    return bad(f, f.offset(id_opts), "OPTS", "states of a parameter");
   AnyOp optimizer;
   NNLITE_TRY(read_row(f, all_ops(), f.offset(id_opts) + options_record, f.offset(id_opts) + f.size(id_opts),
                       traits::optimizer, "OPTS", optimizer));
@@ -11726,7 +11644,7 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
                   "the trainer has another optimizer");
   NNLITE_TRY(check_data(t, f));
   if (f.storages != uint32_t(c.model->parameter_count()) + c.states)
-    return refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "storages",
+    return bad(f, f.offset(id_stor), "STOR", "storages",
                   uint32_t(c.model->parameter_count()) + c.states, f.storages);
   uint32_t k = 0;
   Status   s = Status::ok;
@@ -11736,7 +11654,7 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
     if (ok(s)) s = fetch(f, f.offset(id_stor) + uint64_t(storage_record) * k++, stored, storage_record);
     if (!ok(s)) return;
     if (get64(stored) != bytes)
-      s = refuse(f, Status::bad_format, f.offset(id_stor), "STOR", "bytes of a storage", bytes,
+      s = bad(f, f.offset(id_stor), "STOR", "bytes of a storage", bytes,
                  get64(stored));
     if (!ok(s) || owned(t, values)) return;
     Emit one;
@@ -11782,8 +11700,7 @@ Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arith
   Content  c;
   NNLITE_TRY(checkpoint_content(t, c, &t.problem_));
   NNLITE_TRY(read_container(f));
-  if (f.kind != kind_checkpoint)
-    return refuse(f, Status::bad_format, 20, "header", "this is a model, not a checkpoint");
+  if (f.kind != kind_checkpoint) return bad(f, 20, "header", "this is a model, not a checkpoint");
   NNLITE_TRY(check(t, f, c, any_arithmetic));
   return restore(t, f);
 }
