@@ -2034,6 +2034,31 @@ ThreadPool::~ThreadPool() {
 // ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
 
+void* Arena::take(size_t bytes) {
+  const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
+  if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
+  void* p = base_ + used_;
+  used_ += size;
+  return p;
+}
+
+int64_t Shape::row_numel() const {
+  int64_t n = 1;
+  for (int d = batched() ? 1 : 0; d < rank; d++) n *= dim[d];
+  return n;
+}
+
+bool operator==(const Shape& a, const Shape& b) {
+  bool same = a.rank == b.rank;
+  for (int d = 0; same && d < a.rank; d++) same = a.dim[d] == b.dim[d];
+  return same;
+}
+
+AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
+  const unsigned char* from = static_cast<const unsigned char*>(attributes);
+  for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
+}
+
 // A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
 struct Parameter {
   ParameterSpec spec;
@@ -2610,9 +2635,10 @@ constexpr int parts = 16 / lanes;
 #else
 #define NNLITE_EACH_PART NNLITE_UNROLL for (int j = 0; j < parts; j++)
 #endif
-NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(0x7FFFFFFF))); }
+NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(int32_t(0x7FFFFFFF)))); }
 NNLITE_VERB vf  copy_sign(vf a, vf sign) {
-  return as_float(bit_or(bit_and(as_int(a), set(0x7FFFFFFF)), bit_and(as_int(sign), set(INT32_MIN))));
+  const vi size = bit_and(as_int(a), set(int32_t(0x7FFFFFFF)));
+  return as_float(bit_or(size, bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
 }
 // of n, in the part at from
 NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
@@ -2645,7 +2671,7 @@ NNLITE_VERB vf exp_parts(vf x, vf& power) {
   vf q = set(exp_poly[0]);
   NNLITE_UNROLL for (int i = 1; i < 5; i++) q = fma(q, r, set(exp_poly[i]));
   q = fma(q, r, set(1.0f));
-  power = as_float(add(shift_left<23>(as_int(b)), set(0x3F800000)));
+  power = as_float(add(shift_left<23>(as_int(b)), set(int32_t(0x3F800000))));
   return mul(q, r);
 }
 
@@ -2663,9 +2689,9 @@ NNLITE_VERB vf expm1(vf x) {
 
 NNLITE_VERB vf log(vf x) {
   const vm small = less(x, set(0x1p-126f));
-  const vi root = set(0x3F3504F3), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
+  const vi root = set(int32_t(0x3F3504F3)), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
   const vf e = sub(to_float(shift_right_signed<23>(u)), select(small, set(23.0f), set(0.0f)));
-  const vf m = sub(as_float(add(bit_and(u, set(0x007FFFFF)), root)), set(1.0f)), z = mul(m, m);
+  const vf m = sub(as_float(add(bit_and(u, set(int32_t(0x007FFFFF))), root)), set(1.0f)), z = mul(m, m);
   vf p = set(log_poly[0]);
   NNLITE_UNROLL for (int i = 1; i < 9; i++) p = fma(p, m, set(log_poly[i]));
   p = mul(mul(p, m), z);
@@ -2673,8 +2699,9 @@ NNLITE_VERB vf log(vf x) {
   p = fma(z, set(-0.5f), p);
   const vf inside = fma(e, set(log_ln2_high), add(m, p));
   const vf special = select(equal(x, set(0.0f)), as_float(set(static_cast<int32_t>(0xFF800000u))),
-                            select(less(set(0.0f), x), x, as_float(set(0x7FC00000))));
-  return select(less(set(0.0f), x), select(less(x, as_float(set(0x7F800000))), inside, special), special);
+                            select(less(set(0.0f), x), x, as_float(set(int32_t(0x7FC00000)))));
+  const vm finite = less(x, as_float(set(int32_t(0x7F800000))));
+  return select(less(set(0.0f), x), select(finite, inside, special), special);
 }
 
 // log(1 + x) for x in [0, 1].
@@ -2684,7 +2711,8 @@ NNLITE_VERB vf log1p(vf x) {
 }
 
 NNLITE_VERB vf sigmoid(vf x) {
-  const vf z = exp(as_float(bit_or(as_int(x), set(INT32_MIN)))), s = div(set(1.0f), add(set(1.0f), z));
+  const vf z = exp(as_float(bit_or(as_int(x), set(int32_t(INT32_MIN)))));
+  const vf s = div(set(1.0f), add(set(1.0f), z));
   return select(less(x, set(0.0f)), mul(z, s), s);
 }
 
@@ -2849,6 +2877,7 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
   }
 }
 
+#ifndef NNLITE_NO_TRAINING
 // to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros
 // stand for more rows.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
@@ -2890,6 +2919,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
   NNLITE_UNROLL for (int j = 0; j < parts; j++)
       store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_linear
@@ -3135,6 +3165,7 @@ static inline Area chunk_area(const Chunks& k, int64_t chunk) {
           k.W - x < k.columns ? k.W - x : k.columns};
 }
 
+#ifndef NNLITE_NO_TRAINING
 // Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other
 // without a gap, the places of a row of taps are rows of one product.
 struct GradTasks {
@@ -3163,6 +3194,7 @@ static GradPatches grad_patches(const Conv& c, bool columns_are_small) {
   }
   return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
 }
+#endif
 
 static bool conv_down_plan(const Conv& c, bool turned, KernelPlan& p) {
   const Bands b = down_bands(c);
@@ -3182,6 +3214,7 @@ static bool conv_up_plan(const Conv& c, bool turned, KernelPlan& p) {
   if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.big) * c.taps() * c.small * 16);
   return true;
 }
+#ifndef NNLITE_NO_TRAINING
 static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p) {
   const GradTasks   g = grad_tasks(c, columns_are_small);
   const GradPatches s = grad_patches(c, columns_are_small);
@@ -3191,6 +3224,7 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
   p.scratch_per_worker = scratch_bytes(s.big) + scratch_bytes(s.small);
   return true;
 }
+#endif
 
 // Its weights lie [kH][kW][C]: rows of >>kernel_depthwise.
 static bool is_depthwise(const OpRun& r) {
@@ -4039,14 +4073,14 @@ struct MaxWindow {
   NNLITE_METHOD void at(int64_t c, int n) const {
     const bool none = rows.first == rows.last || columns.first == columns.last;
     vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : get<whole>(x + c, n);
-    vi where   = set(rows.first * kernel_w + columns.first);
+    vi where   = set(int32_t(rows.first * kernel_w + columns.first));
     for (int kh = rows.first; kh < rows.last; kh++)
       for (int kw = columns.first; kw < columns.last; kw++) {
         const vf value =
             get<whole>(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
         const vm more  = less(largest, value);
         largest = select(more, value, largest);
-        where   = select(more, set(kh * kernel_w + kw), where);
+        where   = select(more, set(int32_t(kh * kernel_w + kw)), where);
       }
     put<whole>(y + c, largest, n);
     if (place == nullptr) return;
@@ -4155,7 +4189,7 @@ struct MaxGradient {
     const vf g = get<whole>(dy + c, n);
     const vi chosen = whole ? load_bytes(place + c) : load_bytes_part(place + c, n);
     for (int kw = first; kw < last; kw++) {
-      const vf given = select(equal(chosen, set(kh_kernel_w + kw)), g, set(0.0f));
+      const vf given = select(equal(chosen, set(int32_t(kh_kernel_w + kw))), g, set(0.0f));
       give<whole>(dx + (kw - first) * step + c, given, n, accumulate);
     }
   }
@@ -6660,7 +6694,11 @@ static const Op* const op_table[] = {
 #undef NNLITE_OP_ADDRESS
 };
 
-OpSet all_ops() { return {op_table, sizeof(op_table) / sizeof(op_table[0])}; }
+// A variable has a section of its own, so that a linker can drop it with all ops; a constant in code has not.
+OpSet all_ops() {
+  static const OpSet every = {op_table, sizeof(op_table) / sizeof(op_table[0])};
+  return every;
+}
 
 // The op of this name, which need not end with a zero; nullptr when the set has none.
 static const Op* find_op(const OpSet& set, const char* name, size_t length) {
@@ -6858,31 +6896,6 @@ static bool same_text(const char* a, const char* b) {
 }
 
 // ================================================================================ >>graph
-void* Arena::take(size_t bytes) {
-  const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
-  if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
-  void* p = base_ + used_;
-  used_ += size;
-  return p;
-}
-
-int64_t Shape::row_numel() const {
-  int64_t n = 1;
-  for (int d = batched() ? 1 : 0; d < rank; d++) n *= dim[d];
-  return n;
-}
-
-bool operator==(const Shape& a, const Shape& b) {
-  bool same = a.rank == b.rank;
-  for (int d = 0; same && d < a.rank; d++) same = a.dim[d] == b.dim[d];
-  return same;
-}
-
-AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
-  const unsigned char* from = static_cast<const unsigned char*>(attributes);
-  for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
-}
-
 Model::Model(void* records, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(records), start = (at + 15) & ~uintptr_t(15);
   const size_t skipped = start - at;

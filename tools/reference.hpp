@@ -58,9 +58,9 @@ inline Tensor dscnn(Model& m, Tensor x, int classes) {
 
 // Howard et al. 2017, width 0.25: max(8, c / 4) channels.
 inline Tensor mbv1(Model& m, Tensor x, int classes) {
-  const struct { int channels, stride; } blocks[] = {{64, 1}, {128, 2}, {128, 1}, {256, 2}, {256, 1},
-                                                     {512, 2}, {512, 1}, {512, 1}, {512, 1}, {512, 1}, {512, 1},
-                                                     {1024, 2}, {1024, 1}};
+  const struct { int channels, stride; } blocks[] = {
+      {64, 1},  {128, 2}, {128, 1}, {256, 2}, {256, 1},  {512, 2}, {512, 1},
+      {512, 1}, {512, 1}, {512, 1}, {512, 1}, {1024, 2}, {1024, 1}};
   x = cbr(m, x, 8, 3, 2);
   int in = 8;
   for (const auto& b : blocks) {

@@ -1,0 +1,2 @@
+#define NNLITE_IMPLEMENTATION
+#include "nnlite.hpp"

@@ -1,0 +1,65 @@
+#!/bin/sh
+# The same bits from two runs, every thread count, every instruction set with a fused multiply-add, g++ and clang++ at
+# several flags; the class without one (base) the same within itself.
+#   same_bits.sh PROGRAM SOURCE_FOLDER quick|long     PROGRAM is tests/same_bits.cpp as this build made it
+set -u
+program=$1 source=$2 form=$3
+work=$(mktemp -d) || exit 1
+trap 'rm -rf "$work"' EXIT
+failed=0 runs=0
+
+# compare LINE CLASS WHAT: the first line of a class and network is what the others must be.
+compare() {
+  runs=$((runs + 1))
+  expected=$work/expected-$2-$network
+  [ -f "$expected" ] || echo "$1" > "$expected"
+  [ "$(cat "$expected")" = "$1" ] && case $1 in *parameters*) return ;; esac
+  echo "DIFFERENT $3: $1"
+  echo "  expected: $(cat "$expected")"
+  failed=1
+}
+
+try() {  # try WHAT BINARY: all threads and instruction sets of one binary
+  for set in default scalar avx2 avx512 neon base; do
+    class=fma
+    [ $set = base ] && class=base
+    for threads in 1 2 3 7; do
+      [ $set = default ] || [ $threads = 1 ] || [ $threads = 3 ] || continue
+      [ "$1" = own ] || [ $threads = 1 ] || continue
+      if [ $set = default ]; then line=$("$2" "$network" "$steps" $threads)
+      else line=$(NNLITE_ISA=$set "$2" "$network" "$steps" $threads); fi
+      compare "$line" $class "$1 $set threads=$threads"
+    done
+  done
+}
+
+compilers() {
+  for compiler in g++ clang++; do
+    command -v $compiler > /dev/null 2>&1 || { echo "SKIP $compiler: it is not installed"; continue; }
+    for flags in "-O0 -ffp-contract=fast -mfma" -O0 -O2 "-O3 -march=native" "-O2 -ffp-contract=fast -mfma"; do
+      case $form$compiler$flags in quick"clang++-O0 -ffp"* | long*) ;; *) continue ;; esac
+      binary=$work/same_bits_$(echo "$compiler$flags" | tr -c 'a-z0-9A-Z\n' _)
+      # shellcheck disable=SC2086 # a list of flags
+      $compiler -std=c++17 $flags -I "$source" "$source/tests/same_bits.cpp" -o "$binary" -pthread || exit 1
+      echo "$compiler $flags" > "$binary.name"
+    done
+  done
+}
+
+case $form in
+  long) list="mlp:300 lenet:100 resnet8:30" ;;
+  *)    list="mlp:20 lenet:4 resnet8:2" ;;
+esac
+compilers
+for item in $list; do
+  network=${item%:*} steps=${item#*:}
+  compare "$("$program" "$network" "$steps")" fma "first run"
+  compare "$("$program" "$network" "$steps")" fma "second run"
+  try own "$program"
+  for name in "$work"/*.name; do
+    [ -f "$name" ] && try "$(cat "$name")" "${name%.name}"
+  done
+  cat "$work/expected-fma-$network"
+done
+echo "$runs runs"
+exit $failed
