@@ -1387,14 +1387,14 @@ struct OpDefaults {
 #define NNLITE_REGION_AVX512 \
   _Pragma("clang attribute push(__attribute__((target(\"avx512f,avx2,fma\"))), apply_to = function)")
 #define NNLITE_REGION_END _Pragma("clang attribute pop")
-#define NNLITE_UNROLL _Pragma("clang loop unroll(full)")
+#define NNLITE_UNROLL_FULLY _Pragma("clang loop unroll(full)")
 #else
 #define NNLITE_REGION_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
 #define NNLITE_REGION_AVX512                                                        \
   _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx2,fma\")")           \
   _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
 #define NNLITE_REGION_END _Pragma("GCC pop_options")
-#define NNLITE_UNROLL _Pragma("GCC unroll 32")
+#define NNLITE_UNROLL_FULLY _Pragma("GCC unroll 32")
 #endif
 #define NNLITE_VERB static inline __attribute__((always_inline))
 #define NNLITE_NOINLINE __attribute__((noinline))
@@ -2329,6 +2329,14 @@ static inline void zero(real* to, int64_t count) {
 //   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
 //   store_part likewise.
 //   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them; with _part the first n.
+// Where vector units are compiled, too, scalar is their oracle and need not be fast: its code stays small.
+#undef NNLITE_UNROLL
+#if NNLITE_PASS == NNLITE_PASS_SCALAR && (defined(NNLITE_X86) || defined(NNLITE_NEON))
+#define NNLITE_UNROLL
+#else
+#define NNLITE_UNROLL NNLITE_UNROLL_FULLY
+#endif
+
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
@@ -2570,11 +2578,13 @@ NNLITE_VERB vf   to_float(vi a) { return {static_cast<float>(a.v)}; }
 
 #if NNLITE_PASS != NNLITE_PASS_AVX512 && NNLITE_PASS != NNLITE_PASS_AVX2
 NNLITE_VERB vf load_part(const float* p, int n) {
+  if (n == lanes) return load(p);
   float t[lanes] = {};
   for (int i = 0; i < n; i++) t[i] = p[i];
   return load(t);
 }
 NNLITE_VERB void store_part(float* p, vf a, int n) {
+  if (n == lanes) return store(p, a);
   float t[lanes];
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
@@ -2774,13 +2784,13 @@ namespace NNLITE_ISA {
 #if NNLITE_PASS == NNLITE_PASS_AVX512
 constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14;
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
-constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 12;
+constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 8;
 #elif NNLITE_PASS == NNLITE_PASS_NEON
-constexpr int wide = 2, wide_rows = 8, narrow = 1, narrow_rows = 8;
+constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8;
 #elif NNLITE_PASS == NNLITE_PASS_BASE
-constexpr int wide = 2, wide_rows = 4, narrow = 1, narrow_rows = 4;
+constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4;
 #else
-constexpr int wide = 4, wide_rows = 2, narrow = 1, narrow_rows = 2;
+constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2;
 #endif
 
 // Vector j of a tile lies in panel j / parts, at part j % parts of it.
@@ -3624,7 +3634,6 @@ static void depthwise_product(const Product& t, const float* A, const float* B, 
       float*       c = C + line * t.c_line + v;
       int64_t      i = 0;
       for (; i + 8 <= t.rows; i += 8) depthwise_tile<8>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
-      for (; i + 4 <= t.rows; i += 4) depthwise_tile<4>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
       for (; i < t.rows; i++) depthwise_tile<1>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
     }
   }
