@@ -2697,7 +2697,7 @@ NNLITE_VERB vf expm1(vf x) {
   return fma(rq, power, sub(power, set(1.0f)));
 }
 
-NNLITE_VERB vf log(vf x) {
+static NNLITE_NOINLINE vf log(vf x) {
   const vm small = less(x, set(0x1p-126f));
   const vi root = set(int32_t(0x3F3504F3)), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
   const vf e = sub(to_float(shift_right_signed<23>(u)), select(small, set(23.0f), set(0.0f)));
@@ -4320,13 +4320,16 @@ struct NormRun {
   float   eps;
   int64_t C, padded, pixels, chunks, pattern;  // pattern: floats of one
 
-  template <class A>
-  NormRun(const A& a, const OpRun& run)
-      : r(run), affine(a.affine), by_batch(run.training || !a.track_running_stats), eps(a.eps) {
-    C       = r.out_shape().last();
-    padded  = round_up(C, 16);
-    pixels  = r.out_numel() / C;
-    chunks  = (pixels + norm_chunk - 1) / norm_chunk;
+  explicit NormRun(const OpRun& run) : r(run) {
+    BatchNorm2d a;
+    __builtin_memcpy(&a, run.attributes, sizeof a);
+    affine   = a.affine;
+    by_batch = run.training || !a.track_running_stats;
+    eps      = a.eps;
+    C        = r.out_shape().last();
+    padded   = round_up(C, 16);
+    pixels   = r.out_numel() / C;
+    chunks   = (pixels + norm_chunk - 1) / norm_chunk;
     for (pattern = C; pattern % 16 != 0 || pattern < 64; pattern *= 2) {}
   }
   size_t   bytes() const { return static_cast<size_t>(4 * pattern + chunks * 2 * padded) * sizeof(float); }
@@ -4342,10 +4345,15 @@ struct NormRun {
   const float* var() const { return by_batch ? r.slot(1) : r.parameter(affine ? 3 : 1); }
 };
 
+static_assert(sizeof(BatchNorm1d) == sizeof(BatchNorm2d) &&
+                  offsetof(BatchNorm1d, eps) == offsetof(BatchNorm2d, eps) &&
+                  offsetof(BatchNorm1d, affine) == offsetof(BatchNorm2d, affine) &&
+                  offsetof(BatchNorm1d, track_running_stats) == offsetof(BatchNorm2d, track_running_stats),
+              "NormRun reads both");
+
 // Stages: sums of chunks, where statistics are those of the batch; coefficients by channel; elements.
-template <class A>
 static bool plan_norm(const OpRun& r, KernelPlan& plan) {
-  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  const NormRun n(r);
   plan.stages   = 3;
   plan.tasks[0] = n.by_batch ? static_cast<uint32_t>(n.chunks) : 0;
   plan.tasks[1] = n.channel_blocks();
@@ -4353,10 +4361,9 @@ static bool plan_norm(const OpRun& r, KernelPlan& plan) {
   plan.scratch_shared = n.bytes();
   return true;
 }
-template <class A>
 static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
-  const NormRun n(*static_cast<const A*>(r.attributes), r);
-  plan_norm<A>(r, plan);
+  const NormRun n(r);
+  (void)plan_norm(r, plan);
   plan.tasks[0] = static_cast<uint32_t>(n.chunks);
   if (r.dx(0) == nullptr) plan.tasks[2] = 0;
   return true;
@@ -4462,9 +4469,8 @@ struct Normalise {
   }
 };
 
-template <class A>
 static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
-  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
     for (int64_t c = 0; c < n.C; c += 16)
       if (c + 16 <= n.C) chunk_statistics<true>(n, task, c, 16);
@@ -4541,9 +4547,8 @@ struct NormGradient {
   }
 };
 
-template <class A>
 static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
-  const NormRun n(*static_cast<const A*>(r.attributes), r);
+  const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
     for (int64_t c = 0; c < n.C; c += 16)
       if (c + 16 <= n.C) chunk_gradients<true>(n, task, c, 16);
@@ -5226,9 +5231,8 @@ static const Kernel* const linear_kernels[] =
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
 #define NNLITE_AVERAGE(Type, op) \
   NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
-#define NNLITE_NORM(Type, op)                                                          \
-  NNLITE_PAIR(op, plan_norm<Type>, batch_norm_forward<Type>, plan_norm_gradient<Type>, \
-              batch_norm_backward<Type>)
+#define NNLITE_NORM(op) \
+  NNLITE_PAIR(op, plan_norm, batch_norm_forward, plan_norm_gradient, batch_norm_backward)
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                        \
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient, \
               element_loss_backward<Type>)
@@ -5239,8 +5243,8 @@ NNLITE_UPDATE(adamw, adam_update<AdamW>);
 NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d);
 NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward);
 NNLITE_AVERAGE(AvgPool2d, avg_pool2d);
-NNLITE_NORM(BatchNorm1d, batch_norm1d);
-NNLITE_NORM(BatchNorm2d, batch_norm2d);
+NNLITE_NORM(batch_norm1d);
+NNLITE_NORM(batch_norm2d);
 NNLITE_ELEMENT_LOSS(BCELoss, bce_loss);
 NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss);
 NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward);
