@@ -4,6 +4,8 @@
 set -u
 cd "$(dirname "$0")/.." || exit 1
 . tools/setup.sh
+# the header is also compiled by these (tests/compile)
+nnlite_packages="$nnlite_packages clang gcc-arm-none-eabi libstdc++-arm-none-eabi-newlib"
 install_missing
 [ $# -gt 0 ] || set -- release debug
 jobs=$(nproc 2> /dev/null || echo 2)
