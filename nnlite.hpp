@@ -2103,7 +2103,8 @@ struct TrainerAccess {
   static void   start(Trainer& t);
   static float  rate(const Trainer& t);
   static real   gradient_norm(const Trainer& t);
-  static Status step(Trainer& t, int rows);
+  static Status fill(Trainer& t, const Batch* own, int rows);
+  static Status step(Trainer& t, const Batch* own, int rows);
 };
 
 // Numbers of one update that optimizers compute once, in double and without fma.
@@ -7428,6 +7429,7 @@ Status Model::materialise(Arena& arena) {
   if (!arena.aligned()) return ModelAccess::fail(*this, Status::misaligned, "materialise");
   unsigned char* to = static_cast<unsigned char*>(arena.take(weight_bytes_));
   if (!to) return ModelAccess::fail(*this, Status::out_of_memory, "materialise");
+  const FloatControl control;
   for (int i = 0; i < parameter_count_; i++) {
     const Parameter* p = ModelAccess::parameter(*this, i);
     real* at = reinterpret_cast<real*>(to + size_t(p->offset) * 64);
@@ -8959,6 +8961,7 @@ Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPl
 
 // Parameters begin as the model has them, or as its seed makes them.
 void TrainerAccess::start(Trainer& t) {
+  const FloatControl control;
   const Model& m  = *t.engine_.model;
   const Engine& e = t.engine_;
   for (int i = 0; i < m.parameter_count(); i++) {
@@ -9063,8 +9066,35 @@ real TrainerAccess::gradient_norm(const Trainer& t) {
   return real_sqrt(sum);
 }
 
-// Forward, the loss looked at, backward and update. Inputs are in place.
-Status TrainerAccess::step(Trainer& t, int rows) {
+// The rows of a step into the inputs: the caller's own, or the next of the data set.
+Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
+  const Engine& e  = t.engine_;
+  const int inputs = e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+  for (int c = 0; c < inputs; c++) {
+    Shape shape;
+    DType dtype = real_dtype;
+    void* to    = input_data(e, c, shape, dtype);
+    if (own && !own->data[c]) {
+      set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
+      return Status::no_data;
+    }
+    if (!to) continue;
+    if (own) {
+      __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
+      continue;
+    }
+    const Permutation order(t.options_.seed, t.epoch(), t.data_->count, t.options_.shuffle);
+    if (Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to)) continue;
+    set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
+    return Status::io_error;
+  }
+  return Status::ok;
+}
+
+// Inputs, forward, the loss looked at, backward and update.
+Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
+  const FloatControl control;
+  NNLITE_TRY(fill(t, own, rows));
   Executor run(t.engine_);
   const Engine& e    = t.engine_;
   run.rows           = rows;
@@ -9078,6 +9108,7 @@ Status TrainerAccess::step(Trainer& t, int rows) {
   const real loss = run.loss();
   if (!(loss - loss == 0)) {
     char name[48] = "loss";
+    NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
     const int bad = run.find_not_finite();
     if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
     set_problem(t.problem_, Status::not_finite, name)
@@ -9106,21 +9137,7 @@ Status Trainer::step(const Batch& batch) {
         << ": rows 1 to " << options_.batch;
     return problem_.status;
   }
-  const int inputs =
-      engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
-  for (int c = 0; c < inputs; c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    unsigned char* to         = static_cast<unsigned char*>(input_data(engine_, c, shape, dtype));
-    const unsigned char* from = static_cast<const unsigned char*>(batch.data[c]);
-    const size_t bytes        = static_cast<size_t>(shape.numel(batch.rows)) * size_of(dtype);
-    if (!from) {
-      set_problem(problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
-      return Status::no_data;
-    }
-    if (to) __builtin_memcpy(to, from, bytes);
-  }
-  return TrainerAccess::step(*this, batch.rows);
+  return TrainerAccess::step(*this, &batch, batch.rows);
 }
 
 Status Trainer::step() {
@@ -9128,21 +9145,9 @@ Status Trainer::step() {
     set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
     return problem_.status;
   }
-  const uint32_t position = epoch_position(), left = epoch_samples(*data_, options_) - position;
+  const uint32_t left = epoch_samples(*data_, options_) - epoch_position();
   const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
-  const Gatherer gather = {*data_, Permutation(options_.seed, epoch(), data_->count, options_.shuffle),
-                           position, rows};
-  const int inputs =
-      engine_.model->input_count() + (engine_.node_count > engine_.model->node_count() ? 1 : 0);
-  for (int c = 0; c < inputs; c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    void* to    = input_data(engine_, c, shape, dtype);
-    if (!to || gather.column(c, shape, dtype, to)) continue;
-    set_problem(problem_, Status::io_error, "data") << ": a row could not be read";
-    return Status::io_error;
-  }
-  return TrainerAccess::step(*this, rows);
+  return TrainerAccess::step(*this, nullptr, rows);
 }
 
 Status Trainer::steps(int n) {

@@ -28,7 +28,9 @@ std::unique_ptr<Net> two_branches(bool left_first) {
   return net;
 }
 
-bool says(const Model& m, const char* text) { return std::string(m.problem().what).find(text) != std::string::npos; }
+bool says(const Model& m, const char* text) {
+  return std::string(m.problem().what).find(text) != std::string::npos;
+}
 
 }  // namespace
 

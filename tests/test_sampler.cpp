@@ -65,12 +65,11 @@ TEST_CASE("sampler: an epoch draws every sample once, for every count from 1 to 
   }
 }
 
-TEST_CASE("sampler: epochs and seeds shuffle differently, one seed always the same, and not at all when asked") {
+TEST_CASE("sampler: epochs and seeds shuffle differently, one seed always the same, and none when asked") {
   Setup s;
   const std::vector<uint32_t> order = s.order(50, 26), again = s.order(50, 26);
   CHECK(order == again);
-  const std::vector<uint32_t> first(order.begin(), order.begin() + 50), second(order.begin() + 50, order.end());
-  CHECK(first != second);
+  CHECK(!std::equal(order.begin(), order.begin() + 50, order.begin() + 50));
   s.o.seed = 8;
   CHECK(s.order(50, 26) != order);
   s.o.shuffle = false;
@@ -106,7 +105,7 @@ TEST_CASE("sampler: drop_last leaves the smaller batch out, otherwise it runs as
   CHECK(u.it.epoch() == 1);
 }
 
-TEST_CASE("sampler: columns of u8 with scale and shift, f32, and labels of u8 give what a read function gives") {
+TEST_CASE("sampler: columns of u8 and f32 with a scale, and labels of u8 and i32, give the same") {
   Net n;
   n.model.output("y", n.model.add(Linear{0, 3}, n.model.input("x", {2})));
   CHECK(n.model.finish(Seed{1}) == Status::ok);
@@ -129,5 +128,6 @@ TEST_CASE("sampler: columns of u8 with scale and shift, f32, and labels of u8 gi
     CHECK(t.it.steps(4) == Status::ok);
     results[k] = all_parameters(n.model, t.it);
   }
-  for (size_t i = 0; i < results[0].size(); i++) CHECK(results[0][i] == doctest::Approx(results[1][i]).epsilon(1e-4));
+  for (size_t i = 0; i < results[0].size(); i++)
+    CHECK(results[0][i] == doctest::Approx(results[1][i]).epsilon(1e-4));
 }

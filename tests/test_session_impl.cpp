@@ -1,4 +1,5 @@
-// Sessions: rows, batches and places, a trainer's weights, losses, many threads on one model, what is refused.
+// Sessions: rows, batches and places, a trainer's weights, losses, many threads on one model, what is
+// refused.
 #include <doctest/doctest.h>
 
 #include <thread>

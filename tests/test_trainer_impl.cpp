@@ -1,4 +1,5 @@
-// Trainers: what a failed step may not change, partial batches, frozen sets, clipping, rates, and what is refused.
+// Trainers: what a failed step may not change, partial batches, frozen sets, clipping, rates, and what is
+// refused.
 #include <doctest/doctest.h>
 
 #include <cfenv>
@@ -36,7 +37,8 @@ const std::vector<real>    xs     = random_values(1, 40 * 72);
 const std::vector<int32_t> labels = random_labels(2, 40, 3);
 Batch rows_of(int first, int rows) { return Batch(xs.data() + first * 72, labels.data() + first, rows); }
 
-// Everything of a trainer that outlives a step: records, parameters, statistics, optimizer state; and its position.
+// Everything of a trainer that outlives a step: records, parameters, statistics, optimizer state; and its
+// position.
 struct Kept {
   std::vector<unsigned char> bytes;
   uint64_t step;
@@ -93,6 +95,27 @@ TEST_CASE("trainer: the layer where a value first became infinite is named") {
   CHECK(t.it.step(rows_of(0, 5)) == Status::not_finite);
   CHECK(std::string(t.it.problem().where) == "conv");
   CHECK(Kept(t) == before);
+}
+
+TEST_CASE("trainer: the layer is named even where forward used the memory of its inputs") {
+  Net n;
+  Tensor x = n.model.input("x", {6, 6, 2});
+  x = n.model.add("first", Conv2d{0, 2, 1}, x);
+  n.model.freeze(x);
+  x = n.model.add("second", Conv2d{0, 2, 1}, n.model.add(Tanh{}, x));
+  n.model.output("y", n.model.chain(x, ReLU{}, Flatten{}, Linear{0, 3}));
+  CHECK(n.model.finish(Seed{3}) == Status::ok);
+  CHECK(n.materialise() == Status::ok);
+  TrainerOptions o;
+  o.batch     = 5;
+  o.loss      = CrossEntropyLoss{};
+  o.optimizer = SGD{0.1f};
+  PlacedTrainer t(n.model, o);
+  const std::vector<real> huge(4, real(3e38f)), two(2, real(3e38f));
+  REQUIRE(t.it.set(n.model.find_parameter("second.weight"), huge.data()) == Status::ok);
+  REQUIRE(t.it.set(n.model.find_parameter("second.bias"), two.data()) == Status::ok);
+  CHECK(t.it.step(rows_of(0, 5)) == Status::not_finite);
+  CHECK(std::string(t.it.problem().where) == "second");
 }
 
 TEST_CASE("trainer: a partial batch is the mean over its rows, with the bits of a trainer built for that size") {
