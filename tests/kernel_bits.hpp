@@ -1,5 +1,5 @@
-// Whether the kernel rows of an op give the same bits on every instruction set of a class and for every number of workers,
-// with and without accumulation, and agree with its plain loops.
+// Whether the kernel rows of an op give the same bits on every instruction set of a class and for every
+// number of workers, with and without accumulation, and agree with its plain loops.
 #ifndef NNLITE_TESTS_KERNEL_BITS_HPP
 #define NNLITE_TESTS_KERNEL_BITS_HPP
 
@@ -50,7 +50,8 @@ Arrays random_arrays(const Case& c) {
   for (int i = 0; i < s.n_in; i++) {
     Array& x = given["x" + std::to_string(i)];
     const bool target = loss && i + 1 == s.n_in;
-    x = random.array(s.in[i].numel(c.rows), shares || target ? 0.45 : double(c.scale), shares || target ? 0.5 : 0);
+    const bool within = shares || target;                                // 0.05 .. 0.95
+    x = random.array(s.in[i].numel(c.rows), within ? 0.45 : double(c.scale), within ? 0.5 : 0);
     for (double& v : x)
       if (s.index_bound[i] > 0) v = std::floor(v * s.index_bound[i]);
   }

@@ -16,8 +16,8 @@ Preprocessing plain() {
 std::vector<double> shown(const std::vector<uint8_t>& pixels, int width, int height, int channels,
                           const Preprocessing& how, int to_height, int to_width, int to_channels) {
   std::vector<real> to(size_t(to_height) * size_t(to_width) * size_t(to_channels) + 1, real(-7));
-  CHECK(preprocess(Image{pixels.data(), width, height, channels}, how, to_height, to_width, to_channels, to.data()) ==
-        Status::ok);
+  const Image image{pixels.data(), width, height, channels};
+  CHECK(preprocess(image, how, to_height, to_width, to_channels, to.data()) == Status::ok);
   CHECK(to.back() == real(-7));
   return std::vector<double>(to.begin(), to.end() - 1);
 }
@@ -47,7 +47,8 @@ TEST_CASE("image: shrinking averages by area, shares of pixels included") {
 
 TEST_CASE("image: growing is bilinear between pixel centres and constant outside them") {
   CHECK(shown({0, 100}, 2, 1, 1, plain(), 1, 4, 1) == Values{0, 25, 75, 100});
-  CHECK(shown({0, 80, 160, 240}, 2, 2, 1, plain(), 3, 3, 1) == Values{0, 40, 80, 80, 120, 160, 160, 200, 240});
+  CHECK(shown({0, 80, 160, 240}, 2, 2, 1, plain(), 3, 3, 1) ==
+        Values{0, 40, 80, 80, 120, 160, 160, 200, 240});
   CHECK(shown({77}, 1, 1, 1, plain(), 2, 2, 1) == Values{77, 77, 77, 77});
 }
 

@@ -21,7 +21,7 @@ TEST_CASE("kernel_elementwise: same bits on every instruction set and number of 
   check_bits(cases);
 }
 
-TEST_CASE("kernel_elementwise: dropout draws by element, so a block boundary is not seen and the share is p") {
+TEST_CASE("kernel_elementwise: dropout draws by element, whatever the blocks, and drops p of them") {
   const Case   c = {"Dropout", Dropout{0.25f}, {{100000}}, 1};
   Arrays given = random_arrays(c);
   for (double& v : given["x0"]) v = 3;

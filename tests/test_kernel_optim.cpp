@@ -16,7 +16,8 @@ TEST_CASE("kernel_optim: same bits on every instruction set and number of worker
 }
 
 // One update of a weight 1 by gradient g, from a state of zeros or of `state`.
-static float updated(const AnyOp& op, float g, float state, float scale, float clip, float* state_after = nullptr) {
+static float updated(const AnyOp& op, float g, float state, float scale, float clip,
+                     float* state_after = nullptr) {
   OpShape s;
   AnyOp   copy = op;
   s.n_in = 1;

@@ -19,7 +19,8 @@ TEST_CASE("rng: Philox4x32-10 gives the known answers of Random123") {
 }
 
 TEST_CASE("rng: a block is keyed by seed, step, purpose, node and place") {
-  const Words w = random_block(0x299f31d0a4093822u, 0x13198a2e85a308d3u, Purpose::shuffle, 0x707344u, 0x243f6a88u);
+  const Words w =
+      random_block(0x299f31d0a4093822u, 0x13198a2e85a308d3u, Purpose::shuffle, 0x707344u, 0x243f6a88u);
   const Words v = philox({{0x243f6a88u, 0x85a308d3u, 0x13198a2eu, 0x02707344u}}, 0xa4093822u, 0x299f31d0u);
   CHECK(same(w, v.word[0], v.word[1], v.word[2], v.word[3]));
 }

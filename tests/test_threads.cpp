@@ -36,7 +36,7 @@ TEST_CASE("threads: shares cover all tasks once, whatever the counts") {
 }
 
 #ifndef NNLITE_NO_THREADS
-TEST_CASE("threads: every worker runs once a job, also with more threads than cores and more workers than threads") {
+TEST_CASE("threads: every worker runs once, also with more threads than cores or more workers than threads") {
   for (int threads : {-1, 1, 2, 3, 7, 16, 1000}) {
     ThreadPool pool(threads);
     CHECK(pool.workers == (threads < 1 ? 1 : threads > max_workers ? max_workers : threads));
@@ -62,7 +62,9 @@ TEST_CASE("threads: workers that fell asleep wake up for the next job") {
 TEST_CASE("threads: what a job wrote is seen after it, without atomics") {
   ThreadPool           pool(2);
   std::vector<int64_t> values(2);
-  const auto add = [](void* context, int worker) { (*static_cast<std::vector<int64_t>*>(context))[size_t(worker)]++; };
+  const auto add = [](void* context, int worker) {
+    (*static_cast<std::vector<int64_t>*>(context))[size_t(worker)]++;
+  };
   for (int i = 1; i <= 20000; i++) {
     pool.run(pool.user, 2, add, &values);
     if (values[0] != i || values[1] != i) FAIL("lost an answer at ", i);
@@ -93,7 +95,7 @@ TEST_CASE("threads: a second caller and a job inside a job run all workers inlin
 }
 #endif
 
-TEST_CASE("threads: a job runs in round-to-nearest and keeps subnormal numbers; the caller's setting comes back") {
+TEST_CASE("threads: a job rounds to nearest and keeps subnormal numbers; the caller's setting comes back") {
   struct Seen {
     float sum[4], subnormal[4];
     static void job(void* context, int worker) {
