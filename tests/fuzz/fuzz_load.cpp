@@ -179,20 +179,39 @@ void tell() {
                counts.forward, counts.trained, counts.resumed);
 }
 
+// What trained once: to be changed further.
+std::vector<Bytes> pool;
+void run_and_keep(const Bytes& b) {
+  const long before = counts.trained;
+  run_one(b.data(), b.size());
+  if (counts.trained == before || draw(4) != 0) return;
+  if (pool.size() < 512) pool.push_back(b);
+  else pool[draw(pool.size())] = b;
+}
+
 }  // namespace
 
 #ifdef NNLITE_LIBFUZZER
-extern "C" int LLVMFuzzerInitialize(int*, char***) { return std::atexit(tell); }
-extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) { return run_one(data, size); }
+extern "C" int LLVMFuzzerInitialize(int*, char***) {
+  pool = seeds();
+  return std::atexit(tell);
+}
+extern "C" int LLVMFuzzerTestOneInput(const uint8_t* data, size_t size) {
+  run_and_keep(Bytes(data, data + size));
+  return 0;
+}
 extern "C" size_t LLVMFuzzerMutate(uint8_t* data, size_t size, size_t max_size);
 extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max_size, unsigned seed) {
   random_state = seed;
   Bytes b(data, data + size);
-  if (draw(3) == 0) {
+  const uint32_t how = draw(4);
+  if (how == 0) {                              // what libFuzzer has in mind, past the checksums
     b.resize(max_size);
     b.resize(LLVMFuzzerMutate(b.data(), size, max_size));
     if (draw(16) != 0) repair(b);
   } else {
+    const Bytes& known = pool[draw(pool.size())];
+    if (how > 1 && known.size() <= max_size) b = known;
     mutate(b);
   }
   std::memcpy(data, b.data(), b.size());
@@ -200,24 +219,20 @@ extern "C" size_t LLVMFuzzerCustomMutator(uint8_t* data, size_t size, size_t max
 }
 #else
 int main(int argc, char** argv) {
-  const std::vector<Bytes> start = seeds();
+  pool = seeds();
   if (argc == 3 && std::strcmp(argv[1], "--seeds") == 0) {
-    for (size_t i = 0; i < start.size(); ++i) write_file(argv[2] + ("/seed" + std::to_string(i)) + ".nnl", start[i]);
+    for (size_t i = 0; i < pool.size(); ++i) write_file(argv[2] + ("/seed" + std::to_string(i)) + ".nnl", pool[i]);
     return 0;
   }
-  const long runs = argc > 1 ? std::atol(argv[1]) : 5000;
-  random_state    = argc > 2 ? uint64_t(std::atoll(argv[2])) : 1;
-  for (const Bytes& b : start) run_one(b.data(), b.size());
-  check(counts.forward == long(start.size()) && counts.resumed == 1, "a seed does not run");
-  std::vector<Bytes> pool = start;
+  const long   runs  = argc > 1 ? std::atol(argv[1]) : 5000;
+  const size_t start = pool.size();
+  random_state       = argc > 2 ? uint64_t(std::atoll(argv[2])) : 1;
+  for (size_t i = 0; i < start; ++i) run_one(pool[i].data(), pool[i].size());
+  check(counts.forward == long(start) && counts.resumed == 1, "a seed does not run");
   for (long k = 0; k < runs; ++k) {
     Bytes b = pool[draw(pool.size())];
     mutate(b);
-    const long before = counts.trained;
-    run_one(b.data(), b.size());
-    if (counts.trained == before || draw(4) != 0) continue;              // what trains is changed further
-    if (pool.size() < 256) pool.push_back(b);
-    else pool[start.size() + draw(256 - start.size())] = b;
+    run_and_keep(b);
   }
   tell();
   return 0;
