@@ -50,7 +50,7 @@ TEST_CASE("init: fan of a convolution counts its window and group") {
   check(w, std::sqrt(1.0 / (16 * 9) / 3.0), std::sqrt(1.0 / (16 * 9)));
 }
 
-TEST_CASE("init: biases follow PyTorch's default, are zero for the others; normalisation begins as identity") {
+TEST_CASE("init: biases follow PyTorch's default or are zero; normalisation begins as identity") {
   double largest = 0;
   for (const real v : weights_of(Linear{0, 80}, {120}, Seed{1}, 1))
     largest = std::fmax(largest, std::fabs(double(v)));

@@ -118,7 +118,7 @@ TEST_CASE("trainer: the layer is named even where forward used the memory of its
   CHECK(std::string(t.it.problem().where) == "second");
 }
 
-TEST_CASE("trainer: a partial batch is the mean over its rows, with the bits of a trainer built for that size") {
+TEST_CASE("trainer: a partial batch is the mean over its rows, bit by bit as if built for that size") {
   Small s;
   s.finish();
   for (int rows = 1; rows <= 5; rows++) {
@@ -136,7 +136,7 @@ TEST_CASE("trainer: a partial batch is the mean over its rows, with the bits of 
   }
 }
 
-TEST_CASE("trainer: frozen layers have no gradient, no slots and do not change; batch norm keeps its statistics") {
+TEST_CASE("trainer: frozen layers cost no gradient and do not change; batch norm keeps its statistics") {
   Small all, some;
   some.net.model.freeze(some.conv);
   some.net.model.freeze(some.norm);
@@ -159,7 +159,7 @@ TEST_CASE("trainer: frozen layers have no gradient, no slots and do not change; 
   for (const real v : after) CHECK(std::isfinite(double(v)));
 }
 
-TEST_CASE("trainer: a frozen prefix runs as in evaluation: the loss is a session's, dropout and statistics off") {
+TEST_CASE("trainer: a frozen prefix runs as in evaluation: the loss is that of a session") {
   Small s;
   s.finish();
   s.o.trainable = Trainable::head;
@@ -225,7 +225,8 @@ TEST_CASE("trainer: clip_norm scales all gradients to the norm, clip_value bound
     const bool trained = ok(plain.it.get_gradient(p, g.data()));
     for (const real v : g) {
       if (trained) {
-        CHECK(double(start[at] - a[at]) == doctest::Approx(double(v) * 0.125 / size).epsilon(1e-3).scale(0.01));
+        const double scaled = double(v) * 0.125 / size;
+        CHECK(double(start[at] - a[at]) == doctest::Approx(scaled).epsilon(1e-3).scale(0.01));
         const double clipped = std::fmax(-0.01, std::fmin(0.01, double(v)));
         CHECK(double(start[at] - b[at]) == doctest::Approx(clipped).epsilon(1e-3).scale(0.01));
       }
@@ -255,7 +256,8 @@ TEST_CASE("trainer: steps(n) is n steps; a batch of one's own is a step; threads
   CHECK(pooled.it.steps(8) == Status::ok);
   const std::vector<real> expected = all_parameters(s.net.model, one.it);
   CHECK(one.it.epoch() == 1);
-  for (PlacedTrainer* t : {&many, &own, &pooled}) CHECK(same_bytes(all_parameters(s.net.model, t->it), expected));
+  for (PlacedTrainer* t : {&many, &own, &pooled})
+    CHECK(same_bytes(all_parameters(s.net.model, t->it), expected));
 }
 
 TEST_CASE("trainer: the rounding mode of the caller changes no bit and is left as it was") {

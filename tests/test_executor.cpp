@@ -1,0 +1,89 @@
+// The list of steps: frozen layers have none in backward, gradients of what is used twice are added up.
+// Included by inside.cpp.
+#include <doctest/doctest.h>
+
+#include "graphs.hpp"
+
+namespace test_executor {
+using namespace nnlite;
+
+// One character a step: f forward, b backward, a add, u update, c commit; with the number of the node.
+std::string steps_of(const Trainer& t) {
+  std::string all;
+  const Engine& e = TrainerAccess::engine(t);
+  for (uint32_t i = 0; i < e.step_count; i++) {
+    all += "fbauc"[static_cast<int>(e.steps[i].kind)];
+    if (e.steps[i].kind != StepKind::add) all += std::to_string(e.steps[i].node);
+    all += ' ';
+  }
+  return all;
+}
+
+TrainerOptions options() {
+  TrainerOptions o;
+  o.loss      = MSELoss{};
+  o.optimizer = SGD{0.1f, 0.9f};
+  return o;
+}
+
+TEST_CASE("executor: each layer is updated as soon as its gradient is there") {
+  Net n;                                       // nodes: 0 x, 1 linear, 2 relu, 3 linear, 4 target, 5 loss
+  n.model.output("y", n.model.chain(n.model.input("x", {4}), Linear{0, 3}, ReLU{}, Linear{0, 2}));
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  PlacedTrainer t(n.model, options());
+  std::string steps = steps_of(t.it);
+  for (size_t at = steps.find("b3 b3"); at != std::string::npos; at = steps.find("b3 b3")) steps.erase(at, 3);
+  CHECK(steps == "f1 f2 f3 f5 b5 b3 u3 u3 b2 b1 u1 u1 ");
+  CHECK(t.plan.gradients == 0);
+  TrainerOptions o = options();
+  o.clip_norm = 1;
+  PlacedTrainer clipped(n.model, o);
+  CHECK(steps_of(clipped.it).find("b1 u1 u1 u3 u3") != std::string::npos);
+  CHECK(clipped.plan.gradients == clipped.plan.weights);
+}
+
+TEST_CASE("executor: a frozen prefix has no backward steps and keeps nothing") {
+  Net n;
+  Tensor x = n.model.input("x", {8, 8, 3});
+  const Tensor conv = x = n.model.add(Conv2d{0, 4, 3}, x);
+  x = n.model.add(BatchNorm2d{}, x);
+  const Tensor norm = x;
+  x = n.model.chain(x, ReLU{}, MaxPool2d{2}, Flatten{});
+  n.model.freeze(conv);
+  n.model.freeze(norm);
+  n.model.output("y", n.model.add(Linear{0, 2}, x));
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  REQUIRE(n.materialise() == Status::ok);
+  PlacedTrainer t(n.model, options());
+  const std::string steps = steps_of(t.it);
+  CHECK(steps.find("b1") == std::string::npos);
+  CHECK(steps.find("b4") == std::string::npos);
+  CHECK(steps.find("c") == std::string::npos);
+  CHECK(steps.substr(steps.find('b')) == "b8 b6 u6 u6 ");
+  const Engine& e = TrainerAccess::engine(t.it);
+  for (uint32_t i = 0; i < e.forward_count; i++) {
+    const StepRecord& s = e.steps[i];
+    if (s.node >= 5) continue;
+    CHECK(!s.training);
+    Executor run(e);
+    OpRun r = OpRun();
+    run.rows = 1;
+    run.fill(s, r);
+    for (int k = 0; k < s.n_slots; k++) CHECK(r.slot(k) == nullptr);
+  }
+}
+
+TEST_CASE("executor: gradients of a tensor with two readers and of a layer used twice are added up") {
+  Net n;                                       // 1 linear, 2 tanh of it, 3 the same linear on tanh
+  const Tensor a = n.model.add(Linear{0, 4}, n.model.input("x", {4}));
+  const Tensor b = n.model.add(Tanh{}, a);
+  n.model.output("y", n.model.add(Add{}, a, n.model.share(a, b)));
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  PlacedTrainer t(n.model, options());
+  const std::string steps = steps_of(t.it);
+  CHECK(steps.find("a ") != std::string::npos);
+  CHECK(steps.substr(steps.size() - 6) == "u1 u1 ");
+  CHECK(t.plan.gradients == t.plan.weights);
+}
+
+}  // namespace test_executor
