@@ -9331,10 +9331,9 @@ static Placement place(const Image& image, Resize how, int height, int width) {
   return p;
 }
 
-// The resized value, 0 .. 255, of channel c at (x, y) of the part of the input that shows the image.
-static double resized_value(const Image& image, const Placement& p, int64_t x, int64_t y, int channels,
-                            int c) {
-  const Taps across = taps_of(p.width, p.to_width, x), down = taps_of(p.height, p.to_height, y);
+// The resized value, 0 .. 255, of channel c of the pixel that reads these taps.
+static double resized_value(const Image& image, const Placement& p, const Taps& down, const Taps& across,
+                            int channels, int c) {
   int64_t sum = 0;
   for (int64_t j = 0; j < down.count; j++) {
     const uint8_t* row =
@@ -9356,18 +9355,22 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
       !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
       !within(channels, 4))
     return Status::bad_image;
+  const FloatControl control;
   const Placement p = place(image, how.resize, height, width);
-  for (int y = 0; y < height; y++)
-    for (int x = 0; x < width; x++)
+  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {                      // in the part that shows the image
+    const Taps down = taps_of(p.height, p.to_height, y);
+    for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
+      const Taps across = taps_of(p.width, p.to_width, x);
+      const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
       for (int c = 0; c < channels; c++) {
-        const int64_t px = x - p.to_x, py = y - p.to_y;
-        const bool inside = px >= 0 && py >= 0 && px < p.to_width && py < p.to_height;
-        double value = inside ? resized_value(image, p, px, py, channels, c) : double(how.background);
+        double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
         if (how.invert) value = 255 - value;
         *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) -
                  static_cast<real>(how.mean[c])) /
                 static_cast<real>(how.std[c]);
       }
+    }
+  }
   return Status::ok;
 }
 

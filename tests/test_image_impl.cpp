@@ -1,5 +1,6 @@
 #include <doctest/doctest.h>
 
+#include <cfenv>
 #include <vector>
 
 #include "nnlite.hpp"
@@ -95,6 +96,15 @@ TEST_CASE("image: sizes out of range are refused and nothing is written") {
   CHECK(preprocess(Image{pixel, 1, 1, 1}, plain(), 0, 1, 1, &to) == Status::bad_image);
   CHECK(preprocess(Image{pixel, 1, 1, 1}, plain(), 1, 1, 0, &to) == Status::bad_image);
   CHECK(to == 5);
+}
+
+TEST_CASE("image: the caller's rounding mode changes nothing and comes back") {
+  const Values want = shown({30, 61, 92}, 3, 1, 1, Preprocessing(), 1, 2, 1);
+  std::fesetround(FE_UPWARD);
+  const Values got = shown({30, 61, 92}, 3, 1, 1, Preprocessing(), 1, 2, 1);
+  CHECK(std::fegetround() == FE_UPWARD);
+  std::fesetround(FE_TONEAREST);
+  CHECK(got == want);
 }
 
 TEST_CASE("image: the largest image keeps its mean") {
