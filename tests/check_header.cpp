@@ -20,7 +20,8 @@ void fail(size_t line, const std::string& what) {
 // The name behind ">>" at `at`, or "".
 std::string name_at(const std::string& line, size_t at) {
   size_t end = at + 2;
-  while (end < line.size() && (std::isalnum(static_cast<unsigned char>(line[end])) || line[end] == '_')) end++;
+  const auto in_name = [](char c) { return std::isalnum(static_cast<unsigned char>(c)) != 0 || c == '_'; };
+  while (end < line.size() && in_name(line[end])) end++;
   return line.substr(at + 2, end - at - 2);
 }
 
@@ -107,7 +108,7 @@ int main(int argc, char** argv) {
   check_includes(lines);
   for (const Room& room : check_rooms(lines)) {
     if (room.name.rfind("op_", 0) != 0 && room.name.rfind("kernel_", 0) != 0) continue;
-    if (room.name == "kernel_math" || room.name == "kernel_gemm") continue;      // tested with those that use them
+    if (room.name == "kernel_math" || room.name == "kernel_gemm") continue;  // tested with those that use them
     const bool tested = there(folder + "/tests/test_" + room.name + ".cpp");
     if (!tested) fail(room.first, room.name + " has no test file");
   }

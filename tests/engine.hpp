@@ -52,9 +52,9 @@ struct Net {
 };
 
 // Numbers by seed (Steele, Lea, Flood 2014: SplitMix64).
-struct Random {
+struct Draws {
   uint64_t state;
-  explicit Random(uint64_t seed) : state(seed * 0x9E3779B97F4A7C15u + 1) {}
+  explicit Draws(uint64_t seed) : state(seed * 0x9E3779B97F4A7C15u + 1) {}
   uint32_t next() {
     uint64_t z = state += 0x9E3779B97F4A7C15u;
     z = (z ^ (z >> 30)) * 0xBF58476D1CE4E5B9u;
@@ -111,14 +111,14 @@ bool same_bytes(const std::vector<T>& a, const std::vector<T>& b) {
 }
 
 inline std::vector<nnlite::real> random_values(uint64_t seed, size_t n) {
-  Random random(seed);
+  Draws random(seed);
   std::vector<nnlite::real> v(n);
   for (nnlite::real& x : v) x = nnlite::real(random.uniform());
   return v;
 }
 
 inline std::vector<int32_t> random_labels(uint64_t seed, size_t n, int classes) {
-  Random random(seed);
+  Draws random(seed);
   std::vector<int32_t> v(n);
   for (int32_t& x : v) x = random.below(classes);
   return v;

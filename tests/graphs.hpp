@@ -1,4 +1,4 @@
-// Random networks by seed, the same in the float and the double engine: branches, layers used twice, frozen
+// Draws networks by seed, the same in the float and the double engine: branches, layers used twice, frozen
 // layers.
 #ifndef NNLITE_TESTS_GRAPHS_HPP
 #define NNLITE_TESTS_GRAPHS_HPP
@@ -161,7 +161,7 @@ class Grower {
 
   Grown& g_;
   nnlite::Model& m_;
-  Random random_;
+  Draws random_;
   std::vector<Made>  made_;
   std::vector<Layer> convs_;
 };
