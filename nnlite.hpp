@@ -9112,7 +9112,7 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
     const int bad = run.find_not_finite();
     if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
     set_problem(t.problem_, Status::not_finite, name)
-        << ": the loss of step " << static_cast<int64_t>(t.step_);
+        << ": the loss of step " << static_cast<int64_t>(t.step_ + 1);
     return Status::not_finite;
   }
   t.loss_ = loss;

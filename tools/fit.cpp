@@ -389,7 +389,7 @@ bool run_epoch(Fit& f) {
   std::uint64_t rows = 0;
   while (!done(f) && f.trainer.epoch() == number) {
     const std::uint32_t before = f.trainer.epoch_position();
-    require(f.trainer.step(), f.trainer.problem(), fmt::format("step {}", f.trainer.step_number() + 1));
+    require(f.trainer.step(), f.trainer.problem(), f.base->name);
     const std::uint32_t after = f.trainer.epoch() == number ? f.trainer.epoch_position() : f.data.count;
     sum += static_cast<double>(f.trainer.loss()) * (after - before);
     rows += after - before;
