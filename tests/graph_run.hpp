@@ -8,7 +8,7 @@
 
 struct GraphRun {
   std::string problem;
-  std::vector<std::vector<double>> outputs, gradients, after;    // of every parameter; no gradient: not trained
+  std::vector<std::vector<double>> outputs, gradients, after;   // of every parameter; none: not trained
   double loss = 0;
 };
 
