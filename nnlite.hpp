@@ -9357,7 +9357,7 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
     return Status::bad_image;
   const FloatControl control;
   const Placement p = place(image, how.resize, height, width);
-  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {                      // in the part that shows the image
+  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
     const Taps down = taps_of(p.height, p.to_height, y);
     for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
       const Taps across = taps_of(p.width, p.to_width, x);

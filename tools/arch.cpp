@@ -7,6 +7,8 @@
 #include <sstream>
 #include <vector>
 
+#include "reference.hpp"
+
 using namespace nnlite;
 
 namespace {
@@ -164,166 +166,34 @@ Tensor add_list(Model& model, Tensor x, int rank, const std::string& list) {
 }
 
 // ---- networks of the reference table
-Tensor conv_bn(Model& m, Tensor x, int channels, int kernel, int stride, int groups = 1) {
-  return m.chain(x, Conv2d{0, channels, kernel, stride, (kernel - 1) / 2, 1, groups, false}, BatchNorm2d{});
-}
-
-Tensor cbr(Model& m, Tensor x, int channels, int kernel, int stride, int groups = 1) {
-  return m.add(ReLU{}, conv_bn(m, x, channels, kernel, stride, groups));
-}
-
-Tensor head(Model& m, Tensor x, int classes) {
-  return m.chain(x, AdaptiveAvgPool2d{1}, Flatten{}, Linear{0, classes});
-}
-
-// He et al. 2016, three blocks, as in MLPerf Tiny.
-Tensor resnet8(Model& m, Tensor x, int classes) {
-  x = cbr(m, x, 16, 3, 1);
-  for (int channels : {16, 32, 64}) {
-    const int stride = channels == 16 ? 1 : 2;
-    const Tensor y = conv_bn(m, cbr(m, x, channels, 3, stride), channels, 3, 1);
-    const Tensor around = stride == 1 ? x : m.add(Conv2d{0, channels, 1, stride}, x);
-    x = m.add(ReLU{}, m.add(Add{}, y, around));
-  }
-  return head(m, x, classes);
-}
-
-// Zhang et al. 2017, the small one of MLPerf Tiny.
-Tensor dscnn(Model& m, Tensor x, int classes) {
-  x = m.chain(x, Conv2d{0, 64, {10, 4}, 2, {5, 1}, 1, 1, false}, BatchNorm2d{}, ReLU{});
-  for (int i = 0; i < 4; ++i) x = cbr(m, cbr(m, x, 64, 3, 1, 64), 64, 1, 1);
-  return head(m, x, classes);
-}
-
-// Howard et al. 2017, width 0.25.
-Tensor mbv1(Model& m, Tensor x, int classes) {
-  struct Block {
-    int channels, stride;
-  };
-  x = cbr(m, x, 8, 3, 2);
-  int in = 8;
-  for (Block b : {Block{64, 1},
-                  {128, 2},
-                  {128, 1},
-                  {256, 2},
-                  {256, 1},
-                  {512, 2},
-                  {512, 1},
-                  {512, 1},
-                  {512, 1},
-                  {512, 1},
-                  {512, 1},
-                  {1024, 2},
-                  {1024, 1}}) {
-    const int out = std::max(8, b.channels / 4);
-    x = cbr(m, cbr(m, x, in, 3, b.stride, in), out, 1, 1);
-    in = out;
-  }
-  return head(m, x, classes);
-}
-
-// Sandler et al. 2018, width 1.
-Tensor mbv2(Model& m, Tensor x, int classes) {
-  struct Stage {
-    int expand, channels, count, stride;
-  };
-  x = cbr(m, x, 32, 3, 2);
-  int in = 32;
-  for (Stage s : {Stage{1, 16, 1, 1},
-                  {6, 24, 2, 2},
-                  {6, 32, 3, 2},
-                  {6, 64, 4, 2},
-                  {6, 96, 3, 1},
-                  {6, 160, 3, 2},
-                  {6, 320, 1, 1}})
-    for (int i = 0; i < s.count; ++i) {
-      const int wide = in * s.expand, stride = i == 0 ? s.stride : 1;
-      Tensor y = s.expand == 1 ? x : cbr(m, x, wide, 1, 1);
-      y = conv_bn(m, cbr(m, y, wide, 3, stride, wide), s.channels, 1, 1);
-      x = stride == 1 && in == s.channels ? m.add(Add{}, x, y) : y;
-      in = s.channels;
-    }
-  return head(m, cbr(m, x, 1280, 1, 1), classes);
-}
-
-// Ronneberger, Fischer, Brox 2015, padded and with batch norm.
-Tensor unet(Model& m, Tensor x, int base) {
-  std::vector<Tensor> skips;
-  for (int level = 0; level < 5; ++level) {
-    if (level > 0) x = m.add(MaxPool2d{2}, x);
-    x = cbr(m, cbr(m, x, base << level, 3, 1), base << level, 3, 1);
-    skips.push_back(x);
-  }
-  for (int level = 3; level >= 0; --level) {
-    const Tensor up = m.add(ConvTranspose2d{0, base << level, 2, 2}, x);
-    x = m.add(Concat{3}, skips[static_cast<std::size_t>(level)], up);
-    x = cbr(m, cbr(m, x, base << level, 3, 1), base << level, 3, 1);
-  }
-  return m.add(Conv2d{0, 1, 1}, x);
-}
-
-struct Named {
-  const char* name;
-  Dims input;
-  int classes;
-  const char* list;  // nullptr: built by `build`
-  Tensor (*build)(Model&, Tensor, int);
-};
-
-const Named networks[] = {
-    {"cnn99",
-     {28, 28, 1},
-     10,
-     "conv 32 3, relu, conv 32 3, relu, maxpool 2, conv 64 3, relu, conv 64 3, relu, maxpool 2, flatten, "
-     "linear 128, relu",
-     nullptr},
-    {"dscnn", {49, 10, 1}, 12, nullptr, dscnn},
-    {"lenet",
-     {28, 28, 1},
-     10,
-     "conv 6 5, relu, maxpool 2, conv 16 5 pad 0, relu, maxpool 2, flatten, linear 120, relu, linear 84, "
-     "relu",
-     nullptr},
-    {"mbv1", {96, 96, 3}, 2, nullptr, mbv1},
-    {"mbv2", {224, 224, 3}, 1000, nullptr, mbv2},
-    {"mlp", {28, 28, 1}, 10, "flatten, linear 200, relu, linear 200, relu", nullptr},
-    {"resnet8", {32, 32, 3}, 10, nullptr, resnet8},
-    {"unet", {128, 128, 3}, 0, nullptr, unet},
-};
-
-const Named* find_named(const std::string& arch) {
+const reference::Named* find_named(const std::string& arch) {
   const std::string name = arch.substr(0, arch.find(':'));
-  for (const Named& network : networks)
+  for (const reference::Named& network : reference::networks)
     if (name == network.name) return &network;
   return nullptr;
 }
 
-Tensor add_named(Model& model, Tensor x, const Named& network, const std::string& arch, int rank,
+Tensor add_named(Model& model, Tensor x, const reference::Named& network, const std::string& arch,
                  int classes) {
   const std::size_t colon = arch.find(':');
-  if (std::string(network.name) == "unet") {
-    int base = 16;
-    if (colon != std::string::npos) base = std::atoi(arch.c_str() + colon + 1);
-    if (base < 1 || base > 1024) throw UsageError{fmt::format("--arch '{}': the base is 1 to 1024", arch)};
-    return network.build(model, x, base);
-  }
-  if (colon != std::string::npos)
+  if (colon == std::string::npos) return network.build(model, x, classes ? classes : network.classes);
+  if (std::string(network.name) != "unet")
     throw UsageError{fmt::format("--arch '{}': only unet takes a number", arch)};
-  if (classes == 0) classes = network.classes;
-  if (network.build) return network.build(model, x, classes);
-  return model.add(Linear{0, classes}, add_list(model, x, rank, network.list));
+  const int base = std::atoi(arch.c_str() + colon + 1);
+  if (base < 1 || base > 1024) throw UsageError{fmt::format("--arch '{}': the base is 1 to 1024", arch)};
+  return reference::unet_of(model, x, base);
 }
 
 }  // namespace
 
 std::string arch_names() {
   std::string text;
-  for (const Named& network : networks) text += std::string(text.empty() ? "" : ", ") + network.name;
+  for (const reference::Named& network : reference::networks) text += std::string(text.empty() ? "" : ", ") + network.name;
   return text + "[:BASE]";
 }
 
 bool named_arch(const std::string& arch, Dims& input) {
-  const Named* network = find_named(arch);
+  const reference::Named* network = find_named(arch);
   if (network) input = network->input;
   return network != nullptr;
 }
@@ -331,11 +201,11 @@ bool named_arch(const std::string& arch, Dims& input) {
 std::unique_ptr<Network> build_arch(const std::string& arch, const ArchWish& wish, Seed seed) {
   std::unique_ptr<Network> network = std::make_unique<Network>(std::size_t{1} << 20);
   network->name = arch;
-  const Named* named = find_named(arch);
+  const reference::Named* named = find_named(arch);
   const Dims input = wish.input.rank ? wish.input : named ? named->input : Dims(28, 28, 1);
   Model& model = network->model;
   const Tensor x = model.input(input.rank == 3 ? "image" : "features", input);
-  const Tensor y = named ? add_named(model, x, *named, arch, input.rank, wish.classes)
+  const Tensor y = named ? add_named(model, x, *named, arch, wish.classes)
                          : add_list(model, x, input.rank, arch);
   model.output("logits", y);
   if (!ok(model.finish(seed))) {
