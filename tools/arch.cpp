@@ -30,7 +30,6 @@ struct Words {
     if (words.empty()) throw UsageError{"--arch: an empty layer between two commas"};
   }
   bool more() const { return at < words.size(); }
-  bool at_number() const { return more() && (words[at][0] >= '0' && words[at][0] <= '9'); }
   float real_number(const char* what) {
     if (!more()) bad_layer(item, fmt::format("{} is missing", what));
     char* end = nullptr;
