@@ -56,7 +56,7 @@ void run_training(const Model& m, const TrainerOptions& options, const Bytes* ch
   check(ok(trainer.build(m, options, arena)), "a trainer that was planned is not built");
   const auto resume = [&](const Bytes& b) { return ok(trainer.resume(memory_source(b.data(), b.size()))); };
   if (checkpoint != nullptr) counts.resumed += resume(*checkpoint);
-  const Bytes zeros(size_t(4 * largest_work) * sizeof(real));
+  static const Bytes zeros(size_t(4 * largest_work) * sizeof(real));
   Batch       batch;
   batch.rows = options.batch < 2 ? options.batch : 2;
   for (int i = 0; i <= m.input_count(); ++i) batch.data[i] = zeros.data();
