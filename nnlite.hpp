@@ -10708,6 +10708,7 @@ Status Model::load(const Source& source, Arena& arena, const LoadOptions& option
 // ================================================================================ >>writer
 // A file is emitted twice by the same functions: first to learn sizes, checksums and the content id, then
 // to the sink. Nothing depends on anything but the content, so the same content gives the same bytes.
+constexpr int max_saved_parameters = sizeof(void*) == 8 ? 16384 : 1024;
 struct Content {
   const Model*       model   = nullptr;
   const Trainer*     trainer = nullptr;        // where trained values come from; nullptr: the model alone
@@ -10715,6 +10716,7 @@ struct Content {
   bool               checkpoint = false;
   uint32_t           states  = 0;              // optimizer states
   uint64_t           generation = 0;
+  uint16_t           order[max_saved_parameters];        // of the parameters, by name
 };
 
 // The values of a parameter (slot -1) or of one of its optimizer states, and how many states it has: -1 if
@@ -10806,50 +10808,35 @@ static size_t text_bytes(const char* s) {
   return n;
 }
 
-// Parameter number -> its node, its place there, its name in the file.
-struct NamedParameter {
-  const Parameter* parameter = nullptr;
-  int              index = -1, node = -1, which = 0;
-  char             name[file_name_bytes] = {};
-};
-static void name_parameter(const Model& m, int node, int which, NamedParameter& p) {
-  const Node& n = ModelAccess::node(m, node);
-  char        owner[file_name_bytes];
-  p.node      = node;
-  p.which     = which;
-  p.index     = n.first_parameter + which;
-  p.parameter = &n.parameters[which];
-  node_name(&ModelAccess::node(m, 0), node, owner, sizeof owner);
-  Text(p.name, sizeof p.name) << owner << "." << p.parameter->spec.name;
+static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
+  if (problem != nullptr) set_problem(*problem, s, where) << ": " << what;
+  return s;
 }
 
-// Calls with every parameter, each once, in node order.
-template <class F>
-static void each_parameter(const Model& m, F f) {
-  NamedParameter p;
-  for (int i = 0; i < m.node_count(); ++i)
-    for (int k = 0; ModelAccess::node(m, i).owner == i && k < ModelAccess::node(m, i).n_parameters; ++k) {
-      name_parameter(m, i, k, p);
-      f(p);
+static const Parameter& parameter_of(const Content& c, int i) { return *ModelAccess::parameter(*c.model, i); }
+
+// The parameters in the order of their names (Shell's sort): ids in the file are places in it.
+static Status sort_parameters(Content& c, Problem* problem) {
+  const Model& m = *c.model;
+  const int    n = m.parameter_count();
+  if (n > max_saved_parameters)
+    return refuse_save(problem, Status::limit_exceeded, "save", "too many parameters");
+  for (int i = 0; i < n; ++i) c.order[i] = uint16_t(i);
+  for (int gap = n / 2; gap > 0; gap /= 2)
+    for (int i = gap; i < n; ++i) {
+      const uint16_t      moved = c.order[i];
+      const ParameterInfo info  = m.parameter(moved);
+      int                 k     = i;
+      for (; k >= gap && compare_text(m.parameter(c.order[k - gap]).name, info.name) > 0; k -= gap)
+        c.order[k] = c.order[k - gap];
+      c.order[k] = moved;
     }
+  return Status::ok;
 }
-
-// Goes to the parameter whose name comes next, in the order of the file, from an empty one to the first.
-// False at the end.
-static bool next_by_name(const Model& m, NamedParameter& p) {
-  NamedParameter next;
-  each_parameter(m, [&](const NamedParameter& q) {
-    if (compare_text(q.name, p.name) > 0 && (next.index < 0 || compare_text(q.name, next.name) < 0)) next = q;
-  });
-  p = next;
-  return p.index >= 0;
-}
-
-// The id of a parameter in the file: how many names come before its own.
-static uint32_t parameter_id(const Model& m, const char* name) {
-  uint32_t before = 0;
-  each_parameter(m, [&](const NamedParameter& p) { before += compare_text(p.name, name) < 0 ? 1u : 0u; });
-  return before;
+static uint32_t parameter_id(const Content& c, int parameter) {
+  uint32_t id = 0;
+  while (c.order[id] != parameter) ++id;
+  return id;
 }
 
 static uint32_t attribute_bytes(const Op& op, const void* attributes, Emit* e) {
@@ -10876,9 +10863,8 @@ static uint32_t attribute_bytes(const Op& op, const void* attributes, Emit* e) {
 // The one walk over all strings, in the order of STRS. f(text, bytes) for each.
 template <class F>
 static void each_string(const Content& c, F f) {
-  NamedParameter p;
-  const Model&   m = *c.model;
-  while (next_by_name(m, p)) f(p.name);
+  const Model& m = *c.model;
+  for (int i = 0; i < m.parameter_count(); ++i) f(m.parameter(c.order[i]).name);
   for (int i = 0; i < m.node_count(); ++i) {
     const Node& n = ModelAccess::node(m, i);
     f(n.name == nullptr ? "" : n.name);
@@ -10910,53 +10896,52 @@ static void emit_tensor(Emit& e, uint32_t name_at, const char* name, const Shape
   e.zeros(8);
 }
 
+static TensorFields stored_fields(const Content& c, int parameter, uint8_t role) {
+  const Parameter& p = parameter_of(c, parameter);
+  TensorFields     t;
+  t.dtype  = file_dtype(real_dtype);
+  t.layout = uint8_t(1 + int(p.spec.layout));
+  t.role   = role;
+  t.groups = uint32_t(p.spec.groups);
+  t.bytes  = uint64_t(p.stored) * sizeof(real);
+  return t;
+}
+
 static void emit_tensors(const Content& c, Emit& e) {
-  const Model&   m = *c.model;
-  NamedParameter p;
-  TensorFields   t;
-  uint32_t       cursor = 0;
-  const auto     fill   = [&]() {
-    const ParameterSpec& s = p.parameter->spec;
-    t.dtype  = file_dtype(real_dtype);
-    t.layout = uint8_t(1 + int(s.layout));
-    t.groups = uint32_t(s.groups);
-    t.bytes  = uint64_t(p.parameter->stored) * sizeof(real);
-  };
-  while (next_by_name(m, p)) {
-    fill();
-    t.role    = uint8_t(1 + int(p.parameter->spec.role));
-    t.flags   = uint8_t((p.parameter->trainable && p.parameter->spec.role != Role::statistic ? 1 : 0) |
-                      (state_count(c, p.index) >= 0 ? 2 : 0));
-    t.storage = uint32_t(p.index);
-    emit_tensor(e, cursor, p.name, p.parameter->spec.shape, t);
-    cursor += uint32_t(text_bytes(p.name));
+  const Model& m      = *c.model;
+  uint32_t     cursor = 0, storage = uint32_t(m.parameter_count());
+  for (int k = 0; k < m.parameter_count(); ++k) {
+    const int           i    = c.order[k];
+    const ParameterInfo info = m.parameter(i);
+    TensorFields        t    = stored_fields(c, i, uint8_t(1 + int(info.role)));
+    const bool          may  = info.trainable && info.role != Role::statistic;
+    t.flags   = uint8_t((may ? 1 : 0) | (state_count(c, i) >= 0 ? 2 : 0));
+    t.storage = uint32_t(i);
+    emit_tensor(e, cursor, info.name, info.shape, t);
+    cursor += uint32_t(text_bytes(info.name));
   }
   for (int i = 0; i < m.node_count(); ++i) {
     const Node&  n = ModelAccess::node(m, i);
-    TensorFields a;
-    a.dtype    = file_dtype(n.dtype);
-    a.role     = n.op == nullptr ? role_input : role_activation;
-    a.producer = uint32_t(i);
-    emit_tensor(e, 0, "", n.shape, a);
+    TensorFields t;
+    t.dtype    = file_dtype(n.dtype);
+    t.role     = n.op == nullptr ? role_input : role_activation;
+    t.producer = uint32_t(i);
+    emit_tensor(e, 0, "", n.shape, t);
   }
-  p = NamedParameter();
-  t = TensorFields();
-  t.role    = role_state;
-  t.storage = uint32_t(m.parameter_count());
-  for (t.owner = 0; c.states > 0 && next_by_name(m, p); ++t.owner) {
-    fill();
-    for (int k = 0; k < state_count(c, p.index); ++k, ++t.storage) {
-      t.slot = uint32_t(k);
-      emit_tensor(e, 0, "", p.parameter->spec.shape, t);
+  for (int k = 0; k < m.parameter_count(); ++k)
+    for (int slot = 0; slot < state_count(c, c.order[k]); ++slot) {
+      TensorFields t = stored_fields(c, c.order[k], role_state);
+      t.storage      = storage++;
+      t.owner        = uint32_t(k);
+      t.slot         = uint32_t(slot);
+      emit_tensor(e, 0, "", parameter_of(c, c.order[k]).spec.shape, t);
     }
-  }
 }
 
 static void emit_nodes(const Content& c, Emit& e) {
-  const Model&   m = *c.model;
-  NamedParameter p;
-  uint32_t       cursor = 0, ids = 0, attributes = 0;
-  while (next_by_name(m, p)) cursor += uint32_t(text_bytes(p.name));
+  const Model& m      = *c.model;
+  uint32_t     cursor = 0, ids = 0, attributes = 0;
+  for (int i = 0; i < m.parameter_count(); ++i) cursor += uint32_t(text_bytes(m.parameter(i).name));
   for (int i = 0; i < m.node_count(); ++i) {
     const Node&    n      = ModelAccess::node(m, i);
     const bool     shares = n.owner != i;
@@ -10979,11 +10964,7 @@ static void emit_ids(const Content& c, Emit& e) {
   for (int i = 0; i < m.node_count(); ++i) {
     const Node& n = ModelAccess::node(m, i);
     for (int k = 0; k < n.n_in; ++k) e.number(first + n.inputs[k]);
-    for (int k = 0; k < n.n_parameters; ++k) {
-      NamedParameter p;
-      name_parameter(m, n.owner, k, p);
-      e.number(parameter_id(m, p.name));
-    }
+    for (int k = 0; k < n.n_parameters; ++k) e.number(parameter_id(c, n.first_parameter + k));
     e.number(first + uint32_t(i));
   }
 }
@@ -11018,11 +10999,11 @@ static void emit_graph(const Content& c, Emit& e) {
 // Every storage in order: f(values, elements).
 template <class F>
 static void each_storage(const Content& c, F f) {
-  each_parameter(*c.model,
-                 [&](const NamedParameter& p) { f(stored_values(c, p.index, -1), p.parameter->stored); });
-  NamedParameter p;
-  while (c.states > 0 && next_by_name(*c.model, p))
-    for (int k = 0; k < state_count(c, p.index); ++k) f(stored_values(c, p.index, k), p.parameter->stored);
+  const int n = c.model->parameter_count();
+  for (int i = 0; i < n; ++i) f(stored_values(c, i, -1), parameter_of(c, i).stored);
+  for (int k = 0; k < n; ++k)
+    for (int slot = 0; slot < state_count(c, c.order[k]); ++slot)
+      f(stored_values(c, c.order[k], slot), parameter_of(c, c.order[k]).stored);
 }
 
 static void emit_storages(const Content& c, Emit& e) {
@@ -11259,11 +11240,6 @@ static void emit_header(const Content& c, const SectionPlan* plan, int n, const 
   e.number(e.crc());
 }
 
-static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
-  if (problem != nullptr) set_problem(*problem, s, where) << ": " << what;
-  return s;
-}
-
 static Status write_content(const Content& c, const Sink& sink, Problem* problem) {
   SectionPlan plan[max_sections];
   uint8_t     id[32];
@@ -11305,8 +11281,8 @@ static Status check_content(Content& c, Problem* problem) {
   for (int i = 0; i < m.output_count(); ++i)
     if (*m.output_name(i) == 0) return refuse_save(problem, Status::bad_graph, "output", "has no name");
   const char* bad = find_bad_extras(m, *c.extras);
-  return bad == nullptr ? Status::ok
-                        : refuse_save(problem, Status::bad_argument, bad, "does not fit the model");
+  if (bad != nullptr) return refuse_save(problem, Status::bad_argument, bad, "does not fit the model");
+  return sort_parameters(c, problem);
 }
 
 Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
@@ -11503,9 +11479,8 @@ static Status checkpoint_content(const Trainer& t, Content& c, Problem* problem)
   c.trainer    = &t;
   c.checkpoint = true;
   c.generation = t.step_number();
-  each_parameter(*c.model, [&](const NamedParameter& p) {
-    c.states += uint32_t(state_count(c, p.index) > 0 ? state_count(c, p.index) : 0);
-  });
+  for (int i = 0; i < c.model->parameter_count(); ++i)
+    c.states += uint32_t(state_count(c, i) > 0 ? state_count(c, i) : 0);
   return check_content(c, problem);
 }
 
