@@ -1392,7 +1392,8 @@ struct OpDefaults {
 #define NNLITE_REGION_AVX2 _Pragma("GCC push_options") _Pragma("GCC target(\"avx2,fma\")")
 #define NNLITE_REGION_AVX512                                                        \
   _Pragma("GCC push_options") _Pragma("GCC target(\"avx512f,avx2,fma\")")           \
-  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")
+  _Pragma("GCC diagnostic push") _Pragma("GCC diagnostic ignored \"-Wmaybe-uninitialized\"")   \
+  _Pragma("GCC diagnostic ignored \"-Wuninitialized\"")
 #define NNLITE_REGION_END _Pragma("GCC pop_options")
 #define NNLITE_UNROLL_FULLY _Pragma("GCC unroll 32")
 #endif
@@ -2329,7 +2330,7 @@ static inline void zero(real* to, int64_t count) {
 //   max, min     compare and select: the second argument where one of them is not a number.
 //   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
 //   store_part likewise.
-//   load_bytes   numbers 0 .. 255 from bytes, store_bytes into them; with _part the first n.
+//   load_bytes_part   numbers 0 .. 255 from the first n bytes, store_bytes_part into them.
 // Where vector units are compiled, too, scalar is their oracle and need not be fast: its code stays small.
 #undef NNLITE_UNROLL
 #if NNLITE_PASS == NNLITE_PASS_SCALAR && (defined(NNLITE_X86) || defined(NNLITE_NEON))
@@ -2349,13 +2350,18 @@ struct vi { __m512i v; };
 struct vm { __mmask16 v; };
 NNLITE_VERB vm   first(int n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
 NNLITE_VERB vf   load(const float* p) { return {_mm512_loadu_ps(p)}; }
-NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n).v, p)}; }
+NNLITE_VERB vf   load_part(const float* p, int n) {
+  return n == lanes ? load(p) : vf{_mm512_maskz_loadu_ps(first(n).v, p)};
+}
 NNLITE_VERB void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
-NNLITE_VERB void store_part(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n).v, a.v); }
+NNLITE_VERB void store_part(float* p, vf a, int n) {
+  n == lanes ? store(p, a) : _mm512_mask_storeu_ps(p, first(n).v, a.v);
+}
 NNLITE_VERB vi   load_bytes(const uint8_t* p) {
   return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
 }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
+  if (n == lanes) return load_bytes(p);
   const uint64_t high = n > 8 ? get_bytes(p + 8, n - 8) : 0, low = get_bytes(p, n < 8 ? n : 8);
   return {_mm512_cvtepu8_epi32(_mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low)))};
 }
@@ -2401,13 +2407,18 @@ NNLITE_VERB __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
 NNLITE_VERB vf   load(const float* p) { return {_mm256_loadu_ps(p)}; }
-NNLITE_VERB vf   load_part(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
+NNLITE_VERB vf   load_part(const float* p, int n) {
+  return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
+}
 NNLITE_VERB void store(float* p, vf a) { _mm256_storeu_ps(p, a.v); }
-NNLITE_VERB void store_part(float* p, vf a, int n) { _mm256_maskstore_ps(p, first(n), a.v); }
+NNLITE_VERB void store_part(float* p, vf a, int n) {
+  n == lanes ? store(p, a) : _mm256_maskstore_ps(p, first(n), a.v);
+}
 NNLITE_VERB vi   load_bytes(const uint8_t* p) {
   return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
 }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
+  if (n == lanes) return load_bytes(p);
   return {_mm256_cvtepu8_epi32(_mm_set_epi64x(0, static_cast<int64_t>(get_bytes(p, n))))};
 }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
@@ -2578,24 +2589,23 @@ NNLITE_VERB vf   to_float(vi a) { return {static_cast<float>(a.v)}; }
 #endif
 
 #if NNLITE_PASS != NNLITE_PASS_AVX512 && NNLITE_PASS != NNLITE_PASS_AVX2
-NNLITE_VERB vf load_part(const float* p, int n) {
-  if (n == lanes) return load(p);
+static NNLITE_NOINLINE vf load_few(const float* p, int n) {
   float t[lanes] = {};
   for (int i = 0; i < n; i++) t[i] = p[i];
   return load(t);
 }
-NNLITE_VERB void store_part(float* p, vf a, int n) {
-  if (n == lanes) return store(p, a);
+static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   float t[lanes];
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
+NNLITE_VERB vf   load_part(const float* p, int n) { return n == lanes ? load(p) : load_few(p, n); }
+NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
   int32_t t[lanes] = {};
   for (int i = 0; i < n; i++) t[i] = p[i];
   return load(t);
 }
-NNLITE_VERB vi load_bytes(const uint8_t* p) { return load_bytes_part(p, lanes); }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   int32_t t[lanes];
   store(t, a);
@@ -2603,6 +2613,7 @@ NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
 }
 #endif
 NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
+  if (n == lanes) return store_bytes(p, a);
   uint8_t t[16] = {};
   store_bytes(t, a);
   put_bytes(p, get_bytes(t, 8), n < 8 ? n : 8);
@@ -2794,18 +2805,28 @@ constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4;
 constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2;
 #endif
 
+// A finished tile into C where only n columns exist: one text for tiles of all sizes.
+static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
+                                        int n) {
+  for (int j = 0; j < vectors; j++) {
+    const int w  = within(n, j * lanes);
+    float*    to = C + j / parts * t.c_panel + j % parts * lanes;
+    for (int i = 0; i < rows; i++, to += t.c_row) {
+      const vf v = load(from + (i * vectors + j) * lanes);
+      store_part(to, t.add ? add(load_part(to, w), v) : v, w);
+    }
+  }
+}
+
 // Vector j of a tile lies in panel j / parts, at part j % parts of it.
 template <int M, int V>
 static void tile(const Product& t, const float* A, const float* B, float* C, const float* start,
                  int64_t columns) {
   constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
   vf c[down][across];
-  const int  n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
-  const bool full = n == V * lanes;
+  const int n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
   NNLITE_UNROLL for (int j = 0; j < V; j++) {
-    const vf from = start == nullptr ? set(0.0f)
-                    : full           ? load(start + j * lanes)
-                                     : load_part(start + j * lanes, within(n, j * lanes));
+    const vf from = start == nullptr ? set(0.0f) : load_part(start + j * lanes, within(n, j * lanes));
     NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
   }
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
@@ -2824,16 +2845,18 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
       }
     }
   }
-  NNLITE_UNROLL for (int i = 0; i < M; i++) {
-    NNLITE_UNROLL for (int j = 0; j < V; j++) {
-      float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
-      if (full) {
+  if (n == V * lanes) {
+    NNLITE_UNROLL for (int i = 0; i < M; i++) {
+      NNLITE_UNROLL for (int j = 0; j < V; j++) {
+        float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
         store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
-      } else {
-        const int w = within(n, j * lanes);
-        store_part(to, t.add ? add(load_part(to, w), c[i][j]) : c[i][j], w);
       }
     }
+  } else {
+    float held[static_cast<size_t>(M * V * lanes)];
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
+    finish_tile(t, held, M, V, C, n);
   }
 }
 
@@ -2942,7 +2965,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
 struct LinearSizes {
   int64_t N, I, O, panels;
 };
-static LinearSizes linear_sizes(const OpRun& r) {
+static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
   return {r.in_numel(0) / a.in_features, a.in_features, a.out_features, round_up(a.out_features, 16) / 16};
 }
@@ -3066,14 +3089,14 @@ struct Conv {
   int64_t big_pitch() const { return groups * big; }
   int64_t small_pitch() const { return groups * small; }
 };
-static Conv conv_sizes(const Conv2d& a, const OpRun& r) {
+static NNLITE_NOINLINE Conv conv_sizes(const Conv2d& a, const OpRun& r) {
   const Shape& x = r.in_shape(0);
   const Shape& y = r.out_shape();
   return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
           {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w},
           r.rows, a.groups, a.in_channels / a.groups, a.out_channels / a.groups, r.workers};
 }
-static Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r) {
+static NNLITE_NOINLINE Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r) {
   const Shape& x = r.in_shape(0);
   const Shape& y = r.out_shape();
   return {{y.dim[1], x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
@@ -3142,13 +3165,13 @@ static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
                 least = wish < 4 ? 4 : wish;
   return least < rows ? least : rows;
 }
-static Bands down_bands(const Conv& c) {
+static NNLITE_NOINLINE Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
   const int64_t rows = band_rows(c.h.out, (patch_floats / line - c.h.extent()) / c.h.stride + 1, c.workers);
   const bool    in_place = c.h.padding == 0 && c.w.padding == 0;
   return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line, in_place};
 }
-static Bands up_bands(const Conv& c) {
+static NNLITE_NOINLINE Bands up_bands(const Conv& c) {
   const Span    across = up_span(c.w, 0, c.w.in);
   // rows of small: (rows + reach) / stride + 2
   const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;
@@ -3184,7 +3207,7 @@ struct GradTasks {
   bool    joined;
 };
 constexpr int64_t grad_rows = 28;
-static GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
+static NNLITE_NOINLINE GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
   GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0,
                  panels_of(columns_are_small ? c.small : c.big), false};
   g.joined = columns_are_small && c.groups == 1 && c.w.dilation == 1;
@@ -3195,7 +3218,7 @@ static GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
 struct GradPatches {
   int64_t big, small;                          // floats of a worker; 0: read in place
 };
-static GradPatches grad_patches(const Conv& c, bool columns_are_small) {
+static NNLITE_NOINLINE GradPatches grad_patches(const Conv& c, bool columns_are_small) {
   const Chunks  k(c.h.out, c.w.out);
   const int64_t pixels = down_span(c.h, 0, k.rows).count * down_span(c.w, 0, k.columns).count;
   const bool    padded = c.h.padding != 0 || c.w.padding != 0;
@@ -3206,6 +3229,42 @@ static GradPatches grad_patches(const Conv& c, bool columns_are_small) {
   return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
 }
 #endif
+
+// A patch of an image: where it begins and how far its rows and pixels are apart.
+struct Patch {
+  const float* data;
+  int64_t      line, pixel;
+};
+
+// Lines that follow each other without a gap are one line.
+static inline void join_lines(Product& p) {
+  if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
+}
+
+// One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
+// the first. b is where its first place begins in the weights, which have `tap` floats for each place.
+struct UpPhase {
+  Product      p;
+  const float* a;
+  int64_t      b;
+};
+static NNLITE_NOINLINE UpPhase up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i,
+                                        int64_t j, int64_t lines, int64_t pitch, int64_t tap) {
+  const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
+  const bool    empty = h.count == 0 || v.count == 0;
+  const int64_t up = h.step * c.h.dilation / c.h.stride, left = v.step * c.w.dilation / c.w.stride;
+  UpPhase u;
+  u.p.outer  = {empty ? 0 : h.count, -up * from.line, h.step * c.w.kernel * tap};
+  u.p.middle = {v.count, -left * from.pixel, v.step * tap};
+  u.p.lines = lines, u.p.a_line = from.line, u.p.c_line = c.h.stride * c.w.in * pitch;
+  u.p.rows = (c.w.in - j + c.w.stride - 1) / c.w.stride;
+  u.p.a_row = from.pixel, u.p.c_row = c.w.stride * pitch;
+  const int64_t y = i / c.h.stride + h.shift - rows.first, x = v.shift - columns.first;
+  u.a = empty ? from.data : from.data + y * from.line + x * from.pixel;
+  u.b = (h.first * c.w.kernel + v.first) * tap;
+  join_lines(u.p);
+  return u;
+}
 
 static bool conv_down_plan(const Conv& c, bool turned, KernelPlan& p) {
   const Bands b = down_bands(c);
@@ -3265,12 +3324,6 @@ static bool conv_transpose2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) 
 #endif
 
 namespace NNLITE_ISA {
-// A patch of an image: where it begins and how far its rows and pixels are apart.
-struct Patch {
-  const float* data;
-  int64_t      line, pixel;
-};
-
 // Channels of `groups` groups, each from `each` to `wider` floats with zeros behind.
 static void copy_pixels(const float* from, int64_t pixels, int64_t groups, int64_t each, int64_t wider,
                         float* to) {
@@ -3314,11 +3367,6 @@ static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span 
   return copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
 }
 
-// Lines that follow each other without a gap are one line.
-static inline void join_lines(Product& p) {
-  if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
-}
-
 // small = start + big * w for bands [first, last); w has columns of small channels.
 static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small,
                       bool add, float* scratch, uint32_t first, uint32_t last) {
@@ -3345,31 +3393,6 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
                start == nullptr ? start : start + g * c.small, c.small);
     }
   }
-}
-
-// One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
-// the first. b is where its first place begins in the weights, which have `tap` floats for each place.
-struct UpPhase {
-  Product      p;
-  const float* a;
-  int64_t      b;
-};
-static UpPhase up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i, int64_t j,
-                        int64_t lines, int64_t pitch, int64_t tap) {
-  const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
-  const bool    empty = h.count == 0 || v.count == 0;
-  const int64_t up = h.step * c.h.dilation / c.h.stride, left = v.step * c.w.dilation / c.w.stride;
-  UpPhase u;
-  u.p.outer  = {empty ? 0 : h.count, -up * from.line, h.step * c.w.kernel * tap};
-  u.p.middle = {v.count, -left * from.pixel, v.step * tap};
-  u.p.lines = lines, u.p.a_line = from.line, u.p.c_line = c.h.stride * c.w.in * pitch;
-  u.p.rows = (c.w.in - j + c.w.stride - 1) / c.w.stride;
-  u.p.a_row = from.pixel, u.p.c_row = c.w.stride * pitch;
-  const int64_t y = i / c.h.stride + h.shift - rows.first, x = v.shift - columns.first;
-  u.a = empty ? from.data : from.data + y * from.line + x * from.pixel;
-  u.b = (h.first * c.w.kernel + v.first) * tap;
-  join_lines(u.p);
-  return u;
 }
 
 // big = start + small * w for bands [first, last); w has columns of big channels.
@@ -3553,7 +3576,7 @@ struct Depthwise {
   int64_t channels;
   bool    whole;                               // no padding of channels
 };
-static Depthwise depthwise_sizes(const OpRun& r) {
+static NNLITE_NOINLINE Depthwise depthwise_sizes(const OpRun& r) {
   Depthwise d = {conv_sizes<Conv2d>(r), r.in_shape(0).last(), false};
   d.c.groups = 1;
   d.c.big = d.c.small = round_up(d.channels, 16);
@@ -3584,7 +3607,7 @@ static bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) {
 struct DepthwisePatches {
   int64_t big, small;                          // floats; 0: in place
 };
-static DepthwisePatches depthwise_patches(const Depthwise& d) {
+static NNLITE_NOINLINE DepthwisePatches depthwise_patches(const Depthwise& d) {
   const Chunks  k(d.c.h.out, d.c.w.out);
   const bool    padded = d.c.h.padding != 0 || d.c.w.padding != 0;
   const int64_t big = down_span(d.c.h, 0, k.rows).count * down_span(d.c.w, 0, k.columns).count * d.c.big;
@@ -3618,10 +3641,12 @@ static inline void depthwise_tile(const Product& t, const float* A, const float*
       NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = fma(load(a + i * t.a_row), w, c[i]);
     }
   }
-  NNLITE_UNROLL for (int i = 0; i < M; i++) {
-    float* to = C + i * t.c_row;
-    if (n == lanes) store(to, t.add ? add(load(to), c[i]) : c[i]);
-    else store_part(to, t.add ? add(load_part(to, n), c[i]) : c[i], n);
+  if (n == lanes && !t.add) {
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i]);
+  } else {
+    float held[static_cast<size_t>(M * lanes)];
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i]);
+    finish_tile(t, held, M, 1, C, n);
   }
 }
 
@@ -3759,8 +3784,7 @@ static void depthwise_grad_parameter(const OpRun& r, uint32_t stage, uint32_t fi
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_elementwise
-// One element at a time: activations, Add, Mul, Dropout. A task is a block of elements; whole vectors, then
-// one part.
+// One element at a time: activations, Add, Mul, Dropout. A task is a block of elements.
 #ifdef NNLITE_ONCE
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
@@ -3773,22 +3797,15 @@ static bool plan_elements(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-template <bool whole>
-NNLITE_VERB vf get(const float* p, int n) { return whole ? load(p) : load_part(p, n); }
-template <bool whole>
-NNLITE_VERB void put(float* p, vf a, int n) { whole ? store(p, a) : store_part(p, a, n); }
-
-// to = a, or to += a.
-template <bool whole>
+// to = a, or to += a, in its first n elements.
 NNLITE_VERB void give(float* to, vf a, int n, bool accumulate) {
-  put<whole>(to, accumulate ? add(get<whole>(to, n), a) : a, n);
+  store_part(to, accumulate ? add(load_part(to, n), a) : a, n);
 }
 
-// f.at<true>(i, lanes) for every whole vector of [i, end), f.at<false>(i, n) for the n elements left over.
+// f.at(i, n) for every vector of [i, end): n is lanes, for the last one what is left.
 template <class F>
 NNLITE_VERB void each_vector(int64_t i, int64_t end, const F& f) {
-  for (; i + lanes <= end; i += lanes) f.template at<true>(i, lanes);
-  if (i < end) f.template at<false>(i, static_cast<int>(end - i));
+  for (; i < end; i += lanes) f.at(i, static_cast<int>(smaller(end - i, lanes)));
 }
 template <class F>
 NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
@@ -3810,8 +3827,7 @@ struct ActivationForward {
   const A&     a;
   const float* x;
   float*       y;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const { put<whole>(y + i, value_of(a, get<whole>(x + i, n)), n); }
+  NNLITE_METHOD void at(int64_t i, int n) const { store_part(y + i, value_of(a, load_part(x + i, n)), n); }
 };
 template <class A>
 static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -3820,20 +3836,18 @@ static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
 
 struct AddForward {
   const OpRun& r;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    vf sum = get<whole>(r.in(0) + i, n);
-    for (int k = 1; k < r.n_in; k++) sum = add(sum, get<whole>(r.in(k) + i, n));
-    put<whole>(r.out() + i, sum, n);
+    vf sum = load_part(r.in(0) + i, n);
+    for (int k = 1; k < r.n_in; k++) sum = add(sum, load_part(r.in(k) + i, n));
+    store_part(r.out() + i, sum, n);
   }
 };
 struct MulForward {
   const OpRun& r;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    vf y = get<whole>(r.in(0) + i, n);
-    for (int k = 1; k < r.n_in; k++) y = mul(y, get<whole>(r.in(k) + i, n));
-    put<whole>(r.out() + i, y, n);
+    vf y = load_part(r.in(0) + i, n);
+    for (int k = 1; k < r.n_in; k++) y = mul(y, load_part(r.in(k) + i, n));
+    store_part(r.out() + i, y, n);
   }
 };
 static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -3860,11 +3874,10 @@ struct DropoutMask {
     }
     return load(drawn + (lanes < 4 ? i % 4 : 0));
   }
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    vf x = get<whole>(from + i, n);
+    vf x = load_part(from + i, n);
     if (r.training) x = select(less(uniform(i), set(p)), set(0.0f), mul(x, set(keep)));
-    give<whole>(to + i, x, n, accumulate);
+    give(to + i, x, n, accumulate);
   }
 };
 static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -3892,9 +3905,8 @@ struct ActivationBackward {
   const float *y, *dy;
   float*       dx;
   bool         accumulate;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    give<whole>(dx + i, slope_times(a, get<whole>(y + i, n), get<whole>(dy + i, n)), n, accumulate);
+    give(dx + i, slope_times(a, load_part(y + i, n), load_part(dy + i, n)), n, accumulate);
   }
 };
 template <class A>
@@ -3906,25 +3918,23 @@ static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32
 
 struct AddBackward {                           // dx_k = dy; a dx may lie over dy
   const OpRun& r;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    const vf dy = get<whole>(r.dy() + i, n);
+    const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++)
-      if (r.dx(k) != nullptr) give<whole>(r.dx(k) + i, dy, n, r.accumulate(k));
+      if (r.dx(k) != nullptr) give(r.dx(k) + i, dy, n, r.accumulate(k));
   }
 };
 
 struct MulBackward {                           // dx_k = dy times the other inputs
   const OpRun& r;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    const vf dy = get<whole>(r.dy() + i, n);
+    const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++) {
       if (r.dx(k) == nullptr) continue;
       vf dx = dy;
       for (int j = 0; j < r.n_in; j++)
-        if (j != k) dx = mul(dx, get<whole>(r.in(j) + i, n));
-      give<whole>(r.dx(k) + i, dx, n, r.accumulate(k));
+        if (j != k) dx = mul(dx, load_part(r.in(j) + i, n));
+      give(r.dx(k) + i, dx, n, r.accumulate(k));
     }
   }
 };
@@ -3948,26 +3958,22 @@ static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t 
 struct AddInto {
   float*       to;
   const float* from;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    put<whole>(to + i, add(get<whole>(to + i, n), get<whole>(from + i, n)), n);
+    store_part(to + i, add(load_part(to + i, n), load_part(from + i, n)), n);
   }
 };
 static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n, AddInto{to, from}); }
 
 // to = from scale + shift: numbers of a data set as an input wants them.
-NNLITE_VERB vf number_part(const float* p, int n) { return load_part(p, n); }
-NNLITE_VERB vf number_part(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
-NNLITE_VERB vf number(const float* p) { return load(p); }
-NNLITE_VERB vf number(const uint8_t* p) { return to_float(load_bytes(p)); }
+NNLITE_VERB vf number(const float* p, int n) { return load_part(p, n); }
+NNLITE_VERB vf number(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
 template <class T>
 struct Convert {
   const T* from;
   float*   to;
   vf       scale, shift;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    put<whole>(to + i, fma(whole ? number(from + i) : number_part(from + i, n), scale, shift), n);
+    store_part(to + i, fma(number(from + i, n), scale, shift), n);
   }
 };
 template <class T>
@@ -4012,14 +4018,14 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
 struct ConcatRuns {
   int64_t count, length;
 };
-static int64_t concat_length(const OpRun& r, int k) {
+static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   const Shape& x = r.in_shape(k);
   int64_t length = 1;
   for (int d = dimension(static_cast<const Concat*>(r.attributes)->dim, x.rank); d < x.rank; d++)
     length *= x.dim[d];
   return length;
 }
-static ConcatRuns concat_runs(const OpRun& r) {
+static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
   int64_t length = 0;
   for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
   return {r.out_numel() / length, length};
@@ -4079,22 +4085,21 @@ struct MaxWindow {
   Inside        rows, columns;
   int          kernel_w;
   int64_t      row_step, column_step;          // in x, from tap to tap
-  template <bool whole>
   NNLITE_METHOD void at(int64_t c, int n) const {
     const bool none = rows.first == rows.last || columns.first == columns.last;
-    vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : get<whole>(x + c, n);
+    vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : load_part(x + c, n);
     vi where   = set(int32_t(rows.first * kernel_w + columns.first));
     for (int kh = rows.first; kh < rows.last; kh++)
       for (int kw = columns.first; kw < columns.last; kw++) {
         const vf value =
-            get<whole>(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
+            load_part(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
         const vm more  = less(largest, value);
         largest = select(more, value, largest);
         where   = select(more, set(int32_t(kh * kernel_w + kw)), where);
       }
-    put<whole>(y + c, largest, n);
+    store_part(y + c, largest, n);
     if (place == nullptr) return;
-    whole ? store_bytes(place + c, where) : store_bytes_part(place + c, where, n);
+    store_bytes_part(place + c, where, n);
   }
 };
 
@@ -4124,12 +4129,11 @@ struct Average {
   float*       y;
   int64_t      height, width, row_step, C;
   float        count;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t c, int n) const {
     vf sum = set(0.0f);
     for (int64_t h = 0; h < height; h++)
-      for (int64_t w = 0; w < width; w++) sum = add(sum, get<whole>(x + h * row_step + w * C + c, n));
-    put<whole>(y + c, div(sum, set(count)), n);
+      for (int64_t w = 0; w < width; w++) sum = add(sum, load_part(x + h * row_step + w * C + c, n));
+    store_part(y + c, div(sum, set(count)), n);
   }
 };
 
@@ -4154,9 +4158,8 @@ struct Copy {
   const float* from;
   float*       to;
   bool         accumulate;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int n) const {
-    give<whole>(to + i, get<whole>(from + i, n), n, accumulate);
+    give(to + i, load_part(from + i, n), n, accumulate);
   }
 };
 
@@ -4194,13 +4197,12 @@ struct MaxGradient {
   int            first, last, kh_kernel_w;
   int64_t        step;
   bool           accumulate;                   // where windows overlap
-  template <bool whole>
   NNLITE_METHOD void at(int64_t c, int n) const {
-    const vf g = get<whole>(dy + c, n);
-    const vi chosen = whole ? load_bytes(place + c) : load_bytes_part(place + c, n);
+    const vf g = load_part(dy + c, n);
+    const vi chosen = load_bytes_part(place + c, n);
     for (int kw = first; kw < last; kw++) {
       const vf given = select(equal(chosen, set(int32_t(kh_kernel_w + kw))), g, set(0.0f));
-      give<whole>(dx + (kw - first) * step + c, given, n, accumulate);
+      give(dx + (kw - first) * step + c, given, n, accumulate);
     }
   }
 };
@@ -4236,10 +4238,9 @@ struct AverageGradient {
   int64_t      width, C;
   float        count;
   bool         accumulate;                     // where regions overlap
-  template <bool whole>
   NNLITE_METHOD void at(int64_t c, int n) const {
-    const vf share = div(get<whole>(dy + c, n), set(count));
-    for (int64_t w = 0; w < width; w++) give<whole>(dx + w * C + c, share, n, accumulate);
+    const vf share = div(load_part(dy + c, n), set(count));
+    for (int64_t w = 0; w < width; w++) give(dx + w * C + c, share, n, accumulate);
   }
 };
 
@@ -4273,12 +4274,11 @@ struct CopiesSum {
   Pair         factor;
   int64_t      row_step, C;
   bool         accumulate;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t c, int n) const {
     vf sum = set(0.0f);
     for (int h = 0; h < factor.h; h++)
-      for (int w = 0; w < factor.w; w++) sum = add(sum, get<whole>(dy + h * row_step + w * C + c, n));
-    give<whole>(dx + c, sum, n, accumulate);
+      for (int w = 0; w < factor.w; w++) sum = add(sum, load_part(dy + h * row_step + w * C + c, n));
+    give(dx + c, sum, n, accumulate);
   }
 };
 
@@ -4321,7 +4321,7 @@ struct NormRun {
   float   eps;
   int64_t C, padded, pixels, chunks, pattern;  // pattern: floats of one
 
-  explicit NormRun(const OpRun& run) : r(run) {
+  explicit NNLITE_NOINLINE NormRun(const OpRun& run) : r(run) {
     BatchNorm2d a;
     __builtin_memcpy(&a, run.attributes, sizeof a);
     affine   = a.affine;
@@ -4376,35 +4376,28 @@ namespace NNLITE_ISA {
 struct Sixteen {
   vf part[parts];
 };
-template <bool whole>
-NNLITE_VERB Sixteen load_sixteen(const float* p, int count) {
+NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
   Sixteen s;
-  NNLITE_EACH_PART {
-    s.part[j] = whole ? load(p + j * lanes) : load_part(p + j * lanes, within(count, j * lanes));
-  }
+  NNLITE_EACH_PART s.part[j] = load_part(p + j * lanes, within(count, j * lanes));
   return s;
 }
 NNLITE_VERB void store_sixteen(float* p, const Sixteen& s, int count = 16) {
-  NNLITE_EACH_PART {
-    if (count == 16) store(p + j * lanes, s.part[j]);
-    else store_part(p + j * lanes, s.part[j], within(count, j * lanes));
-  }
+  NNLITE_EACH_PART store_part(p + j * lanes, s.part[j], within(count, j * lanes));
 }
 NNLITE_VERB int channels_of(const NormRun& n, int64_t c) { return static_cast<int>(smaller(16, n.C - c)); }
 
 // Mean and M2 of one chunk for the channels c .. c + count - 1.
-template <bool whole>
 static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int count) {
   const int64_t pixels = n.chunk_pixels(chunk);
   const float*  x      = n.r.in(0) + chunk * norm_chunk * n.C + c;
   Sixteen mean = {}, m2 = {};
   for (int64_t p = 0; p < pixels; p++) {
-    const Sixteen v = load_sixteen<whole>(x + p * n.C, count);
+    const Sixteen v = load_sixteen(x + p * n.C, count);
     NNLITE_EACH_PART mean.part[j] = add(mean.part[j], v.part[j]);
   }
   NNLITE_EACH_PART mean.part[j] = div(mean.part[j], set(static_cast<float>(pixels)));
   for (int64_t p = 0; p < pixels; p++) {
-    const Sixteen v = load_sixteen<whole>(x + p * n.C, count);
+    const Sixteen v = load_sixteen(x + p * n.C, count);
     NNLITE_EACH_PART {
       const vf d = sub(v.part[j], mean.part[j]);
       m2.part[j] = fma(d, d, m2.part[j]);
@@ -4416,13 +4409,13 @@ static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int cou
 
 // Chan, Golub, LeVeque 1979. Leaves mean and biased variance in the slots.
 static void merge_statistics(const NormRun& n, int64_t c, int count) {
-  Sixteen mean = load_sixteen<true>(n.sums(0, 0) + c, 16), m2 = load_sixteen<true>(n.sums(0, 1) + c, 16);
+  Sixteen mean = load_sixteen(n.sums(0, 0) + c), m2 = load_sixteen(n.sums(0, 1) + c);
   for (int64_t chunk = 1; chunk < n.chunks; chunk++) {
     const float before = static_cast<float>(chunk * norm_chunk),
                 more = static_cast<float>(n.chunk_pixels(chunk));
     const float share  = more / (before + more);
-    const Sixteen mean_b = load_sixteen<true>(n.sums(chunk, 0) + c, 16),
-                  m2_b = load_sixteen<true>(n.sums(chunk, 1) + c, 16);
+    const Sixteen mean_b = load_sixteen(n.sums(chunk, 0) + c),
+                  m2_b = load_sixteen(n.sums(chunk, 1) + c);
     NNLITE_EACH_PART {
       const vf d = sub(mean_b.part[j], mean.part[j]);
       mean.part[j] = fma(d, set(share), mean.part[j]);
@@ -4439,14 +4432,14 @@ NNLITE_VERB vf inverse_deviation(const NormRun& n, vf var) {
 }
 
 // One coefficient of the channels c .. into every repeat of its pattern.
-static void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, int count) {
+static NNLITE_NOINLINE void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, int count) {
   for (int64_t at = c; at < n.pattern; at += n.C) store_sixteen(n.coefficients(i) + at, s, count);
 }
 
 // y = x scale + shift
 static void normal_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen<false>(n.mean() + c, count),
-                var = load_sixteen<false>(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count),
+                var = load_sixteen(n.var() + c, count);
   Sixteen scale, shift;
   NNLITE_EACH_PART {
     const int64_t at = c + j * lanes;  // parameters are padded to whole sixteens
@@ -4462,10 +4455,9 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
 struct Normalise {
   const float *x, *scale, *shift;
   float*       y;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int count) const {
-    put<whole>(y + i,
-               fma(get<whole>(x + i, count), get<whole>(scale + i, count), get<whole>(shift + i, count)),
+    store_part(y + i,
+               fma(load_part(x + i, count), load_part(scale + i, count), load_part(shift + i, count)),
                count);
   }
 };
@@ -4473,9 +4465,7 @@ struct Normalise {
 static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
-    for (int64_t c = 0; c < n.C; c += 16)
-      if (c + 16 <= n.C) chunk_statistics<true>(n, task, c, 16);
-      else chunk_statistics<false>(n, task, c, channels_of(n, c));
+    for (int64_t c = 0; c < n.C; c += 16) chunk_statistics(n, task, c, channels_of(n, c));
   for (int64_t task = first; task < last && stage == 1; task++) {
     const int64_t c = task * 16;
     if (n.by_batch) merge_statistics(n, c, channels_of(n, c));
@@ -4490,15 +4480,14 @@ static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, u
 
 #ifndef NNLITE_NO_TRAINING
 // sum dy and sum dy (x - mean) of one chunk.
-template <bool whole>
 static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
   const int64_t pixels = n.chunk_pixels(chunk), start = chunk * norm_chunk * n.C + c;
   const float*  input = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();   // not kept where only sum dy is wanted
-  const Sixteen mean = load_sixteen<false>(n.mean() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count);
   Sixteen sum = {}, sum_x = {};
   for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
-    const Sixteen x = load_sixteen<whole>(input + at, count),
-                  dy = load_sixteen<whole>(n.r.dy() + at, count);
+    const Sixteen x = load_sixteen(input + at, count),
+                  dy = load_sixteen(n.r.dy() + at, count);
     NNLITE_EACH_PART {
       sum.part[j]   = add(sum.part[j], dy.part[j]);
       sum_x.part[j] = fma(dy.part[j], sub(x.part[j], mean.part[j]), sum_x.part[j]);
@@ -4512,8 +4501,8 @@ static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int coun
 //   dx = s dy + t (-s sum_x / (P (var + eps))) - s sum / P;   through stored ones dx = s dy.
 //   dw = sum_x / sqrt(var + eps)      db = sum
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen<false>(n.mean() + c, count),
-                var = load_sixteen<false>(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count),
+                var = load_sixteen(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
   for (int64_t chunk = 0; chunk < n.chunks; chunk++)
     NNLITE_EACH_PART {
@@ -4539,11 +4528,10 @@ struct NormGradient {
   const float *x, *dy, *mean, *scale, *slope, *shift;
   float*       dx;
   bool         accumulate;
-  template <bool whole>
   NNLITE_METHOD void at(int64_t i, int count) const {
-    const vf t = sub(get<whole>(x + i, count), get<whole>(mean + i, count));
-    const vf rest = fma(t, get<whole>(slope + i, count), get<whole>(shift + i, count));
-    give<whole>(dx + i, fma(get<whole>(scale + i, count), get<whole>(dy + i, count), rest), count,
+    const vf t = sub(load_part(x + i, count), load_part(mean + i, count));
+    const vf rest = fma(t, load_part(slope + i, count), load_part(shift + i, count));
+    give(dx + i, fma(load_part(scale + i, count), load_part(dy + i, count), rest), count,
                 accumulate);
   }
 };
@@ -4551,9 +4539,7 @@ struct NormGradient {
 static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
-    for (int64_t c = 0; c < n.C; c += 16)
-      if (c + 16 <= n.C) chunk_gradients<true>(n, task, c, 16);
-      else chunk_gradients<false>(n, task, c, channels_of(n, c));
+    for (int64_t c = 0; c < n.C; c += 16) chunk_gradients(n, task, c, channels_of(n, c));
   for (int64_t task = first; task < last && stage == 1; task++)
     gradient_coefficients(n, task * 16, channels_of(n, task * 16));
   if (stage < 2) return;
@@ -4618,7 +4604,7 @@ NNLITE_VERB vf where_below(int64_t count, int64_t c, int j, vf a, vf b) {
                                       : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
 }
 NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
-  return c + 16 <= C ? load_sixteen<true>(x + c, 16) : load_sixteen<false>(x + c, static_cast<int>(C - c));
+  return load_sixteen(x + c, static_cast<int>(smaller(16, C - c)));
 }
 NNLITE_VERB void store_line(float* y, int64_t C, int64_t c, const Sixteen& s) {
   store_sixteen(y + c, s, static_cast<int>(smaller(16, C - c)));
@@ -4635,7 +4621,7 @@ static float line_max(const float* x, int64_t C) {
 }
 
 // exp(x - largest), zero beyond the line: subtracting the largest keeps exp in range for any logit.
-NNLITE_VERB Sixteen line_exp(const float* x, int64_t C, int64_t c, float largest) {
+static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, float largest) {
   Sixteen s = load_line(x, C, c);
   NNLITE_EACH_PART
     s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
@@ -4711,7 +4697,7 @@ struct Target {
     keep   = 1 - a.label_smoothing;
     smooth = a.label_smoothing / static_cast<float>(C);
   }
-  NNLITE_METHOD Sixteen at(int64_t position, int64_t c) const {
+  NNLITE_NOINLINE Sixteen at(int64_t position, int64_t c) const {
     Sixteen q = {};
     if (probabilities != nullptr) q = load_line(probabilities + position * C, C, c);
     NNLITE_EACH_PART {
@@ -4805,9 +4791,12 @@ NNLITE_VERB vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x
 NNLITE_VERB vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
 NNLITE_VERB vf slope_by_t(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(t, x)); }
 
+// Losses of elements differ in formulas, which are called: few values of a network meet a loss.
+using LossFormula = vf (*)(const void* attributes, vf x, vf t);
 template <class A>
-static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
-  const A&      a = *static_cast<const A*>(r.attributes);
+static vf loss_formula(const void* a, vf x, vf t) { return loss_of(*static_cast<const A*>(a), x, t); }
+
+static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, LossFormula f) {
   const int64_t n = r.in_numel(0);
   if (stage == 1) return finish_loss(r, n);
   for (int64_t task = first; task < last; task++) {
@@ -4816,12 +4805,16 @@ static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first,
     for (int64_t i = task * loss_chunk; i < end; i += 16) {
       const Sixteen x = load_line(r.in(0), end, i), t = load_line(r.in(1), end, i);
       NNLITE_EACH_PART {
-        const vf loss = loss_of(a, x.part[j], t.part[j]);
+        const vf loss = f(r.attributes, x.part[j], t.part[j]);
         sum.part[j] = add(sum.part[j], where_below(end - i, 0, j, loss, set(0.0f)));
       }
     }
     chunk_losses(r)[task] = tree_sum(sum.part);
   }
+}
+template <class A>
+static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+  element_losses(r, stage, first, last, loss_formula<A>);
 }
 
 #ifndef NNLITE_NO_TRAINING
@@ -4908,24 +4901,23 @@ static void nll_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last
 }
 
 template <class A>
-struct ElementLossGradient {
-  const A&     a;
-  const OpRun& r;
-  float        share;
-  template <bool whole>
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    const vf x = get<whole>(r.in(0) + i, n), t = get<whole>(r.in(1) + i, n);
-    if (r.dx(0) != nullptr)
-      give<whole>(r.dx(0) + i, mul(slope_by_x(a, x, t), set(share)), n, r.accumulate(0));
-    if (r.dx(1) != nullptr)
-      give<whole>(r.dx(1) + i, mul(slope_by_t(a, x, t), set(share)), n, r.accumulate(1));
+static vf slope_formula_x(const void* a, vf x, vf t) { return slope_by_x(*static_cast<const A*>(a), x, t); }
+template <class A>
+static vf slope_formula_t(const void* a, vf x, vf t) { return slope_by_t(*static_cast<const A*>(a), x, t); }
+
+static void element_slopes(const OpRun& r, uint32_t first, uint32_t last, const LossFormula (&by)[2]) {
+  const int64_t end = smaller(last * element_block, r.in_numel(0));
+  const vf share = set(1 / static_cast<float>(r.in_numel(0)));
+  for (int64_t i = first * element_block; i < end; i += lanes) {
+    const int n = static_cast<int>(smaller(end - i, lanes));
+    const vf  x = load_part(r.in(0) + i, n), t = load_part(r.in(1) + i, n);
+    for (int k = 0; k < 2; k++)
+      if (r.dx(k) != nullptr) give(r.dx(k) + i, mul(by[k](r.attributes, x, t), share), n, r.accumulate(k));
   }
-};
+}
 template <class A>
 static void element_loss_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const int64_t n = r.in_numel(0);
-  each_vector(first * element_block, smaller(last * element_block, n),
-              ElementLossGradient<A>{*static_cast<const A*>(r.attributes), r, 1 / static_cast<float>(n)});
+  element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
 #endif
 }  // namespace NNLITE_ISA
