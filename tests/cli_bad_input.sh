@@ -26,6 +26,8 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
   expect 1 1 "$NNLITE" eval $bad --data data
   expect 1 1 "$NNLITE" info $bad
   expect 1 1 "$NNLITE" verify $bad
+  expect 1 1 "$NNLITE" verify $bad --json
+  check "the JSON says so" grep -q '^  "ok": false' out
   expect 1 1 "$NNLITE" verify good.nnl --against $bad
   expect 1 1 "$NNLITE" bench $bad --seconds 0.01
   for out in new.nnl old; do

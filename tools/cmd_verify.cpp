@@ -90,26 +90,41 @@ void check_against(const Network& ours, const Network& theirs, const Options& o,
   report.add("against", same, fmt::format("{} rows, largest difference {:.3g} of {:.3g}", rows, error, most));
 }
 
-int run(const Options& o) {
-  const std::unique_ptr<Network> network = load_network(o.model);
+void print(const Options& o, const Report& report) {
+  if (o.common.json) {
+    Json json = {{"ok", report.ok}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
+    json["first_diverging"] = report.first_diverging.empty() ? Json(nullptr) : Json(report.first_diverging);
+    print_json(json);
+    return;
+  }
+  for (const Json& check : report.checks)
+    fmt::print("{:6} {:15} {}\n", check["ok"].get<bool>() ? "ok" : "FAILED", check["name"].get<std::string>(),
+               check["detail"].get<std::string>());
+}
+
+std::unique_ptr<Network> load(const Options& o, Report& report) {
+  try {
+    std::unique_ptr<Network> network = load_network(o.model);
+    report.add("file", true, "header, checksums, graph and shapes are valid");
+    return network;
+  } catch (const Failure& failure) {
+    report.add("file", false, one_line(failure));
+    if (o.common.json) print(o, report);
+    throw;
+  }
+}
+
+void run(const Options& o) {
   Report report;
-  report.add("file", true, "header, checksums, graph and shapes are valid");
+  const std::unique_ptr<Network> network = load(o, report);
   Problem problem;
   const Source source = memory_source(network->file.data(), network->file.size());
   const Status content = verify_content(source, &problem);
   report.add("content id", ok(content), ok(content) ? "the sections are what the file says" : problem.what);
   check_golden(*network, report);
   if (!o.against.empty()) check_against(*network, *load_network(o.against), o, report);
-  if (o.common.json) {
-    Json json = {{"ok", report.ok}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
-    json["first_diverging"] = report.first_diverging.empty() ? Json(nullptr) : Json(report.first_diverging);
-    print_json(json);
-  } else {
-    for (const Json& check : report.checks)
-      fmt::print("{:6} {:15} {}\n", check["ok"].get<bool>() ? "ok" : "FAILED",
-                 check["name"].get<std::string>(), check["detail"].get<std::string>());
-  }
-  if (report.ok) return 0;
+  print(o, report);
+  if (report.ok) return;
   const std::string place =
       report.first_diverging.empty() ? o.model : o.model + ", layer " + report.first_diverging;
   fail("the model does not check out", place, "make or copy it again");
@@ -117,12 +132,12 @@ int run(const Options& o) {
 
 }  // namespace
 
-void add_verify(CLI::App& program, int& code) {
+void add_verify(CLI::App& program, int&) {
   auto o = std::make_shared<Options>();
   CLI::App& c =
       *program.add_subcommand("verify", "Check a model file, and that it still computes what it did");
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("--against", o->against, "Another model file that it should agree with");
   add_common(c, o->common);
-  c.callback([o, &code] { code = run(*o); });
+  c.callback([o] { run(*o); });
 }

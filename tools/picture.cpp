@@ -228,7 +228,7 @@ Picture decode_with_stb(const Reader& r) {
 }
 
 // Turns the stored picture into the seen one; orientations as EXIF numbers them.
-Picture oriented(const Picture& stored, int orientation) {
+Picture oriented(Picture stored, int orientation) {
   if (orientation == 1) return stored;
   const bool swapped = orientation >= 5;
   Picture seen;
