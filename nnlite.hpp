@@ -10791,7 +10791,7 @@ class Emit {
   uint32_t    crc_ = 0;
   bool        hashed_ = false, failed_ = false;
   size_t      held_ = 0;
-  uint8_t     buffer_[512];
+  uint8_t     buffer_[512] = {};               // g++ 12 at -O2 thinks that flush reads what is not there
 };
 
 static size_t text_bytes(const char* s) {
