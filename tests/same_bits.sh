@@ -1,6 +1,6 @@
 #!/bin/sh
-# The same bits from two runs, every thread count, every instruction set with a fused multiply-add, g++ and clang++ at
-# several flags; the class without one (base) the same within itself.
+# The same bits from two runs, every thread count, every instruction set with a fused multiply-add, g++ and
+# clang++ at several flags; the class without one (base) the same within itself.
 #   same_bits.sh PROGRAM SOURCE_FOLDER quick|long     PROGRAM is tests/same_bits.cpp as this build made it
 set -u
 program=$1 source=$2 form=$3
