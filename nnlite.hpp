@@ -91,7 +91,6 @@ constexpr int max_workers    = 64;     // threads of a pool
   X(not_built,         "build was not called or failed")                                                     \
   X(not_finite,        "a value became infinite or not a number")                                            \
   X(out_of_memory,     "the memory given is too small")                                                      \
-  X(stopped,           "stopped as asked")                                                                   \
   X(unknown_op,        "the op is not known here")                                                           \
   X(unsupported,       "not supported")                                                                      \
   X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                      \
@@ -836,7 +835,8 @@ class Trainer {
 
   static Status plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan);
   Status build(const Model& model, const TrainerOptions& options, Arena& arena);
-  Status set_data(const Dataset& data);        // kept by the caller; bad_shape when columns are missing
+  Status set_data(const Dataset& data);        // outlives the trainer; bad_shape when columns are missing
+  Status set_data(Dataset&& data) = delete;
   Status step();                               // the next batch of the data set
   Status step(const Batch& batch);  // your own batch. Both: bad_label, not_finite: nothing was changed
   Status steps(int n);
@@ -1099,7 +1099,7 @@ template <> struct FieldTypeOf<Pair>  { static constexpr FieldType value = Field
 template <> struct FieldTypeOf<Betas> { static constexpr FieldType value = FieldType::betas; };
 
 namespace traits {
-constexpr uint32_t elementwise = 1;  // y[i] depends on x[i] alone: y may lie over input 0, dx over dy
+constexpr uint32_t elementwise = 1;  // y[i] depends on x[i] alone: y may lie over any input, dx(0) over dy
 constexpr uint32_t view        = 2;            // y is x with another shape: no work, no memory
 constexpr uint32_t mixes_batch = 4;            // rows of the batch influence each other
 constexpr uint32_t random      = 8;            // draws random numbers
@@ -1123,7 +1123,6 @@ struct ParameterSpec {
   int     groups     = 1;                      // for the conv layouts
   int32_t fan_in     = 1, fan_out = 1;
   Shape   shape;                               // logical, PyTorch's order
-  uint32_t dx_reads  = 0;                      // reserved
 };
 
 // Memory of a node beside its outputs. saved lives from forward to backward; scratch during one call.
@@ -6960,6 +6959,7 @@ struct ModelAccess {
   static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
   static Status attach_parameters(Model& m, Node& node, const OpShape& s);
   static Status check_name(Model& m, const char* name);
+  static Status check_node_name(Model& m, const char* name);
   static Status order(Model& m, uint16_t* map, uint16_t* stack);
   static void   renumber(Model& m, const uint16_t* map);
   static Status share_owners(Model& m);
@@ -6991,14 +6991,42 @@ static void node_name(const Node* nodes, int index, char* to, size_t size) {
   text << "_" << ordinal;
 }
 
+// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
+static bool valid_utf8(const uint8_t* s, size_t n) {
+  for (size_t i = 0; i < n;) {
+    const uint8_t  c    = s[i];
+    const size_t more = c < 0x80                ? 0
+                        : c >= 0xC2 && c < 0xE0 ? 1
+                        : c >= 0xE0 && c < 0xF0 ? 2
+                        : c >= 0xF0 && c < 0xF5 ? 3
+                                                : 9;
+    if (c == 0 || more == 9 || more >= n - i) return false;
+    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
+    for (size_t k = 1; k <= more; ++k) {
+      if ((s[i + k] & 0xC0u) != 0x80u) return false;
+      code = code << 6 | (s[i + k] & 0x3Fu);
+    }
+    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
+        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
+      return false;
+    i += more + 1;
+  }
+  return true;
+}
+
 Status ModelAccess::check_name(Model& m, const char* name) {
   size_t n = 0;
   while (name[n]) n++;
-  if (n == 0 || n > 40) return fail(m, Status::bad_graph, name, "a name has 1 to 40 characters");
+  if (n == 0 || n > 40 || !valid_utf8(reinterpret_cast<const uint8_t*>(name), n))
+    return fail(m, Status::bad_graph, name, "a name has 1 to 40 bytes of UTF-8");
+  return Status::ok;
+}
+
+Status ModelAccess::check_node_name(Model& m, const char* name) {
   for (int i = 0; i < m.node_count_; i++)
     if (m.nodes_[i].name && same_text(m.nodes_[i].name, name))
       return fail(m, Status::bad_graph, name, "the name is used twice");
-  return Status::ok;
+  return check_name(m, name);
 }
 
 Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made) {
@@ -7006,7 +7034,7 @@ Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DTyp
   if (dims.rank + 1 > max_rank) return fail(m, Status::bad_shape, name, "too many dimensions");
   if (dtype != real_dtype && dtype != DType::i32)
     return fail(m, Status::unsupported, name, "an input is real or i32");
-  NNLITE_TRY(check_name(m, name));
+  NNLITE_TRY(check_node_name(m, name));
   Shape shape;
   shape.rank   = dims.rank + 1;
   shape.dim[0] = Shape::batch_dim;
@@ -7050,7 +7078,7 @@ Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, con
   if ((op->traits & (traits::optimizer | traits::schedule)) != 0)
     return fail(m, Status::bad_graph, where, "not a layer");
   if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
-  if (name) NNLITE_TRY(check_name(m, name));
+  if (name) NNLITE_TRY(check_node_name(m, name));
   OpShape s;
   collect_inputs(m.nodes_, inputs, n, s);
   AnyOp copy = layer;
@@ -7170,6 +7198,12 @@ void Model::output(const char* name, Tensor x) {
   }
   if (output_count_ == max_outputs) {
     (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
+    return;
+  }
+  if (!ok(ModelAccess::check_name(*this, name))) return;
+  for (int i = 0; i < output_count_; i++) {
+    if (!same_text(output_names_[i], name)) continue;
+    (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
     return;
   }
   const char* kept = ModelAccess::keep_text(*this, name);
@@ -7559,7 +7593,7 @@ struct PlanNode {
   uint16_t slots = no_value;                   // first of the node's slots
   bool     requires_grad = false;              // a parameter at or before this node is trained
   bool     reaches_loss = false;
-  bool     frozen_before = false;              // parameters before it exist and none is trained
+  bool     frozen_before = false;              // part of a frozen beginning of the network
   bool     runs = false;
   bool     has_grad = false;                   // a gradient of its output was written already, in this walk
   bool     has_parameter_grad = false;         // the same for its parameters
@@ -7570,7 +7604,6 @@ struct PlanRequest {
   const Graph* graph = nullptr;
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
-  bool   on_trainer = false;                   // parameters come from a trainer
   const Trainer* trainer = nullptr;
   int    batch = 1, workers = 1;
 };
@@ -7587,7 +7620,9 @@ struct Planner {
   uint32_t pool_base = 0;
   size_t   scratch_bytes = 0;
   int      walk_values = 0;  // next of the values made while walking, in the same order both times
-  bool     overflow = false;
+  bool     overflow = false;                   // give up: the table is full, or a tensor is too large
+  bool     table_full = false;
+  static constexpr int64_t too_large = int64_t(1) << 34;
   StepRecord unused;                           // what the first walk fills
   StepRecord* steps = nullptr;                 // where the second walk writes
   Ref*     refs = nullptr;
@@ -7598,10 +7633,9 @@ struct Planner {
   bool training() const { return request.training != nullptr; }
 
   uint16_t new_value(int64_t bytes) {
-    if (value_count >= max_values || bytes > (int64_t(1) << 34)) {
-      overflow = true;
-      return no_value;
-    }
+    table_full |= value_count >= max_values;
+    overflow |= table_full || bytes > too_large;
+    if (overflow) return no_value;
     PlanValue& v = values[value_count];
     v       = PlanValue();
     v.units = static_cast<uint32_t>((bytes + 63) / 64);
@@ -7612,9 +7646,11 @@ struct Planner {
     while (values[v].root != v) v = values[v].root;
     return v;
   }
-  int64_t bytes_of(const Shape& s, DType t) const {
-    return s.numel(request.batch) * static_cast<int64_t>(size_of(t));
+  // Elements are below 2^62, as rows and elements of a row are below 2^31; bytes stay there too.
+  static int64_t bytes_of(int64_t count, DType t) {
+    return count > too_large ? count : count * static_cast<int64_t>(size_of(t));
   }
+  int64_t bytes_of(const Shape& s, DType t) const { return bytes_of(s.numel(request.batch), t); }
 
   bool is_trained(const Parameter& p, int node) const;
   bool owns(const Parameter& p, int node) const;
@@ -7737,6 +7773,9 @@ void Planner::mark() {
     }
     nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
   }
+  for (int i = g.count - 1; i >= 0; i--)        // what only feeds the frozen part belongs to it
+    for (int k = 0; k < g.node(i).n_in && nodes[i].frozen_before; k++)
+      nodes[g.node(i).inputs[k]].frozen_before |= !nodes[g.node(i).inputs[k]].requires_grad;
   for (int i = g.count - 1; i >= 0; i--) {
     if (g.is_loss(i)) nodes[i].reaches_loss = true;
     const bool output_needed = nodes[i].reaches_loss && (training() || request.keep_loss);
@@ -7788,8 +7827,8 @@ void Planner::assign_slots(int i) {
   nodes[i].slots = static_cast<uint16_t>(value_count);
   const bool read = slots_are_read(i, s);
   for (int k = 0; k < s.n_slots; k++) {
-    const int64_t bytes = s.slots[k].count * (s.slots[k].per_row ? request.batch : 1) *
-                          static_cast<int64_t>(size_of(s.slots[k].dtype));
+    const int64_t bytes =
+        bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
     (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
   }
 }
@@ -7868,7 +7907,7 @@ void Planner::put_slots(int i, StepRecord& r) {
 }
 
 StepRecord& Planner::begin(StepKind kind, int node) {
-  if (step_count >= 0xFFF0) overflow = true;
+  if (step_count >= 0xFFF0) overflow = table_full = true;
   StepRecord& r = steps ? steps[step_count] : unused;
   r      = StepRecord();
   r.kind = kind;
@@ -8117,12 +8156,10 @@ void Planner::commit_step(int i) {
 void Planner::final_steps() {
   for (int i = 0; i < graph().model_nodes; i++) {
     const Node& n = graph().node(i);
-    if (!n.op || !nodes[i].runs) continue;
-    uint32_t dx_bits, parameter_bits;
-    wanted(i, dx_bits, parameter_bits);
-    for (int p = 0; p < n.n_parameters && n.owner == i; p++)
-      if ((parameter_bits >> p & 1u) != 0 && materialised(i)) update_step(i, p, no_value);
-    if (n.op->commit && runs_training(i)) commit_step(i);
+    if (!n.op) continue;
+    for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
+      if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
+    if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
   }
 }
 
@@ -8263,7 +8300,8 @@ Status Planner::run_first(Problem& problem) {
   const int first_walk_value = value_count;
   if (!overflow) walk();
   if (overflow) {
-    set_problem(problem, Status::limit_exceeded, "plan") << ": the network is too large";
+    set_problem(problem, Status::limit_exceeded, "plan")
+        << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
     return Status::limit_exceeded;
   }
   walk_values = first_walk_value;
@@ -8667,12 +8705,12 @@ Status Layouter::run_tiers() {
   NNLITE_TRY(count_slots());
   Status s = Status::limit_exceeded;
   if (graph.count <= 48) s = layout_within<256, 48>(*this);
-  if (s == Status::limit_exceeded && graph.count <= 512) {
+  if (s == Status::limit_exceeded && (graph.count > 48 || planner.table_full) && graph.count <= 512) {
     *plan = MemoryPlan();
     units = 0;
     s     = layout_within<2560, 512>(*this);
   }
-  if (s == Status::limit_exceeded && graph.count <= 4096) {
+  if (s == Status::limit_exceeded && (graph.count > 512 || planner.table_full) && graph.count <= 4096) {
     *plan = MemoryPlan();
     units = 0;
     s     = layout_within<20480, 4096>(*this);
@@ -8724,6 +8762,13 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
     set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
     return Status::bad_argument;
   }
+  if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
+        o.clip_value - o.clip_value == 0) ||
+      o.warmup_steps < 0 || o.epochs < 1) {
+    set_problem(plan.problem, Status::bad_argument, "options")
+        << ": clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1";
+    return Status::bad_argument;
+  }
   OpShape none;
   const Op* schedule = o.schedule.op();
   if (schedule && ((schedule->traits & traits::schedule) == 0 ||
@@ -8734,6 +8779,14 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
   bool has_loss = false;
   for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
+  bool trains = o.trainable != Trainable::named;
+  for (int i = 0; i < l.graph.model_nodes; i++)
+    for (int p = 0; p < l.graph.node(i).n_parameters; p++)
+      trains |= trained(l.graph, o, l.graph.node(i).owner, l.graph.node(i).parameters[p]);
+  if (!trains) {
+    set_problem(plan.problem, Status::bad_argument, "options") << ": no parameter has one of the names given";
+    return Status::bad_argument;
+  }
   if (!has_loss) {
     set_problem(plan.problem, Status::no_loss, "options") << ": set options.loss or add a loss to the graph";
     return Status::no_loss;
@@ -8920,7 +8973,8 @@ bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
       convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
     else
       for (int64_t i = 0; i < n; i++)
-        out[i] = static_cast<real>(static_cast<const double*>(from.data)[first + i]);
+        out[i] = madd(static_cast<real>(static_cast<const double*>(from.data)[first + i]), real(from.scale),
+                      real(from.shift));
   }
   return true;
 }
@@ -9551,29 +9605,6 @@ static bool little_endian() {
   copy_bytes(&low, &one, 1);
   return low == 1;
 }
-// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
-static bool valid_utf8(const uint8_t* s, size_t n) {
-  for (size_t i = 0; i < n;) {
-    const uint8_t  c    = s[i];
-    const size_t more = c < 0x80                ? 0
-                        : c >= 0xC2 && c < 0xE0 ? 1
-                        : c >= 0xE0 && c < 0xF0 ? 2
-                        : c >= 0xF0 && c < 0xF5 ? 3
-                                                : 9;
-    if (c == 0 || more == 9 || more >= n - i) return false;
-    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
-    for (size_t k = 1; k <= more; ++k) {
-      if ((s[i + k] & 0xC0u) != 0x80u) return false;
-      code = code << 6 | (s[i + k] & 0x3Fu);
-    }
-    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
-        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
-      return false;
-    i += more + 1;
-  }
-  return true;
-}
-
 static int compare_text(const char* a, const char* b) {
   while (*a != 0 && *a == *b) ++a, ++b;
   return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
@@ -11274,6 +11305,9 @@ static Status check_content(Content& c, Problem* problem) {
     if (*m.output_name(i) == 0) return refuse_save(problem, Status::bad_graph, "output", "has no name");
   const char* bad = find_bad_extras(m, *c.extras);
   if (bad != nullptr) return refuse_save(problem, Status::bad_argument, bad, "does not fit the model");
+  for (int i = 0; c.trainer != nullptr && i < m.parameter_count(); ++i)
+    if (!all_finite(stored_values(c, i, -1), ModelAccess::parameter(m, i)->stored))
+      return refuse_save(problem, Status::not_finite, m.parameter(i).name, "training went wrong: not saved");
   return sort_parameters(c, problem);
 }
 
