@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdlib>
 #include <sstream>
 #include <vector>
@@ -34,14 +35,14 @@ struct Words {
     if (!more()) bad_layer(item, fmt::format("{} is missing", what));
     char* end = nullptr;
     const float value = std::strtof(words[at].c_str(), &end);
-    if (*end) bad_layer(item, fmt::format("'{}' is not a number", words[at]));
+    if (*end || !std::isfinite(value)) bad_layer(item, fmt::format("'{}' is not a number", words[at]));
     ++at;
     return value;
   }
   int part(const std::string& text) const {
     char* end = nullptr;
     const long value = std::strtol(text.c_str(), &end, 10);
-    if (text.empty() || *end || value < 0 || value > 1 << 20)
+    if (text.empty() || *end || value < 0 || value > 1000000)
       bad_layer(item, fmt::format("'{}' is not a size", words[at]));
     return static_cast<int>(value);
   }
@@ -56,7 +57,8 @@ struct Words {
   }
   int count(const char* what) {
     if (!more()) bad_layer(item, fmt::format("{} is missing", what));
-    const int value = part(words[at++]);
+    const int value = part(words[at]);
+    ++at;
     if (value == 0) bad_layer(item, fmt::format("{} is 0", what));
     return value;
   }

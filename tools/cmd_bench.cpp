@@ -95,6 +95,7 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
 void run(const Options& o) {
   const LoadedSubject subject = load_subject(o.subject, o.common.seed, true);
   const Model& model = subject.network->model;
+  check_usable(model, o.subject.name());
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
   const Samples samples = samples_for(model, DataSource{}, o.common.seed);
   std::size_t bytes = 0;

@@ -1,6 +1,8 @@
 // nnlite eval: loss, accuracy, confusion matrix and precision and recall of each class.
 #include <fmt/format.h>
 
+#include <cmath>
+
 #include "command.hpp"
 #include "data.hpp"
 #include "evaluate.hpp"
@@ -44,6 +46,7 @@ void print_text(const Evaluation& e, const Json& classes) {
 void run(const Options& o) {
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
+  check_usable(model, o.model);
   const Samples samples = samples_for(model, open_data(o.data, "t10k"), o.common.seed);
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common);
   SessionOptions options;
@@ -57,6 +60,7 @@ void run(const Options& o) {
   Session session;
   require(session.build(model, options, arena), session.problem(), o.model);
   const Evaluation e = evaluate(session, samples);
+  if (!std::isfinite(e.loss)) fail("the loss is not finite", o.model, "check the model with nnlite verify");
   const Json classes = classes_of(e, samples.label_names);
   if (!o.common.json) return print_text(e, classes);
   Json rows = Json::array();

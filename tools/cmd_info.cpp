@@ -78,15 +78,17 @@ void run(const Options& o) {
   session.pool = pool.get();
   MemoryPlan inference, training;
   require(Session::plan(model, session, inference), inference.problem, o.subject.name());
+  if (o.train) check_usable(model, o.subject.name());
   const TrainerOptions trainer = training_options(model, o.optimizer, o.batch, pool.get());
-  require(Trainer::plan(model, trainer, training), training.problem, o.subject.name());
+  const Status trains = Trainer::plan(model, trainer, training);
+  if (o.train) require(trains, training.problem, o.subject.name());
   std::int64_t macs = 0;
   const Json layers = layers_of(model, macs);
-  const Json json = {
-      {"parameters", model.parameter_elements()},
-      {"macs", macs},
-      {"layers", layers},
-      {"memory", {{"inference", plan_json(inference, false)}, {"training", plan_json(training, true)}}}};
+  Json json = {{"parameters", model.parameter_elements()},
+               {"macs", macs},
+               {"layers", layers},
+               {"memory", {{"inference", plan_json(inference, false)}}}};
+  if (ok(trains)) json["memory"]["training"] = plan_json(training, true);
   if (o.common.json) print_json(json);
   else print_text(o, json);
 }

@@ -2,6 +2,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cmath>
 #include <filesystem>
 #include <numeric>
 
@@ -71,8 +72,13 @@ std::size_t run_batch(Session& session, const Options& o, std::vector<Result>& r
       results[rows[k]].input.assign(row, row + session.input().shape.row_numel());
     }
   require(session.forward(static_cast<int>(rows.size())), session.problem(), o.model);
-  for (std::size_t k = 0; k < rows.size(); ++k)
-    results[rows[k]].p = probabilities(model, session.output().row(static_cast<std::int64_t>(k)));
+  for (std::size_t k = 0; k < rows.size(); ++k) {
+    Result& r = results[rows[k]];
+    const float* answer = session.output().row(static_cast<std::int64_t>(k));
+    if (std::all_of(answer, answer + output_size(model), [](float v) { return std::isfinite(v); }))
+      r.p = probabilities(model, answer);
+    else r.error = one_line({"the answer is not finite", r.path, "check the model with nnlite verify"});
+  }
   return from;
 }
 
@@ -90,6 +96,7 @@ std::vector<int> ranking(const std::vector<double>& p, int top) {
 void show(const std::vector<float>& input, const Dims& dims, std::FILE* to) {
   static const char shades[] = " .:-=+*#%@";
   const auto range = std::minmax_element(input.begin(), input.end());
+  if (!std::isfinite(*range.second - *range.first)) return;
   const float low = *range.first, span = std::max(*range.second - low, 1e-6f);
   const int channels = dims.dim[2], columns = std::min(dims.dim[1], 64);
   const int rows = std::max(1, dims.dim[0] * columns / dims.dim[1]);
@@ -152,7 +159,8 @@ int run(const Options& o) {
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   const Dims input = dims_of(model.input_shape(0));
-  if (model.input_count() != 1 || input.rank != 3 || target_of(model) == Target::dense)
+  check_usable(model, o.model);
+  if (input.rank != 3 || target_of(model) == Target::dense)
     fail("not a model that tells what a picture is", o.model,
          "give one that was trained on pictures of classes");
   std::vector<std::string> labels = labels_of(model);

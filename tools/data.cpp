@@ -195,7 +195,7 @@ Target target_of(const Model& model) {
 }
 
 AnyOp loss_for(const Model& model) {
-  const std::string last = model.node(model.node_count() - 1).op->name;
+  const std::string last = last_op(model);
   if (target_of(model) != Target::classes)
     return last == "Sigmoid" ? AnyOp(BCELoss{}) : AnyOp(BCEWithLogitsLoss{});
   return last == "LogSoftmax" ? AnyOp(NLLLoss{}) : AnyOp(CrossEntropyLoss{});
@@ -203,8 +203,6 @@ AnyOp loss_for(const Model& model) {
 
 Samples samples_for(const Model& model, DataSource&& source, std::uint64_t seed) {
   const Dims input = dims_of(model.input_shape(0));
-  if (model.input_count() != 1)
-    fail("a model with several inputs", source.name, "nnlite takes those with one");
   if (source.kind == DataKind::synthetic) return made_up(model, seed);
   if (target_of(model) == Target::dense)
     fail("the model answers with a picture, the data holds classes", source.name,

@@ -10,7 +10,7 @@ using namespace nnlite;
 Answer answer_of(const Model& model) {
   const Answer stored = extras_of(model).answer;
   if (stored != Answer::none) return stored;
-  const std::string last = model.node(model.node_count() - 1).op->name;
+  const std::string last = last_op(model);
   if (target_of(model) != Target::classes) return last == "Sigmoid" ? Answer::threshold : Answer::sigmoid;
   return last == "Softmax" || last == "Sigmoid" ? Answer::argmax : Answer::softmax;
 }

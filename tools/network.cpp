@@ -79,11 +79,25 @@ Preprocessing preprocessing_of(const Model& model) {
   return extras.preprocessing ? *extras.preprocessing : Preprocessing{};
 }
 
+std::string last_op(const Model& model) {
+  const Op* op = model.node(model.node_count() - 1).op;
+  return op ? op->name : "";
+}
+
+void check_usable(const Model& model, const std::string& name) {
+  const char* what = nullptr;
+  if (model.input_count() != 1) what = "a model with several inputs";
+  else if (model.input_dtype(0) != real_dtype) what = "a model whose input is whole numbers";
+  else if (model.node_count() == 1) what = "a model without layers";
+  if (what) fail(what, name, "give one with layers and one input of real numbers");
+}
+
 int output_size(const Model& model) { return static_cast<int>(model.output_shape(0).row_numel()); }
 
 std::vector<std::string> labels_of(const Model& model) {
   const ModelExtras extras = extras_of(model);
   std::vector<std::string> labels(extras.labels, extras.labels + extras.label_count);
+  if (labels.size() == 1 && output_size(model) == 1) labels.insert(labels.begin(), "not " + labels[0]);
   if (labels.empty())
     for (int i = 0; i < std::max(2, output_size(model)); ++i) labels.push_back(std::to_string(i));
   return labels;

@@ -36,6 +36,12 @@ nnlite::Preprocessing preprocessing_of(const nnlite::Model& model);
 // The names of the classes: the file's labels, else numbers.
 std::vector<std::string> labels_of(const nnlite::Model& model);
 
+// The name of the last layer's op; empty where there is none.
+std::string last_op(const nnlite::Model& model);
+
+// Fails unless the model has one input of real numbers, and layers.
+void check_usable(const nnlite::Model& model, const std::string& name);
+
 // Length of output 0 for one row.
 int output_size(const nnlite::Model& model);
 
