@@ -39,6 +39,25 @@ check "new.nnl is not there" [ ! -e new.nnl ]
 check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
 check "old is untouched" [ "$(cat old)" = before ]
 
+# ---- valid files that the program cannot use, or whose answers it must put right
+expect 0 0 "$NNLITE_ODD_MODELS"
+printf '1,2,3,4,5,6,7,8,9,10,0\n10,9,8,7,6,5,4,3,2,1,1\n' > ten.csv
+for odd in input_only input_only10 whole_numbers; do
+  expect 1 1 "$NNLITE" predict $odd.nnl $picture
+  expect 1 1 "$NNLITE" eval $odd.nnl --data ten.csv
+  expect 0 0 "$NNLITE" info $odd.nnl
+  expect 1 1 "$NNLITE" info $odd.nnl --train
+  expect 1 1 "$NNLITE" bench $odd.nnl --seconds 0.01
+  expect 1 1 "$NNLITE" bench $odd.nnl --seconds 0.01 --train
+  expect 1 1 "$NNLITE" finetune $odd.nnl --data ten.csv --epochs 1 --out new.nnl
+done
+expect 0 0 "$NNLITE" predict one_label.nnl $picture --top 2
+check "one label: it and its opposite" grep -q 'cat (.*not cat (\|not cat (.* cat (' out
+expect 1 1 "$NNLITE" predict huge_scale.nnl $picture --show
+says "not finite"
+check "no answer is printed" [ ! -s out ]
+expect 1 1 "$NNLITE" eval huge_scale.nnl --data data
+
 # ---- pictures
 mkdir bad
 : > bad/empty.png
@@ -133,6 +152,12 @@ expect 1 1 "$NNLITE" train --arch "linear 8, relu, linear 2" --data large.csv --
   --optimizer sgd --lr 1e30 --schedule constant --out new.nnl --json
 check "step and layer are named" grep -q 'step [0-9].*linear_' err
 check "no model is written" [ ! -e new.nnl ]
+for cut in "--lr 1e38 --steps 1" "--lr 1e30 --steps 50 --checkpoint last.ck --checkpoint-every 1"; do
+  cp old last.ck
+  expect 1 1 "$NNLITE" train --arch mlp --data synthetic --optimizer sgd --schedule constant $cut --out old
+  says "step [0-9]*: .*linear_"
+  check "old is untouched" [ "$(cat old)$(cat last.ck)" = beforebefore ]
+done
 
 # ---- usage
 expect 2 1 "$NNLITE"
@@ -146,6 +171,12 @@ expect 2 1 "$NNLITE" info --arch "conv, relu"
 expect 2 1 "$NNLITE" info --arch "conv 8 3,, relu"
 expect 2 1 "$NNLITE" info --arch "flatten, maxpool 2"
 expect 2 1 "$NNLITE" info --arch "linear 0"
+for size in 3000000000 2147483647 1000001; do
+  expect 2 1 "$NNLITE" info --arch "flatten, linear $size"
+  says "'$size' is not a size"
+  expect 2 1 "$NNLITE" info --arch "conv $size 3"
+  says "'$size' is not a size"
+done
 expect 2 1 "$NNLITE" info --arch "conv 8 99 pad 0"
 expect 2 1 "$NNLITE" info good.nnl --arch mlp
 expect 2 1 "$NNLITE" train --data data --out new.nnl

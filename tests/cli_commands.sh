@@ -72,6 +72,12 @@ for option in "--arch mlp" "--batch 8" "--optimizer sgd" "--lr 0.5" "--schedule 
   "--weight-decay 0.5" "--clip-norm 1"; do
   expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $option
 done
+awk 'BEGIN { for (i = 0; i < 40; i++) print i % 7 "," i % 5 "," i % 2 }' > small.csv
+fit="--arch mlp --data small.csv --val 0.2 --batch 8 --epochs 6 --schedule plateau:patience=0,factor=0.5,threshold=0.5"
+expect 0 0 "$NNLITE" train $fit --out p1.nnl
+expect 0 0 "$NNLITE" train $fit --out p2.nnl --checkpoint pc.nnl --steps 10
+expect 0 0 "$NNLITE" train --data small.csv --resume pc.nnl --out p2.nnl
+check "a stop inside an epoch does not count for the plateau" cmp -s p1.nnl p2.nnl
 cp -r data other
 poke other/train-labels-idx1-ubyte 20 007
 expect 1 1 "$NNLITE" train --data other --resume first.ck --out new.nnl

@@ -25,7 +25,7 @@ expect() {
   [ $got -eq "$code" ] || fault "exit $got instead of $code: $*"
   said=$(grep -c '^nnlite: ' err)
   [ "$said" -eq "$lines" ] || fault "$said messages instead of $lines: $*"
-  other=$(grep -c -v '^nnlite: \|^epoch \|samples to train on\|saved, sha256' err)
+  other=$(grep -c -v '^nnlite: \|^epoch \|^step \|samples to train on\|saved, sha256' err)
   [ "$code" -eq 0 ] || [ "$other" -eq 0 ] || fault "other lines on stderr: $*"
 }
 

@@ -37,6 +37,13 @@ struct UpdateNames {
   std::vector<const char*> list;
 };
 
+// A few rows as a Batch wants them.
+struct Rows {
+  std::vector<float> inputs, targets;
+  std::vector<std::int32_t> labels;
+  int count = 0;
+};
+
 // Everything that one training owns. The order matters: what stands above outlives what stands below.
 struct Fit {
   const FitOptions& o;
@@ -52,6 +59,7 @@ struct Fit {
   Dataset data;
   Trainer trainer;
   Session session;
+  Rows probe;
   std::size_t arena_bytes = 0;
   std::vector<Epoch> epochs;
   std::string log;  // the whole file
@@ -248,6 +256,7 @@ void prepare_model(Fit& f, const DataSource& source) {
       f.base = new_network(o, source, f.val_share);
     } else {
       const std::unique_ptr<Network> loaded = load_network(o.model);
+      check_usable(loaded->model, o.model);
       f.base = as_loaded(loaded->model, extras_of(loaded->model), f.val_share, o.model);
     }
     f.options = options_from_command_line(o, f.base->model, f.update);
@@ -279,6 +288,21 @@ void prepare_data(Fit& f, DataSource&& source) {
   }
 }
 
+Rows first_rows(const Samples& samples, const Model& model, int most) {
+  Rows rows;
+  rows.count = std::min(most, static_cast<int>(samples.count()));
+  const std::size_t n = static_cast<std::size_t>(rows.count), size = samples.sample_size();
+  const std::size_t width = target_of(model) == Target::classes ? 0 : static_cast<std::size_t>(output_size(model));
+  rows.inputs.resize(n * size);
+  rows.targets.resize(n * width);
+  for (std::size_t i = 0; i < n; ++i) {
+    put_input(samples, i, rows.inputs.data() + i * size);
+    if (width > 0) put_target(samples, i, rows.targets.data() + i * width);
+    else rows.labels.push_back(samples.labels[i]);
+  }
+  return rows;
+}
+
 void build(Fit& f) {
   const Model& model = f.base->model;
   MemoryPlan plan;
@@ -289,7 +313,6 @@ void build(Fit& f) {
   require(f.trainer.build(model, f.options, arena), f.trainer.problem(), f.base->name);
   require(f.trainer.set_data(f.data), f.trainer.problem(), f.o.data);
   if (!f.o.resume.empty()) require(f.trainer.resume(f.o.resume.c_str()), f.trainer.problem(), f.o.resume);
-  if (f.val.count() == 0) return;
   SessionOptions s;
   s.batch = std::min(f.options.batch, 64);
   s.loss = f.options.loss;
@@ -298,6 +321,7 @@ void build(Fit& f) {
   f.session_memory = Memory(plan.total);
   Arena more = f.session_memory.arena();
   require(f.session.build(f.trainer, s, more), f.session.problem(), f.base->name);
+  f.probe = first_rows(f.train, model, s.batch);
 }
 
 // ---- what is written along the way
@@ -329,8 +353,37 @@ void draw_plot(const Fit& f) {
                                     {"Accuracy", "epoch", "accuracy", {{"", {}, {}}, accuracy}, true}}));
 }
 
+// Weights that are not finite, or whose loss is not, must not take the place of good ones.
+void check_finite(Fit& f) {
+  const Model& model = f.base->model;
+  const Rows& rows = f.probe;
+  std::vector<real> values;
+  for (int i = 0; i < model.parameter_count(); ++i) {
+    values.resize(static_cast<std::size_t>(model.parameter(i).count));
+    if (!ok(f.trainer.get(i, values.data()))) continue;
+    if (!std::all_of(values.begin(), values.end(), [](real v) { return std::isfinite(v); }))
+      fail("weights became infinite or not a number",
+           fmt::format("step {}, {}", f.trainer.step_number(), model.parameter(i).name),
+           "lower --lr or set --clip-norm");
+  }
+  std::copy(rows.inputs.begin(), rows.inputs.end(), f.session.input().data);
+  const int target = model.input_count();
+  if (rows.targets.empty())
+    std::copy(rows.labels.begin(), rows.labels.end(), f.session.input_i32(target).data);
+  else std::copy(rows.targets.begin(), rows.targets.end(), f.session.input(target).data);
+  require(f.session.forward(rows.count), f.session.problem(), f.base->name);
+  if (!std::isfinite(f.session.loss())) {  // a step would not be taken; it knows the layer
+    const void* y = rows.targets.empty() ? static_cast<const void*>(rows.labels.data()) : rows.targets.data();
+    require(f.trainer.step(Batch(rows.inputs.data(), y, rows.count)), f.trainer.problem(), f.base->name);
+    const int last = model.node_count() - 1;
+    fail("the loss is not finite", fmt::format("step {}, {}", f.trainer.step_number() - 1, model.node(last).name),
+         "lower --lr or set --clip-norm");
+  }
+}
+
 void save_checkpoint_file(Fit& f) {
   if (f.o.checkpoint.empty()) return;
+  check_finite(f);
   Problem problem;
   require(save_checkpoint(f.trainer, f.o.checkpoint.c_str(), &problem), problem, f.o.checkpoint);
 }
@@ -355,6 +408,14 @@ void end_epoch(Fit& f, Epoch e, double started) {
     write_file(f.o.log, f.log);
   }
   draw_plot(f);
+  save_checkpoint_file(f);
+}
+
+// The end that --steps gives: what is reported once an epoch waits for the run that finishes it.
+void end_inside_epoch(Fit& f, double loss) {
+  f.progress.clear();
+  fmt::print(stderr, "step {}  loss {:.4f}\n", f.trainer.step_number(), loss);
+  if (!f.o.log.empty()) write_file(f.o.log, f.log);
   save_checkpoint_file(f);
 }
 
@@ -406,7 +467,8 @@ bool run_epoch(Fit& f) {
     }
     if (interrupted()) return false;
   }
-  if (rows > 0) end_epoch(f, {number + 1, sum / static_cast<double>(rows)}, started);
+  if (f.trainer.epoch() != number) end_epoch(f, {number + 1, sum / static_cast<double>(rows)}, started);
+  else end_inside_epoch(f, sum / static_cast<double>(rows));
   return !interrupted() || done(f);
 }
 
@@ -516,6 +578,7 @@ int fit(const FitOptions& o) {
   catch_interrupts();
   while (!done(f))
     if (!run_epoch(f)) return stopped(f);
+  check_finite(f);
   const Bytes bytes = finished_model(f);
   write_file(o.out, bytes.data(), bytes.size());
   print_result(f, sha256_hex(bytes));
