@@ -188,5 +188,35 @@ expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --epochs 0
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --lr -1
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --val 1
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --checkpoint new.nnl
+for size in "--clip-norm nan" "--clip-value nan" "--clip-norm -1" "--clip-value inf" "--warmup -1" "--lr nan" "--val nan"; do
+  expect 2 1 "$NNLITE" train --arch "$list" --data data --epochs 1 --out new.nnl $size
+done
+expect 2 1 env NNLITE_ISA=bogus "$NNLITE" info good.nnl
+expect 2 1 "$NNLITE" finetune good.nnl --data data --update "" --out new.nnl
+check "new.nnl is not there" [ ! -e new.nnl ]
+for label in -1 1000 1.5 4000000000; do
+  printf "1,2,0\n1,2,$label\n" > table.csv
+  expect 1 1 "$NNLITE" train --arch "linear 2" --data table.csv --out new.nnl
+done
+
+# ---- an output is no input and no other output
+ln -s good.nnl link.nnl
+cp good.nnl kept.nnl
+cp $picture own.png
+cp ten.csv kept.csv
+train="train --arch mlp --data ten.csv --val 0 --epochs 1"
+for same in "--out new.nnl --log ./new.nnl" "--out new.nnl --plot $work/new.nnl" "--out ten.csv" "--out new.nnl --log ten.csv" \
+  "--out new.nnl --log x --plot ./x" "--out new.nnl --checkpoint nothing/../new.nnl"; do
+  expect 2 1 "$NNLITE" $train $same
+done
+for same in good.nnl ./good.nnl link.nnl; do
+  expect 2 1 "$NNLITE" finetune good.nnl --data data --epochs 1 --out $same
+  expect 2 1 "$NNLITE" finetune good.nnl --data data --epochs 1 --out new.nnl --checkpoint $same
+  expect 2 1 "$NNLITE" predict good.nnl own.png --grid $same
+done
+expect 2 1 "$NNLITE" predict good.nnl own.png --grid ./own.png
+check "all inputs are as they were" cmp -s good.nnl kept.nnl
+check "the picture and the table too" cmp -s $picture own.png
+check "the table too" cmp -s ten.csv kept.csv
 check "new.nnl is not there" [ ! -e new.nnl ]
 finish

@@ -100,6 +100,22 @@ for update in all bias head linear_3; do
 done
 expect 2 1 "$NNLITE" finetune one.nnl --data data --epochs 1 --update nonsense --out new.nnl
 
+# ---- finetune resumed: from the same model, with the same --update; a checkpoint goes where a link leads
+ln -s tuned.ck link.ck
+tune="--data data --epochs 4"
+expect 0 0 "$NNLITE" finetune one.nnl $tune --update linear_3 --out whole.nnl
+: > tuned.ck
+expect 0 0 "$NNLITE" finetune one.nnl $tune --update linear_3 --out tuned.nnl --checkpoint link.ck --steps 2
+check "the link is still one" [ -h link.ck -a -s tuned.ck ]
+for update in all head linear_4 linear_3,linear_4; do
+  expect 2 1 "$NNLITE" finetune one.nnl --data data --update $update --resume tuned.ck --out new.nnl
+done
+expect 1 1 "$NNLITE" finetune three.nnl --data data --resume first.ck --out new.nnl
+expect 1 1 "$NNLITE" finetune seed.nnl --data data --resume tuned.ck --out new.nnl
+check "new.nnl is not there" [ ! -e new.nnl ]
+expect 0 0 "$NNLITE" finetune one.nnl --data data --resume tuned.ck --out tuned.nnl
+check "finetune resumed is whole" cmp -s whole.nnl tuned.nnl
+
 # ---- class folders and tables
 expect 0 0 "$NNLITE" train --arch lenet --data pictures --epochs 2 --out folders.nnl
 expect 0 0 "$NNLITE" eval folders.nnl --data pictures --json

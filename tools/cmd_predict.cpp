@@ -155,6 +155,10 @@ void print_text(const Result& r, const std::vector<std::string>& labels, int top
 }
 
 int run(const Options& o) {
+  std::vector<Result> results = collect(o.paths);
+  std::vector<NamedFile> inputs = {{"MODEL", o.model}};
+  for (const Result& r : results) inputs.push_back({"IMAGE", r.path});
+  if (!o.grid.empty()) check_different({{"--grid", o.grid}}, inputs);
   if (!o.grid.empty()) check_writable(o.grid);
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
@@ -175,7 +179,6 @@ int run(const Options& o) {
   Session session;
   require(session.build(model, options, arena), session.problem(), o.model);
 
-  std::vector<Result> results = collect(o.paths);
   int code = 0;
   Json list = Json::array();
   for (std::size_t from = 0; from < results.size();) {

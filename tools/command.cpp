@@ -1,8 +1,19 @@
 #include "command.hpp"
 
 #include <algorithm>
+#include <cmath>
 #include <cstdio>
+#include <cstdlib>
 #include <thread>
+
+const CLI::Validator finite_number(
+    [](std::string& text) {
+      char* end = nullptr;
+      const float value = std::strtof(text.c_str(), &end);
+      if (!text.empty() && *end == '\0' && std::isfinite(value) && value >= 0) return std::string();
+      return "'" + text + "' is not a number of 0 or more";
+    },
+    "NUMBER");
 
 void add_common(CLI::App& command, Common& common) {
   command.add_option("--threads", common.threads, "Threads; the results do not depend on them")

@@ -17,6 +17,9 @@ struct Common {
   std::uint64_t seed = 1;
   bool json = false;
 };
+// For options that take real numbers: finite and not negative. CLI::Range lets NaN pass.
+extern const CLI::Validator finite_number;
+
 void add_common(CLI::App& command, Common& common);
 
 // Prints one JSON object on stdout.

@@ -93,9 +93,9 @@ Samples parse_csv(const std::string& text, const std::string& name) {
     for (std::size_t c = 0; c + 1 < columns; ++c)
       samples.floats.push_back(static_cast<float>(number(cells[c], name, n, c + 1)));
     last.push_back(number(cells[columns - 1], name, n, columns));
-    if (last.back() != std::floor(last.back()))
+    if (last.back() != std::floor(last.back()) || last.back() < 0 || last.back() > 999)
       fail(fmt::format("'{}' is not a class", cells[columns - 1]),
-           fmt::format("{}, line {}, column {}", name, n, columns), "give whole numbers in the last column");
+           fmt::format("{}, line {}, column {}", name, n, columns), "give whole numbers, 0 to 999, in the last column");
     ++row;
   }
   if (row == 0) fail("a table without rows", name, "give rows of numbers, the last column the label");

@@ -37,12 +37,6 @@ struct Descriptor {
   fail(fmt::format("cannot write ({})", std::strerror(error)), path, advice);
 }
 
-// A link is followed, so that the file it names is replaced and not the link.
-std::string final_path(const std::string& path) {
-  char buffer[PATH_MAX];
-  return realpath(path.c_str(), buffer) ? std::string(buffer) : path;
-}
-
 std::string folder_of(const std::string& path) {
   const std::string folder = fs::path(path).parent_path().string();
   return folder.empty() ? "." : folder;
@@ -60,6 +54,26 @@ bool write_all(int fd, const char* bytes, std::size_t size) {
 }
 
 }  // namespace
+
+std::string final_path(const std::string& path) {
+  std::error_code error;
+  const fs::path target = fs::weakly_canonical(fs::absolute(path, error), error);
+  return error ? path : target.string();
+}
+
+void check_different(const std::vector<NamedFile>& outputs, const std::vector<NamedFile>& inputs) {
+  std::vector<NamedFile> seen;
+  for (const NamedFile& file : inputs)
+    if (!file.path.empty()) seen.push_back({file.option, final_path(file.path)});
+  for (const NamedFile& file : outputs) {
+    if (file.path.empty()) continue;
+    const std::string target = final_path(file.path);
+    for (const NamedFile& other : seen)
+      if (other.path == target)
+        throw UsageError{fmt::format("{} and {} are the same file", other.option, file.option)};
+    seen.push_back({file.option, target});
+  }
+}
 
 bool is_folder(const std::string& path) {
   struct stat info;

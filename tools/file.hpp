@@ -22,5 +22,16 @@ void write_file(const std::string& path, const std::string& text);
 // Fails now if write_file(path) could not work later: folder missing or closed, `path` a folder.
 void check_writable(const std::string& path);
 
+// The file that a path leads to: through links, and the same however it is written.
+std::string final_path(const std::string& path);
+
+// A file on the command line, and the option or argument that names it.
+struct NamedFile {
+  std::string option, path;
+};
+
+// A mistake of usage when an output is the same file as another output or an input. Empty paths name none.
+void check_different(const std::vector<NamedFile>& outputs, const std::vector<NamedFile>& inputs);
+
 bool is_folder(const std::string& path);
 bool exists(const std::string& path);

@@ -24,6 +24,7 @@ namespace {
 
 const char* const val_key =
     "training.validation";  // the share held out, kept in checkpoints for those who resume
+const char* const base_key = "training.base";  // SHA-256 of the file that finetune began with, likewise
 const char* const log_heading = "epoch,train_loss,val_loss,val_accuracy,learning_rate,seconds\n";
 
 struct Epoch {
@@ -75,13 +76,17 @@ std::string note(const ModelExtras& extras, const char* key) {
   return "";
 }
 
-// The model's own metadata, with `value` as the note on the validation share; without one where value is
+// The model's own metadata, with notes on the validation share and the base model; without those that are
 // empty.
-std::vector<Metadata> metadata_with(const ModelExtras& extras, const std::string& value) {
+std::vector<Metadata> metadata_with(const ModelExtras& extras, const std::string& share,
+                                    const std::string& base) {
   std::vector<Metadata> list;
-  for (int i = 0; i < extras.metadata_count; ++i)
-    if (std::string(extras.metadata[i].key) != val_key) list.push_back(extras.metadata[i]);
-  if (!value.empty()) list.push_back({val_key, value.c_str()});
+  for (int i = 0; i < extras.metadata_count; ++i) {
+    const std::string key = extras.metadata[i].key;
+    if (key != val_key && key != base_key) list.push_back(extras.metadata[i]);
+  }
+  if (!share.empty()) list.push_back({val_key, share.c_str()});
+  if (!base.empty()) list.push_back({base_key, base.c_str()});
   std::sort(list.begin(), list.end(),
             [](const Metadata& a, const Metadata& b) { return std::string(a.key) < std::string(b.key); });
   return list;
@@ -121,9 +126,9 @@ std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source
 // A model built here passes through the form of a file, like one that was loaded: so a checkpoint carries
 // labels, preprocessing and notes, whichever way the model came.
 std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, double val_share,
-                                   const std::string& name) {
+                                   const std::string& base, const std::string& name) {
   const std::string share = fmt::format("{}", val_share);
-  const std::vector<Metadata> metadata = metadata_with(extras, share);
+  const std::vector<Metadata> metadata = metadata_with(extras, share, base);
   extras.metadata = metadata.data();
   extras.metadata_count = static_cast<int>(metadata.size());
   extras.golden_count = 0;  // of other weights
@@ -146,7 +151,7 @@ std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& sour
   extras.label_count = static_cast<int>(texts.size());
   extras.answer = answer_of(model);
   if (extras.answer == Answer::threshold) extras.threshold = 0.5f;
-  return as_loaded(model, extras, val_share, o.arch);
+  return as_loaded(model, extras, val_share, "", o.arch);
 }
 
 // ---- options
@@ -211,8 +216,8 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   Arena arena = f.names.arena();
   Problem problem;
   require(read_options(o.resume.c_str(), t, &arena, &problem), problem, o.resume);
-  UpdateNames ignored;
-  const TrainerOptions w = options_from_command_line(o, f.base->model, ignored);
+  UpdateNames wanted;
+  const TrainerOptions w = options_from_command_line(o, f.base->model, wanted);
   const auto same = [&](const char* name) {
     return get_attribute(w.optimizer, name) == get_attribute(t.optimizer, name);
   };
@@ -230,9 +235,13 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   refuse_conflict(f, "--seed", w.seed == t.seed);
   refuse_conflict(f, "--val", o.val == f.val_share);
   if (!o.model.empty()) {
-    refuse_conflict(f, "--update", w.trainable == t.trainable);
-    if (!same_graph(load_network(o.model)->model, f.base->model))
-      throw UsageError{fmt::format("{} is not the model of the checkpoint {}", o.model, o.resume)};
+    bool same_update = w.trainable == t.trainable && w.name_count == t.name_count;
+    for (int i = 0; same_update && i < w.name_count; ++i)
+      same_update = std::string(w.names[i]) == t.names[i];
+    refuse_conflict(f, "--update", same_update);
+    if (note(extras_of(f.base->model), base_key) != sha256_hex(read_file(o.model, "model")))
+      fail("not the model that the run began with", o.model,
+           fmt::format("give the one that {} was made from", o.resume));
   } else if (f.o.given("--arch")) {
     refuse_conflict(f, "--arch", same_graph(graph_for(o, source)->model, f.base->model));
   }
@@ -257,7 +266,8 @@ void prepare_model(Fit& f, const DataSource& source) {
     } else {
       const std::unique_ptr<Network> loaded = load_network(o.model);
       check_usable(loaded->model, o.model);
-      f.base = as_loaded(loaded->model, extras_of(loaded->model), f.val_share, o.model);
+      f.base = as_loaded(loaded->model, extras_of(loaded->model), f.val_share,
+                         sha256_hex(read_file(o.model, "model")), o.model);
     }
     f.options = options_from_command_line(o, f.base->model, f.update);
   }
@@ -292,7 +302,8 @@ Rows first_rows(const Samples& samples, const Model& model, int most) {
   Rows rows;
   rows.count = std::min(most, static_cast<int>(samples.count()));
   const std::size_t n = static_cast<std::size_t>(rows.count), size = samples.sample_size();
-  const std::size_t width = target_of(model) == Target::classes ? 0 : static_cast<std::size_t>(output_size(model));
+  const bool classes = target_of(model) == Target::classes;
+  const std::size_t width = classes ? 0 : static_cast<std::size_t>(output_size(model));
   rows.inputs.resize(n * size);
   rows.targets.resize(n * width);
   for (std::size_t i = 0; i < n; ++i) {
@@ -376,7 +387,8 @@ void check_finite(Fit& f) {
     const void* y = rows.targets.empty() ? static_cast<const void*>(rows.labels.data()) : rows.targets.data();
     require(f.trainer.step(Batch(rows.inputs.data(), y, rows.count)), f.trainer.problem(), f.base->name);
     const int last = model.node_count() - 1;
-    fail("the loss is not finite", fmt::format("step {}, {}", f.trainer.step_number() - 1, model.node(last).name),
+    fail("the loss is not finite",
+         fmt::format("step {}, {}", f.trainer.step_number() - 1, model.node(last).name),
          "lower --lr or set --clip-norm");
   }
 }
@@ -385,7 +397,8 @@ void save_checkpoint_file(Fit& f) {
   if (f.o.checkpoint.empty()) return;
   check_finite(f);
   Problem problem;
-  require(save_checkpoint(f.trainer, f.o.checkpoint.c_str(), &problem), problem, f.o.checkpoint);
+  const std::string path = final_path(f.o.checkpoint);
+  require(save_checkpoint(f.trainer, path.c_str(), &problem), problem, f.o.checkpoint);
 }
 
 void end_epoch(Fit& f, Epoch e, double started) {
@@ -475,7 +488,7 @@ bool run_epoch(Fit& f) {
 // The model with the weights of the moment, and golden vectors made from its first samples.
 Bytes finished_model(const Fit& f) {
   ModelExtras extras = extras_of(f.base->model);
-  const std::vector<Metadata> metadata = metadata_with(extras, "");
+  const std::vector<Metadata> metadata = metadata_with(extras, "", "");
   extras.metadata = metadata.data();
   extras.metadata_count = static_cast<int>(metadata.size());
   const std::unique_ptr<Network> trained = load_network(serialise(f.trainer, extras), f.o.out);
@@ -512,9 +525,14 @@ void print_result(const Fit& f, const std::string& hash) {
 }
 
 void check_outputs(const FitOptions& o) {
+  const bool going_on = !o.resume.empty() && !o.checkpoint.empty() &&
+                        final_path(o.resume) == final_path(o.checkpoint);
+  check_different(
+      {{"--out", o.out}, {"--checkpoint", o.checkpoint}, {"--log", o.log}, {"--plot", o.plot}},
+      {{"--data", o.data}, {"MODEL", o.model}, {"--resume", going_on ? "" : o.resume}});
+  if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
-  if (o.out == o.checkpoint) throw UsageError{"--out and --checkpoint are the same file"};
   if (o.arch.empty() && o.model.empty() && o.resume.empty())
     throw UsageError{"--arch is required, unless --resume is given"};
 }
@@ -534,7 +552,9 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
   c.add_option(
       "--optimizer", o.optimizer,
       "sgd, adagrad, rmsprop, adam or adamw, with settings: sgd:momentum=0.9,nesterov (default adam)");
-  c.add_option("--lr", o.lr, "Learning rate (default: the optimizer's)")->check(CLI::PositiveNumber);
+  c.add_option("--lr", o.lr, "Learning rate (default: the optimizer's)")
+      ->check(finite_number)
+      ->check(CLI::PositiveNumber);
   c.add_option(
       "--schedule", o.schedule,
       "constant, step:step_size=5,gamma=0.3, exponential:gamma=0.9, cosine, onecycle or plateau:patience=3 "
@@ -542,13 +562,14 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
   c.add_option("--warmup", o.warmup, "Steps over which the learning rate grows first")
       ->check(CLI::NonNegativeNumber);
   c.add_option("--weight-decay", o.weight_decay, "Weight decay (default: the optimizer's)")
-      ->check(CLI::NonNegativeNumber);
+      ->check(finite_number);
   c.add_option("--clip-norm", o.clip_norm, "Largest norm of all gradients together")
-      ->check(CLI::NonNegativeNumber);
+      ->check(finite_number);
   c.add_option("--clip-value", o.clip_value, "Largest magnitude of a gradient")
-      ->check(CLI::NonNegativeNumber);
+      ->check(finite_number);
   c.add_option("--val", o.val,
                "Share of the data held out for validation (default: the t10k-* files, else 0.1)")
+      ->check(finite_number)
       ->check(CLI::Range(0.0, 0.9));
   c.add_option("--checkpoint", o.checkpoint, "Where to keep what is needed to go on after a stop");
   c.add_option("--checkpoint-every", o.checkpoint_every,

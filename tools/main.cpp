@@ -1,5 +1,6 @@
 // nnlite: the command line. One file per subcommand, cmd_*.cpp.
 #include <cstdio>
+#include <cstdlib>
 #include <new>
 
 #include "command.hpp"
@@ -16,6 +17,9 @@ int usage(const std::string& text) {
 }
 
 int run(int argc, char** argv) {
+  const char* isa = std::getenv("NNLITE_ISA");
+  if (isa && *isa && std::string(isa) != nnlite::isa_name(nnlite::current_isa()))
+    return usage(std::string("NNLITE_ISA: '") + isa + "' is no instruction set of this machine");
   CLI::App program("nnlite " NNLITE_VERSION ": runs and trains neural networks", "nnlite");
   program.set_version_flag("--version", NNLITE_VERSION);
   program.require_subcommand(1);
