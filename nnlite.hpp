@@ -4361,6 +4361,7 @@ static bool plan_norm(const OpRun& r, KernelPlan& plan) {
   plan.scratch_shared = n.bytes();
   return true;
 }
+#ifndef NNLITE_NO_TRAINING
 static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
   const NormRun n(r);
   (void)plan_norm(r, plan);
@@ -4368,6 +4369,7 @@ static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
   if (r.dx(0) == nullptr) plan.tasks[2] = 0;
   return true;
 }
+#endif
 #endif
 
 namespace NNLITE_ISA {
@@ -6895,6 +6897,29 @@ static Text set_problem(Problem& p, Status status, const char* where) {
   return what;
 }
 
+// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
+static bool valid_utf8(const uint8_t* s, size_t n) {
+  for (size_t i = 0; i < n;) {
+    const uint8_t  c    = s[i];
+    const size_t more = c < 0x80                ? 0
+                        : c >= 0xC2 && c < 0xE0 ? 1
+                        : c >= 0xE0 && c < 0xF0 ? 2
+                        : c >= 0xF0 && c < 0xF5 ? 3
+                                                : 9;
+    if (c == 0 || more == 9 || more >= n - i) return false;
+    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
+    for (size_t k = 1; k <= more; ++k) {
+      if ((s[i + k] & 0xC0u) != 0x80u) return false;
+      code = code << 6 | (s[i + k] & 0x3Fu);
+    }
+    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
+        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
+      return false;
+    i += more + 1;
+  }
+  return true;
+}
+
 static bool same_text(const char* a, const char* b) {
   while (*a && *a == *b) a++, b++;
   return *a == *b;
@@ -6989,29 +7014,6 @@ static void node_name(const Node* nodes, int index, char* to, size_t size) {
   for (const char* c = n.op->name; *c; c++)
     text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
   text << "_" << ordinal;
-}
-
-// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
-static bool valid_utf8(const uint8_t* s, size_t n) {
-  for (size_t i = 0; i < n;) {
-    const uint8_t  c    = s[i];
-    const size_t more = c < 0x80                ? 0
-                        : c >= 0xC2 && c < 0xE0 ? 1
-                        : c >= 0xE0 && c < 0xF0 ? 2
-                        : c >= 0xF0 && c < 0xF5 ? 3
-                                                : 9;
-    if (c == 0 || more == 9 || more >= n - i) return false;
-    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
-    for (size_t k = 1; k <= more; ++k) {
-      if ((s[i + k] & 0xC0u) != 0x80u) return false;
-      code = code << 6 | (s[i + k] & 0x3Fu);
-    }
-    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
-        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
-      return false;
-    i += more + 1;
-  }
-  return true;
 }
 
 Status ModelAccess::check_name(Model& m, const char* name) {

@@ -108,6 +108,8 @@ class Naive {
       }
       at(trained_at_, i) = trained, at(untrained_at_, i) = untrained;
     }
+    for (int i = g_.count - 1; i >= 0; i--)     // what only feeds frozen layers is frozen too
+      for (int k = 0; k < node(i).n_in && frozen_prefix(i); k++) untrained_at_[node(i).inputs[k]] = 1;
     for (int i = g_.count - 1; i >= 0; i--) {
       if (g_.is_loss(i)) at(through_loss_, i) = 1;
       for (int k = 0; k < node(i).n_in && at(through_loss_, i); k++) through_loss_[node(i).inputs[k]] = 1;

@@ -62,7 +62,9 @@ void run_training(const Model& m, const TrainerOptions& options, const Bytes* ch
   for (int i = 0; i <= m.input_count(); ++i) batch.data[i] = zeros.data();
   counts.trained += ok(trainer.step(batch));
   Bytes out;
-  check(ok(save_checkpoint(trainer, sink_to(out))), "a trainer cannot be saved");
+  const Status written = save_checkpoint(trainer, sink_to(out));
+  if (written == Status::not_finite) return;   // weights that are no numbers, from the file or the step
+  check(ok(written), "a trainer cannot be saved");
   if (checkpoint != nullptr) check(resume(out), "a checkpoint cannot be resumed");
 }
 
