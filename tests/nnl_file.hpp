@@ -52,7 +52,7 @@ inline Bytes read_file(const std::string& path) {
 }
 inline void write_file(const std::string& path, const Bytes& b) {
   if (FILE* f = std::fopen(path.c_str(), "wb")) {
-    std::fwrite(b.data(), 1, b.size(), f);
+    if (!b.empty()) std::fwrite(b.data(), 1, b.size(), f);
     std::fclose(f);
   }
 }
