@@ -30,6 +30,7 @@ std::unique_ptr<nnlite::ThreadPool> make_pool(const Common& common, int otherwis
 
 // Each sets `code` to what the program exits with.
 void add_bench(CLI::App& program, int& code);
+void add_embed(CLI::App& program, int& code);
 void add_eval(CLI::App& program, int& code);
 void add_finetune(CLI::App& program, int& code);
 void add_info(CLI::App& program, int& code);

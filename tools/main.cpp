@@ -25,6 +25,7 @@ int run(int argc, char** argv) {
   program.require_subcommand(1);
   int code = 0;
   add_bench(program, code);
+  add_embed(program, code);
   add_eval(program, code);
   add_finetune(program, code);
   add_info(program, code);
