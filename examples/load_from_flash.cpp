@@ -24,7 +24,8 @@ static nnlite::Session session;
 static nnlite::Status start() {
   using namespace nnlite;
   Arena arena(memory, sizeof memory);
-  NNLITE_TRY(model.load(digits_nnl, arena, LoadOptions{digits_ops, {}, false}));  // validated, then used in place
+  const LoadOptions no_other_ops = {digits_ops, {}, false};
+  NNLITE_TRY(model.load(digits_nnl, arena, no_other_ops));   // validated, then used in place
   SessionOptions options;
   options.derived_weights = false;
   return session.build(model, options, arena);

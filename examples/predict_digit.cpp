@@ -53,7 +53,8 @@ static std::vector<uint8_t> read_pnm(const char* path, Image& image) {
   image.height   = read_number(file);
   image.channels = kind == '6' ? 3 : 1;
   const int most = read_number(file);
-  if (p == 'P' && (kind == '5' || kind == '6') && image.width > 0 && image.height > 0 && most > 0 && most < 256) {
+  const bool right = p == 'P' && (kind == '5' || kind == '6') && most > 0 && most < 256;
+  if (right && image.width > 0 && image.height > 0) {
     const size_t size = static_cast<size_t>(image.width) * static_cast<size_t>(image.height * image.channels);
     pixels.resize(size);
     if (fread(pixels.data(), 1, size, file) != size) pixels.clear();

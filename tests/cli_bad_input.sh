@@ -30,6 +30,8 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
   check "the JSON says so" grep -q '^  "ok": false' out
   expect 1 1 "$NNLITE" verify good.nnl --against $bad
   expect 1 1 "$NNLITE" bench $bad --seconds 0.01
+  expect 1 1 "$NNLITE" embed $bad new.h
+  expect 1 1 "$NNLITE" embed $bad old
   for out in new.nnl old; do
     expect 1 1 "$NNLITE" finetune $bad --data data --epochs 1 --out $out --log $out.csv --plot $out.svg
     expect 1 1 "$NNLITE" train --resume $bad --data data --out $out --checkpoint $out.ck
@@ -38,6 +40,7 @@ done
 check "new.nnl is not there" [ ! -e new.nnl ]
 check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
 check "old is untouched" [ "$(cat old)" = before ]
+check "new.h is not there" [ ! -e new.h ]
 
 # ---- valid files that the program cannot use, or whose answers it must put right
 expect 0 0 "$NNLITE_ODD_MODELS"
@@ -46,6 +49,7 @@ for odd in input_only input_only10 whole_numbers; do
   expect 1 1 "$NNLITE" predict $odd.nnl $picture
   expect 1 1 "$NNLITE" eval $odd.nnl --data ten.csv
   expect 0 0 "$NNLITE" info $odd.nnl
+  expect 0 0 "$NNLITE" embed $odd.nnl $odd.h
   expect 1 1 "$NNLITE" info $odd.nnl --train
   expect 1 1 "$NNLITE" bench $odd.nnl --seconds 0.01
   expect 1 1 "$NNLITE" bench $odd.nnl --seconds 0.01 --train
@@ -146,6 +150,11 @@ for option in --out --checkpoint --log --plot; do
 done
 check "new.nnl is not there" [ ! -e new.nnl ]
 
+for place in nowhere/file.h pictures; do
+  expect 1 1 "$NNLITE" embed good.nnl $place
+  says $place
+done
+
 # ---- a loss that is not finite: step and layer are named, no model, the last good checkpoint stays
 awk 'BEGIN { for (i = 0; i < 64; i++) printf "%d,%s,%d\n", i, i == 50 ? "3e38" : i, i % 2 }' > large.csv
 expect 1 1 "$NNLITE" train --arch "linear 8, relu, linear 2" --data large.csv --val 0 --epochs 50 --batch 4 \
@@ -191,6 +200,12 @@ expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --checkpoint new
 for size in "--clip-norm nan" "--clip-value nan" "--clip-norm -1" "--clip-value inf" "--warmup -1" "--lr nan" "--val nan"; do
   expect 2 1 "$NNLITE" train --arch "$list" --data data --epochs 1 --out new.nnl $size
 done
+expect 2 1 "$NNLITE" embed good.nnl
+for name in 3d.h my-model.h _m.h a__b.h .h "a b.h" a.b.h; do
+  expect 2 1 "$NNLITE" embed good.nnl "$name"
+  says "is no name in C++"
+  check "$name is not there" [ ! -e "$name" ]
+done
 expect 2 1 env NNLITE_ISA=bogus "$NNLITE" info good.nnl
 expect 2 1 "$NNLITE" finetune good.nnl --data data --update "" --out new.nnl
 check "new.nnl is not there" [ ! -e new.nnl ]
@@ -213,6 +228,7 @@ for same in good.nnl ./good.nnl link.nnl; do
   expect 2 1 "$NNLITE" finetune good.nnl --data data --epochs 1 --out $same
   expect 2 1 "$NNLITE" finetune good.nnl --data data --epochs 1 --out new.nnl --checkpoint $same
   expect 2 1 "$NNLITE" predict good.nnl own.png --grid $same
+  expect 2 1 "$NNLITE" embed good.nnl $same
 done
 expect 2 1 "$NNLITE" predict good.nnl own.png --grid ./own.png
 check "all inputs are as they were" cmp -s good.nnl kept.nnl

@@ -83,6 +83,23 @@ poke other/train-labels-idx1-ubyte 20 007
 expect 1 1 "$NNLITE" train --data other --resume first.ck --out new.nnl
 check "new.nnl is not there" [ ! -e new.nnl ]
 
+# ---- embed: the bytes of the model and its ops by name; of a checkpoint, the model alone
+array_of() {  # FILE: the numbers of the array in it, one a line
+  grep '^[0-9]' "$1" | tr ',' '\n' | grep .
+}
+expect 0 0 "$NNLITE" embed one.nnl digits_nnl.h --json
+has_keys "model header array bytes ops arena_bytes"
+check "the ops are in the order of their names" grep -q \
+  '{&nnlite::Conv2d::op, &nnlite::Flatten::op, &nnlite::Linear::op, &nnlite::MaxPool2d::op, &nnlite::ReLU::op};' digits_nnl.h
+od -An -v -tu1 one.nnl | tr -s ' ' '\n' | grep . > one.txt
+array_of digits_nnl.h > array.txt
+check "the array is the file" cmp -s one.txt array.txt
+expect 0 0 "$NNLITE" embed one.nnl digits.h
+check "the name is that of the file, the bytes are the same" cmp -s digits.h digits_nnl.h
+expect 0 0 "$NNLITE" embed first.ck ck.h
+expect 0 0 "$NNLITE" embed part.nnl part.h
+check "the state of training is left out" [ "$(array_of ck.h | wc -l)" -le "$(array_of part.h | wc -l)" ]
+
 # ---- Ctrl-C: the checkpoint is saved, the way to go on is said, exit 130
 "$NNLITE" train --arch lenet --data data --epochs 100000 --checkpoint stop.ck --out stop.nnl 2> err &
 pid=$!

@@ -1,6 +1,6 @@
-// S18: seeing pixels. `predict --show` draws a picture as the model gets it: every character on the screen is checked
-// against the pixel that it stands for. The same picture, four times as large, is drawn the same.
-#include <cstdlib>
+// S18: seeing pixels. `predict --show` draws a picture as the model gets it: every character on the screen is
+// checked against the pixel that it stands for. The same picture, four times as large, is drawn the same.
+#include <algorithm>
 #include <string>
 
 #include "file.hpp"
@@ -14,15 +14,18 @@ Picture ring() {
   for (int y = 0; y < 28; y++)
     for (int x = 0; x < 28; x++) {
       const int r2 = (2 * x - 27) * (2 * x - 27) + (2 * y - 27) * (2 * y - 27);
-      picture.pixels[size_t(y * 28 + x)] = static_cast<std::uint8_t>(r2 > 196 && r2 < 484 ? 255 - x : (x + y) * 2);
+      const bool ink = r2 > 196 && r2 < 484;
+      picture.pixels[size_t(y * 28 + x)] = static_cast<std::uint8_t>(ink ? 255 - x : (x + y) * 2);
     }
+  picture.pixels[14 * 28 + 2] = 255;  // with 0 in the corner no shade is halfway between two of ten
   return picture;
 }
 
 Picture enlarged(const Picture& from, int times) {
   Picture to = {from.width * times, from.height * times, 1, {}};
   for (int y = 0; y < to.height; y++)
-    for (int x = 0; x < to.width; x++) to.pixels.push_back(from.pixels[size_t(y / times * from.width + x / times)]);
+    for (int x = 0; x < to.width; x++)
+      to.pixels.push_back(from.pixels[size_t(y / times * from.width + x / times)]);
   return to;
 }
 

@@ -1,5 +1,5 @@
-// S19: letters of four pixels. 1, 7 and L are learned; then the alphabet changes, and its letters are learned by the
-// same network. Every letter comes with clean and with gray pixels.
+// S19: letters of four pixels. 1, 7 and L are learned; then the alphabet changes, and its letters are learned
+// by the same network. Every letter comes with clean and with gray pixels.
 #include "system.hpp"
 
 using namespace nnlite;
@@ -10,7 +10,8 @@ struct Alphabet {
   real pixels[3][4];                           // top left, top right, bottom left, bottom right
 };
 
-constexpr int shades = 4, count = 3 * shades;  // of every letter: ink 1, 0.9, 0.8, 0.7 on paper 0, 0.1, 0.2, 0.3
+// Every letter in ink 1, 0.9, 0.8, 0.7 on paper 0, 0.1, 0.2, 0.3.
+constexpr int shades = 4, count = 3 * shades;
 
 void draw(const Alphabet& alphabet, real (&x)[count][4], int32_t (&y)[count]) {
   for (int i = 0; i < count; i++) {
@@ -75,8 +76,9 @@ TEST_CASE("S19: letters of four pixels are read, and again after the alphabet ch
     Reader reader(seed);
     const int steps = reader.learn(first), before = reader.right(first), unknown = reader.right(other);
     const int more = reader.learn(other), after = reader.right(other);
-    std::printf("seed %d  %s: %d %% after %d steps; %s: %d %%, and %d %% after %d steps more\n", int(seed), first.name,
-                100 * before / count, steps, other.name, 100 * unknown / count, 100 * after / count, more);
+    std::printf("seed %d  %s: %d %% after %d steps; %s: %d %%, and %d %% after %d steps more\n", int(seed),
+                first.name, 100 * before / count, steps, other.name, 100 * unknown / count,
+                100 * after / count, more);
     CHECK(before == count);
     CHECK(unknown < count);
     CHECK(after == count);
