@@ -1,8 +1,8 @@
 // Reads a digit as a small device does: the model is an array in the program, used where it is; all memory is
 // static; no heap, no file, no thread.
 //
-// digits_nnl.h is made when this is built. It holds the bytes of the model and the list of the ops that it
-// needs: the linker leaves all others out. read_digit() is all that a device has.
+// digits_nnl.h is made when this is built. It holds the bytes of the model, how much memory it takes, and the
+// ops that it needs: the linker leaves all others out. read_digit() is all that a device has.
 //
 //   nnlite embed ../models/lenet.nnl digits_nnl.h
 //   g++ -Os -std=c++17 -I.. -I. load_from_flash.cpp -o load_from_flash && ./load_from_flash
@@ -16,7 +16,7 @@
 
 #include <stdio.h>
 
-alignas(64) static unsigned char memory[64 * 1024];          // what digits_nnl.h says, and some
+alignas(64) static unsigned char memory[digits_arena];       // to the byte what load and build take
 
 static nnlite::Model model;
 static nnlite::Session session;

@@ -58,12 +58,14 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
       "//   model.load({0}_nnl, arena, nnlite::LoadOptions{{{0}_ops, {{}}, false}})\n"
       "// Build sessions with SessionOptions::derived_weights = false, so that they keep no copies of "
       "weights.\n"
-      "// The model's records and a session of one row then take {2} bytes of arena on a 64-bit machine.\n"
+      "// The model's records and a session of one row then take {0}_arena bytes on a 64-bit machine, else "
+      "less.\n"
       "#pragma once\n"
       "#ifndef NNLITE_HPP\n"
       "#error \"include nnlite.hpp before this file\"\n"
       "#endif\n\n",
-      name, sha256_hex(file), bytes);
+      name, sha256_hex(file));
+  out += fmt::format("static const size_t {}_arena = {};\n", name, bytes);
   if (ops.empty()) out += fmt::format("static const nnlite::OpSet {}_ops = {{nullptr, 0}};\n\n", name);
   else
     out += fmt::format(
