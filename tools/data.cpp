@@ -135,8 +135,9 @@ void open_digits(DataSource& source, const std::string& part) {
 }
 
 Samples draw_digits(const DataSource& source, const Preprocessing& how, const Dims& input) {
-  Samples samples = source.samples;
+  Samples samples;
   const std::size_t size = numel(input);
+  samples.label_names = digit_names();
   samples.source = source.name;
   samples.floats.resize(source.digits * size);
   Progress progress;
