@@ -109,20 +109,23 @@ Picture made_other(Hands hands, std::uint64_t seed, std::size_t index) {
 }
 
 Picture golden_digit(std::size_t index) {
-  Random random = random_of(240, index);
-  // every digit in all sizes; the large ones are rare and their camera is good, for the sake of the files' size
+  Random random = random_of(golden_seed, index);
+  // Every digit in all sizes. Large ones are rare and their camera is good, for the sake of the files' size.
   const float share = (static_cast<float>(index / 10) + random.unit()) / 24;
   const float longest = between_scales(40, 1500, share * share);
   const Strokes strokes = write(digit_names()[index % 10], Hands::reserved, random);
   Look look = random_look(random);
-  look.step = 8;
+  for (float& slope : look.slope) slope *= 1.4f;  // harder than any light that was trained with
+  look.vignette *= 1.4f;
+  look.step = longest > 300 ? 12.0f : 8.0f;
+  if (longest > 300) look.dryness = 0;
   look.noise = std::min(look.noise, std::max(0.0f, 4 - longest / 50));
   look.colour_noise = std::min(look.colour_noise, look.noise);
   return written(strokes, Hands::reserved, longest, look, random);
 }
 
-Picture composed_digit(const std::uint8_t* pixels, int side, std::uint64_t seed, std::size_t index) {
-  Random random = random_of(seed, index);
+Picture composed_digit(const std::uint8_t* pixels, int side, std::size_t index) {
+  Random random = random_of(composed_seed, index);
   const float share = random.unit();
   const Paper paper = random_paper(between_scales(40, 1500, share * share), 1, random);
   Mask mask(paper.width, paper.height);

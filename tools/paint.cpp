@@ -111,8 +111,9 @@ void rule(Mask& mask, float spacing, float radius, float tilt, bool turned, Rand
 
 void ruled(Page& page, const Look& look, Random& random) {
   Mask mask(page.width, page.height);
-  rule(mask, page.unit * random.between(0.5f, 1.4f), page.unit * random.between(0.004f, 0.01f),
-       0.03f * random.normal(), false, random);
+  const float spacing = page.unit * random.between(0.5f, 1.4f), tilt = 0.03f * random.normal();
+  const float radius = page.unit * random.between(0.004f, 0.01f);
+  rule(mask, spacing, radius, tilt, false, random);
   page.lay(mask, look.line, random.between(0.3f, 0.9f));
 }
 
@@ -209,6 +210,34 @@ const int texture_count = 5;
 const Texture textures[2][texture_count] = {{crumpled, grainy, plain, ruled, wiped},
                                             {creased, dotted, fibres, squared_paper, woven}};
 
+// Light falls on the page, and a camera sees it.
+Picture photograph(const Page& page, const Look& look, Random& random) {
+  Picture picture{page.width, page.height, 3, std::vector<std::uint8_t>(page.rgb.size())};
+  std::size_t i = 0;
+  for (int y = 0; y < page.height; ++y)
+    for (int x = 0; x < page.width; ++x, ++i) {
+      const float u = 2 * static_cast<float>(x) / static_cast<float>(page.width) - 1;
+      const float v = 2 * static_cast<float>(y) / static_cast<float>(page.height) - 1;
+      const float light =
+          1 + 0.5f * (look.slope[0] * u + look.slope[1] * v) - 0.5f * look.vignette * (u * u + v * v);
+      const std::uint64_t bits = random.next();  // four numbers of 16 bits: one for all colours, one for each
+      const auto noise = [bits](int part) {
+        return static_cast<float>(bits >> (16 * part) & 0xffff) * (3.4641f / 65536) - 1.73205f;
+      };
+      const auto level = [&look](float value) {
+        const int steps = static_cast<int>(std::clamp(value, 0.0f, 255.0f) / look.step + 0.5f);
+        return static_cast<std::uint8_t>(std::min(255.0f, static_cast<float>(steps) * look.step));
+      };
+      const float all = look.noise * noise(3);
+      for (std::size_t c = 0; c < 3; ++c) {
+        const float value =
+            light * page.rgb[3 * i + c] + all + look.colour_noise * noise(static_cast<int>(c));
+        picture.pixels[3 * i + c] = level(value);
+      }
+    }
+  return picture;
+}
+
 // ---- colours
 struct Colour {
   float rgb[3];
@@ -291,8 +320,8 @@ void draw(Mask& mask, const Strokes& strokes, const Place& place, const Pen& pen
   }
 }
 
-// Linear between the pixels, then steeper around the middle, so that an edge spreads over two or three pixels of
-// the page for every one of the small picture's at most.
+// Linear between the pixels, then steeper around the middle: else the edges on a large page would be blurred
+// over the width of a pixel of the small picture.
 void draw(Mask& mask, const std::uint8_t* pixels, int side, const Place& place) {
   const float step = static_cast<float>(side) / place.size, middle = 0.5f * static_cast<float>(side) - 0.5f;
   const float gain = std::clamp(0.25f / step, 1.0f, 2.5f), bend = 0.4f;
@@ -321,10 +350,10 @@ Look random_look(Random& random) {
   look.texture = random.below(texture_count);
   look.opacity = random.between(0.75f, 1);
   look.dryness = random.chance(0.3f) ? random.between(0.1f, 0.5f) : 0;
-  // What is printed on a page is fainter than what is written on it, and light does not change as much as ink.
+  // What is printed on a page is fainter than what is written on it, and light changes less than ink does.
   const float contrast = difference(look.paper, look.ink);
   const float black[3] = {0, 0, 0};
-  const float most = std::min(0.25f, 0.2f * contrast / std::max(difference(look.paper, black), 60.0f));
+  const float most = std::min(0.25f, 0.14f * contrast / std::max(difference(look.paper, black), 60.0f));
   for (float& slope : look.slope) slope = random.between(-most, most);
   look.vignette = random.between(0, most);
   const float share = std::min(1.0f, 0.35f * contrast / 160);
@@ -354,28 +383,5 @@ Picture paint(const Mask& mask, Hands hands, const Look& look, float unit, Rando
   } else {
     page.lay(mask, look.ink, look.opacity);
   }
-  Picture picture{page.width, page.height, 3, std::vector<std::uint8_t>(3 * pixels)};
-  std::size_t i = 0;
-  for (int y = 0; y < page.height; ++y)
-    for (int x = 0; x < page.width; ++x, ++i) {
-      const float u = 2 * static_cast<float>(x) / static_cast<float>(page.width) - 1;
-      const float v = 2 * static_cast<float>(y) / static_cast<float>(page.height) - 1;
-      const float light =
-          1 + 0.5f * (look.slope[0] * u + look.slope[1] * v) - 0.5f * look.vignette * (u * u + v * v);
-      const std::uint64_t bits = random.next();  // four numbers of 16 bits: one for all colours, one for each
-      const auto noise = [bits](int part) {
-        return static_cast<float>(bits >> (16 * part) & 0xffff) * (3.4641f / 65536) - 1.73205f;
-      };
-      const auto level = [&look](float value) {
-        const int steps = static_cast<int>(std::clamp(value, 0.0f, 255.0f) / look.step + 0.5f);
-        return static_cast<std::uint8_t>(std::min(255.0f, static_cast<float>(steps) * look.step));
-      };
-      const float all = look.noise * noise(3);
-      for (std::size_t c = 0; c < 3; ++c) {
-        const float value =
-            light * page.rgb[3 * i + c] + all + look.colour_noise * noise(static_cast<int>(c));
-        picture.pixels[3 * i + c] = level(value);
-      }
-    }
-  return picture;
+  return photograph(page, look, random);
 }

@@ -51,5 +51,5 @@ struct Look {
 };
 Look random_look(Random& random);
 
-// Makes the picture: page, ink, light, noise. `unit` is the size of the writing in pixels, by which textures go.
+// Makes the picture: page, ink, light, noise. `unit` is the size of the writing in pixels; textures go by it.
 Picture paint(const Mask& mask, Hands hands, const Look& look, float unit, Random& random);

@@ -8,13 +8,13 @@
 #define STBI_NO_LINEAR
 #define STBI_MAX_DIMENSIONS 16384
 #include <stb_image.h>
-// zlib in place of stb's own packer, which has one fixed code for all pictures: files of half the size.
+// zlib in place of stb's own packer, which has one fixed code for all pictures.
 #include <stdlib.h>
 #include <zlib.h>
-static unsigned char* pack(unsigned char* bytes, int size, int* packed_size, int) {
+static unsigned char* pack(unsigned char* bytes, int size, int* packed_size, int effort) {
   uLongf room = compressBound(static_cast<uLong>(size));
   unsigned char* packed = static_cast<unsigned char*>(malloc(room));
-  if (packed && compress2(packed, &room, bytes, static_cast<uLong>(size), 9) != Z_OK) {
+  if (packed && compress2(packed, &room, bytes, static_cast<uLong>(size), effort) != Z_OK) {
     free(packed);
     packed = nullptr;
   }

@@ -6,7 +6,8 @@
 
 namespace {
 
-// The points that the pen passes, "x,y" in a box 100 high, y down; "!" makes a sharp corner, "/" lifts the pen.
+// The points that the pen passes, "x,y" in a box 100 high, y down; "!" makes a sharp corner, "/" lifts the
+// pen.
 struct Shape {
   const char* name;
   Hands hands;
@@ -27,6 +28,10 @@ const Shape shapes[] = {
     {"0", training, "14,4 4,24 4,76 16,98 44,98 56,76 56,22 44,3 10,5"},
     {"0", training, "12,22 30,2 52,18 58,52 48,88 28,100 8,82 2,50 10,22 26,6"},
     {"0", training, "50,0 22,8 4,44 10,84 30,100 52,80 56,42 42,12 20,4"},
+    // lying, leaning back, like a pot
+    {"0", training, "50,8 14,16 0,50 18,88 60,96 98,74 104,40 80,12 44,6"},
+    {"0", training, "60,2 20,20 0,60 22,96 70,88 100,44 88,10 54,0"},
+    {"0", training, "6,6 0,60 20,98 50,88 60,40 40,10 16,20"},
     {"0", reserved, "36,0 10,22 0,60 12,92 32,100 54,86 60,54 52,20 30,2 22,6"},
     {"0", reserved, "30,0! 6,36 8,76 30,100 52,76 54,38 30,0!"},
     {"0", reserved, "58,14 40,2 14,14 2,46 10,82 36,98 62,78 66,40 54,10 42,14 48,26 62,20"},
@@ -42,6 +47,10 @@ const Shape shapes[] = {
     {"1", training, "16,0 16,100 / 0,100 34,99"},
     {"1", training, "6,0 12,36 12,66 4,100"},
     {"1", training, "0,20 18,0! 20,100 / 8,99 34,101"},
+    // leaning far, leaning back, with a hook
+    {"1", training, "54,0 26,50 0,100"},
+    {"1", training, "2,4 10,40 14,100"},
+    {"1", training, "8,16 22,2 30,0 18,60 0,84! 40,88"},
     {"1", reserved, "0,40 12,28 30,0! 29,100 / 8,100 52,98"},
     {"1", reserved, "14,0 18,40 16,100"},
     {"1", reserved, "4,30 28,4! 26,50 28,100"},
@@ -57,6 +66,13 @@ const Shape shapes[] = {
     {"2", training, "8,26 16,6 36,0 50,16 46,40 26,70 10,92 2,84 10,74 24,82 40,96 60,90"},
     {"2", training, "14,22 8,12 22,0 44,6 50,26 34,58 6,94! 54,100"},
     {"2", training, "2,18 20,0 44,4 48,28 30,58 0,90! 26,92 58,102"},
+    // large loops, a falling base
+    {"2", training, "8,22 24,4 44,10 50,34 36,64 14,92 2,86 8,70 26,74 44,92 62,96"},
+    {"2", training, "4,18 24,0 48,10 52,40 36,76 14,96 0,84 12,66 34,76 50,94 66,92"},
+    {"2", training, "2,20 22,2 46,8 46,40 26,80 8,88 8,74 24,72 46,92 70,86"},
+    {"2", training, "10,24 20,2 38,4 42,30 30,66 14,94 4,90 10,78 24,84 46,100"},
+    {"2", training, "6,16 30,2 46,14 36,40 4,78! 40,84 64,98"},
+    {"2", training, "14,30 10,10 34,0 56,14 52,44 36,72 10,98 -4,86 6,68 32,74 54,96 72,90"},
     {"2", reserved, "10,32 8,12 28,0 48,8 54,26 42,50 16,76 4,97! 30,95 58,99"},
     {"2", reserved, "2,16 22,0 44,8 46,30 30,60 12,88 4,98 0,90 12,84 34,96 62,100"},
     {"2", reserved, "4,14 26,0 48,8 50,24 44,36 2,92! 54,92"},
@@ -72,6 +88,9 @@ const Shape shapes[] = {
     {"3", training, "8,14 26,0 46,12 42,36 28,47 46,60 50,84 28,100 6,92"},
     {"3", training, "6,8 20,0 36,10 34,34 18,46! 38,56 40,84 20,100 2,92"},
     {"3", training, "10,22 6,8 26,0 48,12 42,38 22,46! 50,56 54,84 30,100 6,92 8,80"},
+    // leaning, wide above
+    {"3", training, "12,4 40,0 44,20 24,42! 44,52 40,84 0,98"},
+    {"3", training, "10,8 50,2 56,18 26,44! 52,52 46,84 2,94 -4,84"},
     {"3", reserved, "4,6 30,0 48,18 38,42 20,48! 44,54 52,74 40,98 4,98"},
     {"3", reserved, "6,0 48,4! 22,38! 46,46 54,70 42,96 10,96"},
     {"3", reserved, "4,14 22,0 46,8 48,32 26,46 16,46 20,40 34,48 54,66 46,96 16,102 0,88"},
@@ -87,11 +106,16 @@ const Shape shapes[] = {
     {"4", training, "18,2 0,62! 72,60 / 54,30 52,102"},
     {"4", training, "34,100 36,0! 2,70! 48,70"},
     {"4", training, "46,8 22,36 2,64! 62,62 / 46,6 44,100"},
+    // like a y, in one stroke, round, closed
+    {"4", training, "6,0 4,34 20,48 44,40 / 54,4 40,60 32,100"},
+    {"4", training, "0,10 10,40 34,44 56,6! 36,100"},
+    {"4", training, "30,4 6,44 18,52 40,42 44,8! 34,100"},
+    {"4", training, "44,2 12,36 8,50! 50,46 / 44,4 36,100"},
     {"4", reserved, "6,4 8,48! 52,50 / 48,0 50,100"},
     {"4", reserved, "48,98 50,2! 0,60! 70,64"},
     {"4", reserved, "22,0 4,58! 62,52 / 46,22 38,100"},
     {"4", reserved, "8,6 0,42 12,54 46,48 / 50,6 44,60 46,102"},
-    // in one stroke, the top added, like an s, angular, a long top, a big belly, a small one, a loose top, narrow
+    // in one stroke, the top added, like an s, angular, a long top, a big belly, a small one, a loose top
     {"5", training, "50,2 12,2! 8,42! 30,36 52,52 50,82 26,100 2,90"},
     {"5", training, "12,4 10,44! 30,38 52,54 50,84 26,100 4,92 / 12,4 54,0"},
     {"5", training, "50,4 24,2 10,16 14,40 40,52 52,74 38,98 6,96"},
@@ -102,11 +126,16 @@ const Shape shapes[] = {
     {"5", training, "10,10 8,46! 30,40 50,56 46,86 22,100 2,92 / 16,4 52,-1"},
     {"5", training, "38,0 10,2! 6,44! 22,38 38,54 36,84 18,100 0,92"},
     {"5", training, "56,2 22,4! 12,44! 34,38 50,56 42,88 16,100 2,88 8,80"},
+    // with a flag, closed below, leaning
+    {"5", training, "84,0 36,10! 22,42! 46,50 54,76 30,100 0,92"},
+    {"5", training, "90,4 40,6! 20,44 44,52 50,76 26,98 4,86"},
+    {"5", training, "56,2 16,8! 8,48! 40,46 50,72 30,98 8,86 16,68"},
+    {"5", training, "70,0 24,14! 20,40 50,60 44,84 4,98"},
     {"5", reserved, "54,4 34,0 14,4! 6,46! 26,38 50,48 54,78 36,98 4,94"},
     {"5", reserved, "8,6 6,40! 28,34 50,48 54,76 34,100 4,96 / 8,6 30,4 50,6"},
     {"5", reserved, "52,0 20,4! 8,30 22,46 46,58 50,84 28,100 0,94"},
     {"5", reserved, "40,2 4,0! 8,50! 34,44 52,62 44,92 18,100 -2,88"},
-    // curved, a straight stem, a big loop, a small one, curled, narrow, leaning, crossing, like a b, like a snail
+    // curved, a straight stem, a big loop, a small one, curled, narrow, leaning, crossing, like a b
     {"6", training, "44,2 20,20 4,56 10,88 32,100 52,84 48,62 28,54 8,70"},
     {"6", training, "30,0 10,46 2,74 16,98 40,98 52,78 40,58 18,60 4,76"},
     {"6", training, "50,4 22,14 4,46 6,84 30,100 56,88 56,58 32,44 8,60"},
@@ -117,11 +146,15 @@ const Shape shapes[] = {
     {"6", training, "42,0 16,28 4,66 14,96 38,98 52,78 40,58 16,60 -2,72"},
     {"6", training, "12,0 3,50 6,84 26,100 48,88 48,62 28,52 6,66"},
     {"6", training, "46,6 28,2 10,22 2,60 14,94 38,98 50,78 38,62 20,66 10,78"},
+    // with the loop inside, wide, like a pot
+    {"6", training, "30,0 6,44 10,92 40,98 58,70 40,54 24,72 20,92"},
+    {"6", training, "10,0 0,60 20,98 56,92 66,62 44,50 24,70 26,94"},
+    {"6", training, "6,4 0,60 20,100 54,84 60,52 44,44 26,60 22,88"},
     {"6", reserved, "36,0 12,36 0,70 12,98 38,100 50,80 36,62 14,66 4,80"},
     {"6", reserved, "56,8 36,2 14,22 4,58 8,88 30,100 50,86 50,64 30,52 10,64"},
     {"6", reserved, "18,0 4,44 4,80 22,100 44,92 48,70 32,56 8,66"},
     {"6", reserved, "48,0 22,28 6,62 10,92 32,100 54,88 54,68 36,60 14,72 8,80"},
-    // plain, crossed, with a serif, a curved leg, both, wavy, a straight leg, leaning, narrow, curved and crossed
+    // plain, crossed, with a serif, a curved leg, crossed with a serif, wavy, a straight leg, leaning, narrow
     {"7", training, "4,4 54,4! 20,100"},
     {"7", training, "4,4 56,2! 20,100 / 18,50 56,48"},
     {"7", training, "6,16 6,4! 56,4! 24,100"},
@@ -132,11 +165,18 @@ const Shape shapes[] = {
     {"7", training, "0,8 64,0! 10,102"},
     {"7", training, "4,4 36,4! 18,100"},
     {"7", training, "2,6 30,2 54,4! 36,40 22,100 / 18,46 52,54"},
+    // hooked, round, like a tick, crossed low, with a serif
+    {"7", training, "4,26 6,8 30,2 52,8! 44,50 40,100"},
+    {"7", training, "2,28 14,4 42,2 52,16 42,56 34,100"},
+    {"7", training, "0,12 20,24 50,2! 30,60 20,100"},
+    {"7", training, "10,4 40,2! 36,50 32,100 / 14,56 56,52"},
+    {"7", training, "2,24 4,6! 46,4! 20,58 14,100"},
+    {"7", training, "0,20 20,4 48,8 46,30 22,64 14,100 / 4,62 52,54"},
     {"7", reserved, "2,2 52,6! 26,56 16,100 / 14,62 50,54"},
     {"7", reserved, "4,24 2,6! 54,2! 36,44 30,100"},
     {"7", reserved, "0,4 26,8 56,0! 18,100"},
     {"7", reserved, "6,0 60,4! 30,100 / 24,44 60,44"},
-    // from an s, two circles, leaning, narrow, wide, a small head, a big one, open, from the middle, angular
+    // from an s, two circles, leaning, narrow, wide, a small head, a big one, open, from the middle
     {"8", training, "48,12 30,0 10,12 14,34 42,58 52,80 30,100 6,84 14,58 42,36 50,14"},
     {"8", training, "30,0 10,12 12,36 30,46 48,34 48,10 30,0 / 30,46 6,60 6,88 30,100 54,88 52,60 30,46"},
     {"8", training, "54,10 36,0 18,12 22,36 42,62 40,90 18,100 2,84 14,58 44,36 56,12"},
@@ -147,11 +187,16 @@ const Shape shapes[] = {
     {"8", training, "44,16 28,2 8,16 16,38 44,62 48,88 26,100 4,86 14,60 40,38 50,10"},
     {"8", training, "28,48 8,32 12,6 32,0 50,14 44,36 28,48 8,62 4,88 28,100 52,90 50,64 28,48"},
     {"8", training, "46,16 28,0 10,16 46,82 28,100 8,84 46,16"},
+    // open above, slender, leaning far
+    {"8", training, "58,0 34,12 14,22 22,42 40,60 36,90 12,100 4,84 22,58 50,34 60,6"},
+    {"8", training, "50,10 30,0 14,16 26,38 44,56 44,84 24,100 8,86 24,58 56,24 58,4"},
+    {"8", training, "40,0 20,14 30,44 44,66 30,98 8,90 14,62 44,30 40,2"},
+    {"8", training, "60,14 30,4 10,22 40,48 56,70 40,96 12,90 16,66 44,40 64,12"},
     {"8", reserved, "46,8 26,0 8,14 18,36 44,60 46,88 24,100 2,88 12,62 42,38 48,10"},
     {"8", reserved, "28,2 12,14 16,36 32,42 46,32 44,10 28,2 / 30,42 4,58 4,90 30,101 58,88 54,56 30,42"},
     {"8", reserved, "54,14 42,0 22,10 22,34 44,60 38,92 14,98 2,80 20,56 50,34 56,10"},
     {"8", reserved, "30,46 50,30 46,6 26,0 8,14 12,36 30,46 52,62 54,88 28,100 4,86 8,62 30,46"},
-    // a straight stem, a curved tail, upright, leaning, a big loop, a small one, hooked, open, narrow, like a 6
+    // a straight stem, a curved tail, upright, leaning, a big loop, a small one, hooked, open, narrow
     {"9", training, "48,16 30,0 8,12 6,36 26,48 46,34 50,8! 46,100"},
     {"9", training, "50,14 30,0 8,16 10,42 32,50 50,32 52,10 52,50 40,88 12,100"},
     {"9", training, "46,6 24,2 4,22 8,46 28,52 46,36 48,4! 48,100"},
@@ -162,6 +207,10 @@ const Shape shapes[] = {
     {"9", training, "46,4 26,2 6,20 10,44 32,48 50,30 / 52,0 46,100"},
     {"9", training, "38,14 24,0 8,12 8,38 22,46 36,32 40,8! 36,100"},
     {"9", training, "52,30 34,46 12,40 8,16 28,0 50,12 52,44 36,82 10,100"},
+    // like a 4, with a bent tail, leaning
+    {"9", training, "40,2 10,20 6,46 30,44 46,10! 44,60 40,100"},
+    {"9", training, "44,10 20,4 4,26 22,44 44,24 50,8 46,60 20,98 0,90"},
+    {"9", training, "40,6 16,10 2,34 16,46 38,26 44,8 32,60 22,100"},
     {"9", reserved, "46,10 22,0 4,20 14,44 36,42 48,20 48,6! 42,54 38,100"},
     {"9", reserved, "56,18 40,2 14,6 4,30 20,50 44,44 56,22 52,56 34,92 6,98"},
     {"9", reserved, "44,8 22,4 6,22 12,42 30,46 44,30 46,4! 30,100"},
@@ -179,8 +228,6 @@ const Shape shapes[] = {
     {"T", training, "0,8 20,2 64,4 / 34,4 30,96 38,100"},
     {"W", training, "0,0 18,100! 38,36! 58,100! 78,0"},
     {"W", training, "0,4 10,80 22,98 40,40! 48,86 60,98 76,60 80,2"},
-    {"Y", training, "0,0 30,48! 60,0 / 30,48 30,100"},
-    {"Y", training, "4,2 30,46 / 62,0 14,100"},
     {"arrow", training, "0,50 110,50 / 76,18 110,50! 78,84"},
     {"arrow", training, "50,100 50,0 / 20,32 50,0! 80,34"},
     {"heart", training, "50,24! 36,2 10,4 2,30 20,64 50,100! 80,66 98,30 88,4 64,2 50,24!"},
@@ -188,8 +235,6 @@ const Shape shapes[] = {
     {"hash", training, "30,0 20,100 / 74,0 64,100 / 0,34 96,32 / 0,70 94,68"},
     {"plus", training, "46,4 46,96 / 0,50 92,50"},
     {"plus", training, "40,0 46,100 / 2,56 90,46"},
-    {"square", training, "4,4 96,2! 98,98! 2,96! 4,4!"},
-    {"square", training, "0,0 4,94! 92,98! 94,2! -4,4"},
     {"wave", training, "0,60 20,30 44,60 68,30 92,60 116,30"},
     {"A", reserved, "0,100 34,0! 70,100 / 14,62 58,60"},
     {"A", reserved, "4,100 28,4 40,4 66,100 / 8,66 60,64"},
@@ -220,7 +265,7 @@ struct Knot {
 
 std::vector<std::vector<Knot>> parse(const char* text) {
   std::vector<std::vector<Knot>> lines(1);
-  for (char* p = const_cast<char*>(text); *p;) {
+  for (const char* p = text; *p;) {
     if (*p == ' ' || *p == ',') {
       ++p;
     } else if (*p == '/') {
@@ -228,8 +273,10 @@ std::vector<std::vector<Knot>> parse(const char* text) {
       ++p;
     } else {
       Knot knot;
-      knot.at.x = static_cast<float>(std::strtol(p, &p, 10)) / 100;
-      knot.at.y = static_cast<float>(std::strtol(p + 1, &p, 10)) / 100;
+      char* end = nullptr;
+      knot.at.x = static_cast<float>(std::strtol(p, &end, 10)) / 100;
+      knot.at.y = static_cast<float>(std::strtol(end + 1, &end, 10)) / 100;
+      p = end;
       knot.corner = *p == '!';
       p += knot.corner;
       lines.back().push_back(knot);
@@ -279,7 +326,7 @@ struct Habit {
   explicit Habit(Random& random)
       : shake(random.between(0.006f, 0.04f)),
         aspect(1 + 0.17f * random.normal()),
-        slant(0.08f + 0.18f * random.normal()),
+        slant(0.08f + 0.21f * random.normal()),
         taper(0.12f * random.normal()),
         waist(0.10f * random.normal()),
         bow(0.05f * random.normal()),
@@ -335,21 +382,19 @@ const std::vector<std::string>& other_names(Hands hands) {
   return names[static_cast<std::size_t>(hands)];
 }
 
-int shape_count(const std::string& name, Hands hands) {
-  return static_cast<int>(std::count_if(std::begin(shapes), std::end(shapes), [&](const Shape& shape) {
-    return shape.hands == hands && name == shape.name;
-  }));
+std::vector<std::string> shapes_of(const std::string& name, Hands hands) {
+  std::vector<std::string> found;
+  for (const Shape& shape : shapes)
+    if (shape.hands == hands && name == shape.name) found.push_back(shape.points);
+  return found;
 }
 
-bool can_draw(const std::string& name, Hands hands) { return shape_count(name, hands) > 0; }
-
 Strokes write(const std::string& name, Hands hands, Random& random) {
-  int left = random.below(shape_count(name, hands));
-  const Shape* shape = shapes;
-  while (shape->hands != hands || name != shape->name || left-- > 0) ++shape;
+  const std::vector<std::string> choice = shapes_of(name, hands);
+  const std::string& shape = choice[static_cast<std::size_t>(random.below(static_cast<int>(choice.size())))];
   const Habit habit(random);
   Strokes strokes;
-  for (std::vector<Knot>& knots : parse(shape->points)) {
+  for (std::vector<Knot>& knots : parse(shape.c_str())) {
     for (Knot& knot : knots) {
       knot.at.x += habit.shake * random.normal();
       knot.at.y += habit.shake * random.normal();

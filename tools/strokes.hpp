@@ -1,5 +1,4 @@
-// Handwriting without a hand: digits, letters and symbols as the strokes of a pen, written down by us in several
-// shapes each.
+// Handwriting without a hand: digits, letters and symbols as the strokes of a pen, several shapes of each.
 #pragma once
 
 #include <string>
@@ -19,9 +18,9 @@ enum class Hands { training, reserved };
 // What can be drawn: "0" .. "9", and what is no digit, by name ("A", "star").
 const std::vector<std::string>& digit_names();
 const std::vector<std::string>& other_names(Hands hands);
-bool can_draw(const std::string& name, Hands hands);
-int shape_count(const std::string& name, Hands hands);
+// The shapes of one of them, each as the points that the pen passes; none for a name that nobody knows.
+std::vector<std::string> shapes_of(const std::string& name, Hands hands);
 
-// One writing of a shape: its points shaken, joined by smooth curves, bent, slanted and turned. x and y are in
-// units of the height of the writing, about 0 in the middle; y goes down.
+// One writing of one of the shapes: its points shaken, joined by smooth curves, bent, slanted and turned. Its
+// middle is at 0, the larger of its height and width is 1; y goes down.
 Strokes write(const std::string& name, Hands hands, Random& random);
