@@ -285,7 +285,7 @@ void random_colours(Look& look, Random& random) {
 
 Pen random_pen(Random& random) {
   Pen pen;
-  pen.width = 0.035f + 0.115f * squared(random.unit());
+  pen.width = 0.035f + 0.165f * squared(random.unit());
   pen.swing = random.between(0, 0.35f);
   if (random.chance(0.25f)) {
     pen.nib = random.between(0.2f, 0.6f);
