@@ -106,6 +106,7 @@ train_fails() {  # LINES DATA: to a new file and over an old one
 train_fails 1 missing
 train_fails 1 nothing
 train_fails 1 good.nnl
+train_fails 1 synthetic-digits:9
 for set in short long counts text zipped label; do
   cp -r data $set
 done

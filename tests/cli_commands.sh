@@ -149,6 +149,34 @@ for schedule in constant step:step_size=1 exponential cosine onecycle plateau; d
       --out table.nnl
   done
 done
+
+# ---- pictures that the project draws
+fit="--data synthetic-digits:100 --epochs 2 --batch 16"
+expect 0 0 "$NNLITE" train --arch lenet $fit --out drawn.nnl
+expect 0 0 "$NNLITE" train --arch lenet $fit --checkpoint drawn.ck --steps 9 --out half.nnl
+expect 0 0 "$NNLITE" train --data synthetic-digits:100 --resume drawn.ck --out again.nnl
+check "resumed is whole" cmp -s drawn.nnl again.nnl
+expect 0 0 "$NNLITE" eval drawn.nnl --data synthetic-digits:100 --json
+check "the test part is a fifth" grep -q '"count": 20' out
+count_files() { find "$1" -name '*.png' | wc -l; }
+expect 0 0 "$NNLITE_SAMPLES" composed data pages 30
+check "3 pages of each digit" [ "$(count_files pages/7)" -eq 3 ]
+expect 0 0 "$NNLITE_SAMPLES" digits made 20
+check "2 drawings of each digit" [ "$(count_files made/7)" -eq 2 ]
+expect 0 0 "$NNLITE_SAMPLES" digits made2 20
+check "the same seed, the same bytes" diff -r made made2
+expect 0 0 "$NNLITE_SAMPLES" drawn star symbols 5
+check "5 stars" [ "$(count_files symbols/star)" -eq 5 ]
+expect 0 0 "$NNLITE_SAMPLES" others others 40
+check "10 of each kind" [ "$(count_files others/two)" -eq 10 ]
+expect 0 0 "$NNLITE_SAMPLES" others others2 8 3 training
+expect 0 0 "$NNLITE_SAMPLES" sheet others sheet.png
+expect 0 0 "$NNLITE" predict drawn.nnl sheet.png made symbols others
+for words in "" "data" "drawn dragon symbols" "digits made x" "others o 1 1 all" "golden a b"; do
+  "$NNLITE_SAMPLES" $words > out 2> err
+  check "nnlite-samples $words: a wrong command line" [ $? -eq 2 ]
+  says "usage: nnlite-samples"
+done
 expect 0 0 "$NNLITE" train --arch unet:2 --data synthetic --steps 2 --batch 2 --out unet.nnl
 expect 0 0 "$NNLITE" --version
 expect 0 0 "$NNLITE" train --help

@@ -3,12 +3,16 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <cstdlib>
 #include <cstring>
 
 #include "csv.hpp"
 #include "failure.hpp"
 #include "idx.hpp"
+#include "made_digits.hpp"
 #include "picture.hpp"
+#include "progress.hpp"
+#include "random.hpp"
 
 using namespace nnlite;
 
@@ -17,18 +21,6 @@ namespace {
 bool ends_with(const std::string& text, const std::string& end) {
   return text.size() >= end.size() && text.compare(text.size() - end.size(), end.size(), end) == 0;
 }
-
-// SplitMix64 (Steele, Lea, Flood 2014): enough for splitting and made-up samples.
-struct Random {
-  std::uint64_t state;
-  std::uint64_t next() {
-    std::uint64_t z = state += 0x9e3779b97f4a7c15u;
-    z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
-    z = (z ^ z >> 27) * 0x94d049bb133111ebu;
-    return z ^ z >> 31;
-  }
-  float unit() { return static_cast<float>(next() >> 40) * (1.0f / 16777216.0f); }
-};
 
 std::size_t numel(const Dims& dims) {
   std::size_t n = 1;
@@ -121,6 +113,44 @@ Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, 
   return samples;
 }
 
+const char* const digits_word = "synthetic-digits";
+
+bool names_digits(const std::string& data) {
+  return data == digits_word || data.rfind(std::string(digits_word) + ":", 0) == 0;
+}
+
+// synthetic-digits[:COUNT]; the test part is a fifth of that.
+void open_digits(DataSource& source, const std::string& part) {
+  const std::size_t colon = source.name.find(':');
+  const std::string number = colon == std::string::npos ? "20000" : source.name.substr(colon + 1);
+  char* end = nullptr;
+  const unsigned long count = std::strtoul(number.c_str(), &end, 10);
+  if (number.empty() || *end != '\0' || count < 50 || count > 1000000)
+    fail("not a number from 50 to 1000000", source.name, "write synthetic-digits:20000, for instance");
+  source.kind = DataKind::digits;
+  source.samples.label_names = digit_names();
+  source.shape = Dims(28, 28, 1);
+  source.digits = part == "train" ? count : count / 5;
+  source.seed = part == "train" ? training_seed : test_seed;
+}
+
+Samples draw_digits(const DataSource& source, const Preprocessing& how, const Dims& input) {
+  Samples samples;
+  const std::size_t size = numel(input);
+  samples.label_names = digit_names();
+  samples.source = source.name;
+  samples.floats.resize(source.digits * size);
+  Progress progress;
+  for (std::size_t i = 0; i < source.digits; ++i) {
+    progress.show("drawing digits", i, source.digits, "");
+    const Picture p = made_digit(source.seed, i);
+    prepare(Image{p.pixels.data(), p.width, p.height, p.channels}, how, input, source.name,
+            samples.floats.data() + i * size);
+    samples.labels.push_back(static_cast<std::int32_t>(i % samples.label_names.size()));
+  }
+  return samples;
+}
+
 // IDX pictures stay bytes where the model takes them as they are.
 void fit_pictures(Samples& samples, const Preprocessing& how, const Dims& input, const std::string& name) {
   check_picture_input(input, name);
@@ -138,15 +168,17 @@ void fit_pictures(Samples& samples, const Preprocessing& how, const Dims& input,
 }  // namespace
 
 bool has_test_part(const std::string& data) {
-  return is_folder(data) && has_idx(data, "train") && has_idx(data, "t10k");
+  return names_digits(data) || (is_folder(data) && has_idx(data, "train") && has_idx(data, "t10k"));
 }
 
 DataSource open_data(const std::string& data, const std::string& part) {
   DataSource source;
   source.name = data;
   if (data == "synthetic") return source;
-  if (data == "synthetic-digits")
-    fail("made-up digits are not part of this version", data, "give IDX files or folders");
+  if (names_digits(data)) {
+    open_digits(source, part);
+    return source;
+  }
   for (const char* end : {".h5", ".hdf5", ".npz"})
     if (ends_with(data, end))
       fail(fmt::format("{} files are not read by this version", end), data, "give a .csv or folders");
@@ -212,6 +244,9 @@ Samples samples_for(const Model& model, DataSource&& source, std::uint64_t seed)
     check_picture_input(input, source.name);
     samples = read_folder(source.pictures, preprocessing_of(model), input);
     samples.source = source.name;
+  } else if (source.kind == DataKind::digits) {
+    check_picture_input(input, source.name);
+    samples = draw_digits(source, preprocessing_of(model), input);
   } else if (source.kind == DataKind::idx) {
     fit_pictures(samples, preprocessing_of(model), input, source.name);
   } else if (samples.sample_size() != numel(input) || input.rank != 1) {

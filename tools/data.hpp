@@ -1,4 +1,5 @@
-// DATA of the command line: a folder with IDX files, a folder of class folders, a .csv table, or "synthetic".
+// DATA of the command line: a folder with IDX files, a folder of class folders, a .csv table, "synthetic" or
+// "synthetic-digits[:COUNT]".
 #pragma once
 
 #include <string>
@@ -7,7 +8,7 @@
 #include "network.hpp"
 #include "samples.hpp"
 
-enum class DataKind { idx, folder, table, synthetic };
+enum class DataKind { digits, folder, idx, table, synthetic };
 
 // What stands at a DATA argument, before it is brought to a model's shape.
 struct DataSource {
@@ -15,6 +16,8 @@ struct DataSource {
   std::string name;
   Samples samples;            // idx, table
   LabelledPictures pictures;  // folder
+  std::size_t digits = 0;     // how many are drawn
+  std::uint64_t seed = 0;     // of the drawings
   nnlite::Dims shape;         // of a sample; rank 0 where the model decides
 
   std::vector<std::string> label_names() const {
@@ -22,10 +25,10 @@ struct DataSource {
   }
 };
 
-// `part` is "train" or "t10k", which matters for IDX alone.
+// `part` is "train" or "t10k", which matters for IDX and digits alone.
 DataSource open_data(const std::string& data, const std::string& part);
 
-// Are there t10k-* files beside the training files?
+// Does the data come in two parts: are there t10k-* files beside the training files?
 bool has_test_part(const std::string& data);
 
 // The shape of a sample, for an architecture that takes the data's: of a folder of pictures the one size

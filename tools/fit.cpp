@@ -251,14 +251,14 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
 // ---- putting it together
 void prepare_model(Fit& f, const DataSource& source) {
   const FitOptions& o = f.o;
-  f.hold_out_test = source.kind == DataKind::idx && !o.given("--val") && has_test_part(o.data);
+  f.hold_out_test = !o.given("--val") && has_test_part(o.data);
   const bool made_up = source.kind == DataKind::synthetic;
   f.val_share = o.given("--val") ? o.val : f.hold_out_test || made_up ? 0 : 0.1;
   if (!o.resume.empty()) {
     f.base = load_network(o.resume);
     const std::string share = note(extras_of(f.base->model), val_key);
     if (!share.empty()) f.val_share = std::atof(share.c_str());
-    f.hold_out_test = source.kind == DataKind::idx && f.val_share == 0 && has_test_part(o.data);
+    f.hold_out_test = f.val_share == 0 && has_test_part(o.data);
     options_from_checkpoint(f, source);
   } else {
     if (o.model.empty()) {
@@ -542,7 +542,8 @@ void check_outputs(const FitOptions& o) {
 void add_fit_options(CLI::App& c, FitOptions& o) {
   o.command = &c;
   c.add_option("--data", o.data,
-               "Folder with IDX files (train-*), folder of class folders, .csv, or synthetic")
+               "Folder with IDX files (train-*), folder of class folders, .csv, synthetic-digits[:COUNT], "
+               "or synthetic")
       ->required();
   c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
   c.add_option("--epochs", o.epochs, "How often to go through the data (default 10)")

@@ -291,8 +291,9 @@ bool named_as_picture(const std::string& path) {
   return std::any_of(std::begin(known), std::end(known), [&](const char* k) { return end == k; });
 }
 
-Bytes encode_png(const Picture& picture) {
+Bytes encode_png(const Picture& picture, int effort) {
   Bytes bytes;
+  stbi_write_png_compression_level = effort;
   const int row = picture.width * picture.channels;
   if (!stbi_write_png_to_func(append, &bytes, picture.width, picture.height, picture.channels,
                               picture.pixels.data(), row))

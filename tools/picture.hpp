@@ -28,5 +28,5 @@ Picture decode_picture(const Bytes& bytes, const std::string& name);
 // Does the name end as a picture's does (.png .jpg .jpeg .bmp .pbm .pgm .ppm .pnm)?
 bool named_as_picture(const std::string& path);
 
-// PNG bytes of a picture.
-Bytes encode_png(const Picture& picture);
+// PNG bytes of a picture; effort 1 (fast) to 9 (small).
+Bytes encode_png(const Picture& picture, int effort = 4);

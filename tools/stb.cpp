@@ -8,6 +8,20 @@
 #define STBI_NO_LINEAR
 #define STBI_MAX_DIMENSIONS 16384
 #include <stb_image.h>
+// zlib in place of stb's own packer, which has one fixed code for all pictures.
+#include <stdlib.h>
+#include <zlib.h>
+static unsigned char* pack(unsigned char* bytes, int size, int* packed_size, int effort) {
+  uLongf room = compressBound(static_cast<uLong>(size));
+  unsigned char* packed = static_cast<unsigned char*>(malloc(room));
+  if (packed && compress2(packed, &room, bytes, static_cast<uLong>(size), effort) != Z_OK) {
+    free(packed);
+    packed = nullptr;
+  }
+  *packed_size = static_cast<int>(room);
+  return packed;
+}
+#define STBIW_ZLIB_COMPRESS pack
 #define STB_IMAGE_WRITE_IMPLEMENTATION
 #define STBI_WRITE_NO_STDIO
 #include <stb_image_write.h>
