@@ -1268,25 +1268,23 @@ struct OpDefaults {
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS.
 #define NNLITE_NO_FIELDS ::nnlite::Field{}
-#define NNLITE_FIELD(id, member)                                                              \
-  ::nnlite::Field {                                                                           \
-    id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member \
-  }
-#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, kernels,           \
-        commit, ...)                                                                                        \
-  struct prefix##_fields {                                                                             \
-    using Self = Type;                                                                                 \
-    static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                           \
-    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);             \
-  };                                                                                                   \
-  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,      \
-      max_in,                                                                                               \
-                                 sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,         \
-                                 ::nnlite::shape_thunk<Type, prefix##_shape>,                          \
-                                 ::nnlite::op_thunk<Type, prefix##_forward>,                           \
-                                 NNLITE_BACKWARD(Type, prefix##_backward), commit, nullptr, kernels}
-#define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                 \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, 1, 1, trait_bits, nullptr, nullptr, __VA_ARGS__)
+#define NNLITE_FIELD(id, member)                                                                             \
+  ::nnlite::Field{id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member}
+#define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                       \
+  NNLITE_DEFINE_ROW(Type, prefix, text, version, 1, 1, trait_bits,                                           \
+                    (::nnlite::shape_thunk<Type, prefix##_shape>),                                           \
+                    (::nnlite::op_thunk<Type, prefix##_forward>),                                            \
+                    NNLITE_BACKWARD(Type, prefix##_backward), nullptr, nullptr, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_ROW(Type, prefix, text, version, min_in, max_in, trait_bits, shape, forward, backward, \
+                          commit, rate, kernels, ...)                                                        \
+  struct prefix##_fields {                                                                                   \
+    using Self = Type;                                                                                       \
+    static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                                 \
+    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
+  };                                                                                                         \
+  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,       \
+                                 max_in, sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,       \
+                                 shape, forward, backward, commit, rate, kernels}
 #ifdef NNLITE_NO_TRAINING
 #define NNLITE_BACKWARD(Type, function) (false ? ::nnlite::op_thunk<Type, function> : nullptr)
 #else
@@ -1339,8 +1337,7 @@ struct OpDefaults {
 #endif
 
 // Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one
-// there is a single pass, scalar where the processor has an fma and base (multiply, then add) where it has
-// none.
+// there is a single pass: scalar where the processor has an fma, else base (multiply, then add).
 #define NNLITE_PASS_SCALAR 0
 #define NNLITE_PASS_BASE   1
 #define NNLITE_PASS_AVX2   2
@@ -1368,8 +1365,7 @@ struct OpDefaults {
 #define NNLITE_FIRST_ISA  isa_base
 #endif
 
-// Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside
-// avx512fintrin.h.
+// Target regions: what stands between may use the set. g++ 12 warns falsely inside avx512fintrin.h.
 #ifdef __clang__
 #define NNLITE_REGION_AVX2 \
   _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
@@ -1412,8 +1408,7 @@ struct OpDefaults {
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
-// Round to nearest, subnormal numbers kept, whatever the calling program has set; put back at the end of the
-// scope.
+// Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
 class FloatControl {
  public:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
@@ -1619,8 +1614,7 @@ static inline void file_remove(const char* path) { (void)unlink(path); }
 static inline unsigned process_number() { return unsigned(getpid()); }
 static inline const char* file_error() { return strerror(errno); }
 
-// Removes the temporary files that killed processes left: those that start like `prefix` and that nobody
-// holds locked.
+// Removes the temporary files of killed processes: those that start like `prefix` and that nobody has locked.
 static inline void remove_stale(const char* prefix, const char* directory) {
   DIR* d = opendir(*directory == 0 ? "." : directory);
   if (d == nullptr) return;
@@ -1641,8 +1635,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 #endif
 
 // ================================================================================ >>math
-// Integer helpers, the multiply-add of plain loops, and the functions of plain loops: the polynomials that
-// kernels use.
+// Integer helpers; multiply-add and functions of plain loops, by the polynomials that kernels use.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -1847,8 +1840,7 @@ static inline double horner(double x, const double* coefficients, int count) {
   return r;
 }
 
-// log(u) of u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2 with m in [sqrt(1/2), sqrt(2)); error below
-// 1e-13.
+// log(u), u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2, m in [sqrt(1/2), sqrt(2)); error below 1e-13.
 static inline double log_unit(double u) {
   static constexpr double series[8] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0};
   int e = 0;
@@ -1897,8 +1889,7 @@ static inline Share share_of(uint32_t tasks, int workers, int worker) {
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
 }
 
-// job(context, worker) for every worker, under the float control that the same bits need; on this thread
-// without a pool.
+// job(context, worker) for every worker, under the float control that bits need; without a pool, here.
 static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker),
                                void* context) {
   struct Call {
@@ -2060,8 +2051,7 @@ struct Parameter {
   bool     trainable = true;
 };
 
-// A node: an input (op is nullptr) or a layer. Inputs are nodes with smaller numbers once the model is
-// finished.
+// A node: an input (op is nullptr) or a layer. Once the model is finished, a node's inputs are before it.
 struct Node {
   const Op*   op         = nullptr;
   void*       attributes = nullptr;            // as the shape function completed them
@@ -2112,24 +2102,19 @@ static real adagrad_rate(const Adagrad& a, const StepContext& context) {
   return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
 }
 
-// lr over the correction of m, the root of the correction of v, the decay that is added to g, the share that
-// w loses.
+// lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
 struct AdamRates {
   real step, root, added, shrink;
 };
+static bool coupled_decay(const Adam&) { return true; }
+static bool coupled_decay(const AdamW&) { return false; }
 template <class A>
-static AdamRates adam_rates(const A& a, const StepContext& context, bool coupled) {
+static AdamRates adam_rates(const A& a, const StepContext& context) {
   const double c1 = 1 - power(double(a.betas.first), context.update),
                c2 = 1 - power(double(a.betas.second), context.update);
   const real   decay = real(a.weight_decay);
   return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)),
-          coupled ? decay : 0, coupled ? 0 : product(real(context.lr), decay)};
-}
-static AdamRates adam_rates(const Adam& a, const StepContext& context) {
-  return adam_rates(a, context, true);
-}
-static AdamRates adam_rates(const AdamW& a, const StepContext& context) {
-  return adam_rates(a, context, false);
+          coupled_decay(a) ? decay : 0, coupled_decay(a) ? 0 : product(real(context.lr), decay)};
 }
 
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
@@ -2173,8 +2158,7 @@ static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t
   return (((first * d[2] + h) * d[3] + w) * in + i) * panel + o % panel;
 }
 
-// One side of a window that slides over an input: place k of output o is input o stride - padding + k
-// dilation.
+// One side of a window that slides: place k of output o is input o stride - padding + k dilation.
 struct Axis {
   int64_t in, out;
   int     kernel, stride, padding, dilation;
@@ -2187,8 +2171,7 @@ struct Axis {
     const int64_t o = i + padding - k * dilation;
     return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
   }
-  // Places first .. last - 1 of output o lie inside, `first` at `input`: a huge window in huge padding costs
-  // nothing.
+  // Places first .. last - 1 of output o lie inside, `first` at `input`; huge paddings cost nothing.
   struct Inside {
     int64_t first, last, input;
   };
@@ -2217,8 +2200,7 @@ static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
 }
 static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
 
-// y = the mean of a region: inputs [first, last) of one side (1: rows, 2: columns), their sum divided by the
-// `count` of both sides.
+// The sum of inputs [first, last) of each side (1: rows, 2: columns), divided by `count` of both, is a mean.
 struct Region {
   int64_t first, last, count;
 };
@@ -2259,6 +2241,23 @@ static NNLITE_NOINLINE Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r)
 }
 static bool is_depthwise(const Conv2d& a) {
   return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+}
+
+// y of Concat is `count` runs of `length`, each made of one run of every input.
+struct ConcatRuns {
+  int64_t count, length;
+};
+static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
+  const Shape& x = r.in_shape(k);
+  const int    dim = static_cast<const Concat*>(r.attributes)->dim;
+  int64_t length = 1;
+  for (int d = dim < 0 ? dim + x.rank : dim; d < x.rank; d++) length *= x.dim[d];
+  return length;
+}
+static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
+  int64_t length = 0;
+  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
+  return {r.out_numel() / length, length};
 }
 
 // The stored index of logical element e (row-major in PyTorch's order) of a parameter.
@@ -2370,8 +2369,8 @@ static inline void zero(real* to, int64_t count) {
 //   fma          rounds once; in the class without fma (base) the product is rounded, too.
 //   mul          keeps its product from being merged into a later addition, so write fma where you mean it.
 //   max, min     compare and select: the second argument where one of them is not a number.
-//   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
-//   store_part likewise.
+//   wins         a is larger, or not a number.
+//   load_part    the first n floats (0 <= n <= lanes) and zeros; like store_part it touches no more.
 //   load_bytes_part   numbers 0 .. 255 from the first n bytes, store_bytes_part into them.
 // Where vector units are compiled, too, scalar is their oracle and need not be fast: its code stays small.
 #undef NNLITE_UNROLL
@@ -2689,8 +2688,7 @@ struct Product {
   bool    add = false;                         // the finished value is added to what C holds
 };
 
-// Tasks are numbered block * panels + panel. A run [first, last) of them is a few stretches of panels in one
-// block.
+// Tasks are numbered block * panels + panel: a run [first, last) is a few stretches of panels in one block.
 struct Stretch {
   int64_t block, panel, count;
 };
@@ -2836,8 +2834,7 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
 }
 
 #ifndef NNLITE_NO_TRAINING
-// to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros
-// stand for more rows.
+// to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
     for (int r = 0; r < 16; r += 4)
@@ -2882,8 +2879,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
 
 // ================================================================================ >>kernel_linear
 // forward          y[n, o]  = b[o] + sum_i x[n, i] w[i, o]     weights are panels already: [O/16][I][16]
-// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels of 16 inputs at a time are turned
-// over in scratch
+// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels at a time, turned over in scratch
 // grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
 #ifdef NNLITE_ONCE
 struct LinearSizes {
@@ -3017,8 +3013,7 @@ static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
   return {from, places < 1 ? 1 : places};                            // none: a zero that nobody reads
 }
 
-// The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is
-// that quotient.
+// The places k with phase + padding - k dilation divisible by stride: first, first + step, ...; the quotient.
 struct Places {
   int64_t first, step, count, shift;
 };
@@ -3034,8 +3029,7 @@ static inline Places places_of(const Axis& a, int64_t phase) {
   return p;
 }
 
-// Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows
-// enough.
+// Bands: so many rows that a patch stays near 256 KB and, where there are enough, every worker finds some.
 constexpr int64_t patch_floats = 65536;
 struct Area {                                  // of one image: rows and columns from y and x on
   int64_t image, y, x, rows, columns;
@@ -3072,8 +3066,7 @@ static NNLITE_NOINLINE Bands up_bands(const Conv& c) {
 }
 
 // Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row
-// in pieces of 512. One chain each, summed in order of image and chunk: part of the contract on bits, as
-// chains are.
+// in pieces of 512. One chain each, summed in order of image and chunk: bits depend on it.
 constexpr int64_t chunk_pixels = 512;
 struct Chunks {
   int64_t H, W, rows, columns, down, across;   // of the image; of a chunk; chunks of an image
@@ -3134,6 +3127,18 @@ struct Patch {
 // Lines that follow each other without a gap are one line.
 static inline void join_lines(Product& p) {
   if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
+}
+
+// Down of an area of small, whose pixels lie `pitch` apart; weights have `tap` floats for each place.
+static NNLITE_NOINLINE Product down_product(const Conv& c, const Patch& from, const Area& o, int64_t pitch,
+                                            int64_t tap) {
+  Product p;
+  p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * tap};
+  p.middle = {c.w.kernel, c.w.dilation * from.pixel, tap};
+  p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * pitch;
+  p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = pitch;
+  join_lines(p);
+  return p;
 }
 
 // One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
@@ -3264,16 +3269,11 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
     const Patch from = patch_of(big + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
                                 down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), C, scratch,
                                 b.in_place);
-    Product p;
-    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big * 16};
-    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big * 16};
-    p.inner  = {c.big, 1, 16};
+    Product p = down_product(c, from, o, S, c.big * 16);
+    p.inner   = {c.big, 1, 16};
     if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
-    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * S;
-    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = S;
     p.b_panel = c.taps() * c.big * 16;
-    p.add = add;
-    join_lines(p);
+    p.add     = add;
     for (int64_t g = 0; g < c.groups; g++) {
       multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
                small + (o.image * c.h.out + o.y) * c.w.out * S + g * c.small,
@@ -3439,8 +3439,7 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 
 // ================================================================================ >>kernel_depthwise
 // Conv2d with one channel a group: nothing is summed over channels, so vectors run along them. Weights
-// [kH][kW][C], C padded to whole panels; patches have the same padding, unless the image needs none and is
-// read in place.
+// [kH][kW][C], C padded to whole panels; so are patches, unless the image can be read in place.
 #ifdef NNLITE_ONCE
 struct Depthwise {
   Conv    c;                                   // one group of `wide` channels
@@ -3543,12 +3542,7 @@ static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t
     const Patch from = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
                                        down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), scratch,
                                        b.in_place);
-    Product p;
-    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big};
-    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big};
-    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * C;
-    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = C;
-    join_lines(p);
+    const Product p = down_product(c, from, o, C, c.big);
     depthwise_product(p, from.data, r.parameter(0), r.out() + (o.image * c.h.out + o.y) * c.w.out * C,
                       r.parameter(1), C);
   }
@@ -3837,22 +3831,6 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_x(r, plan);
 }
 
-// y of Concat is `count` runs of `length`, each made of one run of every input.
-struct ConcatRuns {
-  int64_t count, length;
-};
-static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
-  const Shape& x = r.in_shape(k);
-  int64_t length = 1;
-  for (int d = dimension(attributes_of<Concat>(r).dim, x.rank); d < x.rank; d++)
-    length *= x.dim[d];
-  return length;
-}
-static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
-  int64_t length = 0;
-  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
-  return {r.out_numel() / length, length};
-}
 static bool plan_concat(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = static_cast<uint32_t>(concat_runs(r).count);
   return true;
@@ -4471,8 +4449,7 @@ struct Target {
   }
 };
 
-// sum_c q_c (log sum - (x_c - largest)); of one class alone where q is one there: 0 times infinity would be
-// no number.
+// sum_c q_c (log sum - (x_c - largest)); of one class where q is 1, as 0 times infinity would be no number.
 static float cross_entropy_at(const Target& target, const float* x, int64_t position) {
   const int64_t C = target.C;
   const float largest = line_max(x, C), log_sum = log_of(line_exp_sum(x, C, largest));
@@ -4691,8 +4668,7 @@ namespace NNLITE_ISA {
 // Moments that small would become denormal and slow; they are nothing to any weight.
 NNLITE_VERB vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
 
-// w = f(i, w, d) for the weights of the vector at i. d is the gradient as clipping leaves it, with the decay
-// that is added to it.
+// w = f(i, w, d) for the weights of the vector at i; d is the gradient, clipped, with the decay added to it.
 template <class F>
 NNLITE_VERB void each_weight(const OpRun& r, float weight_decay, uint32_t first, uint32_t last, const F& f) {
   const float* g = r.dparameter(0);
@@ -4774,16 +4750,15 @@ static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
 
 }  // inline namespace
 }  // namespace nnlite
+#undef NNLITE_PASS
+#undef NNLITE_ISA
 #endif  // NNLITE_PASS
 
 #ifdef NNLITE_ONCE
 #undef NNLITE_ONCE
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 
 // ================================================================================ >>dispatch
-// The passes of the kernel rooms for the other instruction sets, the choice of one, and the rows of every
-// op's kernels.
+// The passes of the kernel rooms for the other instruction sets, the choice of one, the rows of every op.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
 #if !__has_include(NNLITE_SELF)
 #error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
@@ -4791,29 +4766,21 @@ static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
 #define NNLITE_PASS NNLITE_PASS_BASE
 #define NNLITE_ISA  isa_base
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 #ifdef NNLITE_X86
 NNLITE_REGION_AVX2
 #define NNLITE_PASS NNLITE_PASS_AVX2
 #define NNLITE_ISA  isa_avx2
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 NNLITE_REGION_END
 NNLITE_REGION_AVX512
 #define NNLITE_PASS NNLITE_PASS_AVX512
 #define NNLITE_ISA  isa_avx512
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 NNLITE_REGION_END
 #else
 #define NNLITE_PASS NNLITE_PASS_NEON
 #define NNLITE_ISA  isa_neon
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 #endif
 #endif
 
@@ -4827,18 +4794,6 @@ NNLITE_REGION_END
 #else
 #define NNLITE_RUNS(f) {nullptr, isa_base::f, nullptr, nullptr, nullptr}
 #endif
-// The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under
-// NNLITE_ONCE).
-#define NNLITE_ROW(f, phase, chain) static const Kernel f##_row = {#f, phase, chain, f##_plan, NNLITE_RUNS(f)}
-#ifndef NNLITE_KERNELS
-#define NNLITE_ROWS(forward, backward) {nullptr}
-#elif defined(NNLITE_NO_TRAINING)
-#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward nullptr}
-#else
-#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward NNLITE_LIST backward nullptr}
-#endif
-#define NNLITE_LIST(...) __VA_ARGS__,
-
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
@@ -4848,8 +4803,7 @@ const char* isa_name(Isa isa) {
 }
 
 #ifdef NNLITE_X86
-// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves, and mask registers,
-// of its threads.
+// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves and mask registers.
 static bool x86_has(Isa isa) {
   unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (~c & (1u << 27 | 1u << 28 | 1u << 12)) != 0) return false;
@@ -4895,93 +4849,86 @@ bool set_isa(Isa isa) {
   return true;
 }
 
-// The rows of every op, by name of the op; the first whose plan accepts is used.
+// The rows of every op; the first whose plan accepts is used. f is the run function of all instruction sets.
 #ifdef NNLITE_KERNELS
-NNLITE_ROW(conv2d_forward, Phase::forward, 1);
-NNLITE_ROW(conv_transpose2d_forward, Phase::forward, 1);
-NNLITE_ROW(depthwise_forward, Phase::forward, 2);
-NNLITE_ROW(linear_forward, Phase::forward, 1);
-#ifndef NNLITE_NO_TRAINING
-NNLITE_ROW(conv2d_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(conv2d_grad_parameter, Phase::grad_parameter, 1);
-NNLITE_ROW(conv_transpose2d_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(conv_transpose2d_grad_parameter, Phase::grad_parameter, 1);
-NNLITE_ROW(depthwise_grad_input, Phase::grad_input, 2);
-NNLITE_ROW(depthwise_grad_parameter, Phase::grad_parameter, 2);
-NNLITE_ROW(linear_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
-#endif
-#endif
-
-static const Kernel* const conv2d_kernels[] =
-    NNLITE_ROWS((&conv2d_forward_row, &depthwise_forward_row),
-                (&conv2d_grad_input_row, &conv2d_grad_parameter_row, &depthwise_grad_input_row,
-                 &depthwise_grad_parameter_row));
-static const Kernel* const conv_transpose2d_kernels[] =
-    NNLITE_ROWS((&conv_transpose2d_forward_row),
-                (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));
-static const Kernel* const linear_kernels[] =
-    NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
-
-// A forward row f and a backward row b of one op, each with its plan; the row of an optimizer.
-#if !defined(NNLITE_KERNELS)
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b) static const Kernel* const op##_kernels[] = {nullptr}
-#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
-#elif defined(NNLITE_NO_TRAINING)
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
-  static const Kernel op##_forward_row = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};               \
-  static const Kernel* const op##_kernels[] = {&op##_forward_row, nullptr}
-#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
+#define NNLITE_ROW(name, text, phase, chain, plan, f)                                                        \
+  static const Kernel name##_row = {text, phase, chain, plan, NNLITE_RUNS(f)};
+#define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {__VA_ARGS__ nullptr};
 #else
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
-  static const Kernel op##_forward_row  = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};              \
-  static const Kernel op##_backward_row = {#op, Phase::backward, 1, plan_b, NNLITE_RUNS(b)};             \
-  static const Kernel* const op##_kernels[] = {&op##_forward_row, &op##_backward_row, nullptr}
-#define NNLITE_UPDATE(op, f)                                                                             \
-  static const Kernel op##_row = {#op, Phase::update, 1, plan_update, NNLITE_RUNS(f)};                   \
-  static const Kernel* const op##_kernels[] = {&op##_row, nullptr}
+#define NNLITE_ROW(...)
+#define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {nullptr};
 #endif
-#define NNLITE_ACTIVATION(Type, op) \
+#ifdef NNLITE_NO_TRAINING
+#define NNLITE_TRAINING(...)
+#else
+#define NNLITE_TRAINING(...) __VA_ARGS__
+#endif
+
+// Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
+#define NNLITE_THREE(f, chain)                                                                               \
+  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, f##_forward_plan, f##_forward)                          \
+  NNLITE_TRAINING(                                                                                           \
+      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, f##_grad_input_plan, f##_grad_input)          \
+      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, f##_grad_parameter_plan,              \
+                 f##_grad_parameter))
+#define NNLITE_THREE_ROWS(f)                                                                                 \
+  &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                                \
+  NNLITE_ROW(op##_forward, #op, Phase::forward, 1, plan_f, f)                                                \
+  NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, plan_b, b))                             \
+  NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
+#define NNLITE_UPDATE(op, f)                                                                                 \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, plan_update, f))                                     \
+  NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
+#define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
-#define NNLITE_AVERAGE(Type, op) \
+#define NNLITE_AVERAGE(Type, op)                                                                             \
   NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
-#define NNLITE_NORM(op) \
+#define NNLITE_NORM(op)                                                                                      \
   NNLITE_PAIR(op, plan_norm, batch_norm_forward, plan_norm_gradient, batch_norm_backward)
-#define NNLITE_ELEMENT_LOSS(Type, op)                                                        \
-  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient, \
+#define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
+  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
               element_loss_backward<Type>)
 
-NNLITE_UPDATE(adagrad, adagrad_update);
-NNLITE_UPDATE(adam, adam_update<Adam>);
-NNLITE_UPDATE(adamw, adam_update<AdamW>);
-NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d);
-NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward);
-NNLITE_AVERAGE(AvgPool2d, avg_pool2d);
-NNLITE_NORM(batch_norm1d);
-NNLITE_NORM(batch_norm2d);
-NNLITE_ELEMENT_LOSS(BCELoss, bce_loss);
-NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss);
-NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward);
+NNLITE_THREE(conv2d, 1)
+NNLITE_THREE(conv_transpose2d, 1)
+NNLITE_THREE(depthwise, 2)
+NNLITE_THREE(linear, 1)
+NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
+NNLITE_ROWS(flatten, )
+NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
+NNLITE_UPDATE(adagrad, adagrad_update)
+NNLITE_UPDATE(adam, adam_update<Adam>)
+NNLITE_UPDATE(adamw, adam_update<AdamW>)
+NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d)
+NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward)
+NNLITE_AVERAGE(AvgPool2d, avg_pool2d)
+NNLITE_NORM(batch_norm1d)
+NNLITE_NORM(batch_norm2d)
+NNLITE_ELEMENT_LOSS(BCELoss, bce_loss)
+NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss)
+NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward)
 NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient,
-            cross_entropy_backward);
-NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward);
-NNLITE_ACTIVATION(ELU, elu);
-NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss);
-NNLITE_ELEMENT_LOSS(L1Loss, l1_loss);
-NNLITE_ACTIVATION(LeakyReLU, leaky_relu);
+            cross_entropy_backward)
+NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward)
+NNLITE_ACTIVATION(ELU, elu)
+NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss)
+NNLITE_ELEMENT_LOSS(L1Loss, l1_loss)
+NNLITE_ACTIVATION(LeakyReLU, leaky_relu)
 NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>,
-            log_softmax_backward);
-NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward);
-NNLITE_ELEMENT_LOSS(MSELoss, mse_loss);
-NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward);
-NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward);
-NNLITE_ACTIVATION(ReLU, relu);
-NNLITE_UPDATE(rmsprop, rmsprop_update);
-NNLITE_UPDATE(sgd, sgd_update);
-NNLITE_ACTIVATION(Sigmoid, sigmoid);
-NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward);
-NNLITE_ACTIVATION(Tanh, tanh);
-NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward);
+            log_softmax_backward)
+NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward)
+NNLITE_ELEMENT_LOSS(MSELoss, mse_loss)
+NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward)
+NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward)
+NNLITE_ACTIVATION(ReLU, relu)
+NNLITE_UPDATE(rmsprop, rmsprop_update)
+NNLITE_UPDATE(sgd, sgd_update)
+NNLITE_ACTIVATION(Sigmoid, sigmoid)
+NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward)
+NNLITE_ACTIVATION(Tanh, tanh)
+NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward)
 
 // Loops over whole arrays, for the executor and the trainer, by the instruction set in force.
 #ifdef NNLITE_KERNELS
@@ -5067,19 +5014,22 @@ static void activation_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_ACTIVATION(Type, prefix, kernels, ...)                                                 \
-  static constexpr auto prefix##_shape    = activation_shape<Type>;                                          \
-  static constexpr auto prefix##_forward  = activation_forward<Type>;                                        \
-  static constexpr auto prefix##_backward = activation_backward<Type>;                                       \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates,          \
-      kernels, nullptr,                                                                                     \
-                          __VA_ARGS__)
+// A layer or loss of this header, whose functions are called family_shape, family_forward, family_backward.
+#define NNLITE_DEFINE_BUILT_IN(Type, prefix, family, min_in, max_in, trait_bits, commit, ...)                \
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, min_in, max_in, trait_bits, (shape_thunk<Type, family##_shape>), \
+                    (op_thunk<Type, family##_forward>), NNLITE_BACKWARD(Type, family##_backward), commit,    \
+                    nullptr, prefix##_kernels, __VA_ARGS__)
+#define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_ACTIVATION(Type, prefix, ...)                                                          \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, activation, 1, 1, traits::elementwise | traits::accumulates, nullptr, \
+                         __VA_ARGS__)
 
-NNLITE_DEFINE_ACTIVATION(ELU, elu, elu_kernels, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, leaky_relu_kernels, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_ACTIVATION(ReLU, relu, relu_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, sigmoid_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Tanh, tanh, tanh_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(ELU, elu, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_ACTIVATION(ReLU, relu, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5140,17 +5090,21 @@ static void mul_backward(const Mul&, const OpRun& r) {
 }
 
 constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, add_kernels, nullptr,
-                        NNLITE_NO_FIELDS);
-NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, mul_kernels, nullptr,
-                        NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Add, add, add, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Mul, mul, mul, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
 // x, y [N, ..., C]   weight, bias, running_mean, running_var [C]
 // mean and var are those of the batch while training (slot 0 and slot 1, var biased), else the running ones.
+static bool norm_input(const BatchNorm1d&, const OpShape& s) {
+  return rows_input(s, 0) && (s.in[0].rank == 2 || s.in[0].rank == 3);
+}
+static bool norm_input(const BatchNorm2d&, const OpShape& s) { return image_input(s, 0); }
+
 template <class A>
-static Status batch_norm_attributes(A& a, OpShape& s) {
+static Status batch_norm_shape(A& a, OpShape& s) {
+  if (!norm_input(a, s)) return Status::bad_shape;
   if (a.num_features == 0) a.num_features = s.in[0].last();
   if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
     return Status::bad_attribute;
@@ -5169,14 +5123,6 @@ static Status batch_norm_attributes(A& a, OpShape& s) {
   s.slots[0] = s.slots[1] = SlotSpec{Keep::saved, real_dtype, false, C};
   s.dx_reads_in = s.dw_reads_in = 1;
   return Status::ok;
-}
-
-static Status batch_norm1d_shape(BatchNorm1d& a, OpShape& s) {
-  if (!rows_input(s, 0) || s.in[0].rank < 2 || s.in[0].rank > 3) return Status::bad_shape;
-  return batch_norm_attributes(a, s);
-}
-static Status batch_norm2d_shape(BatchNorm2d& a, OpShape& s) {
-  return image_input(s, 0) ? batch_norm_attributes(a, s) : Status::bad_shape;
 }
 
 // Statistics of channel c: of the batch while training, and always where none are kept.
@@ -5263,14 +5209,11 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                        \
-  static constexpr auto prefix##_forward = batch_norm_forward<Type>;                                  \
-  static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                \
-  NNLITE_DEFINE_OP_INPUTS(                                                                            \
-      Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,     \
-      prefix##_kernels, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), \
-      NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
-
+constexpr uint32_t norm_traits = traits::mixes_batch | traits::stateful | traits::accumulates;
+#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                               \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, batch_norm, 1, 1, norm_traits, batch_norm_commit<Type>,               \
+                         NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), NNLITE_FIELD(3, momentum),     \
+                         NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
 NNLITE_DEFINE_BATCH_NORM(BatchNorm1d, batch_norm1d);
 NNLITE_DEFINE_BATCH_NORM(BatchNorm2d, batch_norm2d);
 
@@ -5293,39 +5236,34 @@ static Status concat_shape(Concat& a, OpShape& s) {
   return set_out(s, out);
 }
 
-// y is `count` runs, each made of one run of every input. Calls f(input, place in the input, place in y,
-// length).
+// Calls f(input, place in the input, place in y, length) for every run of every input.
 template <class F>
-static void each_concat_run(const Concat& a, const OpRun& r, F f) {
-  int64_t inner = 1, at = 0;
-  for (int d = dimension(a.dim, r.out_shape().rank) + 1; d < r.out_shape().rank; d++)
-    inner *= r.out_shape().dim[d];
-  const int     dim = dimension(a.dim, r.out_shape().rank);
-  const int64_t count = r.out_numel() / (inner * r.out_shape().dim[dim]);
-  for (int64_t run = 0; run < count; run++) {
+static void each_concat_run(const OpRun& r, F f) {
+  int64_t at = 0;
+  for (int64_t run = 0, count = concat_runs(r).count; run < count; run++) {
     for (int k = 0; k < r.n_in; k++) {
-      const int64_t length = r.in_shape(k).dim[dim] * inner;
+      const int64_t length = concat_length(r, k);
       f(k, run * length, at, length);
       at += length;
     }
   }
 }
 
-static void concat_forward(const Concat& a, const OpRun& r) {
-  each_concat_run(a, r, [&](int k, int64_t from, int64_t to, int64_t length) {
+static void concat_forward(const Concat&, const OpRun& r) {
+  each_concat_run(r, [&](int k, int64_t from, int64_t to, int64_t length) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
 
-static void concat_backward(const Concat& a, const OpRun& r) {
-  each_concat_run(a, r, [&](int k, int64_t to, int64_t from, int64_t length) {
+static void concat_backward(const Concat&, const OpRun& r) {
+  each_concat_run(r, [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
 }
 
-NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, concat_kernels,
-                        nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulates, nullptr,
+                       NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_conv2d
 // y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
@@ -5439,15 +5377,13 @@ static void conv2d_backward(const Conv2d& a, const OpRun& r) {
   bias_backward(r, a.out_channels);
 }
 
-NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, conv2d_kernels, nullptr,
-                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels),
-                        NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding),
-                        NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
+NNLITE_DEFINE_LAYER(Conv2d, conv2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
+                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups),
+                    NNLITE_FIELD(8, bias));
 
 // ================================================================================ >>op_conv_transpose2d
-// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to the outputs that a Conv2d with these attributes would have
-// read it from:
-//   oh = ih stride - padding + kh dilation
+// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to oh = ih stride - padding + kh dilation, likewise ow
 // x [N, H, W, I]   weight [I, O/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 static ParameterSpec weight_of(const ConvTranspose2d& a) {
   const int outputs = a.out_channels / a.groups;
@@ -5478,11 +5414,10 @@ static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) 
   bias_backward(r, a.out_channels);
 }
 
-NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates,
-                        conv_transpose2d_kernels, nullptr, NNLITE_FIELD(1, in_channels),
-                        NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
-                        NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
-                        NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
+NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
+                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
+                    NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
 // ================================================================================ >>op_dropout
 // While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.
@@ -5511,10 +5446,9 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Dropout, dropout, "Dropout", 1, 1, 1,
-                        traits::elementwise | traits::random | traits::accumulates |
-                            traits::identity_in_evaluation,
-                        dropout_kernels, nullptr, NNLITE_FIELD(1, p));
+constexpr uint32_t dropout_traits =
+    traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation;
+NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
@@ -5544,8 +5478,8 @@ static void flatten_backward(const Flatten&, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Flatten, flatten, "Flatten", 1, 1, 1, traits::view | traits::accumulates, nullptr,
-                        nullptr, NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
+NNLITE_DEFINE_LAYER(Flatten, flatten, traits::view | traits::accumulates, NNLITE_FIELD(1, start_dim),
+                    NNLITE_FIELD(2, end_dim));
 
 // ================================================================================ >>op_linear
 // y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
@@ -5603,12 +5537,11 @@ static void linear_backward(const Linear& a, const OpRun& r) {
   bias_backward(r, a.out_features);
 }
 
-NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, linear_kernels, nullptr,
-                        NNLITE_FIELD(1, in_features), NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
+NNLITE_DEFINE_LAYER(Linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
+                    NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ================================================================================ >>op_loss_class
-// Losses of a class for every position. x [N, ..., C], target [N, ...] (i32) or [N, ..., C]   ->   y [1], the
-// mean.
+// Losses of a class for every position: x [N, ..., C], target [N, ...] (i32) or [N, ..., C] -> y [1], a mean
 static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
   if (s.in[1].rank == 0) {                                       // the short form: we say what the target is
     s.in[1]       = shape;
@@ -5629,8 +5562,8 @@ static Status set_class_target(OpShape& s) {
   return set_target(s, positions, DType::i32);
 }
 
-// logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target + label_smoothing / C, y = mean of
-// -sum_c q_c logp_c
+// y = mean of -sum_c q_c logp_c with logp_c = x_c - m - log sum exp(x - m), q = keep target + label_smoothing
+// / C, keep = 1 - label_smoothing
 static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
   if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
   s.dx_reads_in = 3;
@@ -5669,8 +5602,7 @@ static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r
   r.out()[0] = total / static_cast<real>(positions);
 }
 
-// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -(1 - label_smoothing)
-// logp_c / positions
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep logp_c / positions
 static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions), kept = product(1 - real(a.label_smoothing), share);
@@ -5688,9 +5620,10 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2,
-                        traits::loss | traits::accumulates, cross_entropy_loss_kernels, nullptr,
-                        NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
+#define NNLITE_DEFINE_LOSS(Type, prefix, family, ...)                                                        \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, family, 2, 2, traits::loss | traits::accumulates, nullptr, __VA_ARGS__)
+NNLITE_DEFINE_LOSS(CrossEntropyLoss, cross_entropy_loss, cross_entropy_loss, NNLITE_FIELD(1, label_smoothing),
+                   NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
 static Status nll_loss_shape(NLLLoss&, OpShape& s) {
@@ -5716,12 +5649,10 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates,
-                        nll_loss_kernels, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
-// One row each: the loss of one element and its derivatives by x and by the target t. x, t [...] -> y [1],
-// the mean.
+// One row each: the loss of an element, its derivatives by x and by the target t. x, t [...] -> y [1], a mean
 static inline real clamped_log(real x) {
   const real l = real_log(x);
   return l < -100 ? -100 : l;                                    // PyTorch's bound
@@ -5793,22 +5724,14 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_LOSS(Type, prefix, kernels, ...)                                               \
-  static constexpr auto prefix##_shape = elementwise_loss_shape<Type>;                               \
-  static constexpr auto prefix##_forward = elementwise_loss_forward<Type>;                           \
-  static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                         \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, \
-                          nullptr, __VA_ARGS__)
-
-NNLITE_DEFINE_LOSS(BCELoss, bce_loss, bce_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, bce_with_logits_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, huber_loss_kernels, NNLITE_FIELD(1, delta));
-NNLITE_DEFINE_LOSS(L1Loss, l1_loss, l1_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(MSELoss, mse_loss, mse_loss_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCELoss, bce_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, elementwise_loss, NNLITE_FIELD(1, delta));
+NNLITE_DEFINE_LOSS(L1Loss, l1_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_optimizer
-// w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and
-// stays so.
+// One update each of a parameter w by its gradient g and the slots of its state; padding stays zero.
 static bool at_least_zero(float x) { return x >= 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
@@ -5890,14 +5813,12 @@ static void rmsprop_update(const RMSprop& a, const OpRun& r) {
 }
 
 template <class A>
-static Status adam_attributes(const A& a, OpShape& s) {
+static Status adam_shape(A& a, OpShape& s) {
   if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) ||
       !is_finite(a.eps) || !at_least_zero(a.weight_decay))
     return Status::bad_attribute;
   return optimizer_slots(s, 2);
 }
-static Status adam_shape(Adam& a, OpShape& s) { return adam_attributes(a, s); }
-static Status adamw_shape(AdamW& a, OpShape& s) { return adam_attributes(a, s); }
 
 // Decay is added to the gradient (Adam) or shrinks the weight by itself (AdamW).
 template <class A>
@@ -5912,35 +5833,28 @@ static void adam_update(const A& a, const OpRun& r) {
     w[i] = madd(-k.step, m[i] / (real_sqrt(v[i]) / k.root + eps), madd(-k.shrink, w[i], w[i]));
   }
 }
-static constexpr auto adamw_update = adam_update<AdamW>;
 
-#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                  \
-  struct prefix##_fields {                                                                                   \
-    using Self = Type;                                                                                       \
-    static constexpr Field list[] = {__VA_ARGS__};                                                           \
-  };                                                                                                         \
-  const Op Type::op = {#Type, 1, sizeof(prefix##_fields::list) / sizeof(Field), prefix##_fields::list, 1, 1, \
-                       sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type,         \
-                           prefix##_shape>,                                                                 \
-                       op_thunk<Type, prefix##_update>, nullptr, nullptr, nullptr, kernels}
+#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, family, ...)                                                   \
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
+                    (op_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,          \
+                    __VA_ARGS__)
 
-NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
+NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
                         NNLITE_FIELD(5, eps));
-NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
-                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adamw_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
-                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha),
+NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adam, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha),
                         NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
-NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum),
+NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum),
                         NNLITE_FIELD(3, dampening), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
 
 // ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
 
-// PyTorch's size: with ceil_mode a last window may hang over, but must start inside the input or its left
-// padding.
+// PyTorch's: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
 static int64_t pool_places(const Axis& a, bool ceil_mode) {
   const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
   if (slack < 0) return 0;
@@ -6022,12 +5936,11 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, max_pool2d_kernels, nullptr,
-                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
-                        NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
+NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
+                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
 
-static Status avg_pool2d_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
-static Status adaptive_avg_pool2d_shape(AdaptiveAvgPool2d& a, OpShape& s) {
+static Status average_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
+static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.output_size.h <= 0 || a.output_size.w <= 0) return Status::bad_attribute;
   return set_image_out(s, a.output_size.h, a.output_size.w, s.in[0].last());
@@ -6075,22 +5988,16 @@ static void average_backward(const A& a, const OpRun& r) {
   });
 }
 
-static constexpr auto avg_pool2d_forward           = average_forward<AvgPool2d>;
-static constexpr auto avg_pool2d_backward          = average_backward<AvgPool2d>;
-static constexpr auto adaptive_avg_pool2d_forward  = average_forward<AdaptiveAvgPool2d>;
-static constexpr auto adaptive_avg_pool2d_backward = average_backward<AdaptiveAvgPool2d>;
-
-NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0,
-                        adaptive_avg_pool2d_kernels, nullptr, NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, avg_pool2d_kernels, nullptr,
-                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
-                        NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
+NNLITE_DEFINE_BUILT_IN(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 1, 1, 0, nullptr,
+                       NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_BUILT_IN(AvgPool2d, avg_pool2d, average, 1, 1, 0, nullptr, NNLITE_FIELD(1, kernel_size),
+                       NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
+                       NNLITE_FIELD(5, count_include_pad));
 
 // ================================================================================ >>op_softmax
-// Along dim, with m the largest and S = sum exp(x - m):   y = exp(x - m) / S   or   y = x - m - log S.   x, y
-// [N, ...]
+// Along dim of x, y [N, ...], with m the largest, S = sum exp(x - m): y = exp(x - m) / S or y = x - m - log S
 template <class A>
-static Status softmax_family_shape(A& a, OpShape& s) {
+static Status softmax_shape(A& a, OpShape& s) {
   if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
   if (dimension(a.dim, s.in[0].rank) < 0) return Status::bad_attribute;
   s.dx_reads_out = true;
@@ -6137,7 +6044,7 @@ static void softmax_backward(const Softmax& a, const OpRun& r) {
   });
 }
 
-static void log_softmax_forward(const LogSoftmax& a, const OpRun& r) {
+static void softmax_forward(const LogSoftmax& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
     real sum = 0;
@@ -6148,7 +6055,7 @@ static void log_softmax_forward(const LogSoftmax& a, const OpRun& r) {
 }
 
 // dx = dy - exp(y) sum dy
-static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
+static void softmax_backward(const LogSoftmax& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
@@ -6159,13 +6066,9 @@ static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
   });
 }
 
-static constexpr auto softmax_shape     = softmax_family_shape<Softmax>;
-static constexpr auto log_softmax_shape = softmax_family_shape<LogSoftmax>;
-
-NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates,
-                        log_softmax_kernels, nullptr, NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, softmax_kernels, nullptr,
-                        NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(LogSoftmax, log_softmax, softmax, 1, 1, traits::accumulates, nullptr,
+                       NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(Softmax, softmax, softmax, 1, 1, traits::accumulates, nullptr, NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
@@ -6206,8 +6109,7 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, upsample_kernels,
-                        nullptr, NNLITE_FIELD(1, scale_factor));
+NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
 
 // ================================================================================ >>op_list
 // Every op of this header, sorted as strcmp sorts its names.
@@ -6359,15 +6261,8 @@ static float rate_thunk(const void* attributes, const RateContext& c) {
 }
 
 #define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                            \
-  struct prefix##_fields {                                                                                   \
-    using Self = Type;                                                                                       \
-    static constexpr Field list[] = {__VA_ARGS__};                                                           \
-    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
-  };                                                                                                         \
-  const Op Type::op = {#Type, 1, prefix##_fields::count, prefix##_fields::list, 0, 0, sizeof(Type),         \
-      traits::schedule,                                                                                     \
-                       &OpDefaults<Type>::value, schedule_shape<Type>, nullptr, nullptr, nullptr,            \
-                       rate_thunk<Type, prefix##_rate>, nullptr}
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, schedule_shape<Type>, nullptr, nullptr,  \
+                    nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
 NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max),
                        NNLITE_FIELD(2, eta_min));
