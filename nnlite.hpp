@@ -1736,6 +1736,7 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 
 // r q(r) of exp, and 2^n.
 static inline float exp_parts(float x, float& power) {
+  x = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
   const float b = madd(x, log2_e, round_magic), n = b - round_magic;
   const float r = madd(n, -ln2_low, madd(n, -ln2_high, x));
   float q = exp_poly[0];
@@ -1747,16 +1748,14 @@ static inline float exp_parts(float x, float& power) {
 
 static inline float real_exp(float x) {
   float power;
-  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float rq = exp_parts(clamped, power);
+  const float rq = exp_parts(x, power);
   return x != x ? x : product(rq + 1.0f, power);
 }
 
 // exp(x) - 1 without cancellation near zero.
 static inline float real_expm1(float x) {
   float power;
-  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float rq = exp_parts(clamped, power);
+  const float rq = exp_parts(x, power);
   return x != x ? x : madd(rq, power, power - 1.0f);
 }
 
@@ -1855,15 +1854,8 @@ static inline double log_unit(double u) {
 static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  static constexpr double cosine[9] = {1.0 / 20922789888000,
-                                       -1.0 / 87178291200,
-                                       1.0 / 479001600,
-                                       -1.0 / 3628800,
-                                       1.0 / 40320,
-                                       -1.0 / 720,
-                                       1.0 / 24,
-                                       -1.0 / 2,
-                                       1.0};
+  static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
+                                       -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
   const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
   const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
@@ -2239,9 +2231,11 @@ static NNLITE_NOINLINE Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r)
   return {axes_of(a, a.dilation, r.out_shape(), r.in_shape(0)), r.rows, a.groups, a.out_channels / a.groups,
           a.in_channels / a.groups, r.workers};
 }
+// A depthwise convolution has weights of its own, [kH][kW][C], and rows in >>kernel_depthwise.
 static bool is_depthwise(const Conv2d& a) {
   return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
 }
+static inline bool is_depthwise(const ConvTranspose2d&) { return false; }
 
 // y of Concat is `count` runs of `length`, each made of one run of every input.
 struct ConcatRuns {
@@ -2605,9 +2599,8 @@ static inline float tree_max(const vf (&a)[parts]) {
 // ================================================================================ >>kernel_math
 // The functions of >>math on vectors: the same steps in the same order, so the same bits.
 namespace NNLITE_ISA {
-NNLITE_VERB vf exp_clamp(vf x) { return max(set(exp_lowest), min(set(exp_highest), x)); }
-
 NNLITE_VERB vf exp_parts(vf x, vf& power) {
+  x = max(set(exp_lowest), min(set(exp_highest), x));
   const vf b = fma(x, set(log2_e), set(round_magic)), n = sub(b, set(round_magic));
   const vf r = fma(n, set(-ln2_low), fma(n, set(-ln2_high), x));
   vf q = set(exp_poly[0]);
@@ -2619,13 +2612,13 @@ NNLITE_VERB vf exp_parts(vf x, vf& power) {
 
 NNLITE_VERB vf exp(vf x) {
   vf power;
-  const vf rq = exp_parts(exp_clamp(x), power);
+  const vf rq = exp_parts(x, power);
   return mul(add(rq, set(1.0f)), power);
 }
 
 NNLITE_VERB vf expm1(vf x) {
   vf power;
-  const vf rq = exp_parts(exp_clamp(x), power);
+  const vf rq = exp_parts(x, power);
   return fma(rq, power, sub(power, set(1.0f)));
 }
 
@@ -3013,7 +3006,8 @@ static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
   return {from, places < 1 ? 1 : places};                            // none: a zero that nobody reads
 }
 
-// The places k with phase + padding - k dilation divisible by stride: first, first + step, ...; the quotient.
+// The places k where stride divides phase + padding - k dilation (shift times for the first): first,
+// first + step, ...
 struct Places {
   int64_t first, step, count, shift;
 };
@@ -3042,13 +3036,12 @@ struct Bands {
   int64_t scratch() const { return in_place ? 0 : patch; }
   Area    at(int64_t task, int64_t H, int64_t W) const {
     const int64_t y = task % count * rows;
-    return {task / count, y, 0, H - y < rows ? H - y : rows, W};
+    return {task / count, y, 0, smaller(H - y, rows), W};
   }
 };
 static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
-  const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share,
-                least = wish < 4 ? 4 : wish;
-  return least < rows ? least : rows;
+  const int64_t wish = smaller(fit, (rows + workers - 1) / workers);
+  return smaller(wish < 4 ? 4 : wish, rows);
 }
 static NNLITE_NOINLINE Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
@@ -3072,15 +3065,14 @@ struct Chunks {
   int64_t H, W, rows, columns, down, across;   // of the image; of a chunk; chunks of an image
   Chunks(int64_t height, int64_t width)
       : H(height), W(width),
-        rows(width > chunk_pixels ? 1 : chunk_pixels / width < height ? chunk_pixels / width : height),
-        columns(width > chunk_pixels ? chunk_pixels : width), down((height + rows - 1) / rows),
+        rows(width > chunk_pixels ? 1 : smaller(chunk_pixels / width, height)),
+        columns(smaller(width, chunk_pixels)), down((height + rows - 1) / rows),
         across((width + columns - 1) / columns) {}
   int64_t count(int64_t images) const { return images * down * across; }
 };
 static inline Area chunk_area(const Chunks& k, int64_t chunk) {
   const int64_t y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
-  return {chunk / (k.down * k.across), y, x, k.H - y < k.rows ? k.H - y : k.rows,
-          k.W - x < k.columns ? k.W - x : k.columns};
+  return {chunk / (k.down * k.across), y, x, smaller(k.H - y, k.rows), smaller(k.W - x, k.columns)};
 }
 
 #ifndef NNLITE_NO_TRAINING
@@ -3189,28 +3181,23 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
 }
 #endif
 
-static bool conv2d_forward_plan(const OpRun& r, KernelPlan& p) {
-  const Conv2d& a = attributes_of<Conv2d>(r);  // depthwise: rows of >>kernel_depthwise
-  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), true, false, p);
+template <class A, bool down, bool turned>
+static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
+  const A& a = attributes_of<A>(r);
+  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), down, turned, p);
 }
-static bool conv_transpose2d_forward_plan(const OpRun& r, KernelPlan& p) {
-  return conv_plan(conv_sizes(attributes_of<ConvTranspose2d>(r), r), false, false, p);
-}
+static constexpr auto conv2d_forward_plan = conv_sum_plan<Conv2d, true, false>;
+static constexpr auto conv_transpose2d_forward_plan = conv_sum_plan<ConvTranspose2d, false, false>;
 #ifndef NNLITE_NO_TRAINING
-static bool conv2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
-  const Conv2d& a = attributes_of<Conv2d>(r);
-  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), false, true, p);
+template <class A, bool in_is_big>
+static bool conv_grad_plan(const OpRun& r, KernelPlan& p) {
+  const A& a = attributes_of<A>(r);
+  return !is_depthwise(a) && conv_grad_plan(conv_sizes(a, r), in_is_big, p);
 }
-static bool conv2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
-  const Conv2d& a = attributes_of<Conv2d>(r);
-  return !is_depthwise(a) && conv_grad_plan(conv_sizes(a, r), true, p);
-}
-static bool conv_transpose2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
-  return conv_plan(conv_sizes(attributes_of<ConvTranspose2d>(r), r), true, true, p);
-}
-static bool conv_transpose2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
-  return conv_grad_plan(conv_sizes(attributes_of<ConvTranspose2d>(r), r), false, p);
-}
+static constexpr auto conv2d_grad_input_plan = conv_sum_plan<Conv2d, false, true>;
+static constexpr auto conv2d_grad_parameter_plan = conv_grad_plan<Conv2d, true>;
+static constexpr auto conv_transpose2d_grad_input_plan = conv_sum_plan<ConvTranspose2d, true, true>;
+static constexpr auto conv_transpose2d_grad_parameter_plan = conv_grad_plan<ConvTranspose2d, false>;
 #endif
 #endif
 
@@ -5732,7 +5719,9 @@ NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_optimizer
 // One update each of a parameter w by its gradient g and the slots of its state; padding stays zero.
-static bool at_least_zero(float x) { return x >= 0 && is_finite(x); }
+template <class... T>
+static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
+static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
 static Status optimizer_slots(OpShape& s, int count) {
@@ -5753,10 +5742,8 @@ static inline real clipped_gradient(const OpRun& r, int64_t i) {
 static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
 
 static Status sgd_shape(SGD& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) ||
-      !is_finite(a.dampening)) {
+  if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
     return Status::bad_attribute;
-  }
   if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
 }
@@ -5776,8 +5763,8 @@ static void sgd_update(const SGD& a, const OpRun& r) {
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.lr_decay) || !at_least_zero(a.weight_decay) || !(a.eps > 0) ||
-      !is_finite(a.eps) || !at_least_zero(a.initial_accumulator_value)) return Status::bad_attribute;
+  if (!at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value) || !positive(a.eps))
+    return Status::bad_attribute;
   return optimizer_slots(s, 1);
 }
 
@@ -5794,8 +5781,7 @@ static void adagrad_update(const Adagrad& a, const OpRun& r) {
 }
 
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.alpha) || !at_least_zero(a.weight_decay) ||
-      !at_least_zero(a.momentum) || !(a.eps > 0) || !is_finite(a.eps))
+  if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
     return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
 }
@@ -5814,9 +5800,8 @@ static void rmsprop_update(const RMSprop& a, const OpRun& r) {
 
 template <class A>
 static Status adam_shape(A& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) ||
-      !is_finite(a.eps) || !at_least_zero(a.weight_decay))
-    return Status::bad_attribute;
+  if (!at_least_zero(a.lr, a.weight_decay) || !below_one(a.betas.first) || !below_one(a.betas.second) ||
+      !positive(a.eps)) return Status::bad_attribute;
   return optimizer_slots(s, 2);
 }
 
