@@ -943,7 +943,7 @@ OpSet all_ops();                               // every op of this header
 
 struct LoadOptions {
   OpSet      ops = all_ops();                  // a set of your own keeps the linker from keeping every op
-  LoadLimits limits;
+  LoadLimits limits = {};
   bool       copy = false;  // weights into the arena instead of in place; needs no alignment
 };
 
@@ -1353,6 +1353,9 @@ struct OpDefaults {
 #define NNLITE_X86
 #include <cpuid.h>
 #include <immintrin.h>
+#ifndef __OPTIMIZE_SIZE__  // at -Os a third of the kernels' bytes stays out: AVX2 gives the same bits
+#define NNLITE_AVX512
+#endif
 #elif !defined(NNLITE_NO_SIMD) && defined(__aarch64__)
 #define NNLITE_NEON
 #include <arm_neon.h>
@@ -4759,11 +4762,13 @@ NNLITE_REGION_AVX2
 #define NNLITE_ISA  isa_avx2
 #include NNLITE_SELF
 NNLITE_REGION_END
+#ifdef NNLITE_AVX512
 NNLITE_REGION_AVX512
 #define NNLITE_PASS NNLITE_PASS_AVX512
 #define NNLITE_ISA  isa_avx512
 #include NNLITE_SELF
 NNLITE_REGION_END
+#endif
 #else
 #define NNLITE_PASS NNLITE_PASS_NEON
 #define NNLITE_ISA  isa_neon
@@ -4772,8 +4777,10 @@ NNLITE_REGION_END
 #endif
 
 // The run functions of a row, in the order of Isa; nullptr for a set that is not compiled here.
-#ifdef NNLITE_X86
+#ifdef NNLITE_AVX512
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, isa_avx512::f, nullptr}
+#elif defined(NNLITE_X86)
+#define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, nullptr, nullptr}
 #elif defined(NNLITE_NEON)
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, nullptr, nullptr, isa_neon::f}
 #elif NNLITE_FIRST_PASS == NNLITE_PASS_SCALAR
@@ -4796,7 +4803,10 @@ static bool x86_has(Isa isa) {
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (~c & (1u << 27 | 1u << 28 | 1u << 12)) != 0) return false;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((~low & 0x06u) != 0 || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (b & 1u << 5) == 0) return false;
-  return isa == Isa::avx2 || ((~low & 0xE0u) == 0 && (b & 1u << 16) != 0);
+#ifdef NNLITE_AVX512
+  if (isa == Isa::avx512) return (~low & 0xE0u) == 0 && (b & 1u << 16) != 0;
+#endif
+  return isa == Isa::avx2;
 }
 #endif
 
