@@ -943,7 +943,7 @@ OpSet all_ops();                               // every op of this header
 
 struct LoadOptions {
   OpSet      ops = all_ops();                  // a set of your own keeps the linker from keeping every op
-  LoadLimits limits;
+  LoadLimits limits = {};
   bool       copy = false;  // weights into the arena instead of in place; needs no alignment
 };
 
@@ -1268,25 +1268,23 @@ struct OpDefaults {
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS.
 #define NNLITE_NO_FIELDS ::nnlite::Field{}
-#define NNLITE_FIELD(id, member)                                                              \
-  ::nnlite::Field {                                                                           \
-    id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member \
-  }
-#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, kernels,           \
-        commit, ...)                                                                                        \
-  struct prefix##_fields {                                                                             \
-    using Self = Type;                                                                                 \
-    static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                           \
-    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);             \
-  };                                                                                                   \
-  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,      \
-      max_in,                                                                                               \
-                                 sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,         \
-                                 ::nnlite::shape_thunk<Type, prefix##_shape>,                          \
-                                 ::nnlite::op_thunk<Type, prefix##_forward>,                           \
-                                 NNLITE_BACKWARD(Type, prefix##_backward), commit, nullptr, kernels}
-#define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                 \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, 1, 1, trait_bits, nullptr, nullptr, __VA_ARGS__)
+#define NNLITE_FIELD(id, member)                                                                             \
+  ::nnlite::Field{id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member}
+#define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                       \
+  NNLITE_DEFINE_ROW(Type, prefix, text, version, 1, 1, trait_bits,                                           \
+                    (::nnlite::shape_thunk<Type, prefix##_shape>),                                           \
+                    (::nnlite::op_thunk<Type, prefix##_forward>),                                            \
+                    NNLITE_BACKWARD(Type, prefix##_backward), nullptr, nullptr, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_ROW(Type, prefix, text, version, min_in, max_in, trait_bits, shape, forward, backward, \
+                          commit, rate, kernels, ...)                                                        \
+  struct prefix##_fields {                                                                                   \
+    using Self = Type;                                                                                       \
+    static constexpr ::nnlite::Field list[] = {__VA_ARGS__};                                                 \
+    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
+  };                                                                                                         \
+  const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,       \
+                                 max_in, sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,       \
+                                 shape, forward, backward, commit, rate, kernels}
 #ifdef NNLITE_NO_TRAINING
 #define NNLITE_BACKWARD(Type, function) (false ? ::nnlite::op_thunk<Type, function> : nullptr)
 #else
@@ -1305,27 +1303,23 @@ struct OpDefaults {
 // ================================================================================ >>platform
 // Everything that depends on the compiler or the operating system.
 #include <new>
-#ifndef NNLITE_NO_THREADS
-#include <atomic>
-#ifdef _WIN32
+#if defined(_WIN32) && !(defined(NNLITE_NO_THREADS) && defined(NNLITE_NO_STDIO))
 #define WIN32_LEAN_AND_MEAN
 #define NOMINMAX
 #include <windows.h>
-#else
+#endif
+#ifndef NNLITE_NO_THREADS
+#include <atomic>
+#ifndef _WIN32
 #include <pthread.h>
 #include <sched.h>
 #endif
 #endif
-
 #ifndef NNLITE_NO_STDIO
 #include <errno.h>
 #include <stdio.h>
-#include <string.h>
 #ifdef _WIN32
 #include <io.h>
-#define WIN32_LEAN_AND_MEAN
-#define NOMINMAX
-#include <windows.h>
 #define NNLITE_PATH_SEPARATOR '\\'
 #else
 #include <dirent.h>
@@ -1337,10 +1331,13 @@ struct OpDefaults {
 #define NNLITE_PATH_SEPARATOR '/'
 #endif
 #endif
+#if __STDC_HOSTED__ || !defined(NNLITE_NO_STDIO)
+#include <stdlib.h>
+#include <string.h>
+#endif
 
 // Kernels exist for float. NNLITE_X86, NNLITE_NEON: vector units that kernels are compiled for; without one
-// there is a single pass, scalar where the processor has an fma and base (multiply, then add) where it has
-// none.
+// there is a single pass: scalar where the processor has an fma, else base (multiply, then add).
 #define NNLITE_PASS_SCALAR 0
 #define NNLITE_PASS_BASE   1
 #define NNLITE_PASS_AVX2   2
@@ -1356,6 +1353,9 @@ struct OpDefaults {
 #define NNLITE_X86
 #include <cpuid.h>
 #include <immintrin.h>
+#ifndef __OPTIMIZE_SIZE__  // at -Os a third of the kernels' bytes stays out: AVX2 gives the same bits
+#define NNLITE_AVX512
+#endif
 #elif !defined(NNLITE_NO_SIMD) && defined(__aarch64__)
 #define NNLITE_NEON
 #include <arm_neon.h>
@@ -1367,19 +1367,8 @@ struct OpDefaults {
 #define NNLITE_FIRST_PASS NNLITE_PASS_BASE
 #define NNLITE_FIRST_ISA  isa_base
 #endif
-#if __STDC_HOSTED__
-#include <stdlib.h>
-#include <string.h>
-#endif
 
-#ifdef _MSC_VER
-#define NNLITE_NOINLINE __declspec(noinline)
-#else
-#define NNLITE_NOINLINE __attribute__((noinline))
-#endif
-
-// Target regions: what stands between may use the instruction set. g++ 12 warns falsely inside
-// avx512fintrin.h.
+// Target regions: what stands between may use the set. g++ 12 warns falsely inside avx512fintrin.h.
 #ifdef __clang__
 #define NNLITE_REGION_AVX2 \
   _Pragma("clang attribute push(__attribute__((target(\"avx2,fma\"))), apply_to = function)")
@@ -1398,7 +1387,7 @@ struct OpDefaults {
 #endif
 #define NNLITE_VERB static inline __attribute__((always_inline))
 #define NNLITE_NOINLINE __attribute__((noinline))
-#define NNLITE_METHOD inline __attribute__((always_inline))
+#define NNLITE_INLINED __attribute__((always_inline))                  // of a lambda
 
 // Keeps a product in a register of its own, so that no compiler merges it with an addition into one fma.
 #if defined(__x86_64__) || defined(__i386__)
@@ -1422,8 +1411,7 @@ struct OpDefaults {
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
-// Round to nearest, subnormal numbers kept, whatever the calling program has set; put back at the end of the
-// scope.
+// Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
 class FloatControl {
  public:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
@@ -1629,8 +1617,7 @@ static inline void file_remove(const char* path) { (void)unlink(path); }
 static inline unsigned process_number() { return unsigned(getpid()); }
 static inline const char* file_error() { return strerror(errno); }
 
-// Removes the temporary files that killed processes left: those that start like `prefix` and that nobody
-// holds locked.
+// Removes the temporary files of killed processes: those that start like `prefix` and that nobody has locked.
 static inline void remove_stale(const char* prefix, const char* directory) {
   DIR* d = opendir(*directory == 0 ? "." : directory);
   if (d == nullptr) return;
@@ -1651,9 +1638,9 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 #endif
 
 // ================================================================================ >>math
-// Integer helpers, the multiply-add of plain loops, and the functions of plain loops: the polynomials that
-// kernels use.
+// Integer helpers; multiply-add and functions of plain loops, by the polynomials that kernels use.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static inline uint32_t bits_of(float x) {
   uint32_t u;
@@ -1752,6 +1739,7 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 
 // r q(r) of exp, and 2^n.
 static inline float exp_parts(float x, float& power) {
+  x = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
   const float b = madd(x, log2_e, round_magic), n = b - round_magic;
   const float r = madd(n, -ln2_low, madd(n, -ln2_high, x));
   float q = exp_poly[0];
@@ -1763,16 +1751,14 @@ static inline float exp_parts(float x, float& power) {
 
 static inline float real_exp(float x) {
   float power;
-  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float rq = exp_parts(clamped, power);
+  const float rq = exp_parts(x, power);
   return x != x ? x : product(rq + 1.0f, power);
 }
 
 // exp(x) - 1 without cancellation near zero.
 static inline float real_expm1(float x) {
   float power;
-  const float clamped = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float rq = exp_parts(clamped, power);
+  const float rq = exp_parts(x, power);
   return x != x ? x : madd(rq, power, power - 1.0f);
 }
 
@@ -1856,8 +1842,7 @@ static inline double horner(double x, const double* coefficients, int count) {
   return r;
 }
 
-// log(u) of u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2 with m in [sqrt(1/2), sqrt(2)); error below
-// 1e-13.
+// log(u), u in (0, 1]: 2 atanh((m - 1) / (m + 1)) + e ln 2, m in [sqrt(1/2), sqrt(2)); error below 1e-13.
 static inline double log_unit(double u) {
   static constexpr double series[8] = {1.0 / 15, 1.0 / 13, 1.0 / 11, 1.0 / 9, 1.0 / 7, 1.0 / 5, 1.0 / 3, 1.0};
   int e = 0;
@@ -1872,15 +1857,8 @@ static inline double log_unit(double u) {
 static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  static constexpr double cosine[9] = {1.0 / 20922789888000,
-                                       -1.0 / 87178291200,
-                                       1.0 / 479001600,
-                                       -1.0 / 3628800,
-                                       1.0 / 40320,
-                                       -1.0 / 720,
-                                       1.0 / 24,
-                                       -1.0 / 2,
-                                       1.0};
+  static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
+                                       -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
   const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
   const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
@@ -1906,8 +1884,7 @@ static inline Share share_of(uint32_t tasks, int workers, int worker) {
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
 }
 
-// job(context, worker) for every worker, under the float control that the same bits need; on this thread
-// without a pool.
+// job(context, worker) for every worker, under the float control that bits need; without a pool, here.
 static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker),
                                void* context) {
   struct Call {
@@ -2069,8 +2046,7 @@ struct Parameter {
   bool     trainable = true;
 };
 
-// A node: an input (op is nullptr) or a layer. Inputs are nodes with smaller numbers once the model is
-// finished.
+// A node: an input (op is nullptr) or a layer. Once the model is finished, a node's inputs are before it.
 struct Node {
   const Op*   op         = nullptr;
   void*       attributes = nullptr;            // as the shape function completed them
@@ -2121,24 +2097,19 @@ static real adagrad_rate(const Adagrad& a, const StepContext& context) {
   return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
 }
 
-// lr over the correction of m, the root of the correction of v, the decay that is added to g, the share that
-// w loses.
+// lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
 struct AdamRates {
   real step, root, added, shrink;
 };
+static bool coupled_decay(const Adam&) { return true; }
+static bool coupled_decay(const AdamW&) { return false; }
 template <class A>
-static AdamRates adam_rates(const A& a, const StepContext& context, bool coupled) {
+static AdamRates adam_rates(const A& a, const StepContext& context) {
   const double c1 = 1 - power(double(a.betas.first), context.update),
                c2 = 1 - power(double(a.betas.second), context.update);
   const real   decay = real(a.weight_decay);
   return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)),
-          coupled ? decay : 0, coupled ? 0 : product(real(context.lr), decay)};
-}
-static AdamRates adam_rates(const Adam& a, const StepContext& context) {
-  return adam_rates(a, context, true);
-}
-static AdamRates adam_rates(const AdamW& a, const StepContext& context) {
-  return adam_rates(a, context, false);
+          coupled_decay(a) ? decay : 0, coupled_decay(a) ? 0 : product(real(context.lr), decay)};
 }
 
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
@@ -2182,8 +2153,7 @@ static inline int64_t parameter_index(const ParameterSpec& p, int64_t a, int64_t
   return (((first * d[2] + h) * d[3] + w) * in + i) * panel + o % panel;
 }
 
-// One side of a window that slides over an input: place k of output o is input o stride - padding + k
-// dilation.
+// One side of a window that slides: place k of output o is input o stride - padding + k dilation.
 struct Axis {
   int64_t in, out;
   int     kernel, stride, padding, dilation;
@@ -2196,14 +2166,15 @@ struct Axis {
     const int64_t o = i + padding - k * dilation;
     return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
   }
-  // Places first(o) .. last(o) - 1 of output o are inside: a huge window in huge padding costs nothing.
-  int64_t first(int64_t o) const {
-    const int64_t before = padding - o * stride;
-    return before <= 0 ? 0 : (before + dilation - 1) / dilation;
-  }
-  int64_t last(int64_t o) const {
-    const int64_t room = in + padding - o * stride, count = room <= 0 ? 0 : (room + dilation - 1) / dilation;
-    return count < kernel ? count : kernel;
+  // Places first .. last - 1 of output o lie inside, `first` at `input`; huge paddings cost nothing.
+  struct Inside {
+    int64_t first, last, input;
+  };
+  Inside inside(int64_t o) const {
+    const int64_t start = o * stride - padding, room = in - start;
+    const int64_t first = start >= 0 ? 0 : (dilation - 1 - start) / dilation;
+    const int64_t last = room >= extent() ? kernel : room <= 0 ? 0 : (room + dilation - 1) / dilation;
+    return {first, last, start + first * dilation};
   }
   bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
   int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
@@ -2213,41 +2184,77 @@ struct Axis {
   }
 };
 
-static Axis max_pool2d_rows(const MaxPool2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
-}
-static Axis max_pool2d_columns(const MaxPool2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
+// Both sides of a window that slides over images of shape x and gives y.
+struct Axes {
+  Axis h, w;
+};
+template <class A>
+static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
+  return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, dilation.h},
+          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, dilation.w}};
 }
 static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
 
-// y = the mean of a region: inputs [first, last) of one side, the sum divided by `count` of both sides.
+// The sum of inputs [first, last) of each side (1: rows, 2: columns), divided by `count` of both, is a mean.
 struct Region {
   int64_t first, last, count;
 };
-
-static Region pool_region(int64_t o, int64_t in, int kernel, int stride, int padding, bool count_padding) {
-  const int64_t start = o * stride - padding,
-                end = start + kernel < in + padding ? start + kernel : in + padding;
-  const int64_t first = start > 0 ? start : 0, last = end < in ? end : in;
-  return {first, last, count_padding ? end - start : last - first};
+static Region region_of(const AvgPool2d& a, int side, int64_t o, const Shape& x, const Shape& y) {
+  const Axes    axes = axes_of(a, 1, x, y);
+  const Axis&   k = side == 1 ? axes.h : axes.w;
+  const int64_t start = o * k.stride - k.padding, end = smaller(start + k.kernel, k.in + k.padding);
+  const int64_t first = start > 0 ? start : 0, last = smaller(end, k.in);
+  return {first, last, a.count_include_pad ? end - start : last - first};
 }
-static Region row_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
-  return pool_region(o, x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.count_include_pad);
-}
-static Region column_region(const AvgPool2d& a, int64_t o, const Shape& x, const Shape&) {
-  return pool_region(o, x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.count_include_pad);
-}
-
-static Region adaptive_region(int64_t o, int64_t in, int64_t out) {
+static Region region_of(const AdaptiveAvgPool2d&, int side, int64_t o, const Shape& x, const Shape& y) {
+  const int64_t in = x.dim[side], out = y.dim[side];
   const int64_t first = o * in / out, last = ((o + 1) * in + out - 1) / out;
   return {first, last, last - first};
 }
-static Region row_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
-  return adaptive_region(o, x.dim[1], y.dim[1]);
+
+// Both convolutions relate a big image (input of Conv2d, output of ConvTranspose2d) to a small one:
+//   down   small[o] = start + sum over places k of  big[o stride - padding + k dilation] w[k]
+//   up     big[i]   = start + sum over places k of small[(i + padding - k dilation) / stride] w[k]
+//   grad   dw[k]    = sum over o of big[o stride - padding + k dilation] small[o]
+// Forward is down for Conv2d and up for ConvTranspose2d; the gradient for the input is the other one. Weights
+// are [small channels][big channels of a group] for both.
+struct Conv : Axes {                           // in: big, out: small
+  int64_t images, groups, big, small;          // channels of one group
+  int64_t workers;
+
+  int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
+  int64_t big_pitch() const { return groups * big; }
+  int64_t small_pitch() const { return groups * small; }
+};
+static NNLITE_NOINLINE Conv conv_sizes(const Conv2d& a, const OpRun& r) {
+  return {axes_of(a, a.dilation, r.in_shape(0), r.out_shape()), r.rows, a.groups, a.in_channels / a.groups,
+          a.out_channels / a.groups, r.workers};
 }
-static Region column_region(const AdaptiveAvgPool2d&, int64_t o, const Shape& x, const Shape& y) {
-  return adaptive_region(o, x.dim[2], y.dim[2]);
+static NNLITE_NOINLINE Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r) {
+  return {axes_of(a, a.dilation, r.out_shape(), r.in_shape(0)), r.rows, a.groups, a.out_channels / a.groups,
+          a.in_channels / a.groups, r.workers};
+}
+// A depthwise convolution has weights of its own, [kH][kW][C], and rows in >>kernel_depthwise.
+static bool is_depthwise(const Conv2d& a) {
+  return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+}
+static inline bool is_depthwise(const ConvTranspose2d&) { return false; }
+
+// y of Concat is `count` runs of `length`, each made of one run of every input.
+struct ConcatRuns {
+  int64_t count, length;
+};
+static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
+  const Shape& x = r.in_shape(k);
+  const int    dim = static_cast<const Concat*>(r.attributes)->dim;
+  int64_t length = 1;
+  for (int d = dim < 0 ? dim + x.rank : dim; d < x.rank; d++) length *= x.dim[d];
+  return length;
+}
+static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
+  int64_t length = 0;
+  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
+  return {r.out_numel() / length, length};
 }
 
 // The stored index of logical element e (row-major in PyTorch's order) of a parameter.
@@ -2275,6 +2282,17 @@ static Status set_out(OpShape& s, const Shape& out) {
   return numel > max_elements ? Status::limit_exceeded : Status::ok;
 }
 
+// y is an image of h x w pixels.
+static Status set_image_out(OpShape& s, int64_t h, int64_t w, int32_t channels) {
+  if (h <= 0 || w <= 0) return Status::bad_shape;
+  if (h > max_elements || w > max_elements) return Status::limit_exceeded;
+  Shape out  = s.in[0];
+  out.dim[1] = static_cast<int32_t>(h);
+  out.dim[2] = static_cast<int32_t>(w);
+  out.dim[3] = channels;
+  return set_out(s, out);
+}
+
 static Status add_parameter(OpShape& s, const ParameterSpec& p) {
   s.parameters[s.n_parameters++] = p;
   return parameter_stored(p) > max_elements ? Status::limit_exceeded : Status::ok;
@@ -2291,6 +2309,27 @@ static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, in
   p.shape.rank   = 1;
   p.shape.dim[0] = count;
   return p;
+}
+
+// [d0, d1] of a linear layer, [d0, d1, kH, kW] of a convolution; PyTorch's fans are those of d1 and d0.
+static ParameterSpec weight_parameter(Layout layout, int d0, int d1, Pair kernel = 1, int groups = 1) {
+  const int64_t window = size_product(kernel.h, kernel.w);
+  ParameterSpec p;
+  p.name    = "weight";
+  p.layout  = layout;
+  p.groups  = groups;
+  p.fan_in  = static_cast<int32_t>(smaller(size_product(d1, window), max_elements));
+  p.fan_out = static_cast<int32_t>(smaller(size_product(d0, window), max_elements));
+  p.shape.rank = layout == Layout::linear ? 2 : 4;
+  const int dims[4] = {d0, d1, kernel.h, kernel.w};
+  for (int d = 0; d < p.shape.rank; d++) p.shape.dim[d] = dims[d];
+  return p;
+}
+static Status add_weight_and_bias(OpShape& s, const ParameterSpec& weight, bool bias, int32_t outputs) {
+  s.dw_reads_in = 1;
+  NNLITE_TRY(add_parameter(s, weight));
+  if (!bias) return Status::ok;
+  return add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, outputs, weight.fan_in));
 }
 
 // -1 is the last dimension. 0, the batch, and what is not there give -1.
@@ -2327,8 +2366,8 @@ static inline void zero(real* to, int64_t count) {
 //   fma          rounds once; in the class without fma (base) the product is rounded, too.
 //   mul          keeps its product from being merged into a later addition, so write fma where you mean it.
 //   max, min     compare and select: the second argument where one of them is not a number.
-//   load_part    the first n floats (0 <= n <= lanes) and zeros; memory beyond them is not touched.
-//   store_part likewise.
+//   wins         a is larger, or not a number.
+//   load_part    the first n floats (0 <= n <= lanes) and zeros; like store_part it touches no more.
 //   load_bytes_part   numbers 0 .. 255 from the first n bytes, store_bytes_part into them.
 // Where vector units are compiled, too, scalar is their oracle and need not be fast: its code stays small.
 #undef NNLITE_UNROLL
@@ -2342,251 +2381,130 @@ namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
 
+#undef NNLITE_VECTOR                            // the attribute of a vector; plain numbers have none
+#define NNLITE_VECTOR vector_size(4 * lanes),
 #if NNLITE_PASS == NNLITE_PASS_AVX512
 constexpr int lanes = 16;
-struct vf { __m512 v; };
-struct vi { __m512i v; };
-struct vm { __mmask16 v; };
-NNLITE_VERB vm   first(int n) { return {static_cast<__mmask16>((1u << n) - 1u)}; }
-NNLITE_VERB vf   load(const float* p) { return {_mm512_loadu_ps(p)}; }
-NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm512_maskz_loadu_ps(first(n).v, p)};
+#elif NNLITE_PASS == NNLITE_PASS_AVX2
+constexpr int lanes = 8;
+#elif NNLITE_PASS == NNLITE_PASS_NEON || (NNLITE_PASS == NNLITE_PASS_BASE && defined(NNLITE_X86))
+constexpr int lanes = 4;
+#else  // scalar with a true fma, base where there is no vector unit
+constexpr int lanes = 1;
+#undef NNLITE_VECTOR
+#define NNLITE_VECTOR
+#endif
+typedef float    Floats __attribute__((NNLITE_VECTOR aligned(4 * lanes)));
+typedef int32_t  Ints __attribute__((NNLITE_VECTOR aligned(4 * lanes)));
+typedef uint32_t Bits __attribute__((NNLITE_VECTOR aligned(4 * lanes)));
+typedef float    FloatsInMemory __attribute__((NNLITE_VECTOR aligned(4), may_alias));
+typedef uint32_t BitsInMemory __attribute__((NNLITE_VECTOR aligned(4), may_alias));
+struct vf { Floats v; };
+struct vi { Bits v; };
+struct vm { decltype(Floats() < Floats()) v; };
+template <class To, class From>
+NNLITE_VERB To same_bits(From from) {
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
-NNLITE_VERB void store(float* p, vf a) { _mm512_storeu_ps(p, a.v); }
-NNLITE_VERB void store_part(float* p, vf a, int n) {
-  n == lanes ? store(p, a) : _mm512_mask_storeu_ps(p, first(n).v, a.v);
+NNLITE_VERB vf   load(const float* p) { return {*reinterpret_cast<const FloatsInMemory*>(p)}; }
+NNLITE_VERB void store(float* p, vf a) { *reinterpret_cast<FloatsInMemory*>(p) = a.v; }
+NNLITE_VERB vi   load(const int32_t* p) { return {*reinterpret_cast<const BitsInMemory*>(p)}; }
+NNLITE_VERB void store(int32_t* p, vi a) { *reinterpret_cast<BitsInMemory*>(p) = a.v; }
+NNLITE_VERB vf   set(float a) { return {a - Floats{}}; }                       // -0 - 0 is -0, too
+NNLITE_VERB vi   set(int32_t a) { return {static_cast<uint32_t>(a) + Bits{}}; }
+NNLITE_VERB vf   add(vf a, vf b) { return {a.v + b.v}; }
+NNLITE_VERB vf   sub(vf a, vf b) { return {a.v - b.v}; }
+NNLITE_VERB vf   mul(vf a, vf b) { vf r = {a.v * b.v}; NNLITE_PIN_VECTOR(r.v); return r; }
+NNLITE_VERB vf   div(vf a, vf b) { return {a.v / b.v}; }
+NNLITE_VERB vm   less(vf a, vf b) { return {a.v < b.v}; }
+NNLITE_VERB vm   equal(vf a, vf b) { return {a.v == b.v}; }
+NNLITE_VERB vm   wins(vf a, vf b) { return {decltype(vm::v)((a.v > b.v) | (a.v != a.v))}; }
+NNLITE_VERB vm   less(vi a, vi b) { return {same_bits<Ints>(a.v) < same_bits<Ints>(b.v)}; }
+NNLITE_VERB vm   equal(vi a, vi b) { return {a.v == b.v}; }
+NNLITE_VERB vf   select(vm m, vf a, vf b) { return {m.v ? a.v : b.v}; }
+NNLITE_VERB vi   select(vm m, vi a, vi b) { return {m.v ? a.v : b.v}; }
+NNLITE_VERB vi   add(vi a, vi b) { return {a.v + b.v}; }
+NNLITE_VERB vi   sub(vi a, vi b) { return {a.v - b.v}; }
+NNLITE_VERB vi   bit_and(vi a, vi b) { return {a.v & b.v}; }
+NNLITE_VERB vi   bit_or(vi a, vi b) { return {a.v | b.v}; }
+template <int n> NNLITE_VERB vi shift_left(vi a) { return {a.v << n}; }
+template <int n> NNLITE_VERB vi shift_right_signed(vi a) {
+  return {same_bits<Bits>(same_bits<Ints>(a.v) >> n)};
 }
-NNLITE_VERB vi   load_bytes(const uint8_t* p) {
-  return {_mm512_cvtepu8_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)))};
-}
-NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
-  if (n == lanes) return load_bytes(p);
-  const uint64_t high = n > 8 ? get_bytes(p + 8, n - 8) : 0, low = get_bytes(p, n < 8 ? n : 8);
-  return {_mm512_cvtepu8_epi32(_mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low)))};
-}
-NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
-  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(a.v));
-}
-NNLITE_VERB vi   load(const int32_t* p) { return {_mm512_loadu_si512(p)}; }
-NNLITE_VERB void store(int32_t* p, vi a) { _mm512_storeu_si512(p, a.v); }
-NNLITE_VERB vf   set(float a) { return {_mm512_set1_ps(a)}; }
-NNLITE_VERB vi   set(int32_t a) { return {_mm512_set1_epi32(a)}; }
-NNLITE_VERB vf   add(vf a, vf b) { return {_mm512_add_ps(a.v, b.v)}; }
-NNLITE_VERB vf   sub(vf a, vf b) { return {_mm512_sub_ps(a.v, b.v)}; }
-NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm512_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
-NNLITE_VERB vf   div(vf a, vf b) { return {_mm512_div_ps(a.v, b.v)}; }
+NNLITE_VERB vi   as_int(vf a) { return {same_bits<Bits>(a.v)}; }
+NNLITE_VERB vf   as_float(vi a) { return {same_bits<Floats>(a.v)}; }
+
+#if NNLITE_PASS == NNLITE_PASS_AVX512
 NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {_mm512_fmadd_ps(a.v, b.v, c.v)}; }
 NNLITE_VERB vf   sqrt(vf a) { return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
-NNLITE_VERB vm   less(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_LT_OQ)}; }
-NNLITE_VERB vm   equal(vf a, vf b) { return {_mm512_cmp_ps_mask(a.v, b.v, _CMP_EQ_OQ)}; }
-NNLITE_VERB vm   less(vi a, vi b) { return {_mm512_cmplt_epi32_mask(a.v, b.v)}; }
-NNLITE_VERB vm   equal(vi a, vi b) { return {_mm512_cmpeq_epi32_mask(a.v, b.v)}; }
-NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm512_mask_blend_ps(m.v, b.v, a.v)}; }
-NNLITE_VERB vi   select(vm m, vi a, vi b) { return {_mm512_mask_blend_epi32(m.v, b.v, a.v)}; }
-NNLITE_VERB vi   add(vi a, vi b) { return {_mm512_add_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   sub(vi a, vi b) { return {_mm512_sub_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm512_and_si512(a.v, b.v)}; }
-NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm512_or_si512(a.v, b.v)}; }
-NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm512_xor_si512(a.v, b.v)}; }
-template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm512_slli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm512_srli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm512_maskz_srai_epi32(0xFFFF, a.v, n)}; }
-NNLITE_VERB vi   as_int(vf a) { return {_mm512_castps_si512(a.v)}; }
-NNLITE_VERB vf   as_float(vi a) { return {_mm512_castsi512_ps(a.v)}; }
-NNLITE_VERB vf   to_float(vi a) { return {_mm512_maskz_cvtepi32_ps(0xFFFF, a.v)}; }
-
-#elif NNLITE_PASS == NNLITE_PASS_AVX2
-constexpr int lanes = 8;
-struct vf { __m256 v; };
-struct vi { __m256i v; };
-struct vm { __m256 v; };
-NNLITE_VERB __m256i first(int n) {
-  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
-}
-NNLITE_VERB vf   load(const float* p) { return {_mm256_loadu_ps(p)}; }
+NNLITE_VERB __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
 NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
+  return n == lanes ? load(p) : vf{_mm512_maskz_loadu_ps(first(n), p)};
 }
-NNLITE_VERB void store(float* p, vf a) { _mm256_storeu_ps(p, a.v); }
 NNLITE_VERB void store_part(float* p, vf a, int n) {
-  n == lanes ? store(p, a) : _mm256_maskstore_ps(p, first(n), a.v);
+  n == lanes ? store(p, a) : _mm512_mask_storeu_ps(p, first(n), a.v);
 }
-NNLITE_VERB vi   load_bytes(const uint8_t* p) {
-  return {_mm256_cvtepu8_epi32(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))};
-}
+NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm512_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
-  if (n == lanes) return load_bytes(p);
-  return {_mm256_cvtepu8_epi32(_mm_set_epi64x(0, static_cast<int64_t>(get_bytes(p, n))))};
+  if (n == lanes) return from_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
+  const uint64_t high = n > 8 ? get_bytes(p + 8, n - 8) : 0, low = get_bytes(p, n < 8 ? n : 8);
+  return from_bytes(_mm_set_epi64x(static_cast<int64_t>(high), static_cast<int64_t>(low)));
 }
 NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
-  const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(a.v), _mm256_extracti128_si256(a.v, 1));
-  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(w, w));
+  _mm_storeu_si128(reinterpret_cast<__m128i*>(p), _mm512_cvtepi32_epi8(reinterpret_cast<__m512i>(a.v)));
 }
-NNLITE_VERB vi load(const int32_t* p) {
-  return {_mm256_castps_si256(_mm256_loadu_ps(reinterpret_cast<const float*>(p)))};
-}
-NNLITE_VERB void store(int32_t* p, vi a) {
-  _mm256_storeu_ps(reinterpret_cast<float*>(p), _mm256_castsi256_ps(a.v));
-}
-NNLITE_VERB vf   set(float a) { return {_mm256_set1_ps(a)}; }
-NNLITE_VERB vi   set(int32_t a) { return {_mm256_set1_epi32(a)}; }
-NNLITE_VERB vf   add(vf a, vf b) { return {_mm256_add_ps(a.v, b.v)}; }
-NNLITE_VERB vf   sub(vf a, vf b) { return {_mm256_sub_ps(a.v, b.v)}; }
-NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm256_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
-NNLITE_VERB vf   div(vf a, vf b) { return {_mm256_div_ps(a.v, b.v)}; }
+#elif NNLITE_PASS == NNLITE_PASS_AVX2
 NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {_mm256_fmadd_ps(a.v, b.v, c.v)}; }
 NNLITE_VERB vf   sqrt(vf a) { return {_mm256_sqrt_ps(a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm256_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm256_min_ps(a.v, b.v)}; }
-NNLITE_VERB vm   less(vf a, vf b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_LT_OQ)}; }
-NNLITE_VERB vm   equal(vf a, vf b) { return {_mm256_cmp_ps(a.v, b.v, _CMP_EQ_OQ)}; }
-NNLITE_VERB vm   less(vi a, vi b) { return {_mm256_castsi256_ps(_mm256_cmpgt_epi32(b.v, a.v))}; }
-NNLITE_VERB vm   equal(vi a, vi b) { return {_mm256_castsi256_ps(_mm256_cmpeq_epi32(a.v, b.v))}; }
-NNLITE_VERB vf   select(vm m, vf a, vf b) { return {_mm256_blendv_ps(b.v, a.v, m.v)}; }
-NNLITE_VERB vi   select(vm m, vi a, vi b) {
-  return {_mm256_blendv_epi8(b.v, a.v, _mm256_castps_si256(m.v))};
+NNLITE_VERB __m256i first(int n) {
+  return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-NNLITE_VERB vi   add(vi a, vi b) { return {_mm256_add_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   sub(vi a, vi b) { return {_mm256_sub_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm256_and_si256(a.v, b.v)}; }
-NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm256_or_si256(a.v, b.v)}; }
-NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm256_xor_si256(a.v, b.v)}; }
-template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm256_slli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm256_srli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm256_srai_epi32(a.v, n)}; }
-NNLITE_VERB vi   as_int(vf a) { return {_mm256_castps_si256(a.v)}; }
-NNLITE_VERB vf   as_float(vi a) { return {_mm256_castsi256_ps(a.v)}; }
-NNLITE_VERB vf   to_float(vi a) { return {_mm256_cvtepi32_ps(a.v)}; }
-
-#elif NNLITE_PASS == NNLITE_PASS_NEON
-constexpr int lanes = 4;
-struct vf { float32x4_t v; };
-struct vi { int32x4_t v; };
-struct vm { uint32x4_t v; };
-NNLITE_VERB vf   load(const float* p) { return {vld1q_f32(p)}; }
-NNLITE_VERB void store(float* p, vf a) { vst1q_f32(p, a.v); }
-NNLITE_VERB vi   load(const int32_t* p) { return {vld1q_s32(p)}; }
-NNLITE_VERB void store(int32_t* p, vi a) { vst1q_s32(p, a.v); }
-NNLITE_VERB vf   set(float a) { return {vdupq_n_f32(a)}; }
-NNLITE_VERB vi   set(int32_t a) { return {vdupq_n_s32(a)}; }
-NNLITE_VERB vf   add(vf a, vf b) { return {vaddq_f32(a.v, b.v)}; }
-NNLITE_VERB vf   sub(vf a, vf b) { return {vsubq_f32(a.v, b.v)}; }
-NNLITE_VERB vf   mul(vf a, vf b) { vf r = {vmulq_f32(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
-NNLITE_VERB vf   div(vf a, vf b) { return {vdivq_f32(a.v, b.v)}; }
-NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
-NNLITE_VERB vf   sqrt(vf a) { return {vsqrtq_f32(a.v)}; }
-NNLITE_VERB vf   max(vf a, vf b) { return {vbslq_f32(vcgtq_f32(a.v, b.v), a.v, b.v)}; }
-NNLITE_VERB vf   min(vf a, vf b) { return {vbslq_f32(vcltq_f32(a.v, b.v), a.v, b.v)}; }
-NNLITE_VERB vm   less(vf a, vf b) { return {vcltq_f32(a.v, b.v)}; }
-NNLITE_VERB vm   equal(vf a, vf b) { return {vceqq_f32(a.v, b.v)}; }
-NNLITE_VERB vm   less(vi a, vi b) { return {vcltq_s32(a.v, b.v)}; }
-NNLITE_VERB vm   equal(vi a, vi b) { return {vceqq_s32(a.v, b.v)}; }
-NNLITE_VERB vf   select(vm m, vf a, vf b) { return {vbslq_f32(m.v, a.v, b.v)}; }
-NNLITE_VERB vi   select(vm m, vi a, vi b) { return {vbslq_s32(m.v, a.v, b.v)}; }
-NNLITE_VERB vi   add(vi a, vi b) { return {vaddq_s32(a.v, b.v)}; }
-NNLITE_VERB vi   sub(vi a, vi b) { return {vsubq_s32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_and(vi a, vi b) { return {vandq_s32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_or(vi a, vi b) { return {vorrq_s32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_xor(vi a, vi b) { return {veorq_s32(a.v, b.v)}; }
-template <int n> NNLITE_VERB vi shift_left(vi a) { return {vshlq_n_s32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right(vi a) {
-  return {vreinterpretq_s32_u32(vshrq_n_u32(vreinterpretq_u32_s32(a.v), n))};
+NNLITE_VERB vf   load_part(const float* p, int n) {
+  return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
 }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {vshrq_n_s32(a.v, n)}; }
-NNLITE_VERB vi   as_int(vf a) { return {vreinterpretq_s32_f32(a.v)}; }
-NNLITE_VERB vf   as_float(vi a) { return {vreinterpretq_f32_s32(a.v)}; }
-NNLITE_VERB vf   to_float(vi a) { return {vcvtq_f32_s32(a.v)}; }
-
+NNLITE_VERB void store_part(float* p, vf a, int n) {
+  n == lanes ? store(p, a) : _mm256_maskstore_ps(p, first(n), a.v);
+}
+NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm256_cvtepu8_epi32(a))}; }
+NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
+  if (n == lanes) return from_bytes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
+  return from_bytes(_mm_set_epi64x(0, static_cast<int64_t>(get_bytes(p, n))));
+}
+NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
+  const __m256i all = reinterpret_cast<__m256i>(a.v);
+  const __m128i w = _mm_packs_epi32(_mm256_castsi256_si128(all), _mm256_extracti128_si256(all, 1));
+  _mm_storel_epi64(reinterpret_cast<__m128i*>(p), _mm_packus_epi16(w, w));
+}
 #elif NNLITE_PASS == NNLITE_PASS_BASE && defined(NNLITE_X86)
-constexpr int lanes = 4;
-struct vf { __m128 v; };
-struct vi { __m128i v; };
-struct vm { __m128 v; };
-NNLITE_VERB vf   load(const float* p) { return {_mm_loadu_ps(p)}; }
-NNLITE_VERB void store(float* p, vf a) { _mm_storeu_ps(p, a.v); }
-NNLITE_VERB vi load(const int32_t* p) {
-  return {_mm_castps_si128(_mm_loadu_ps(reinterpret_cast<const float*>(p)))};
-}
-NNLITE_VERB void store(int32_t* p, vi a) {
-  _mm_storeu_ps(reinterpret_cast<float*>(p), _mm_castsi128_ps(a.v));
-}
-NNLITE_VERB vf   set(float a) { return {_mm_set1_ps(a)}; }
-NNLITE_VERB vi   set(int32_t a) { return {_mm_set1_epi32(a)}; }
-NNLITE_VERB vf   add(vf a, vf b) { return {_mm_add_ps(a.v, b.v)}; }
-NNLITE_VERB vf   sub(vf a, vf b) { return {_mm_sub_ps(a.v, b.v)}; }
-NNLITE_VERB vf   mul(vf a, vf b) { vf r = {_mm_mul_ps(a.v, b.v)}; NNLITE_PIN_VECTOR(r.v); return r; }
-NNLITE_VERB vf   div(vf a, vf b) { return {_mm_div_ps(a.v, b.v)}; }
 NNLITE_VERB vf   fma(vf a, vf b, vf c) { return add(mul(a, b), c); }
 NNLITE_VERB vf   sqrt(vf a) { return {_mm_sqrt_ps(a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm_min_ps(a.v, b.v)}; }
-NNLITE_VERB vm   less(vf a, vf b) { return {_mm_cmplt_ps(a.v, b.v)}; }
-NNLITE_VERB vm   equal(vf a, vf b) { return {_mm_cmpeq_ps(a.v, b.v)}; }
-NNLITE_VERB vm   less(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmplt_epi32(a.v, b.v))}; }
-NNLITE_VERB vm   equal(vi a, vi b) { return {_mm_castsi128_ps(_mm_cmpeq_epi32(a.v, b.v))}; }
-NNLITE_VERB vf select(vm m, vf a, vf b) { return {_mm_or_ps(_mm_and_ps(m.v, a.v), _mm_andnot_ps(m.v, b.v))}; }
-NNLITE_VERB vi   select(vm m, vi a, vi b) {
-  const __m128i mask = _mm_castps_si128(m.v);
-  return {_mm_or_si128(_mm_and_si128(mask, a.v), _mm_andnot_si128(mask, b.v))};
-}
-NNLITE_VERB vi   add(vi a, vi b) { return {_mm_add_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   sub(vi a, vi b) { return {_mm_sub_epi32(a.v, b.v)}; }
-NNLITE_VERB vi   bit_and(vi a, vi b) { return {_mm_and_si128(a.v, b.v)}; }
-NNLITE_VERB vi   bit_or(vi a, vi b) { return {_mm_or_si128(a.v, b.v)}; }
-NNLITE_VERB vi   bit_xor(vi a, vi b) { return {_mm_xor_si128(a.v, b.v)}; }
-template <int n> NNLITE_VERB vi shift_left(vi a) { return {_mm_slli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right(vi a) { return {_mm_srli_epi32(a.v, n)}; }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {_mm_srai_epi32(a.v, n)}; }
-NNLITE_VERB vi   as_int(vf a) { return {_mm_castps_si128(a.v)}; }
-NNLITE_VERB vf   as_float(vi a) { return {_mm_castsi128_ps(a.v)}; }
-NNLITE_VERB vf   to_float(vi a) { return {_mm_cvtepi32_ps(a.v)}; }
-
-#else  // one lane: scalar with a true fma, base where there is no vector unit
-constexpr int lanes = 1;
-struct vf { float v; };
-struct vi { int32_t v; };
-struct vm { bool v; };
-NNLITE_VERB vf   load(const float* p) { return {*p}; }
-NNLITE_VERB void store(float* p, vf a) { *p = a.v; }
-NNLITE_VERB vi   load(const int32_t* p) { return {*p}; }
-NNLITE_VERB void store(int32_t* p, vi a) { *p = a.v; }
-NNLITE_VERB vf   set(float a) { return {a}; }
-NNLITE_VERB vi   set(int32_t a) { return {a}; }
-NNLITE_VERB vf   add(vf a, vf b) { return {a.v + b.v}; }
-NNLITE_VERB vf   sub(vf a, vf b) { return {a.v - b.v}; }
-NNLITE_VERB vf   mul(vf a, vf b) { return {product(a.v, b.v)}; }
-NNLITE_VERB vf   div(vf a, vf b) { return {a.v / b.v}; }
-#if NNLITE_PASS == NNLITE_PASS_BASE
-NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {product(a.v, b.v) + c.v}; }
 #else
-NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {fma_exact(a.v, b.v, c.v)}; }
-#endif
+#if NNLITE_PASS == NNLITE_PASS_NEON
+NNLITE_VERB vf   fma(vf a, vf b, vf c) { return {vfmaq_f32(c.v, a.v, b.v)}; }
+NNLITE_VERB vf   sqrt(vf a) { return {vsqrtq_f32(a.v)}; }
+#else
+NNLITE_VERB vf   fma(vf a, vf b, vf c) {
+  return NNLITE_PASS == NNLITE_PASS_BASE ? add(mul(a, b), c) : vf{fma_exact(a.v, b.v, c.v)};
+}
 NNLITE_VERB vf   sqrt(vf a) { return {real_sqrt(a.v)}; }
-NNLITE_VERB vf   max(vf a, vf b) { return {a.v > b.v ? a.v : b.v}; }
-NNLITE_VERB vf   min(vf a, vf b) { return {a.v < b.v ? a.v : b.v}; }
-NNLITE_VERB vm   less(vf a, vf b) { return {a.v < b.v}; }
-NNLITE_VERB vm   equal(vf a, vf b) { return {a.v >= b.v && a.v <= b.v}; }
-NNLITE_VERB vm   less(vi a, vi b) { return {a.v < b.v}; }
-NNLITE_VERB vm   equal(vi a, vi b) { return {a.v == b.v}; }
-NNLITE_VERB vf   select(vm m, vf a, vf b) { return m.v ? a : b; }
-NNLITE_VERB vi   select(vm m, vi a, vi b) { return m.v ? a : b; }
-NNLITE_VERB vi   from_bits(uint32_t u) { return {static_cast<int32_t>(u)}; }
-NNLITE_VERB uint32_t bits(vi a) { return static_cast<uint32_t>(a.v); }
-NNLITE_VERB vi   add(vi a, vi b) { return from_bits(bits(a) + bits(b)); }
-NNLITE_VERB vi   sub(vi a, vi b) { return from_bits(bits(a) - bits(b)); }
-NNLITE_VERB vi   bit_and(vi a, vi b) { return {a.v & b.v}; }
-NNLITE_VERB vi   bit_or(vi a, vi b) { return {a.v | b.v}; }
-NNLITE_VERB vi   bit_xor(vi a, vi b) { return {a.v ^ b.v}; }
-template <int n> NNLITE_VERB vi shift_left(vi a) { return from_bits(bits(a) << n); }
-template <int n> NNLITE_VERB vi shift_right(vi a) { return from_bits(bits(a) >> n); }
-template <int n> NNLITE_VERB vi shift_right_signed(vi a) { return {a.v >> n}; }
-NNLITE_VERB vi   as_int(vf a) { return from_bits(bits_of(a.v)); }
-NNLITE_VERB vf   as_float(vi a) { return {float_of(bits(a))}; }
-NNLITE_VERB vf   to_float(vi a) { return {static_cast<float>(a.v)}; }
+#endif
+NNLITE_VERB vf   max(vf a, vf b) { return select(less(b, a), a, b); }
+NNLITE_VERB vf   min(vf a, vf b) { return select(less(a, b), a, b); }
 #endif
 
+#if NNLITE_PASS == NNLITE_PASS_SCALAR || (NNLITE_PASS == NNLITE_PASS_BASE && !defined(NNLITE_X86))
+NNLITE_VERB vf   to_float(vi a) { return {static_cast<float>(same_bits<Ints>(a.v))}; }
+#else
+NNLITE_VERB vf   to_float(vi a) { return {__builtin_convertvector(same_bits<Ints>(a.v), Floats)}; }
+#endif
 #if NNLITE_PASS != NNLITE_PASS_AVX512 && NNLITE_PASS != NNLITE_PASS_AVX2
 static NNLITE_NOINLINE vf load_few(const float* p, int n) {
   float t[lanes] = {};
@@ -2684,9 +2602,8 @@ static inline float tree_max(const vf (&a)[parts]) {
 // ================================================================================ >>kernel_math
 // The functions of >>math on vectors: the same steps in the same order, so the same bits.
 namespace NNLITE_ISA {
-NNLITE_VERB vf exp_clamp(vf x) { return max(set(exp_lowest), min(set(exp_highest), x)); }
-
 NNLITE_VERB vf exp_parts(vf x, vf& power) {
+  x = max(set(exp_lowest), min(set(exp_highest), x));
   const vf b = fma(x, set(log2_e), set(round_magic)), n = sub(b, set(round_magic));
   const vf r = fma(n, set(-ln2_low), fma(n, set(-ln2_high), x));
   vf q = set(exp_poly[0]);
@@ -2698,13 +2615,13 @@ NNLITE_VERB vf exp_parts(vf x, vf& power) {
 
 NNLITE_VERB vf exp(vf x) {
   vf power;
-  const vf rq = exp_parts(exp_clamp(x), power);
+  const vf rq = exp_parts(x, power);
   return mul(add(rq, set(1.0f)), power);
 }
 
 NNLITE_VERB vf expm1(vf x) {
   vf power;
-  const vf rq = exp_parts(exp_clamp(x), power);
+  const vf rq = exp_parts(x, power);
   return fma(rq, power, sub(power, set(1.0f)));
 }
 
@@ -2767,8 +2684,7 @@ struct Product {
   bool    add = false;                         // the finished value is added to what C holds
 };
 
-// Tasks are numbered block * panels + panel. A run [first, last) of them is a few stretches of panels in one
-// block.
+// Tasks are numbered block * panels + panel: a run [first, last) is a few stretches of panels in one block.
 struct Stretch {
   int64_t block, panel, count;
 };
@@ -2776,6 +2692,9 @@ static inline Stretch stretch_at(uint32_t task, uint32_t last, int64_t panels) {
   const int64_t block = task / panels, from = task % panels, left = int64_t(last) - task;
   return {block, from, from + left < panels ? left : panels - from};
 }
+
+template <class A>
+static inline const A& attributes_of(const OpRun& r) { return *static_cast<const A*>(r.attributes); }
 
 // Scratch: a piece of so many floats for every worker, then the piece that they share.
 static inline size_t scratch_bytes(int64_t floats) {
@@ -2911,8 +2830,7 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
 }
 
 #ifndef NNLITE_NO_TRAINING
-// to[c][r] = from[r][c] of two panels' blocks of 16 x 16; only rows x columns of `from` are there, zeros
-// stand for more rows.
+// to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
     for (int r = 0; r < 16; r += 4)
@@ -2957,8 +2875,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
 
 // ================================================================================ >>kernel_linear
 // forward          y[n, o]  = b[o] + sum_i x[n, i] w[i, o]     weights are panels already: [O/16][I][16]
-// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels of 16 inputs at a time are turned
-// over in scratch
+// grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels at a time, turned over in scratch
 // grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
 #ifdef NNLITE_ONCE
 struct LinearSizes {
@@ -3068,44 +2985,11 @@ static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_conv
-// A convolution relates a big image (input of Conv2d, output of ConvTranspose2d) to a small one:
-//   down   small[o] = start + sum over places k of  big[o stride - padding + k dilation] w[k]     Conv2d
-//   forward
-//   up     big[i]   = start + sum over places k of small[(i + padding - k dilation) / stride] w[k]
-//   ConvTranspose2d forward
-//   grad   dw[k]    = sum over o of big[o stride - padding + k dilation] small[o]
-// The other op's forward is the gradient for the input, over weights turned over in scratch. Each works on
-// bands of rows: the patch of the image that a band reads is copied into scratch with zeros around it, or
-// read in place where it needs none. Weights are panels [group][columns/16][kH][kW][rows][16]; the columns
-// are the channels of the forward output.
+// down, up and grad of both convolutions (see Conv). The other op's forward is the gradient for the input
+// over weights turned over in scratch. Each works on bands of rows: the patch of the image that a band reads
+// is copied into scratch with zeros around it, or read in place where it needs none. Weights are panels
+// [group][columns/16][kH][kW][rows][16]; the columns are the channels of the forward output.
 #ifdef NNLITE_ONCE
-struct Conv {
-  Axis    h, w;                                // in: big, out: small
-  int64_t images, groups, big, small;          // channels of one group
-  int64_t workers;
-
-  int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
-  int64_t big_pitch() const { return groups * big; }
-  int64_t small_pitch() const { return groups * small; }
-};
-static NNLITE_NOINLINE Conv conv_sizes(const Conv2d& a, const OpRun& r) {
-  const Shape& x = r.in_shape(0);
-  const Shape& y = r.out_shape();
-  return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
-          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w},
-          r.rows, a.groups, a.in_channels / a.groups, a.out_channels / a.groups, r.workers};
-}
-static NNLITE_NOINLINE Conv conv_sizes(const ConvTranspose2d& a, const OpRun& r) {
-  const Shape& x = r.in_shape(0);
-  const Shape& y = r.out_shape();
-  return {{y.dim[1], x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h},
-          {y.dim[2], x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w},
-          r.rows, a.groups, a.out_channels / a.groups, a.in_channels / a.groups, r.workers};
-}
-template <class Layer>
-static Conv conv_sizes(const OpRun& r) {
-  return conv_sizes(*static_cast<const Layer*>(r.attributes), r);
-}
 static inline int64_t panels_of(int64_t channels) { return (channels + 15) / 16; }
 static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
 
@@ -3125,8 +3009,8 @@ static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
   return {from, places < 1 ? 1 : places};                            // none: a zero that nobody reads
 }
 
-// The places k with (phase + padding - k dilation) divisible by stride: first, first + step, ...; shift is
-// that quotient.
+// The places k where stride divides phase + padding - k dilation (shift times for the first): first,
+// first + step, ...
 struct Places {
   int64_t first, step, count, shift;
 };
@@ -3142,8 +3026,7 @@ static inline Places places_of(const Axis& a, int64_t phase) {
   return p;
 }
 
-// Bands: so many rows that a patch stays near 256 KB, and that every worker finds some where there are rows
-// enough.
+// Bands: so many rows that a patch stays near 256 KB and, where there are enough, every worker finds some.
 constexpr int64_t patch_floats = 65536;
 struct Area {                                  // of one image: rows and columns from y and x on
   int64_t image, y, x, rows, columns;
@@ -3156,13 +3039,12 @@ struct Bands {
   int64_t scratch() const { return in_place ? 0 : patch; }
   Area    at(int64_t task, int64_t H, int64_t W) const {
     const int64_t y = task % count * rows;
-    return {task / count, y, 0, H - y < rows ? H - y : rows, W};
+    return {task / count, y, 0, smaller(H - y, rows), W};
   }
 };
 static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
-  const int64_t share = (rows + workers - 1) / workers, wish = fit < share ? fit : share,
-                least = wish < 4 ? 4 : wish;
-  return least < rows ? least : rows;
+  const int64_t wish = smaller(fit, (rows + workers - 1) / workers);
+  return smaller(wish < 4 ? 4 : wish, rows);
 }
 static NNLITE_NOINLINE Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
@@ -3180,22 +3062,20 @@ static NNLITE_NOINLINE Bands up_bands(const Conv& c) {
 }
 
 // Chunks of the gradients of weights and bias: whole rows of the small image, at most 512 pixels, a wider row
-// in pieces of 512. One chain each, summed in order of image and chunk: part of the contract on bits, as
-// chains are.
+// in pieces of 512. One chain each, summed in order of image and chunk: bits depend on it.
 constexpr int64_t chunk_pixels = 512;
 struct Chunks {
   int64_t H, W, rows, columns, down, across;   // of the image; of a chunk; chunks of an image
   Chunks(int64_t height, int64_t width)
       : H(height), W(width),
-        rows(width > chunk_pixels ? 1 : chunk_pixels / width < height ? chunk_pixels / width : height),
-        columns(width > chunk_pixels ? chunk_pixels : width), down((height + rows - 1) / rows),
+        rows(width > chunk_pixels ? 1 : smaller(chunk_pixels / width, height)),
+        columns(smaller(width, chunk_pixels)), down((height + rows - 1) / rows),
         across((width + columns - 1) / columns) {}
   int64_t count(int64_t images) const { return images * down * across; }
 };
 static inline Area chunk_area(const Chunks& k, int64_t chunk) {
   const int64_t y = chunk / k.across % k.down * k.rows, x = chunk % k.across * k.columns;
-  return {chunk / (k.down * k.across), y, x, k.H - y < k.rows ? k.H - y : k.rows,
-          k.W - x < k.columns ? k.W - x : k.columns};
+  return {chunk / (k.down * k.across), y, x, smaller(k.H - y, k.rows), smaller(k.W - x, k.columns)};
 }
 
 #ifndef NNLITE_NO_TRAINING
@@ -3216,6 +3096,10 @@ static NNLITE_NOINLINE GradTasks grad_tasks(const Conv& c, bool columns_are_smal
 }
 struct GradPatches {
   int64_t big, small;                          // floats of a worker; 0: read in place
+  size_t  bytes() const { return scratch_bytes(big) + scratch_bytes(small); }
+  float*  scratch(const OpRun& r, uint32_t worker) const {
+    return worker_scratch(r, worker, round_up(big, 16) + round_up(small, 16));
+  }
 };
 static NNLITE_NOINLINE GradPatches grad_patches(const Conv& c, bool columns_are_small) {
   const Chunks  k(c.h.out, c.w.out);
@@ -3238,6 +3122,18 @@ struct Patch {
 // Lines that follow each other without a gap are one line.
 static inline void join_lines(Product& p) {
   if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
+}
+
+// Down of an area of small, whose pixels lie `pitch` apart; weights have `tap` floats for each place.
+static NNLITE_NOINLINE Product down_product(const Conv& c, const Patch& from, const Area& o, int64_t pitch,
+                                            int64_t tap) {
+  Product p;
+  p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * tap};
+  p.middle = {c.w.kernel, c.w.dilation * from.pixel, tap};
+  p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * pitch;
+  p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = pitch;
+  join_lines(p);
+  return p;
 }
 
 // One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
@@ -3265,22 +3161,15 @@ static NNLITE_NOINLINE UpPhase up_phase(const Conv& c, const Patch& from, Span r
   return u;
 }
 
-static bool conv_down_plan(const Conv& c, bool turned, KernelPlan& p) {
-  const Bands b = down_bands(c);
+// Turning takes a stage of its own: a task is a panel of columns.
+static bool conv_plan(const Conv& c, bool down, bool turned, KernelPlan& p) {
+  const Bands   b = down ? down_bands(c) : up_bands(c);
+  const int64_t panels = c.groups * panels_of(down ? c.small : c.big), rows = down ? c.big : c.small;
   p.stages = turned ? 2 : 1;
-  p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.small));
+  p.tasks[0] = static_cast<uint32_t>(panels);
   p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
   p.scratch_per_worker = scratch_bytes(b.scratch());
-  if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.small) * c.taps() * c.big * 16);
-  return true;
-}
-static bool conv_up_plan(const Conv& c, bool turned, KernelPlan& p) {
-  const Bands b = up_bands(c);
-  p.stages = turned ? 2 : 1;
-  p.tasks[0] = static_cast<uint32_t>(c.groups * panels_of(c.big));
-  p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(b.scratch());
-  if (turned) p.scratch_shared = scratch_bytes(c.groups * panels_of(c.big) * c.taps() * c.small * 16);
+  if (turned) p.scratch_shared = scratch_bytes(panels * c.taps() * rows * 16);
   return true;
 }
 #ifndef NNLITE_NO_TRAINING
@@ -3290,35 +3179,28 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
   p.stages = 2;
   p.tasks[0] = static_cast<uint32_t>(c.groups * g.units * g.blocks * g.panels);
   p.tasks[1] = static_cast<uint32_t>(panels_of(columns_are_small ? c.small_pitch() : c.big_pitch()));
-  p.scratch_per_worker = scratch_bytes(s.big) + scratch_bytes(s.small);
+  p.scratch_per_worker = s.bytes();
   return true;
 }
 #endif
 
-// Its weights lie [kH][kW][C]: rows of >>kernel_depthwise.
-static bool is_depthwise(const OpRun& r) {
-  const Conv2d& a = *static_cast<const Conv2d*>(r.attributes);
-  return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+template <class A, bool down, bool turned>
+static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
+  const A& a = attributes_of<A>(r);
+  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), down, turned, p);
 }
-static bool conv2d_forward_plan(const OpRun& r, KernelPlan& p) {
-  return !is_depthwise(r) && conv_down_plan(conv_sizes<Conv2d>(r), false, p);
-}
-static bool conv_transpose2d_forward_plan(const OpRun& r, KernelPlan& p) {
-  return conv_up_plan(conv_sizes<ConvTranspose2d>(r), false, p);
-}
+static constexpr auto conv2d_forward_plan = conv_sum_plan<Conv2d, true, false>;
+static constexpr auto conv_transpose2d_forward_plan = conv_sum_plan<ConvTranspose2d, false, false>;
 #ifndef NNLITE_NO_TRAINING
-static bool conv2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
-  return !is_depthwise(r) && conv_up_plan(conv_sizes<Conv2d>(r), true, p);
+template <class A, bool in_is_big>
+static bool conv_grad_plan(const OpRun& r, KernelPlan& p) {
+  const A& a = attributes_of<A>(r);
+  return !is_depthwise(a) && conv_grad_plan(conv_sizes(a, r), in_is_big, p);
 }
-static bool conv2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
-  return !is_depthwise(r) && conv_grad_plan(conv_sizes<Conv2d>(r), true, p);
-}
-static bool conv_transpose2d_grad_input_plan(const OpRun& r, KernelPlan& p) {
-  return conv_down_plan(conv_sizes<ConvTranspose2d>(r), true, p);
-}
-static bool conv_transpose2d_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
-  return conv_grad_plan(conv_sizes<ConvTranspose2d>(r), false, p);
-}
+static constexpr auto conv2d_grad_input_plan = conv_sum_plan<Conv2d, false, true>;
+static constexpr auto conv2d_grad_parameter_plan = conv_grad_plan<Conv2d, true>;
+static constexpr auto conv_transpose2d_grad_input_plan = conv_sum_plan<ConvTranspose2d, true, true>;
+static constexpr auto conv_transpose2d_grad_parameter_plan = conv_grad_plan<ConvTranspose2d, false>;
 #endif
 #endif
 
@@ -3342,10 +3224,8 @@ static void zero_floats(float* to, int64_t count) {
 static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t groups,
                         int64_t each, int64_t wider, float* to) {
   const int64_t pixel = groups * wider, line = columns.count * pixel;
-  const int64_t left =
-      columns.first < 0 ? (-columns.first < columns.count ? -columns.first : columns.count) : 0;
-  const int64_t end = W - columns.first < columns.count ? W - columns.first : columns.count;
-  const int64_t right = end < left ? left : end;
+  const int64_t left = columns.first < 0 ? smaller(-columns.first, columns.count) : 0;
+  const int64_t end = smaller(W - columns.first, columns.count), right = end < left ? left : end;
   for (int64_t y = 0; y < rows.count; y++) {
     float*        t = to + y * line;
     const int64_t row = rows.first + y;
@@ -3360,10 +3240,13 @@ static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Spa
   }
   return {to, line, pixel};
 }
+static Patch patch_in_place(const float* image, int64_t W, Span rows, Span columns, int64_t channels) {
+  return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
+}
 static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t channels,
                       float* to, bool in_place) {
-  if (in_place) return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
-  return copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
+  return in_place ? patch_in_place(image, W, rows, columns, channels)
+                  : copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
 }
 
 // small = start + big * w for bands [first, last); w has columns of small channels.
@@ -3376,16 +3259,11 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
     const Patch from = patch_of(big + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
                                 down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), C, scratch,
                                 b.in_place);
-    Product p;
-    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big * 16};
-    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big * 16};
-    p.inner  = {c.big, 1, 16};
+    Product p = down_product(c, from, o, S, c.big * 16);
+    p.inner   = {c.big, 1, 16};
     if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
-    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * S;
-    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = S;
     p.b_panel = c.taps() * c.big * 16;
-    p.add = add;
-    join_lines(p);
+    p.add     = add;
     for (int64_t g = 0; g < c.groups; g++) {
       multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
                small + (o.image * c.h.out + o.y) * c.w.out * S + g * c.small,
@@ -3477,7 +3355,6 @@ static void conv_grad(const Conv& c, const float* big, const float* small, bool 
   const int64_t     B = c.big_pitch(), S = c.small_pitch();
   const int64_t     big_wide = columns_are_small ? c.big : round_up(c.big, 16);
   const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
-  float* const      small_scratch = scratch + scratch_bytes(patches.big) / sizeof(float);
   for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
     const Area   o = chunk_area(k, chunk);
     const float* from_big = big + o.image * c.h.in * c.w.in * B;
@@ -3485,90 +3362,74 @@ static void conv_grad(const Conv& c, const float* big, const float* small, bool 
     const Span   down = down_span(c.h, o.y, o.rows), across = down_span(c.w, o.x, o.columns);
     const Span   rows = {o.y, o.rows}, columns = {o.x, o.columns};
     const Patch  pb = patches.big == 0
-        ? patch_of(from_big, c.h.in, c.w.in, down, across, B, nullptr, true)
+        ? patch_in_place(from_big, c.w.in, down, across, B)
         : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big, big_wide, scratch);
     const Patch ps = patches.small == 0
-        ? patch_of(from_small, c.h.out, c.w.out, rows, columns, S, nullptr, true)
+        ? patch_in_place(from_small, c.w.out, rows, columns, S)
         : copy_patch(from_small, c.h.out, c.w.out, rows, columns, c.groups, c.small, small_wide,
-                     small_scratch);
+                     scratch + round_up(patches.big, 16));
     const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
                                               : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
     grad_chunk(c, g, sides, columns_are_small, o.rows, o.columns, chunk > 0, dw, first, last);
   }
 }
 
-// db[o] = sum of dy over images of H x W pixels of O channels, chunk after chunk, for panels [first, last).
-static void bias_grad(const float* dy, int64_t images, int64_t H, int64_t W, int64_t O, float* db,
-                      uint32_t first, uint32_t last) {
-  const Chunks k(H, W);
-  for (int64_t panel = first; panel < last; panel++) {
-    const int64_t left = O - panel * 16;
-    for (int64_t chunk = 0; chunk < k.count(images); chunk++) {
+// db[o] = sum of dy[..., o], chunk after chunk, for panels [first, last).
+static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
+  const Shape&  y = r.out_shape();
+  const int64_t H = y.dim[1], W = y.dim[2], O = y.dim[3];
+  const Chunks  k(H, W);
+  float* const  db = r.dparameter(1);
+  for (int64_t panel = first; panel < last && db != nullptr; panel++) {
+    for (int64_t chunk = 0; chunk < k.count(r.rows); chunk++) {
       const Area o = chunk_area(k, chunk);
-      sum_rows(dy + ((o.image * H + o.y) * W + o.x) * O + panel * 16, o.rows * o.columns, O,
-               static_cast<int>(left < 16 ? left : 16), db + panel * 16, chunk > 0);
+      sum_rows(r.dy() + ((o.image * H + o.y) * W + o.x) * O + panel * 16, o.rows * o.columns, O,
+               static_cast<int>(smaller(O - panel * 16, 16)), db + panel * 16, chunk > 0);
     }
   }
 }
 #endif
 
-static void conv2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
-  const Conv   c = conv_sizes<Conv2d>(r);
-  float* const scratch = worker_scratch(r, worker, down_bands(c).scratch());
-  conv_down(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
+template <class A, bool down>
+static void conv_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv   c = conv_sizes(attributes_of<A>(r), r);
+  float* const scratch = worker_scratch(r, worker, (down ? down_bands(c) : up_bands(c)).scratch());
+  constexpr auto run = down ? conv_down : conv_up;
+  run(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
 }
-static void conv_transpose2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
-                                     uint32_t worker) {
-  const Conv   c = conv_sizes<ConvTranspose2d>(r);
-  float* const scratch = worker_scratch(r, worker, up_bands(c).scratch());
-  conv_up(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
-}
+static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
+static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
 #ifndef NNLITE_NO_TRAINING
-static void conv2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                              uint32_t worker) {
-  const Conv    c = conv_sizes<Conv2d>(r);
-  const int64_t patch = up_bands(c).scratch();
+template <class A, bool down>
+static void conv_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+  const Conv    c = conv_sizes(attributes_of<A>(r), r);
+  const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
   float* const  turned = shared_scratch(r, patch);
-  if (stage == 0) return turn_weights(c, r.parameter(0), c.small, c.big, turned, first, last);
-  conv_up(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
-          last);
+  const int64_t rows = down ? c.big : c.small, columns = down ? c.small : c.big;     // of the turned weights
+  if (stage == 0) return turn_weights(c, r.parameter(0), rows, columns, turned, first, last);
+  constexpr auto run = down ? conv_down : conv_up;
+  run(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
 }
-static void conv_transpose2d_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                                        uint32_t worker) {
-  const Conv    c = conv_sizes<ConvTranspose2d>(r);
-  const int64_t patch = down_bands(c).scratch();
-  float* const  turned = shared_scratch(r, patch);
-  if (stage == 0) return turn_weights(c, r.parameter(0), c.big, c.small, turned, first, last);
-  conv_down(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first,
-            last);
-}
-static void conv2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                                  uint32_t worker) {
-  const Conv        c = conv_sizes<Conv2d>(r);
-  const GradPatches s = grad_patches(c, true);
-  float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
+template <class A, bool in_is_big>
+static void conv_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
+                                uint32_t worker) {
+  const Conv   c = conv_sizes(attributes_of<A>(r), r);
+  float* const scratch = grad_patches(c, in_is_big).scratch(r, worker);
   if (stage == 0 && r.dparameter(0) != nullptr)
-    conv_grad(c, r.in(0), r.dy(), true, r.dparameter(0), scratch, first, last);
-  if (stage == 1 && r.dparameter(1) != nullptr)
-    bias_grad(r.dy(), c.images, c.h.out, c.w.out, c.small_pitch(), r.dparameter(1), first, last);
+    conv_grad(c, in_is_big ? r.in(0) : r.dy(), in_is_big ? r.dy() : r.in(0), in_is_big, r.dparameter(0),
+              scratch, first, last);
+  if (stage == 1) bias_grad(r, first, last);
 }
-static void conv_transpose2d_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                                            uint32_t worker) {
-  const Conv        c = conv_sizes<ConvTranspose2d>(r);
-  const GradPatches s = grad_patches(c, false);
-  float* const      scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
-  if (stage == 0 && r.dparameter(0) != nullptr)
-    conv_grad(c, r.dy(), r.in(0), false, r.dparameter(0), scratch, first, last);
-  if (stage == 1 && r.dparameter(1) != nullptr)
-    bias_grad(r.dy(), c.images, c.h.in, c.w.in, c.big_pitch(), r.dparameter(1), first, last);
-}
+static constexpr auto conv2d_grad_input = conv_grad_input<Conv2d, false>;
+static constexpr auto conv2d_grad_parameter = conv_grad_parameter<Conv2d, true>;
+static constexpr auto conv_transpose2d_grad_input = conv_grad_input<ConvTranspose2d, true>;
+static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<ConvTranspose2d, false>;
 #endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_depthwise
 // Conv2d with one channel a group: nothing is summed over channels, so vectors run along them. Weights
-// [kH][kW][C], C padded to whole panels; patches have the same padding, unless the image needs none and is
-// read in place.
+// [kH][kW][C], C padded to whole panels; so are patches, unless the image can be read in place.
 #ifdef NNLITE_ONCE
 struct Depthwise {
   Conv    c;                                   // one group of `wide` channels
@@ -3576,7 +3437,7 @@ struct Depthwise {
   bool    whole;                               // no padding of channels
 };
 static NNLITE_NOINLINE Depthwise depthwise_sizes(const OpRun& r) {
-  Depthwise d = {conv_sizes<Conv2d>(r), r.in_shape(0).last(), false};
+  Depthwise d = {conv_sizes(attributes_of<Conv2d>(r), r), r.in_shape(0).last(), false};
   d.c.groups = 1;
   d.c.big = d.c.small = round_up(d.channels, 16);
   d.whole = d.channels == d.c.big;
@@ -3586,39 +3447,29 @@ static int64_t depthwise_scratch(const Depthwise& d, const Bands& b) {
   return b.in_place && d.whole ? 0 : b.patch;
 }
 
-static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) {
-  if (!is_depthwise(r)) return false;
+static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
+  if (!is_depthwise(attributes_of<Conv2d>(r))) return false;
   const Depthwise d = depthwise_sizes(r);
-  const Bands     b = down_bands(d.c);
+  const Bands     b = down ? down_bands(d.c) : up_bands(d.c);
   p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
   p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b));
   return true;
 }
+static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, true, p); }
 #ifndef NNLITE_NO_TRAINING
-static bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) {
-  if (!is_depthwise(r)) return false;
-  const Depthwise d = depthwise_sizes(r);
-  const Bands     b = up_bands(d.c);
-  p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b));
-  return true;
-}
-struct DepthwisePatches {
-  int64_t big, small;                          // floats; 0: in place
-};
-static NNLITE_NOINLINE DepthwisePatches depthwise_patches(const Depthwise& d) {
+static bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, false, p); }
+static NNLITE_NOINLINE GradPatches depthwise_patches(const Depthwise& d) {
   const Chunks  k(d.c.h.out, d.c.w.out);
   const bool    padded = d.c.h.padding != 0 || d.c.w.padding != 0;
   const int64_t big = down_span(d.c.h, 0, k.rows).count * down_span(d.c.w, 0, k.columns).count * d.c.big;
   return {padded || !d.whole ? big : 0, d.whole ? 0 : k.rows * k.columns * d.c.small};
 }
 static bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
-  if (!is_depthwise(r)) return false;
-  const Depthwise        d = depthwise_sizes(r);
-  const DepthwisePatches s = depthwise_patches(d);
+  if (!is_depthwise(attributes_of<Conv2d>(r))) return false;
+  const Depthwise d = depthwise_sizes(r);
   p.stages = 2;
   p.tasks[0] = p.tasks[1] = static_cast<uint32_t>(d.c.big / 16);
-  p.scratch_per_worker = scratch_bytes(s.big) + scratch_bytes(s.small);
+  p.scratch_per_worker = depthwise_patches(d).bytes();
   return true;
 }
 #endif
@@ -3666,8 +3517,8 @@ static void depthwise_product(const Product& t, const float* A, const float* B, 
 
 static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, int64_t W, Span rows,
                              Span columns, float* to, bool in_place) {
-  if (in_place && d.whole) return patch_of(image, H, W, rows, columns, d.channels, nullptr, true);
-  return copy_patch(image, H, W, rows, columns, 1, d.channels, d.c.big, to);
+  return in_place && d.whole ? patch_in_place(image, W, rows, columns, d.channels)
+                             : copy_patch(image, H, W, rows, columns, 1, d.channels, d.c.big, to);
 }
 
 static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
@@ -3681,12 +3532,7 @@ static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t
     const Patch from = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
                                        down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), scratch,
                                        b.in_place);
-    Product p;
-    p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * c.big};
-    p.middle = {c.w.kernel, c.w.dilation * from.pixel, c.big};
-    p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * C;
-    p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = C;
-    join_lines(p);
+    const Product p = down_product(c, from, o, C, c.big);
     depthwise_product(p, from.data, r.parameter(0), r.out() + (o.image * c.h.out + o.y) * c.w.out * C,
                       r.parameter(1), C);
   }
@@ -3756,23 +3602,22 @@ static void depthwise_grad_chunk(const Conv& c, Patch x, Patch dy, int64_t rows,
 
 static void depthwise_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
                                      uint32_t worker) {
-  const Depthwise        d = depthwise_sizes(r);
-  const Conv&            c = d.c;
-  const int64_t          C = d.channels;
-  const DepthwisePatches s = depthwise_patches(d);
-  if (stage == 1 && r.dparameter(1) != nullptr)
-    bias_grad(r.dy(), c.images, c.h.out, c.w.out, C, r.dparameter(1), first, last);
-  if (stage == 1 || r.dparameter(0) == nullptr) return;
-  const Chunks k(c.h.out, c.w.out);
-  float* const scratch = worker_scratch(r, worker, round_up(s.big, 16) + round_up(s.small, 16));
+  if (stage == 1) return bias_grad(r, first, last);
+  if (r.dparameter(0) == nullptr) return;
+  const Depthwise   d = depthwise_sizes(r);
+  const Conv&       c = d.c;
+  const int64_t     C = d.channels;
+  const GradPatches s = depthwise_patches(d);
+  const Chunks      k(c.h.out, c.w.out);
+  float* const      scratch = s.scratch(r, worker);
   for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
     const Area o = chunk_area(k, chunk);
-    Patch big = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
-                                down_span(c.h, o.y, o.rows), down_span(c.w, o.x, o.columns), scratch,
-                                s.big == 0);
-    Patch small = depthwise_patch(d, r.dy() + o.image * c.h.out * c.w.out * C, c.h.out, c.w.out,
-                                  {o.y, o.rows}, {o.x, o.columns}, scratch + round_up(s.big, 16),
-                                  s.small == 0);
+    const Span  down = down_span(c.h, o.y, o.rows), across = down_span(c.w, o.x, o.columns);
+    const Patch big = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in, down,
+                                      across, scratch, s.big == 0);
+    const Patch small = depthwise_patch(d, r.dy() + o.image * c.h.out * c.w.out * C, c.h.out, c.w.out,
+                                        {o.y, o.rows}, {o.x, o.columns}, scratch + round_up(s.big, 16),
+                                        s.small == 0);
     for (int64_t v = int64_t(first) * 16; v < int64_t(last) * 16; v += lanes) {
       depthwise_grad_chunk(c, {big.data + v, big.line, big.pixel}, {small.data + v, small.line, small.pixel},
                            o.rows, o.columns, r.dparameter(0) + v, chunk > 0);
@@ -3787,7 +3632,6 @@ static void depthwise_grad_parameter(const OpRun& r, uint32_t stage, uint32_t fi
 #ifdef NNLITE_ONCE
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 static bool plan_elements(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.out_numel(), element_block);
@@ -3801,10 +3645,10 @@ NNLITE_VERB void give(float* to, vf a, int n, bool accumulate) {
   store_part(to, accumulate ? add(load_part(to, n), a) : a, n);
 }
 
-// f.at(i, n) for every vector of [i, end): n is lanes, for the last one what is left.
+// f(i, n) for every vector of [i, end): n is lanes, for the last one what is left.
 template <class F>
 NNLITE_VERB void each_vector(int64_t i, int64_t end, const F& f) {
-  for (; i < end; i += lanes) f.at(i, static_cast<int>(smaller(end - i, lanes)));
+  for (; i < end; i += lanes) f(i, static_cast<int>(smaller(end - i, lanes)));
 }
 template <class F>
 NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
@@ -3822,66 +3666,54 @@ NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
 
 template <class A>
-struct ActivationForward {
-  const A&     a;
-  const float* x;
-  float*       y;
-  NNLITE_METHOD void at(int64_t i, int n) const { store_part(y + i, value_of(a, load_part(x + i, n)), n); }
-};
-template <class A>
 static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, ActivationForward<A>{*static_cast<const A*>(r.attributes), r.in(0), r.out()});
+  const A&     a = attributes_of<A>(r);
+  const float* x = r.in(0);
+  float*       y = r.out();
+  each_element(r, first, last, [&a, x, y](int64_t i, int n) NNLITE_INLINED {
+    store_part(y + i, value_of(a, load_part(x + i, n)), n);
+  });
 }
 
-struct AddForward {
-  const OpRun& r;
-  NNLITE_METHOD void at(int64_t i, int n) const {
+static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     vf sum = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) sum = add(sum, load_part(r.in(k) + i, n));
     store_part(r.out() + i, sum, n);
-  }
-};
-struct MulForward {
-  const OpRun& r;
-  NNLITE_METHOD void at(int64_t i, int n) const {
+  });
+}
+static void mul_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     vf y = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) y = mul(y, load_part(r.in(k) + i, n));
     store_part(r.out() + i, y, n);
-  }
-};
-static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, AddForward{r});
+  });
 }
-static void mul_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, MulForward{r});
+
+// The random numbers of the elements of the vector at i.
+NNLITE_VERB vf dropout_numbers(const OpRun& r, int64_t i) {
+  constexpr int count = lanes < 4 ? 4 : lanes;
+  float drawn[count];
+  for (int k = 0; k < count; k += 4) {
+    const Words w = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
+                                 static_cast<uint32_t>((i + k) / 4));
+    for (int j = 0; j < 4; j++) drawn[k + j] = uniform_of(w.word[j]);
+  }
+  return load(drawn + (lanes < 4 ? i % 4 : 0));
 }
 // Where the element's random number is below p, zero; else x / (1 - p). Drawn again in backward.
-struct DropoutMask {
-  const OpRun& r;
-  const float* from;
-  float*       to;
-  float        p, keep;
-  bool         accumulate;
-
-  NNLITE_METHOD vf uniform(int64_t i) const {                        // of the vector at element i
-    constexpr int count = lanes < 4 ? 4 : lanes;
-    float drawn[count];
-    for (int k = 0; k < count; k += 4) {
-      const Words w = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
-                                   static_cast<uint32_t>((i + k) / 4));
-      for (int j = 0; j < 4; j++) drawn[k + j] = uniform_of(w.word[j]);
-    }
-    return load(drawn + (lanes < 4 ? i % 4 : 0));
-  }
-  NNLITE_METHOD void at(int64_t i, int n) const {
+NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float* from, float* to,
+                      bool more) {
+  const float p = attributes_of<Dropout>(r).p;
+  const vf    limit = set(p), keep = set(1 / (1 - p));
+  each_element(r, first, last, [=, &r](int64_t i, int n) NNLITE_INLINED {
     vf x = load_part(from + i, n);
-    if (r.training) x = select(less(uniform(i), set(p)), set(0.0f), mul(x, set(keep)));
-    give(to + i, x, n, accumulate);
-  }
-};
+    if (r.training) x = select(less(dropout_numbers(r, i), limit), set(0.0f), mul(x, keep));
+    give(to + i, x, n, more);
+  });
+}
 static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const float p = static_cast<const Dropout*>(r.attributes)->p;
-  each_element(r, first, last, DropoutMask{r, r.in(0), r.out(), p, 1 / (1 - p), false});
+  drop(r, first, last, r.in(0), r.out(), false);
 }
 
 #ifndef NNLITE_NO_TRAINING
@@ -3899,34 +3731,29 @@ NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
 }
 
 template <class A>
-struct ActivationBackward {
-  const A&     a;
-  const float *y, *dy;
-  float*       dx;
-  bool         accumulate;
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    give(dx + i, slope_times(a, load_part(y + i, n), load_part(dy + i, n)), n, accumulate);
-  }
-};
-template <class A>
 static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
   if (r.dx(0) == nullptr) return;
-  const A& a = *static_cast<const A*>(r.attributes);
-  each_element(r, first, last, ActivationBackward<A>{a, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+  const A&     a = attributes_of<A>(r);
+  const float *y = r.y(), *dy = r.dy();
+  float*       dx = r.dx(0);
+  const bool   more = r.accumulate(0);
+  each_element(r, first, last, [&a, y, dy, dx, more](int64_t i, int n) NNLITE_INLINED {
+    give(dx + i, slope_times(a, load_part(y + i, n), load_part(dy + i, n)), n, more);
+  });
 }
 
-struct AddBackward {                           // dx_k = dy; a dx may lie over dy
-  const OpRun& r;
-  NNLITE_METHOD void at(int64_t i, int n) const {
+// dx_k = dy; a dx may lie over dy.
+static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++)
       if (r.dx(k) != nullptr) give(r.dx(k) + i, dy, n, r.accumulate(k));
-  }
-};
+  });
+}
 
-struct MulBackward {                           // dx_k = dy times the other inputs
-  const OpRun& r;
-  NNLITE_METHOD void at(int64_t i, int n) const {
+// dx_k = dy times the other inputs
+static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++) {
       if (r.dx(k) == nullptr) continue;
@@ -3935,49 +3762,30 @@ struct MulBackward {                           // dx_k = dy times the other inpu
         if (j != k) dx = mul(dx, load_part(r.in(j) + i, n));
       give(r.dx(k) + i, dx, n, r.accumulate(k));
     }
-  }
-};
-
-static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, AddBackward{r});
-}
-
-static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  each_element(r, first, last, MulBackward{r});
+  });
 }
 
 static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const float p = static_cast<const Dropout*>(r.attributes)->p;
-  if (r.dx(0) != nullptr)
-    each_element(r, first, last, DropoutMask{r, r.dy(), r.dx(0), p, 1 / (1 - p), r.accumulate(0)});
+  if (r.dx(0) != nullptr) drop(r, first, last, r.dy(), r.dx(0), r.accumulate(0));
 }
 #endif
 
-// to += from: what the executor does where an op does not accumulate by itself.
-struct AddInto {
-  float*       to;
-  const float* from;
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    store_part(to + i, add(load_part(to + i, n), load_part(from + i, n)), n);
-  }
-};
-static void add_into(float* to, const float* from, int64_t n) { each_vector(0, n, AddInto{to, from}); }
+// to = from or to += from; the latter is what the executor does where an op does not accumulate by itself.
+NNLITE_VERB void give_all(float* to, const float* from, int64_t count, bool accumulate) {
+  each_vector(0, count, [=](int64_t i, int n) NNLITE_INLINED {
+    give(to + i, load_part(from + i, n), n, accumulate);
+  });
+}
+static void add_into(float* to, const float* from, int64_t n) { give_all(to, from, n, true); }
 
 // to = from scale + shift: numbers of a data set as an input wants them.
 NNLITE_VERB vf number(const float* p, int n) { return load_part(p, n); }
 NNLITE_VERB vf number(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
 template <class T>
-struct Convert {
-  const T* from;
-  float*   to;
-  vf       scale, shift;
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    store_part(to + i, fma(number(from + i, n), scale, shift), n);
-  }
-};
-template <class T>
-static void convert(const T* from, int64_t n, float scale, float shift, float* to) {
-  each_vector(0, n, Convert<T>{from, to, set(scale), set(shift)});
+static void convert(const T* from, int64_t count, float scale, float shift, float* to) {
+  each_vector(0, count, [=](int64_t i, int n) NNLITE_INLINED {
+    store_part(to + i, fma(number(from + i, n), set(scale), set(shift)), n);
+  });
 }
 
 // Of a padded parameter: 16 lanes, folded as a tree.
@@ -4007,28 +3815,12 @@ static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
   return true;
 }
 static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
-  return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_y(r, plan);
+  return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_y(r, plan);
 }
 static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
-  return small_window(*static_cast<const MaxPool2d*>(r.attributes)) && plan_rows_of_x(r, plan);
+  return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_x(r, plan);
 }
 
-// y of Concat is `count` runs of `length`, each made of one run of every input.
-struct ConcatRuns {
-  int64_t count, length;
-};
-static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
-  const Shape& x = r.in_shape(k);
-  int64_t length = 1;
-  for (int d = dimension(static_cast<const Concat*>(r.attributes)->dim, x.rank); d < x.rank; d++)
-    length *= x.dim[d];
-  return length;
-}
-static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
-  int64_t length = 0;
-  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
-  return {r.out_numel() / length, length};
-}
 static bool plan_concat(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = static_cast<uint32_t>(concat_runs(r).count);
   return true;
@@ -4044,13 +3836,11 @@ static inline Reach reach_of(const Axis& a, int64_t i) {
 }
 
 static inline Reach row_reach(const AvgPool2d& a, int64_t h, const Shape& x, const Shape& y) {
-  return reach_of({x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, 1}, h);
+  return reach_of(axes_of(a, 1, x, y).h, h);
 }
-static inline Reach adaptive_reach(int64_t i, int64_t in, int64_t out) {
-  return {i * out / in, ((i + 1) * out + in - 1) / in};
-}
-static inline Reach row_reach(const AdaptiveAvgPool2d&, int64_t h, const Shape& x, const Shape& y) {
-  return adaptive_reach(h, x.dim[1], y.dim[1]);
+static inline Reach row_reach(const AdaptiveAvgPool2d& a, int64_t h, const Shape& x, const Shape& y) {
+  const Region back = region_of(a, 1, h, y, x);
+  return {back.first, back.last};
 }
 
 static inline bool regions_overlap(const AvgPool2d& a, const Shape&, const Shape&) {
@@ -4059,118 +3849,82 @@ static inline bool regions_overlap(const AvgPool2d& a, const Shape&, const Shape
 static inline bool regions_overlap(const AdaptiveAvgPool2d&, const Shape& x, const Shape& y) {
   return x.dim[1] % y.dim[1] != 0 || x.dim[2] % y.dim[2] != 0;
 }
-
-// The taps of one axis that lie inside: places first .. last - 1 of the window, from `input` on in steps of
-// dilation.
-struct Inside {
-  int     first, last;
-  int64_t input;
-};
-static inline Inside taps_inside(const Axis& a, int64_t o) {
-  const int64_t start = o * a.stride - a.padding;
-  int first = 0, last = a.kernel;
-  while (first < last && start + int64_t(first) * a.dilation < 0) first++;
-  while (last > first && start + int64_t(last - 1) * a.dilation >= a.in) last--;
-  return {first, last, start + int64_t(first) * a.dilation};
-}
 #endif
 
 namespace NNLITE_ISA {
-// One window over the channels c .. of one output: the first of the largest values, and its place kh kW + kw.
-struct MaxWindow {
-  const float* x;                              // the first tap inside
-  float*       y;
-  uint8_t*     place;                          // nullptr when backward will not ask
-  Inside        rows, columns;
-  int          kernel_w;
-  int64_t      row_step, column_step;          // in x, from tap to tap
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    const bool none = rows.first == rows.last || columns.first == columns.last;
+// One window over the channels of one output: the first of the largest values, and its place kh kW + kw where
+// backward will ask for it. x is the first tap inside, steps are from tap to tap.
+NNLITE_VERB void max_window(const float* x, float* y, uint8_t* place, const Axis::Inside& down,
+                            const Axis::Inside& across, int64_t kernel_w, int64_t row_step,
+                            int64_t column_step, int64_t C) {
+  const bool none = down.first >= down.last || across.first >= across.last;
+  each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
     vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : load_part(x + c, n);
-    vi where   = set(int32_t(rows.first * kernel_w + columns.first));
-    for (int kh = rows.first; kh < rows.last; kh++)
-      for (int kw = columns.first; kw < columns.last; kw++) {
-        const vf value =
-            load_part(x + (kh - rows.first) * row_step + (kw - columns.first) * column_step + c, n);
-        const vm more  = less(largest, value);
+    vi where   = set(static_cast<int32_t>(down.first * kernel_w + across.first));
+    for (int64_t kh = down.first; kh < down.last; kh++)
+      for (int64_t kw = across.first; kw < across.last; kw++) {
+        const int64_t at = (kh - down.first) * row_step + (kw - across.first) * column_step + c;
+        const vf value = load_part(x + at, n);
+        const vm more  = wins(value, largest);
         largest = select(more, value, largest);
-        where   = select(more, set(int32_t(kh * kernel_w + kw)), where);
+        where   = select(more, set(static_cast<int32_t>(kh * kernel_w + kw)), where);
       }
     store_part(y + c, largest, n);
-    if (place == nullptr) return;
-    store_bytes_part(place + c, where, n);
-  }
-};
+    if (place != nullptr) store_bytes_part(place + c, where, n);
+  });
+}
 
 static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
-  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t C = r.out_shape().last();
+  const MaxPool2d& a = attributes_of<MaxPool2d>(r);
+  const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
+  const int64_t    C = r.out_shape().last();
+  uint8_t* const   places = r.slot<uint8_t>(0);
   for (int64_t task = first; task < last; task++) {
-    const int64_t image = task / rows.out;
-    const Inside down = taps_inside(rows, task % rows.out);
-    for (int64_t ow = 0; ow < columns.out; ow++) {
-      const Inside across = taps_inside(columns, ow);
-      const int64_t at = (task * columns.out + ow) * C;
-      const float* x = r.in(0) + ((image * rows.in + down.input) * columns.in + across.input) * C;
-      each_vector(
-          0, C,
-          MaxWindow{x, r.out() + at, r.slot<uint8_t>(0) == nullptr ? nullptr : r.slot<uint8_t>(0) + at, down,
-                    across, a.kernel_size.w, columns.in * C * rows.dilation, C * columns.dilation});
+    const Axis::Inside down = k.h.inside(task % k.h.out);
+    const float* const row = r.in(0) + (task / k.h.out * k.h.in + down.input) * k.w.in * C;
+    for (int64_t ow = 0; ow < k.w.out; ow++) {
+      const Axis::Inside across = k.w.inside(ow);
+      const int64_t at = (task * k.w.out + ow) * C;
+      max_window(row + across.input * C, r.out() + at, places == nullptr ? nullptr : places + at, down,
+                 across, k.w.kernel, k.w.in * C * k.h.dilation, C * k.w.dilation, C);
     }
   }
 }
 
-// The mean of a region for the channels of one output.
-struct Average {
-  const float* x;
-  float*       y;
-  int64_t      height, width, row_step, C;
-  float        count;
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    vf sum = set(0.0f);
-    for (int64_t h = 0; h < height; h++)
-      for (int64_t w = 0; w < width; w++) sum = add(sum, load_part(x + h * row_step + w * C + c, n));
-    store_part(y + c, div(sum, set(count)), n);
-  }
-};
-
+// The mean of a region for the channels of every output.
 template <class A>
 static void average_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const A& a = *static_cast<const A*>(r.attributes);
+  const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t W = x.dim[2], C = x.dim[3], oW = y.dim[2];
   for (int64_t task = first; task < last; task++) {
-    const Region  rows  = row_region(a, task % y.dim[1], x, y);
+    const Region  rows  = region_of(a, 1, task % y.dim[1], x, y);
     const int64_t above = (task / y.dim[1] * x.dim[1] + rows.first) * W;
     for (int64_t ow = 0; ow < oW; ow++) {
-      const Region columns = column_region(a, ow, x, y);
-      each_vector(0, C, Average{r.in(0) + (above + columns.first) * C, r.out() + (task * oW + ow) * C,
-                              rows.last - rows.first, columns.last - columns.first, W * C, C,
-                              static_cast<float>(rows.count * columns.count)});
+      const Region  columns = region_of(a, 2, ow, x, y);
+      const int64_t height = rows.last - rows.first, width = columns.last - columns.first;
+      const float*  from = r.in(0) + (above + columns.first) * C;
+      float* const  to = r.out() + (task * oW + ow) * C;
+      const vf      count = set(static_cast<float>(rows.count * columns.count));
+      each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
+        vf sum = set(0.0f);
+        for (int64_t h = 0; h < height; h++)
+          for (int64_t w = 0; w < width; w++) sum = add(sum, load_part(from + (h * W + w) * C + c, n));
+        store_part(to + c, div(sum, count), n);
+      });
     }
   }
 }
 
-struct Copy {
-  const float* from;
-  float*       to;
-  bool         accumulate;
-  NNLITE_METHOD void at(int64_t i, int n) const {
-    give(to + i, load_part(from + i, n), n, accumulate);
-  }
-};
-
 static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const Pair f = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  const Pair f = attributes_of<Upsample>(r).scale_factor;
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   for (int64_t task = first; task < last; task++) {
     const int64_t above = task / y.dim[1] * x.dim[1] + task % y.dim[1] / f.h;
     float* to = r.out() + task * y.dim[2] * y.dim[3];
     for (int64_t w = 0; w < x.dim[2]; w++)
       for (int copy = 0; copy < f.w; copy++, to += y.dim[3])
-        each_vector(0, y.dim[3], Copy{r.in(0) + (above * x.dim[2] + w) * x.dim[3], to, false});
+        give_all(to, r.in(0) + (above * x.dim[2] + w) * x.dim[3], y.dim[3], false);
   }
 }
 
@@ -4181,114 +3935,90 @@ static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t la
     float* to = r.out() + task * runs.length;
     for (int k = 0; k < r.n_in; k++) {
       const int64_t n = concat_length(r, k);
-      each_vector(0, n, Copy{r.in(k) + task * n, to, false});
+      give_all(to, r.in(k) + task * n, n, false);
       to += n;
     }
   }
 }
 
 #ifndef NNLITE_NO_TRAINING
-// dy of one window to the pixel that it chose, where that is in this row of x: taps first .. last - 1 of kh.
-struct MaxGradient {
-  const float*   dy;
-  const uint8_t* place;
-  float*         dx;                           // the first of the taps
-  int            first, last, kh_kernel_w;
-  int64_t        step;
-  bool           accumulate;                   // where windows overlap
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    const vf g = load_part(dy + c, n);
-    const vi chosen = load_bytes_part(place + c, n);
-    for (int kw = first; kw < last; kw++) {
-      const vf given = select(equal(chosen, set(int32_t(kh_kernel_w + kw))), g, set(0.0f));
-      give(dx + (kw - first) * step + c, given, n, accumulate);
-    }
-  }
-};
-
+// dy of one window to the pixel that it chose, where that is in this row of x.
 static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const MaxPool2d& a = *static_cast<const MaxPool2d*>(r.attributes);
-  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t C = r.out_shape().last();
-  const bool    overlap = rows.stride < rows.extent() || columns.stride < columns.extent();
+  const MaxPool2d& a = attributes_of<MaxPool2d>(r);
+  const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
+  const int64_t    C = r.out_shape().last(), step = C * k.w.dilation;
+  const bool       overlap = k.h.stride < k.h.extent() || k.w.stride < k.w.extent();
   for (int64_t task = first; task < last; task++) {
-    float* dx = r.dx(0) + task * columns.in * C;
-    __builtin_memset(dx, 0, static_cast<size_t>(columns.in * C) * sizeof(float));
-    const Reach down = reach_of(rows, task % rows.in);
+    float* const row = r.dx(0) + task * k.w.in * C;
+    __builtin_memset(row, 0, static_cast<size_t>(k.w.in * C) * sizeof(float));
+    const Reach down = reach_of(k.h, task % k.h.in);
     for (int64_t oh = down.first; oh < down.last; oh++) {
-      const int above = static_cast<int>(task % rows.in + rows.padding - oh * rows.stride);
-      if (above % rows.dilation != 0) continue;
-      for (int64_t ow = 0; ow < columns.out; ow++) {
-        const Inside  across = taps_inside(columns, ow);
-        const int64_t at = ((task / rows.in * rows.out + oh) * columns.out + ow) * C;
-        each_vector(0, C, MaxGradient{r.dy() + at, r.slot<uint8_t>(0) + at, dx + across.input * C,
-                                      across.first, across.last, above / rows.dilation * columns.kernel,
-                                      C * columns.dilation, overlap});
+      const int64_t above = task % k.h.in + k.h.padding - oh * k.h.stride;
+      if (above % k.h.dilation != 0) continue;
+      const int64_t line = above / k.h.dilation * k.w.kernel;
+      for (int64_t ow = 0; ow < k.w.out; ow++) {
+        const Axis::Inside   across = k.w.inside(ow);
+        const int64_t        at = ((task / k.h.in * k.h.out + oh) * k.w.out + ow) * C;
+        const float* const   dy = r.dy() + at;
+        const uint8_t* const place = r.slot<uint8_t>(0) + at;
+        float* const         dx = row + across.input * C;
+        each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
+          const vf g = load_part(dy + c, n);
+          const vi chosen = load_bytes_part(place + c, n);
+          for (int64_t kw = across.first; kw < across.last; kw++) {
+            const vf given = select(equal(chosen, set(static_cast<int32_t>(line + kw))), g, set(0.0f));
+            give(dx + (kw - across.first) * step + c, given, n, overlap);
+          }
+        });
       }
     }
   }
 }
 
-// dy / count of one region to `width` pixels of one of its rows.
-struct AverageGradient {
-  const float* dy;
-  float*       dx;
-  int64_t      width, C;
-  float        count;
-  bool         accumulate;                     // where regions overlap
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    const vf share = div(load_part(dy + c, n), set(count));
-    for (int64_t w = 0; w < width; w++) give(dx + w * C + c, share, n, accumulate);
-  }
-};
-
+// dy / count of one region to every pixel of one of its rows.
 template <class A>
 static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const A& a = *static_cast<const A*>(r.attributes);
+  const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t C = x.dim[3], row = x.dim[2] * C;
   const bool    overlap = regions_overlap(a, x, y);
   for (int64_t task = first; task < last; task++) {
-    float* dx = r.dx(0) + task * row;
-    __builtin_memset(dx, 0, static_cast<size_t>(row) * sizeof(float));
+    __builtin_memset(r.dx(0) + task * row, 0, static_cast<size_t>(row) * sizeof(float));
     const Reach down = row_reach(a, task % x.dim[1], x, y);
     for (int64_t oh = down.first; oh < down.last; oh++) {
-      const int64_t height = row_region(a, oh, x, y).count;
+      const int64_t height = region_of(a, 1, oh, x, y).count;
       const float*  dy     = r.dy() + (task / x.dim[1] * y.dim[1] + oh) * y.dim[2] * C;
-      for (int64_t ow = 0; ow < y.dim[2]; ow++) {
-        const Region columns = column_region(a, ow, x, y);
-        const float count = static_cast<float>(height * columns.count);
-        each_vector(0, C, AverageGradient{dy + ow * C, dx + columns.first * C, columns.last - columns.first,
-                                          C, count, overlap});
+      for (int64_t ow = 0; ow < y.dim[2]; ow++, dy += C) {
+        const Region  columns = region_of(a, 2, ow, x, y);
+        const int64_t width = columns.last - columns.first;
+        const vf      count = set(static_cast<float>(height * columns.count));
+        float* const  dx = r.dx(0) + task * row + columns.first * C;
+        each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
+          const vf share = div(load_part(dy + c, n), count);
+          for (int64_t w = 0; w < width; w++) give(dx + w * C + c, share, n, overlap);
+        });
       }
     }
   }
 }
 
 // dx of one pixel: the sum of dy over its copies.
-struct CopiesSum {
-  const float* dy;
-  float*       dx;
-  Pair         factor;
-  int64_t      row_step, C;
-  bool         accumulate;
-  NNLITE_METHOD void at(int64_t c, int n) const {
-    vf sum = set(0.0f);
-    for (int h = 0; h < factor.h; h++)
-      for (int w = 0; w < factor.w; w++) sum = add(sum, load_part(dy + h * row_step + w * C + c, n));
-    give(dx + c, sum, n, accumulate);
-  }
-};
-
 static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const Pair f = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  const Pair    f = attributes_of<Upsample>(r).scale_factor;
   const int64_t W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3], row_step = W * f.w * C;
-  for (int64_t task = first; task < last; task++)
-    for (int64_t w = 0; w < W; w++)
-      each_vector(0, C,
-                  CopiesSum{r.dy() + task * f.h * row_step + w * f.w * C, r.dx(0) + (task * W + w) * C, f,
-                            row_step, C, r.accumulate(0)});
+  const bool    more = r.accumulate(0);
+  for (int64_t task = first; task < last; task++) {
+    for (int64_t x = 0; x < W; x++) {
+      const float* const dy = r.dy() + task * f.h * row_step + x * f.w * C;
+      float* const       dx = r.dx(0) + (task * W + x) * C;
+      each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
+        vf sum = set(0.0f);
+        for (int h = 0; h < f.h; h++)
+          for (int w = 0; w < f.w; w++) sum = add(sum, load_part(dy + h * row_step + w * C + c, n));
+        give(dx + c, sum, n, more);
+      });
+    }
+  }
 }
 
 static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
@@ -4297,7 +4027,7 @@ static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
     const float* from = r.dy() + task * runs.length;
     for (int k = 0; k < r.n_in; k++) {
       const int64_t n = concat_length(r, k);
-      if (r.dx(k) != nullptr) each_vector(0, n, Copy{from, r.dx(k) + task * n, r.accumulate(k)});
+      if (r.dx(k) != nullptr) give_all(r.dx(k) + task * n, from, n, r.accumulate(k));
       from += n;
     }
   }
@@ -4453,16 +4183,6 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
   fill_pattern(n, 1, c, shift, count);
 }
 
-struct Normalise {
-  const float *x, *scale, *shift;
-  float*       y;
-  NNLITE_METHOD void at(int64_t i, int count) const {
-    store_part(y + i,
-               fma(load_part(x + i, count), load_part(scale + i, count), load_part(shift + i, count)),
-               count);
-  }
-};
-
 static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
@@ -4473,10 +4193,16 @@ static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, u
     normal_coefficients(n, c, channels_of(n, c));
   }
   if (stage < 2) return;
+  const float *const scale = n.coefficients(0), *const shift = n.coefficients(1);
   const int64_t end = smaller(last * n.block(), r.out_numel());
-  for (int64_t i = first * n.block(); i < end; i += n.pattern)
-    each_vector(0, smaller(n.pattern, end - i),
-                Normalise{r.in(0) + i, n.coefficients(0), n.coefficients(1), r.out() + i});
+  for (int64_t i = first * n.block(); i < end; i += n.pattern) {
+    const float* const x = r.in(0) + i;
+    float* const       y = r.out() + i;
+    each_vector(0, smaller(n.pattern, end - i), [=](int64_t at, int few) NNLITE_INLINED {
+      const vf s = load_part(scale + at, few), t = load_part(shift + at, few);
+      store_part(y + at, fma(load_part(x + at, few), s, t), few);
+    });
+  }
 }
 
 #ifndef NNLITE_NO_TRAINING
@@ -4525,18 +4251,6 @@ static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
   for (int i = 0; i < 4; i++) fill_pattern(n, i, c, *all[i], count);
 }
 
-struct NormGradient {
-  const float *x, *dy, *mean, *scale, *slope, *shift;
-  float*       dx;
-  bool         accumulate;
-  NNLITE_METHOD void at(int64_t i, int count) const {
-    const vf t = sub(load_part(x + i, count), load_part(mean + i, count));
-    const vf rest = fma(t, load_part(slope + i, count), load_part(shift + i, count));
-    give(dx + i, fma(load_part(scale + i, count), load_part(dy + i, count), rest), count,
-                accumulate);
-  }
-};
-
 static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
@@ -4544,11 +4258,19 @@ static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, 
   for (int64_t task = first; task < last && stage == 1; task++)
     gradient_coefficients(n, task * 16, channels_of(n, task * 16));
   if (stage < 2) return;
+  const float *const mean = n.coefficients(0), *const scale = n.coefficients(1);
+  const float *const slope = n.coefficients(2), *const shift = n.coefficients(3);
+  const bool    more = r.accumulate(0);
   const int64_t end = smaller(last * n.block(), r.out_numel());
-  for (int64_t i = first * n.block(); i < end; i += n.pattern)
-    each_vector(0, smaller(n.pattern, end - i),
-                NormGradient{r.in(0) + i, r.dy() + i, n.coefficients(0), n.coefficients(1), n.coefficients(2),
-                             n.coefficients(3), r.dx(0) + i, r.accumulate(0)});
+  for (int64_t i = first * n.block(); i < end; i += n.pattern) {
+    const float *const x = r.in(0) + i, *const dy = r.dy() + i;
+    float* const       dx = r.dx(0) + i;
+    each_vector(0, smaller(n.pattern, end - i), [=](int64_t at, int few) NNLITE_INLINED {
+      const vf t = sub(load_part(x + at, few), load_part(mean + at, few));
+      const vf rest = fma(t, load_part(slope + at, few), load_part(shift + at, few));
+      give(dx + at, fma(load_part(scale + at, few), load_part(dy + at, few), rest), few, more);
+    });
+  }
 }
 #endif
 }  // namespace NNLITE_ISA
@@ -4563,7 +4285,7 @@ static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(
 
 template <class A>
 static bool plan_lines(const OpRun& r, KernelPlan& plan) {           // along the last dimension only
-  const int dim = static_cast<const A*>(r.attributes)->dim;
+  const int dim = attributes_of<A>(r).dim;
   plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
   return dim == -1 || dim == r.in_shape(0).rank - 1;
 }
@@ -4692,7 +4414,7 @@ struct Target {
   int64_t        C;
   float          keep, smooth;
   explicit Target(const OpRun& r) : C(r.in_shape(0).last()) {
-    const CrossEntropyLoss& a = *static_cast<const CrossEntropyLoss*>(r.attributes);
+    const CrossEntropyLoss& a = attributes_of<CrossEntropyLoss>(r);
     probabilities = a.probabilities ? r.in(1) : nullptr;
     index  = a.probabilities ? nullptr : r.in_i32(1);
     keep   = 1 - a.label_smoothing;
@@ -4717,8 +4439,7 @@ struct Target {
   }
 };
 
-// sum_c q_c (log sum - (x_c - largest)); of one class alone where q is one there: 0 times infinity would be
-// no number.
+// sum_c q_c (log sum - (x_c - largest)); of one class where q is 1, as 0 times infinity would be no number.
 static float cross_entropy_at(const Target& target, const float* x, int64_t position) {
   const int64_t C = target.C;
   const float largest = line_max(x, C), log_sum = log_of(line_exp_sum(x, C, largest));
@@ -4934,80 +4655,60 @@ static bool plan_update(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-// The gradient as clipping leaves it, with the decay of the weight that is added to it.
-struct Gradient {
-  vf   scale, bound, decay;
-  bool clip;
-  Gradient(const OpRun& r, float weight_decay)
-      : scale(set(r.context->gradient_scale)), bound(set(r.context->clip_value)), decay(set(weight_decay)),
-        clip(r.context->clip_value > 0) {}
-  NNLITE_METHOD vf at(const float* g, vf w) const {
-    vf v = mul(load(g), scale);
-    if (clip) v = max(sub(set(0.0f), bound), min(bound, v));                 // keeps not-a-number
-    return fma(decay, w, v);
-  }
-};
-
 // Moments that small would become denormal and slow; they are nothing to any weight.
 NNLITE_VERB vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
 
+// w = f(i, w, d) for the weights of the vector at i; d is the gradient, clipped, with the decay added to it.
 template <class F>
-NNLITE_VERB void each_weight(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
+NNLITE_VERB void each_weight(const OpRun& r, float weight_decay, uint32_t first, uint32_t last, const F& f) {
+  const float* g = r.dparameter(0);
+  float* const to = r.parameter(0);
+  const vf scale = set(r.context->gradient_scale), bound = set(r.context->clip_value),
+           decay = set(weight_decay);
+  const bool    clip = r.context->clip_value > 0;
   const int64_t end = smaller(last * element_block, r.in_numel(0));
   for (int64_t i = first * element_block; i < end; i += lanes) {
-    const vf w = load(r.parameter(0) + i);
-    store(r.parameter(0) + i, f.weight(i, w));
+    const vf w = load(to + i);
+    vf d = mul(load(g + i), scale);
+    if (clip) d = max(sub(set(0.0f), bound), min(bound, d));                 // keeps not-a-number
+    store(to + i, f(i, w, fma(decay, w, d)));
   }
 }
 
-struct SgdStep {
-  Gradient     gradient;
-  const float* g;
-  float*       state;                          // nullptr without momentum
-  vf           lr, momentum, given;
-  bool         first, nesterov;
-  NNLITE_METHOD vf weight(int64_t i, vf w) const {
-    vf d = gradient.at(g + i, w);
+static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const SGD&   a = attributes_of<SGD>(r);
+  float* const state = r.slot(0);              // nullptr without momentum
+  const vf     lr = set(-r.context->lr), momentum = set(a.momentum), given = set(1 - a.dampening);
+  const bool   start = r.context->update == 1, nesterov = a.nesterov;
+  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
     if (state != nullptr) {
-      const vf m = moment(first ? d : fma(momentum, load(state + i), mul(given, d)));
+      const vf m = moment(start ? d : fma(momentum, load(state + i), mul(given, d)));
       store(state + i, m);
       d = nesterov ? fma(momentum, m, d) : m;
     }
     return fma(lr, d, w);
-  }
-};
-static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const SGD& a = *static_cast<const SGD*>(r.attributes);
-  each_weight(r, first, last,
-              SgdStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0), set(-r.context->lr),
-                      set(a.momentum), set(1 - a.dampening), r.context->update == 1, a.nesterov});
+  });
 }
 
-struct AdagradStep {
-  Gradient     gradient;
-  const float* g;
-  float*       state;                          // the sum of g^2 without its initial value
-  vf           lr, initial, eps;
-  NNLITE_METHOD vf weight(int64_t i, vf w) const {
-    const vf d = gradient.at(g + i, w), s = moment(fma(d, d, load(state + i)));
+static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const Adagrad& a = attributes_of<Adagrad>(r);
+  float* const   state = r.slot(0);            // the sum of g^2 without its initial value
+  const vf lr = set(-adagrad_rate(a, *r.context)), initial = set(a.initial_accumulator_value),
+           eps = set(a.eps);
+  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
+    const vf s = moment(fma(d, d, load(state + i)));
     store(state + i, s);
     return fma(lr, div(d, add(sqrt(add(initial, s)), eps)), w);
-  }
-};
-static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const Adagrad& a = *static_cast<const Adagrad*>(r.attributes);
-  each_weight(r, first, last,
-              AdagradStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
-                          set(-adagrad_rate(a, *r.context)), set(a.initial_accumulator_value), set(a.eps)});
+  });
 }
 
-struct RmspropStep {
-  Gradient     gradient;
-  const float* g;
-  float *      squares, *buffer;               // buffer: nullptr without momentum
-  vf           lr, alpha, rest, eps, momentum;
-  NNLITE_METHOD vf weight(int64_t i, vf w) const {
-    const vf d = gradient.at(g + i, w), s = moment(fma(alpha, load(squares + i), mul(mul(rest, d), d)));
+static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const RMSprop& a = attributes_of<RMSprop>(r);
+  float *const squares = r.slot(0), *const buffer = a.momentum > 0 ? r.slot(1) : nullptr;
+  const vf lr = set(-r.context->lr), alpha = set(a.alpha), rest = set(1 - a.alpha), eps = set(a.eps),
+           momentum = set(a.momentum);
+  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
+    const vf s = moment(fma(alpha, load(squares + i), mul(mul(rest, d), d)));
     store(squares + i, s);
     vf change = div(d, add(sqrt(s), eps));
     if (buffer != nullptr) {
@@ -5015,55 +4716,39 @@ struct RmspropStep {
       store(buffer + i, change);
     }
     return fma(lr, change, w);
-  }
-};
-static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const RMSprop& a = *static_cast<const RMSprop*>(r.attributes);
-  each_weight(r, first, last,
-              RmspropStep{Gradient(r, a.weight_decay), r.dparameter(0), r.slot(0),
-                          a.momentum > 0 ? r.slot(1) : nullptr, set(-r.context->lr), set(a.alpha),
-                          set(1 - a.alpha), set(a.eps), set(a.momentum)});
+  });
 }
 
-// `coupled` decay is in the gradient; the other shrinks the weight by itself.
-struct AdamStep {
-  Gradient     gradient;
-  const float* g;
-  float *      m, *v;
-  vf           step, root, b1, rest1, b2, rest2, eps, shrink;
-  NNLITE_METHOD vf weight(int64_t i, vf w) const {
-    const vf d = gradient.at(g + i, w);
+template <class A>
+static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+  const A& a = attributes_of<A>(r);
+  const AdamRates k = adam_rates(a, *r.context);
+  float *const m = r.slot(0), *const v = r.slot(1);
+  const vf step = set(-k.step), root = set(k.root), eps = set(a.eps), shrink = set(-k.shrink);
+  const vf b1 = set(a.betas.first), rest1 = set(1 - a.betas.first);
+  const vf b2 = set(a.betas.second), rest2 = set(1 - a.betas.second);
+  each_weight(r, k.added, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
     const vf mean    = moment(fma(b1, load(m + i), mul(rest1, d)));
     const vf squares = moment(fma(b2, load(v + i), mul(mul(rest2, d), d)));
     store(m + i, mean);
     store(v + i, squares);
     return fma(step, div(mean, add(div(sqrt(squares), root), eps)), fma(shrink, w, w));
-  }
-};
-template <class A>
-static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  const A& a = *static_cast<const A*>(r.attributes);
-  const AdamRates k = adam_rates(a, *r.context);
-  each_weight(r, first, last,
-              AdamStep{Gradient(r, k.added), r.dparameter(0), r.slot(0), r.slot(1), set(-k.step), set(k.root),
-                       set(a.betas.first), set(1 - a.betas.first), set(a.betas.second),
-                       set(1 - a.betas.second), set(a.eps), set(-k.shrink)});
+  });
 }
 }  // namespace NNLITE_ISA
 #endif
 
 }  // inline namespace
 }  // namespace nnlite
+#undef NNLITE_PASS
+#undef NNLITE_ISA
 #endif  // NNLITE_PASS
 
 #ifdef NNLITE_ONCE
 #undef NNLITE_ONCE
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 
 // ================================================================================ >>dispatch
-// The passes of the kernel rooms for the other instruction sets, the choice of one, and the rows of every
-// op's kernels.
+// The passes of the kernel rooms for the other instruction sets, the choice of one, the rows of every op.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
 #if !__has_include(NNLITE_SELF)
 #error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
@@ -5071,35 +4756,31 @@ static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last,
 #define NNLITE_PASS NNLITE_PASS_BASE
 #define NNLITE_ISA  isa_base
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 #ifdef NNLITE_X86
 NNLITE_REGION_AVX2
 #define NNLITE_PASS NNLITE_PASS_AVX2
 #define NNLITE_ISA  isa_avx2
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 NNLITE_REGION_END
+#ifdef NNLITE_AVX512
 NNLITE_REGION_AVX512
 #define NNLITE_PASS NNLITE_PASS_AVX512
 #define NNLITE_ISA  isa_avx512
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 NNLITE_REGION_END
+#endif
 #else
 #define NNLITE_PASS NNLITE_PASS_NEON
 #define NNLITE_ISA  isa_neon
 #include NNLITE_SELF
-#undef NNLITE_PASS
-#undef NNLITE_ISA
 #endif
 #endif
 
 // The run functions of a row, in the order of Isa; nullptr for a set that is not compiled here.
-#ifdef NNLITE_X86
+#ifdef NNLITE_AVX512
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, isa_avx512::f, nullptr}
+#elif defined(NNLITE_X86)
+#define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, nullptr, nullptr}
 #elif defined(NNLITE_NEON)
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, nullptr, nullptr, isa_neon::f}
 #elif NNLITE_FIRST_PASS == NNLITE_PASS_SCALAR
@@ -5107,18 +4788,6 @@ NNLITE_REGION_END
 #else
 #define NNLITE_RUNS(f) {nullptr, isa_base::f, nullptr, nullptr, nullptr}
 #endif
-// The row of one kernel: f is the run function of every instruction set, f##_plan its plan (under
-// NNLITE_ONCE).
-#define NNLITE_ROW(f, phase, chain) static const Kernel f##_row = {#f, phase, chain, f##_plan, NNLITE_RUNS(f)}
-#ifndef NNLITE_KERNELS
-#define NNLITE_ROWS(forward, backward) {nullptr}
-#elif defined(NNLITE_NO_TRAINING)
-#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward nullptr}
-#else
-#define NNLITE_ROWS(forward, backward) {NNLITE_LIST forward NNLITE_LIST backward nullptr}
-#endif
-#define NNLITE_LIST(...) __VA_ARGS__,
-
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 
@@ -5128,14 +4797,16 @@ const char* isa_name(Isa isa) {
 }
 
 #ifdef NNLITE_X86
-// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves, and mask registers,
-// of its threads.
+// Leaf 1: OSXSAVE, AVX, FMA. Leaf 7: AVX2, AVX512F. XCR0: the system keeps upper halves and mask registers.
 static bool x86_has(Isa isa) {
   unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
   if (__get_cpuid(1, &a, &b, &c, &d) == 0 || (~c & (1u << 27 | 1u << 28 | 1u << 12)) != 0) return false;
   asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
   if ((~low & 0x06u) != 0 || __get_cpuid_count(7, 0, &a, &b, &c, &d) == 0 || (b & 1u << 5) == 0) return false;
-  return isa == Isa::avx2 || ((~low & 0xE0u) == 0 && (b & 1u << 16) != 0);
+#ifdef NNLITE_AVX512
+  if (isa == Isa::avx512) return (~low & 0xE0u) == 0 && (b & 1u << 16) != 0;
+#endif
+  return isa == Isa::avx2;
 }
 #endif
 
@@ -5175,93 +4846,86 @@ bool set_isa(Isa isa) {
   return true;
 }
 
-// The rows of every op, by name of the op; the first whose plan accepts is used.
+// The rows of every op; the first whose plan accepts is used. f is the run function of all instruction sets.
 #ifdef NNLITE_KERNELS
-NNLITE_ROW(conv2d_forward, Phase::forward, 1);
-NNLITE_ROW(conv_transpose2d_forward, Phase::forward, 1);
-NNLITE_ROW(depthwise_forward, Phase::forward, 2);
-NNLITE_ROW(linear_forward, Phase::forward, 1);
-#ifndef NNLITE_NO_TRAINING
-NNLITE_ROW(conv2d_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(conv2d_grad_parameter, Phase::grad_parameter, 1);
-NNLITE_ROW(conv_transpose2d_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(conv_transpose2d_grad_parameter, Phase::grad_parameter, 1);
-NNLITE_ROW(depthwise_grad_input, Phase::grad_input, 2);
-NNLITE_ROW(depthwise_grad_parameter, Phase::grad_parameter, 2);
-NNLITE_ROW(linear_grad_input, Phase::grad_input, 1);
-NNLITE_ROW(linear_grad_parameter, Phase::grad_parameter, 1);
-#endif
-#endif
-
-static const Kernel* const conv2d_kernels[] =
-    NNLITE_ROWS((&conv2d_forward_row, &depthwise_forward_row),
-                (&conv2d_grad_input_row, &conv2d_grad_parameter_row, &depthwise_grad_input_row,
-                 &depthwise_grad_parameter_row));
-static const Kernel* const conv_transpose2d_kernels[] =
-    NNLITE_ROWS((&conv_transpose2d_forward_row),
-                (&conv_transpose2d_grad_input_row, &conv_transpose2d_grad_parameter_row));
-static const Kernel* const linear_kernels[] =
-    NNLITE_ROWS((&linear_forward_row), (&linear_grad_input_row, &linear_grad_parameter_row));
-
-// A forward row f and a backward row b of one op, each with its plan; the row of an optimizer.
-#if !defined(NNLITE_KERNELS)
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b) static const Kernel* const op##_kernels[] = {nullptr}
-#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
-#elif defined(NNLITE_NO_TRAINING)
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
-  static const Kernel op##_forward_row = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};               \
-  static const Kernel* const op##_kernels[] = {&op##_forward_row, nullptr}
-#define NNLITE_UPDATE(op, f) static const Kernel* const op##_kernels[] = {nullptr}
+#define NNLITE_ROW(name, text, phase, chain, plan, f)                                                        \
+  static const Kernel name##_row = {text, phase, chain, plan, NNLITE_RUNS(f)};
+#define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {__VA_ARGS__ nullptr};
 #else
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                            \
-  static const Kernel op##_forward_row  = {#op, Phase::forward, 1, plan_f, NNLITE_RUNS(f)};              \
-  static const Kernel op##_backward_row = {#op, Phase::backward, 1, plan_b, NNLITE_RUNS(b)};             \
-  static const Kernel* const op##_kernels[] = {&op##_forward_row, &op##_backward_row, nullptr}
-#define NNLITE_UPDATE(op, f)                                                                             \
-  static const Kernel op##_row = {#op, Phase::update, 1, plan_update, NNLITE_RUNS(f)};                   \
-  static const Kernel* const op##_kernels[] = {&op##_row, nullptr}
+#define NNLITE_ROW(...)
+#define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {nullptr};
 #endif
-#define NNLITE_ACTIVATION(Type, op) \
+#ifdef NNLITE_NO_TRAINING
+#define NNLITE_TRAINING(...)
+#else
+#define NNLITE_TRAINING(...) __VA_ARGS__
+#endif
+
+// Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
+#define NNLITE_THREE(f, chain)                                                                               \
+  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, f##_forward_plan, f##_forward)                          \
+  NNLITE_TRAINING(                                                                                           \
+      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, f##_grad_input_plan, f##_grad_input)          \
+      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, f##_grad_parameter_plan,              \
+                 f##_grad_parameter))
+#define NNLITE_THREE_ROWS(f)                                                                                 \
+  &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                                \
+  NNLITE_ROW(op##_forward, #op, Phase::forward, 1, plan_f, f)                                                \
+  NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, plan_b, b))                             \
+  NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
+#define NNLITE_UPDATE(op, f)                                                                                 \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, plan_update, f))                                     \
+  NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
+#define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
-#define NNLITE_AVERAGE(Type, op) \
+#define NNLITE_AVERAGE(Type, op)                                                                             \
   NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
-#define NNLITE_NORM(op) \
+#define NNLITE_NORM(op)                                                                                      \
   NNLITE_PAIR(op, plan_norm, batch_norm_forward, plan_norm_gradient, batch_norm_backward)
-#define NNLITE_ELEMENT_LOSS(Type, op)                                                        \
-  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient, \
+#define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
+  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
               element_loss_backward<Type>)
 
-NNLITE_UPDATE(adagrad, adagrad_update);
-NNLITE_UPDATE(adam, adam_update<Adam>);
-NNLITE_UPDATE(adamw, adam_update<AdamW>);
-NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d);
-NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward);
-NNLITE_AVERAGE(AvgPool2d, avg_pool2d);
-NNLITE_NORM(batch_norm1d);
-NNLITE_NORM(batch_norm2d);
-NNLITE_ELEMENT_LOSS(BCELoss, bce_loss);
-NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss);
-NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward);
+NNLITE_THREE(conv2d, 1)
+NNLITE_THREE(conv_transpose2d, 1)
+NNLITE_THREE(depthwise, 2)
+NNLITE_THREE(linear, 1)
+NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
+NNLITE_ROWS(flatten, )
+NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
+NNLITE_UPDATE(adagrad, adagrad_update)
+NNLITE_UPDATE(adam, adam_update<Adam>)
+NNLITE_UPDATE(adamw, adam_update<AdamW>)
+NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d)
+NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward)
+NNLITE_AVERAGE(AvgPool2d, avg_pool2d)
+NNLITE_NORM(batch_norm1d)
+NNLITE_NORM(batch_norm2d)
+NNLITE_ELEMENT_LOSS(BCELoss, bce_loss)
+NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss)
+NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward)
 NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient,
-            cross_entropy_backward);
-NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward);
-NNLITE_ACTIVATION(ELU, elu);
-NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss);
-NNLITE_ELEMENT_LOSS(L1Loss, l1_loss);
-NNLITE_ACTIVATION(LeakyReLU, leaky_relu);
+            cross_entropy_backward)
+NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward)
+NNLITE_ACTIVATION(ELU, elu)
+NNLITE_ELEMENT_LOSS(HuberLoss, huber_loss)
+NNLITE_ELEMENT_LOSS(L1Loss, l1_loss)
+NNLITE_ACTIVATION(LeakyReLU, leaky_relu)
 NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>,
-            log_softmax_backward);
-NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward);
-NNLITE_ELEMENT_LOSS(MSELoss, mse_loss);
-NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward);
-NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward);
-NNLITE_ACTIVATION(ReLU, relu);
-NNLITE_UPDATE(rmsprop, rmsprop_update);
-NNLITE_UPDATE(sgd, sgd_update);
-NNLITE_ACTIVATION(Sigmoid, sigmoid);
-NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward);
-NNLITE_ACTIVATION(Tanh, tanh);
-NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward);
+            log_softmax_backward)
+NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward)
+NNLITE_ELEMENT_LOSS(MSELoss, mse_loss)
+NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward)
+NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward)
+NNLITE_ACTIVATION(ReLU, relu)
+NNLITE_UPDATE(rmsprop, rmsprop_update)
+NNLITE_UPDATE(sgd, sgd_update)
+NNLITE_ACTIVATION(Sigmoid, sigmoid)
+NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward)
+NNLITE_ACTIVATION(Tanh, tanh)
+NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward)
 
 // Loops over whole arrays, for the executor and the trainer, by the instruction set in force.
 #ifdef NNLITE_KERNELS
@@ -5347,19 +5011,22 @@ static void activation_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_ACTIVATION(Type, prefix, kernels, ...)                                                 \
-  static constexpr auto prefix##_shape    = activation_shape<Type>;                                          \
-  static constexpr auto prefix##_forward  = activation_forward<Type>;                                        \
-  static constexpr auto prefix##_backward = activation_backward<Type>;                                       \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 1, 1, traits::elementwise | traits::accumulates,          \
-      kernels, nullptr,                                                                                     \
-                          __VA_ARGS__)
+// A layer or loss of this header, whose functions are called family_shape, family_forward, family_backward.
+#define NNLITE_DEFINE_BUILT_IN(Type, prefix, family, min_in, max_in, trait_bits, commit, ...)                \
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, min_in, max_in, trait_bits, (shape_thunk<Type, family##_shape>), \
+                    (op_thunk<Type, family##_forward>), NNLITE_BACKWARD(Type, family##_backward), commit,    \
+                    nullptr, prefix##_kernels, __VA_ARGS__)
+#define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_ACTIVATION(Type, prefix, ...)                                                          \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, activation, 1, 1, traits::elementwise | traits::accumulates, nullptr, \
+                         __VA_ARGS__)
 
-NNLITE_DEFINE_ACTIVATION(ELU, elu, elu_kernels, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, leaky_relu_kernels, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_ACTIVATION(ReLU, relu, relu_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, sigmoid_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Tanh, tanh, tanh_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(ELU, elu, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_ACTIVATION(ReLU, relu, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5420,17 +5087,21 @@ static void mul_backward(const Mul&, const OpRun& r) {
 }
 
 constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_OP_INPUTS(Add, add, "Add", 1, 2, max_inputs, arithmetic_traits, add_kernels, nullptr,
-                        NNLITE_NO_FIELDS);
-NNLITE_DEFINE_OP_INPUTS(Mul, mul, "Mul", 1, 2, max_inputs, arithmetic_traits, mul_kernels, nullptr,
-                        NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Add, add, add, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Mul, mul, mul, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
 // x, y [N, ..., C]   weight, bias, running_mean, running_var [C]
 // mean and var are those of the batch while training (slot 0 and slot 1, var biased), else the running ones.
+static bool norm_input(const BatchNorm1d&, const OpShape& s) {
+  return rows_input(s, 0) && (s.in[0].rank == 2 || s.in[0].rank == 3);
+}
+static bool norm_input(const BatchNorm2d&, const OpShape& s) { return image_input(s, 0); }
+
 template <class A>
-static Status batch_norm_attributes(A& a, OpShape& s) {
+static Status batch_norm_shape(A& a, OpShape& s) {
+  if (!norm_input(a, s)) return Status::bad_shape;
   if (a.num_features == 0) a.num_features = s.in[0].last();
   if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
     return Status::bad_attribute;
@@ -5449,14 +5120,6 @@ static Status batch_norm_attributes(A& a, OpShape& s) {
   s.slots[0] = s.slots[1] = SlotSpec{Keep::saved, real_dtype, false, C};
   s.dx_reads_in = s.dw_reads_in = 1;
   return Status::ok;
-}
-
-static Status batch_norm1d_shape(BatchNorm1d& a, OpShape& s) {
-  if (!rows_input(s, 0) || s.in[0].rank < 2 || s.in[0].rank > 3) return Status::bad_shape;
-  return batch_norm_attributes(a, s);
-}
-static Status batch_norm2d_shape(BatchNorm2d& a, OpShape& s) {
-  return image_input(s, 0) ? batch_norm_attributes(a, s) : Status::bad_shape;
 }
 
 // Statistics of channel c: of the batch while training, and always where none are kept.
@@ -5543,14 +5206,11 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                        \
-  static constexpr auto prefix##_forward = batch_norm_forward<Type>;                                  \
-  static constexpr auto prefix##_backward = batch_norm_backward<Type>;                                \
-  NNLITE_DEFINE_OP_INPUTS(                                                                            \
-      Type, prefix, #Type, 1, 1, 1, traits::mixes_batch | traits::stateful | traits::accumulates,     \
-      prefix##_kernels, batch_norm_commit<Type>, NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), \
-      NNLITE_FIELD(3, momentum), NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
-
+constexpr uint32_t norm_traits = traits::mixes_batch | traits::stateful | traits::accumulates;
+#define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                               \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, batch_norm, 1, 1, norm_traits, batch_norm_commit<Type>,               \
+                         NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), NNLITE_FIELD(3, momentum),     \
+                         NNLITE_FIELD(4, affine), NNLITE_FIELD(5, track_running_stats))
 NNLITE_DEFINE_BATCH_NORM(BatchNorm1d, batch_norm1d);
 NNLITE_DEFINE_BATCH_NORM(BatchNorm2d, batch_norm2d);
 
@@ -5573,319 +5233,188 @@ static Status concat_shape(Concat& a, OpShape& s) {
   return set_out(s, out);
 }
 
-// y is `count` runs, each made of one run of every input. Calls f(input, place in the input, place in y,
-// length).
+// Calls f(input, place in the input, place in y, length) for every run of every input.
 template <class F>
-static void each_concat_run(const Concat& a, const OpRun& r, F f) {
-  int64_t inner = 1, at = 0;
-  for (int d = dimension(a.dim, r.out_shape().rank) + 1; d < r.out_shape().rank; d++)
-    inner *= r.out_shape().dim[d];
-  const int     dim = dimension(a.dim, r.out_shape().rank);
-  const int64_t count = r.out_numel() / (inner * r.out_shape().dim[dim]);
-  for (int64_t run = 0; run < count; run++) {
+static void each_concat_run(const OpRun& r, F f) {
+  int64_t at = 0;
+  for (int64_t run = 0, count = concat_runs(r).count; run < count; run++) {
     for (int k = 0; k < r.n_in; k++) {
-      const int64_t length = r.in_shape(k).dim[dim] * inner;
+      const int64_t length = concat_length(r, k);
       f(k, run * length, at, length);
       at += length;
     }
   }
 }
 
-static void concat_forward(const Concat& a, const OpRun& r) {
-  each_concat_run(a, r, [&](int k, int64_t from, int64_t to, int64_t length) {
+static void concat_forward(const Concat&, const OpRun& r) {
+  each_concat_run(r, [&](int k, int64_t from, int64_t to, int64_t length) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
 
-static void concat_backward(const Concat& a, const OpRun& r) {
-  each_concat_run(a, r, [&](int k, int64_t to, int64_t from, int64_t length) {
+static void concat_backward(const Concat&, const OpRun& r) {
+  each_concat_run(r, [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
 }
 
-NNLITE_DEFINE_OP_INPUTS(Concat, concat, "Concat", 1, 1, max_inputs, traits::accumulates, concat_kernels,
-                        nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulates, nullptr,
+                       NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_conv2d
 // y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
 // x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
 
-// The weight of both convolutions. shape in PyTorch's order; PyTorch's fans are those of the first two
-// dimensions.
-static ParameterSpec conv_weight(Layout layout, int groups, int d0, int d1, Pair kernel) {
-  ParameterSpec p;
-  p.name   = "weight";
-  p.layout = layout;
-  p.groups = layout == Layout::depthwise ? 1 : groups;
-  p.shape.rank = 4;
-  p.shape.dim[0] = d0, p.shape.dim[1] = d1, p.shape.dim[2] = kernel.h, p.shape.dim[3] = kernel.w;
-  const int64_t window = size_product(kernel.h, kernel.w), in = size_product(d1, window),
-                out = size_product(d0, window);
-  p.fan_in  = static_cast<int32_t>(in > max_elements ? max_elements : in);
-  p.fan_out = static_cast<int32_t>(out > max_elements ? max_elements : out);
-  return p;
+static ParameterSpec weight_of(const Conv2d& a) {
+  if (is_depthwise(a)) return weight_parameter(Layout::depthwise, a.out_channels, 1, a.kernel_size);
+  return weight_parameter(Layout::conv, a.out_channels, a.in_channels / a.groups, a.kernel_size, a.groups);
 }
 
-static ParameterSpec conv2d_weight(const Conv2d& a) {
-  const bool depthwise = a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
-  return conv_weight(depthwise ? Layout::depthwise : Layout::conv, a.groups, a.out_channels,
-                     a.in_channels / a.groups, a.kernel_size);
-}
-
-static Axis conv2d_rows(const Conv2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
-}
-static Axis conv2d_columns(const Conv2d& a, const Shape& x, const Shape& y) {
-  return {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
-}
-
-static Status conv2d_shape(Conv2d& a, OpShape& s) {
+// What the shapes of both convolutions have in common: before and after the size of y.
+template <class A>
+static Status conv_attributes(A& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.in_channels == 0) a.in_channels = s.in[0].last();
   if (a.in_channels != s.in[0].last()) return Status::bad_shape;
-  const Axis h = conv2d_rows(a, s.in[0], s.in[0]), w = conv2d_columns(a, s.in[0], s.in[0]);
-  if (a.out_channels <= 0 || a.groups <= 0 || !h.valid() || !w.valid()) return Status::bad_attribute;
-  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0) return Status::bad_attribute;
-  if (h.places() == 0 || w.places() == 0) return Status::bad_shape;
-  if (h.places() > max_elements || w.places() > max_elements) return Status::limit_exceeded;
-  Shape out  = s.in[0];
-  out.dim[1] = static_cast<int32_t>(h.places());
-  out.dim[2] = static_cast<int32_t>(w.places());
-  out.dim[3] = a.out_channels;
-  NNLITE_TRY(set_out(s, out));
-  const ParameterSpec weight = conv2d_weight(a);
-  NNLITE_TRY(add_parameter(s, weight));
-  if (a.bias) {
-    NNLITE_TRY(
-        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
-  }
-  s.dw_reads_in = 1;
-  s.macs = out.row_numel() * weight.fan_in;
+  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
+  if (a.out_channels <= 0 || a.groups <= 0 || !k.h.valid() || !k.w.valid()) return Status::bad_attribute;
+  return a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 ? Status::bad_attribute : Status::ok;
+}
+template <class A>
+static Status conv_out(const A& a, OpShape& s, int64_t oh, int64_t ow) {
+  NNLITE_TRY(set_image_out(s, oh, ow, a.out_channels));
+  return add_weight_and_bias(s, weight_of(a), a.bias, a.out_channels);
+}
+
+static Status conv2d_shape(Conv2d& a, OpShape& s) {
+  NNLITE_TRY(conv_attributes(a, s));
+  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
+  NNLITE_TRY(conv_out(a, s, k.h.places(), k.w.places()));
+  s.macs = s.out.row_numel() * s.parameters[0].fan_in;
   return Status::ok;
 }
 
-static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
-             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv2d_weight(a);
-  real* y = r.out();
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < rows.out; oh++)
-  for (int64_t ow = 0; ow < columns.out; ow++)
-  for (int64_t o = 0; o < a.out_channels; o++) {
-    real sum = a.bias ? r.parameter(1)[o] : 0;
-    for (int64_t kh = 0; kh < rows.kernel; kh++)
-    for (int64_t kw = 0; kw < columns.kernel; kw++) {
-      const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
-      if (ih < 0 || iw < 0) continue;
-      const real* x = r.in(0) + ((n * rows.in + ih) * columns.in + iw) * a.in_channels + o / O * I;
-      const real* w = r.parameter(0) + parameter_index(weight, o, 0, kh, kw);
-      for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
-    }
-    *y++ = sum;
-  }
-}
-
-// dx[n,ih,iw,i] = sum over all (oh, ow, kh, kw) that read it of dy[n,oh,ow,o] w[o,i,kh,kw]
-static void conv2d_backward_input(const Conv2d& a, const OpRun& r) {
-  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
-             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv2d_weight(a);
+// small = start + down of big, and big = start + up of small (see Conv); added to what is there if asked.
+static void conv_down(const Conv& c, const ParameterSpec& weight, const real* big, const real* w,
+                      const real* start, real* small, bool more) {
   int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t ih = 0; ih < rows.in; ih++)
-  for (int64_t iw = 0; iw < columns.in; iw++)
-  for (int64_t i = 0; i < a.in_channels; i++, at++) {
-    real sum = 0;
-    for (int64_t kh = 0; kh < rows.kernel; kh++)
-    for (int64_t kw = 0; kw < columns.kernel; kw++) {
-      const int64_t oh = rows.output(ih, kh), ow = columns.output(iw, kw), first = i / I * O;
-      if (oh < 0 || ow < 0) continue;
-      const real* dy = r.dy() + ((n * rows.out + oh) * columns.out + ow) * a.out_channels + first;
-      for (int64_t o = 0; o < O; o++) {
-        sum = madd(dy[o], r.parameter(0)[parameter_index(weight, first + o, i % I, kh, kw)], sum);
-      }
+  for (int64_t n = 0; n < c.images; n++)
+  for (int64_t oh = 0; oh < c.h.out; oh++)
+  for (int64_t ow = 0; ow < c.w.out; ow++)
+  for (int64_t o = 0; o < c.small_pitch(); o++, at++) {
+    real sum = start == nullptr ? 0 : start[o];
+    for (int64_t kh = 0; kh < c.h.kernel; kh++)
+    for (int64_t kw = 0; kw < c.w.kernel; kw++) {
+      const int64_t ih = c.h.input(oh, kh), iw = c.w.input(ow, kw);
+      if (ih < 0 || iw < 0) continue;
+      const real* x = big + ((n * c.h.in + ih) * c.w.in + iw) * c.big_pitch() + o / c.small * c.big;
+      for (int64_t i = 0; i < c.big; i++) sum = madd(x[i], w[parameter_index(weight, o, i, kh, kw)], sum);
     }
-    give(r.dx(0), at, sum, r.accumulate(0));
+    give(small, at, sum, more);
+  }
+}
+static void conv_up(const Conv& c, const ParameterSpec& weight, const real* small, const real* w,
+                    const real* start, real* big, bool more) {
+  int64_t at = 0;
+  for (int64_t n = 0; n < c.images; n++)
+  for (int64_t ih = 0; ih < c.h.in; ih++)
+  for (int64_t iw = 0; iw < c.w.in; iw++)
+  for (int64_t i = 0; i < c.big_pitch(); i++, at++) {
+    real sum = start == nullptr ? 0 : start[i];
+    for (int64_t kh = 0; kh < c.h.kernel; kh++)
+    for (int64_t kw = 0; kw < c.w.kernel; kw++) {
+      const int64_t oh = c.h.output(ih, kh), ow = c.w.output(iw, kw), first = i / c.big * c.small;
+      if (oh < 0 || ow < 0) continue;
+      const real* y = small + ((n * c.h.out + oh) * c.w.out + ow) * c.small_pitch() + first;
+      for (int64_t o = 0; o < c.small; o++)
+        sum = madd(y[o], w[parameter_index(weight, first + o, i % c.big, kh, kw)], sum);
+    }
+    give(big, at, sum, more);
   }
 }
 
-// dw[o,i,kh,kw] = sum x[n,ih,iw,i] dy[n,oh,ow,o]
-static void conv2d_backward_weight(const Conv2d& a, const OpRun& r) {
-  const Axis rows = conv2d_rows(a, r.in_shape(0), r.out_shape()),
-             columns = conv2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv2d_weight(a);
-  zero(r.dparameter(0), parameter_stored(weight));
-  const real* dy = r.dy();
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < rows.out; oh++)
-  for (int64_t ow = 0; ow < columns.out; ow++, dy += a.out_channels)
-  for (int64_t kh = 0; kh < rows.kernel; kh++)
-  for (int64_t kw = 0; kw < columns.kernel; kw++) {
-    const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
+static void conv_grad(const Conv& c, const ParameterSpec& weight, const real* big, const real* small,
+                      real* dw) {
+  zero(dw, parameter_stored(weight));
+  for (int64_t n = 0; n < c.images; n++)
+  for (int64_t oh = 0; oh < c.h.out; oh++)
+  for (int64_t ow = 0; ow < c.w.out; ow++, small += c.small_pitch())
+  for (int64_t kh = 0; kh < c.h.kernel; kh++)
+  for (int64_t kw = 0; kw < c.w.kernel; kw++) {
+    const int64_t ih = c.h.input(oh, kh), iw = c.w.input(ow, kw);
     if (ih < 0 || iw < 0) continue;
-    const real* x = r.in(0) + ((n * rows.in + ih) * columns.in + iw) * a.in_channels;
-    for (int64_t o = 0; o < a.out_channels; o++) {
-      real* dw = r.dparameter(0) + parameter_index(weight, o, 0, kh, kw);
-      for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[o / O * I + i], dy[o], dw[i * panel]);
+    const real* x = big + ((n * c.h.in + ih) * c.w.in + iw) * c.big_pitch();
+    for (int64_t o = 0; o < c.small_pitch(); o++)
+    for (int64_t i = 0; i < c.big; i++) {
+      real& sum = dw[parameter_index(weight, o, i, kh, kw)];
+      sum = madd(x[o / c.small * c.big + i], small[o], sum);
     }
   }
 }
 
 // db[o] = sum dy[..., o]; the tail of the panel stays zero.
-static void bias_backward(const OpRun& r, int O, real* db) {
+static void bias_backward(const OpRun& r, int O) {
+  real* const db = r.dparameter(1);
+  if (db == nullptr) return;
   zero(db, round_up(O, panel));
-  for (int64_t i = 0, n = r.out_numel(); i < n; i += O) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i += O)
     for (int64_t o = 0; o < O; o++) db[o] += r.dy()[i + o];
-  }
 }
 
+static void conv2d_forward(const Conv2d& a, const OpRun& r) {
+  conv_down(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+}
 static void conv2d_backward(const Conv2d& a, const OpRun& r) {
-  if (r.dx(0) != nullptr) conv2d_backward_input(a, r);
-  if (r.dparameter(0) != nullptr) conv2d_backward_weight(a, r);
-  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
+  const Conv c = conv_sizes(a, r);
+  if (r.dx(0) != nullptr)
+    conv_up(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
+  bias_backward(r, a.out_channels);
 }
 
-NNLITE_DEFINE_OP_INPUTS(Conv2d, conv2d, "Conv2d", 1, 1, 1, traits::accumulates, conv2d_kernels, nullptr,
-                        NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels),
-                        NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding),
-                        NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias));
+NNLITE_DEFINE_LAYER(Conv2d, conv2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
+                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups),
+                    NNLITE_FIELD(8, bias));
 
 // ================================================================================ >>op_conv_transpose2d
-// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to the outputs that a Conv2d with these attributes would have
-// read it from:
-//   oh = ih stride - padding + kh dilation
+// Every input gives x[n,ih,iw,i] w[i,o,kh,kw] to oh = ih stride - padding + kh dilation, likewise ow
 // x [N, H, W, I]   weight [I, O/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
-// The axes below are those of that Conv2d: its input is our output.
-static Axis conv_transpose2d_rows(const ConvTranspose2d& a, const Shape& x, const Shape& y) {
-  return {y.dim[1], x.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h};
-}
-static Axis conv_transpose2d_columns(const ConvTranspose2d& a, const Shape& x, const Shape& y) {
-  return {y.dim[2], x.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w};
-}
-static ParameterSpec conv_transpose2d_weight(const ConvTranspose2d& a) {
-  return conv_weight(Layout::transposed, a.groups, a.in_channels, a.out_channels / a.groups, a.kernel_size);
+static ParameterSpec weight_of(const ConvTranspose2d& a) {
+  const int outputs = a.out_channels / a.groups;
+  return weight_parameter(Layout::transposed, a.in_channels, outputs, a.kernel_size, a.groups);
 }
 
 static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
-  if (a.in_channels == 0) a.in_channels = s.in[0].last();
-  if (a.in_channels != s.in[0].last()) return Status::bad_shape;
-  const Axis h = conv_transpose2d_rows(a, s.in[0], s.in[0]),
-             w = conv_transpose2d_columns(a, s.in[0], s.in[0]);
-  if (a.out_channels <= 0 || a.groups <= 0 || !h.valid() || !w.valid()) return Status::bad_attribute;
-  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0) return Status::bad_attribute;
+  NNLITE_TRY(conv_attributes(a, s));
+  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
   const Pair more = a.output_padding;
   if (more.h < 0 || more.w < 0 || (more.h >= a.stride.h && more.h >= a.dilation.h) ||
       (more.w >= a.stride.w && more.w >= a.dilation.w)) return Status::bad_attribute;
-  const int64_t oh = (h.out - 1) * h.stride - 2 * int64_t(h.padding) + h.extent() + more.h;
-  const int64_t ow = (w.out - 1) * w.stride - 2 * int64_t(w.padding) + w.extent() + more.w;
-  if (oh <= 0 || ow <= 0) return Status::bad_shape;
-  if (oh > max_elements || ow > max_elements) return Status::limit_exceeded;
-  Shape out  = s.in[0];
-  out.dim[1] = static_cast<int32_t>(oh);
-  out.dim[2] = static_cast<int32_t>(ow);
-  out.dim[3] = a.out_channels;
-  NNLITE_TRY(set_out(s, out));
-  const ParameterSpec weight = conv_transpose2d_weight(a);
-  NNLITE_TRY(add_parameter(s, weight));
-  if (a.bias) {
-    NNLITE_TRY(
-        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_channels, weight.fan_in)));
-  }
-  s.dw_reads_in = 1;
-  s.macs = s.in[0].row_numel() * weight.fan_in;
+  const int64_t oh = (k.h.out - 1) * k.h.stride - 2 * int64_t(k.h.padding) + k.h.extent() + more.h;
+  const int64_t ow = (k.w.out - 1) * k.w.stride - 2 * int64_t(k.w.padding) + k.w.extent() + more.w;
+  NNLITE_TRY(conv_out(a, s, oh, ow));
+  s.macs = s.in[0].row_numel() * s.parameters[0].fan_in;
   return Status::ok;
 }
 
 static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
-  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv_transpose2d_weight(a);
-  real* y = r.out();
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < rows.in; oh++)
-  for (int64_t ow = 0; ow < columns.in; ow++)
-  for (int64_t o = 0; o < a.out_channels; o++) {
-    real sum = a.bias ? r.parameter(1)[o] : 0;
-    for (int64_t kh = 0; kh < rows.kernel; kh++)
-    for (int64_t kw = 0; kw < columns.kernel; kw++) {
-      const int64_t ih = rows.output(oh, kh), iw = columns.output(ow, kw), first = o / O * I;
-      if (ih < 0 || iw < 0) continue;
-      const real* x = r.in(0) + ((n * rows.out + ih) * columns.out + iw) * a.in_channels + first;
-      const real* w = r.parameter(0) + parameter_index(weight, first, o % O, kh, kw);
-      for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
-    }
-    *y++ = sum;
-  }
+  conv_up(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
-
-// dx[n,ih,iw,i] = sum dy[n,oh,ow,o] w[i,o,kh,kw]: the forward pass of that Conv2d.
-static void conv_transpose2d_backward_input(const ConvTranspose2d& a, const OpRun& r) {
-  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv_transpose2d_weight(a);
-  int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t ih = 0; ih < rows.out; ih++)
-  for (int64_t iw = 0; iw < columns.out; iw++)
-  for (int64_t i = 0; i < a.in_channels; i++, at++) {
-    real sum = 0;
-    for (int64_t kh = 0; kh < rows.kernel; kh++)
-    for (int64_t kw = 0; kw < columns.kernel; kw++) {
-      const int64_t oh = rows.input(ih, kh), ow = columns.input(iw, kw);
-      if (oh < 0 || ow < 0) continue;
-      const real* dy = r.dy() + ((n * rows.in + oh) * columns.in + ow) * a.out_channels + i / I * O;
-      for (int64_t o = 0; o < O; o++)
-        sum = madd(dy[o], r.parameter(0)[parameter_index(weight, i, o, kh, kw)], sum);
-    }
-    give(r.dx(0), at, sum, r.accumulate(0));
-  }
-}
-
-// dw[i,o,kh,kw] = sum x[n,ih,iw,i] dy[n,oh,ow,o]
-static void conv_transpose2d_backward_weight(const ConvTranspose2d& a, const OpRun& r) {
-  const Axis    rows = conv_transpose2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis    columns = conv_transpose2d_columns(a, r.in_shape(0), r.out_shape());
-  const int64_t I = a.in_channels / a.groups, O = a.out_channels / a.groups;
-  const ParameterSpec weight = conv_transpose2d_weight(a);
-  zero(r.dparameter(0), parameter_stored(weight));
-  const real* x = r.in(0);
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t ih = 0; ih < rows.out; ih++)
-  for (int64_t iw = 0; iw < columns.out; iw++, x += a.in_channels)
-  for (int64_t kh = 0; kh < rows.kernel; kh++)
-  for (int64_t kw = 0; kw < columns.kernel; kw++) {
-    const int64_t oh = rows.input(ih, kh), ow = columns.input(iw, kw);
-    if (oh < 0 || ow < 0) continue;
-    const real* dy = r.dy() + ((n * rows.in + oh) * columns.in + ow) * a.out_channels;
-    for (int64_t i = 0; i < a.in_channels; i++) {
-      for (int64_t o = 0; o < O; o++) {
-        real* dw = r.dparameter(0) + parameter_index(weight, i, o, kh, kw);
-        *dw = madd(x[i], dy[i / I * O + o], *dw);
-      }
-    }
-  }
-}
-
 static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
-  if (r.dx(0) != nullptr) conv_transpose2d_backward_input(a, r);
-  if (r.dparameter(0) != nullptr) conv_transpose2d_backward_weight(a, r);
-  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_channels, r.dparameter(1));
+  const Conv c = conv_sizes(a, r);
+  if (r.dx(0) != nullptr)
+    conv_down(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.dy(), r.in(0), r.dparameter(0));
+  bias_backward(r, a.out_channels);
 }
 
-NNLITE_DEFINE_OP_INPUTS(ConvTranspose2d, conv_transpose2d, "ConvTranspose2d", 1, 1, 1, traits::accumulates,
-                        conv_transpose2d_kernels, nullptr, NNLITE_FIELD(1, in_channels),
-                        NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
-                        NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
-                        NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
+NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
+                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
+                    NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
 // ================================================================================ >>op_dropout
 // While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.
@@ -5914,10 +5443,9 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Dropout, dropout, "Dropout", 1, 1, 1,
-                        traits::elementwise | traits::random | traits::accumulates |
-                            traits::identity_in_evaluation,
-                        dropout_kernels, nullptr, NNLITE_FIELD(1, p));
+constexpr uint32_t dropout_traits =
+    traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation;
+NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
@@ -5947,21 +5475,13 @@ static void flatten_backward(const Flatten&, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(Flatten, flatten, "Flatten", 1, 1, 1, traits::view | traits::accumulates, nullptr,
-                        nullptr, NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
+NNLITE_DEFINE_LAYER(Flatten, flatten, traits::view | traits::accumulates, NNLITE_FIELD(1, start_dim),
+                    NNLITE_FIELD(2, end_dim));
 
 // ================================================================================ >>op_linear
 // y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
-static ParameterSpec linear_weight(const Linear& a) {
-  ParameterSpec p;
-  p.name    = "weight";
-  p.layout  = Layout::linear;
-  p.fan_in  = a.in_features;
-  p.fan_out = a.out_features;
-  p.shape.rank   = 2;
-  p.shape.dim[0] = a.out_features;
-  p.shape.dim[1] = a.in_features;
-  return p;
+static ParameterSpec weight_of(const Linear& a) {
+  return weight_parameter(Layout::linear, a.out_features, a.in_features);
 }
 
 static Status linear_shape(Linear& a, OpShape& s) {
@@ -5972,19 +5492,14 @@ static Status linear_shape(Linear& a, OpShape& s) {
   Shape out = s.in[0];
   out.dim[out.rank - 1] = a.out_features;
   NNLITE_TRY(set_out(s, out));
-  NNLITE_TRY(add_parameter(s, linear_weight(a)));
-  if (a.bias) {
-    NNLITE_TRY(
-        add_parameter(s, vector_parameter("bias", Role::bias, Fill::fan_in, a.out_features, a.in_features)));
-  }
-  s.dw_reads_in = 1;
+  NNLITE_TRY(add_weight_and_bias(s, weight_of(a), a.bias, a.out_features));
   s.macs = out.row_numel() * a.in_features;
   return Status::ok;
 }
 
 static void linear_forward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
-  const ParameterSpec weight = linear_weight(a);
+  const ParameterSpec weight = weight_of(a);
   for (int64_t n = 0; n < N; n++) {
     for (int64_t o = 0; o < O; o++) {
       const real* x = r.in(0) + n * I;
@@ -5999,7 +5514,7 @@ static void linear_forward(const Linear& a, const OpRun& r) {
 // dx[n,i] = sum_o dy[n,o] w[o,i]      dw[o,i] = sum_n x[n,i] dy[n,o]      db[o] = sum_n dy[n,o]
 static void linear_backward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
-  const ParameterSpec weight = linear_weight(a);
+  const ParameterSpec weight = weight_of(a);
   for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++) {
     for (int64_t i = 0; i < I; i++) {
       real sum = 0;
@@ -6016,15 +5531,14 @@ static void linear_backward(const Linear& a, const OpRun& r) {
       for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[i], r.dy()[n * O + o], dw[i * panel]);
     }
   }
-  if (a.bias && r.dparameter(1) != nullptr) bias_backward(r, a.out_features, r.dparameter(1));
+  bias_backward(r, a.out_features);
 }
 
-NNLITE_DEFINE_OP_INPUTS(Linear, linear, "Linear", 1, 1, 1, traits::accumulates, linear_kernels, nullptr,
-                        NNLITE_FIELD(1, in_features), NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
+NNLITE_DEFINE_LAYER(Linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
+                    NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ================================================================================ >>op_loss_class
-// Losses of a class for every position. x [N, ..., C], target [N, ...] (i32) or [N, ..., C]   ->   y [1], the
-// mean.
+// Losses of a class for every position: x [N, ..., C], target [N, ...] (i32) or [N, ..., C] -> y [1], a mean
 static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
   if (s.in[1].rank == 0) {                                       // the short form: we say what the target is
     s.in[1]       = shape;
@@ -6045,8 +5559,8 @@ static Status set_class_target(OpShape& s) {
   return set_target(s, positions, DType::i32);
 }
 
-// logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target + label_smoothing / C, y = mean of
-// -sum_c q_c logp_c
+// y = mean of -sum_c q_c logp_c with logp_c = x_c - m - log sum exp(x - m), q = keep target + label_smoothing
+// / C, keep = 1 - label_smoothing
 static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
   if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
   s.dx_reads_in = 3;
@@ -6085,8 +5599,7 @@ static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r
   r.out()[0] = total / static_cast<real>(positions);
 }
 
-// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -(1 - label_smoothing)
-// logp_c / positions
+// dx_c = (softmax(x)_c sum q - q_c) / positions, and for probabilities dtarget_c = -keep logp_c / positions
 static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions), kept = product(1 - real(a.label_smoothing), share);
@@ -6104,9 +5617,10 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(CrossEntropyLoss, cross_entropy_loss, "CrossEntropyLoss", 1, 2, 2,
-                        traits::loss | traits::accumulates, cross_entropy_loss_kernels, nullptr,
-                        NNLITE_FIELD(1, label_smoothing), NNLITE_FIELD(2, probabilities));
+#define NNLITE_DEFINE_LOSS(Type, prefix, family, ...)                                                        \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, family, 2, 2, traits::loss | traits::accumulates, nullptr, __VA_ARGS__)
+NNLITE_DEFINE_LOSS(CrossEntropyLoss, cross_entropy_loss, cross_entropy_loss, NNLITE_FIELD(1, label_smoothing),
+                   NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
 static Status nll_loss_shape(NLLLoss&, OpShape& s) {
@@ -6132,12 +5646,10 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(NLLLoss, nll_loss, "NLLLoss", 1, 2, 2, traits::loss | traits::accumulates,
-                        nll_loss_kernels, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
-// One row each: the loss of one element and its derivatives by x and by the target t. x, t [...] -> y [1],
-// the mean.
+// One row each: the loss of an element, its derivatives by x and by the target t. x, t [...] -> y [1], a mean
 static inline real clamped_log(real x) {
   const real l = real_log(x);
   return l < -100 ? -100 : l;                                    // PyTorch's bound
@@ -6209,23 +5721,17 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_LOSS(Type, prefix, kernels, ...)                                               \
-  static constexpr auto prefix##_shape = elementwise_loss_shape<Type>;                               \
-  static constexpr auto prefix##_forward = elementwise_loss_forward<Type>;                           \
-  static constexpr auto prefix##_backward = elementwise_loss_backward<Type>;                         \
-  NNLITE_DEFINE_OP_INPUTS(Type, prefix, #Type, 1, 2, 2, traits::loss | traits::accumulates, kernels, \
-                          nullptr, __VA_ARGS__)
-
-NNLITE_DEFINE_LOSS(BCELoss, bce_loss, bce_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, bce_with_logits_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, huber_loss_kernels, NNLITE_FIELD(1, delta));
-NNLITE_DEFINE_LOSS(L1Loss, l1_loss, l1_loss_kernels, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_LOSS(MSELoss, mse_loss, mse_loss_kernels, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCELoss, bce_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, elementwise_loss, NNLITE_FIELD(1, delta));
+NNLITE_DEFINE_LOSS(L1Loss, l1_loss, elementwise_loss, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_optimizer
-// w [stored] of a parameter, its gradient g and the slots of its state: one update each. Padding is zero and
-// stays so.
-static bool at_least_zero(float x) { return x >= 0 && is_finite(x); }
+// One update each of a parameter w by its gradient g and the slots of its state; padding stays zero.
+template <class... T>
+static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
+static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
 static Status optimizer_slots(OpShape& s, int count) {
@@ -6246,10 +5752,8 @@ static inline real clipped_gradient(const OpRun& r, int64_t i) {
 static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
 
 static Status sgd_shape(SGD& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.momentum) || !at_least_zero(a.weight_decay) ||
-      !is_finite(a.dampening)) {
+  if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
     return Status::bad_attribute;
-  }
   if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
 }
@@ -6269,8 +5773,8 @@ static void sgd_update(const SGD& a, const OpRun& r) {
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.lr_decay) || !at_least_zero(a.weight_decay) || !(a.eps > 0) ||
-      !is_finite(a.eps) || !at_least_zero(a.initial_accumulator_value)) return Status::bad_attribute;
+  if (!at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value) || !positive(a.eps))
+    return Status::bad_attribute;
   return optimizer_slots(s, 1);
 }
 
@@ -6287,8 +5791,7 @@ static void adagrad_update(const Adagrad& a, const OpRun& r) {
 }
 
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !at_least_zero(a.alpha) || !at_least_zero(a.weight_decay) ||
-      !at_least_zero(a.momentum) || !(a.eps > 0) || !is_finite(a.eps))
+  if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
     return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
 }
@@ -6306,14 +5809,11 @@ static void rmsprop_update(const RMSprop& a, const OpRun& r) {
 }
 
 template <class A>
-static Status adam_attributes(const A& a, OpShape& s) {
-  if (!at_least_zero(a.lr) || !below_one(a.betas.first) || !below_one(a.betas.second) || !(a.eps > 0) ||
-      !is_finite(a.eps) || !at_least_zero(a.weight_decay))
-    return Status::bad_attribute;
+static Status adam_shape(A& a, OpShape& s) {
+  if (!at_least_zero(a.lr, a.weight_decay) || !below_one(a.betas.first) || !below_one(a.betas.second) ||
+      !positive(a.eps)) return Status::bad_attribute;
   return optimizer_slots(s, 2);
 }
-static Status adam_shape(Adam& a, OpShape& s) { return adam_attributes(a, s); }
-static Status adamw_shape(AdamW& a, OpShape& s) { return adam_attributes(a, s); }
 
 // Decay is added to the gradient (Adam) or shrinks the weight by itself (AdamW).
 template <class A>
@@ -6328,35 +5828,28 @@ static void adam_update(const A& a, const OpRun& r) {
     w[i] = madd(-k.step, m[i] / (real_sqrt(v[i]) / k.root + eps), madd(-k.shrink, w[i], w[i]));
   }
 }
-static constexpr auto adamw_update = adam_update<AdamW>;
 
-#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, kernels, ...)                                                  \
-  struct prefix##_fields {                                                                                   \
-    using Self = Type;                                                                                       \
-    static constexpr Field list[] = {__VA_ARGS__};                                                           \
-  };                                                                                                         \
-  const Op Type::op = {#Type, 1, sizeof(prefix##_fields::list) / sizeof(Field), prefix##_fields::list, 1, 1, \
-                       sizeof(Type), traits::optimizer, &OpDefaults<Type>::value, shape_thunk<Type,         \
-                           prefix##_shape>,                                                                 \
-                       op_thunk<Type, prefix##_update>, nullptr, nullptr, nullptr, kernels}
+#define NNLITE_DEFINE_OPTIMIZER(Type, prefix, family, ...)                                                   \
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
+                    (op_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,          \
+                    __VA_ARGS__)
 
-NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
+NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
                         NNLITE_FIELD(5, eps));
-NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
-                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adamw_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas),
-                        NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay));
-NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha),
+NNLITE_DEFINE_OPTIMIZER(Adam, adam, adam, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(AdamW, adamw, adam, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, betas), NNLITE_FIELD(3, eps),
+                        NNLITE_FIELD(4, weight_decay));
+NNLITE_DEFINE_OPTIMIZER(RMSprop, rmsprop, rmsprop, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, alpha),
                         NNLITE_FIELD(3, eps), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, momentum));
-NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd_kernels, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum),
+NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum),
                         NNLITE_FIELD(3, dampening), NNLITE_FIELD(4, weight_decay), NNLITE_FIELD(5, nesterov));
 
 // ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
 
-// PyTorch's size: with ceil_mode a last window may hang over, but must start inside the input or its left
-// padding.
+// PyTorch's: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
 static int64_t pool_places(const Axis& a, bool ceil_mode) {
   const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
   if (slack < 0) return 0;
@@ -6365,31 +5858,21 @@ static int64_t pool_places(const Axis& a, bool ceil_mode) {
   return (places - 1) * a.stride >= a.in + a.padding ? places - 1 : places;
 }
 
-static Status pool_out(OpShape& s, const Axis& h, const Axis& w, bool ceil_mode) {
-  if (!h.valid() || !w.valid() || h.padding > h.extent() / 2 || w.padding > w.extent() / 2)
-    return Status::bad_attribute;
-  const int64_t oh = pool_places(h, ceil_mode), ow = pool_places(w, ceil_mode);
-  if (oh <= 0 || ow <= 0) return Status::bad_shape;
-  if (oh > max_elements || ow > max_elements) return Status::limit_exceeded;
-  Shape out  = s.in[0];
-  out.dim[1] = static_cast<int32_t>(oh);
-  out.dim[2] = static_cast<int32_t>(ow);
-  return set_out(s, out);
-}
-
 template <class A>
-static void default_stride(A& a) {
+static Status pool_shape(A& a, Pair dilation, OpShape& s) {
+  if (!image_input(s, 0)) return Status::bad_shape;
   if (a.stride.h == 0) a.stride.h = a.kernel_size.h;
   if (a.stride.w == 0) a.stride.w = a.kernel_size.w;
+  const Axes k = axes_of(a, dilation, s.in[0], s.in[0]);
+  if (!k.h.valid() || !k.w.valid() || k.h.padding > k.h.extent() / 2 || k.w.padding > k.w.extent() / 2)
+    return Status::bad_attribute;
+  return set_image_out(s, pool_places(k.h, a.ceil_mode), pool_places(k.w, a.ceil_mode), s.in[0].last());
 }
 
 // Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the
 // window has at most 256 places, else i32.
 static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
-  default_stride(a);
-  NNLITE_TRY(pool_out(s, max_pool2d_rows(a, s.in[0], s.in[0]), max_pool2d_columns(a, s.in[0], s.in[0]),
-                      a.ceil_mode));
+  NNLITE_TRY(pool_shape(a, a.dilation, s));
   if (size_product(a.kernel_size.h, a.kernel_size.w) > max_elements) return Status::limit_exceeded;
   s.n_slots  = 1;
   s.slots[0] = SlotSpec{Keep::saved, small_window(a) ? DType::u8 : DType::i32, true, s.out.row_numel()};
@@ -6398,23 +5881,23 @@ static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
 
 template <class Place>
 static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* place) {
-  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   int64_t at = 0;
   for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < rows.out; oh++)
-  for (int64_t ow = 0; ow < columns.out; ow++)
+  for (int64_t oh = 0; oh < k.h.out; oh++)
+  for (int64_t ow = 0; ow < k.w.out; ow++)
   for (int64_t c = 0; c < C; c++, at++) {
+    const Axis::Inside down = k.h.inside(oh), across = k.w.inside(ow);
     real    largest = -static_cast<real>(__builtin_inff());
     int64_t where = 0;
     bool    found = false;
-    for (int64_t kh = rows.first(oh); kh < rows.last(oh); kh++)
-    for (int64_t kw = columns.first(ow); kw < columns.last(ow); kw++) {
-      const int64_t ih = rows.input(oh, kh), iw = columns.input(ow, kw);
-      const real x = r.in(0)[((n * rows.in + ih) * columns.in + iw) * C + c];
-      if (found && !(x > largest)) continue;
-      found = true, largest = x, where = kh * columns.kernel + kw;
+    for (int64_t kh = down.first; kh < down.last; kh++)
+    for (int64_t kw = across.first; kw < across.last; kw++) {
+      const int64_t ih = k.h.input(oh, kh), iw = k.w.input(ow, kw);
+      const real x = r.in(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c];
+      if (found && !(x > largest || x != x)) continue;     // not-a-number wins, as in PyTorch
+      found = true, largest = x, where = kh * k.w.kernel + kw;
     }
     r.out()[at] = largest;
     if (place != nullptr) place[at] = static_cast<Place>(where);
@@ -6429,18 +5912,16 @@ static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
 // dx at the largest place += dy; where windows overlap in the order of the outputs.
 template <class Place>
 static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Place* place) {
-  const Axis rows = max_pool2d_rows(a, r.in_shape(0), r.out_shape());
-  const Axis columns = max_pool2d_columns(a, r.in_shape(0), r.out_shape());
+  const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   zero(r.dx(0), r.in_numel(0));
   int64_t at = 0;
   for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < rows.out; oh++)
-  for (int64_t ow = 0; ow < columns.out; ow++)
+  for (int64_t oh = 0; oh < k.h.out; oh++)
+  for (int64_t ow = 0; ow < k.w.out; ow++)
   for (int64_t c = 0; c < C; c++, at++) {
-    const int64_t ih = rows.input(oh, place[at] / columns.kernel),
-                  iw = columns.input(ow, place[at] % columns.kernel);
-    if (ih >= 0 && iw >= 0) r.dx(0)[((n * rows.in + ih) * columns.in + iw) * C + c] += r.dy()[at];
+    const int64_t ih = k.h.input(oh, place[at] / k.w.kernel), iw = k.w.input(ow, place[at] % k.w.kernel);
+    if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
   }
 }
 
@@ -6450,25 +5931,14 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
-NNLITE_DEFINE_OP_INPUTS(MaxPool2d, max_pool2d, "MaxPool2d", 1, 1, 1, 0, max_pool2d_kernels, nullptr,
-                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
-                        NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
+NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
+                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
 
-static Status avg_pool2d_shape(AvgPool2d& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
-  default_stride(a);
-  const Axis h{s.in[0].dim[1], 0, a.kernel_size.h, a.stride.h, a.padding.h, 1};
-  const Axis w{s.in[0].dim[2], 0, a.kernel_size.w, a.stride.w, a.padding.w, 1};
-  return pool_out(s, h, w, a.ceil_mode);
-}
-
-static Status adaptive_avg_pool2d_shape(AdaptiveAvgPool2d& a, OpShape& s) {
+static Status average_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
+static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.output_size.h <= 0 || a.output_size.w <= 0) return Status::bad_attribute;
-  Shape out  = s.in[0];
-  out.dim[1] = a.output_size.h;
-  out.dim[2] = a.output_size.w;
-  return set_out(s, out);
+  return set_image_out(s, a.output_size.h, a.output_size.w, s.in[0].last());
 }
 
 // Calls f(place in y, region of rows, region of columns, n) for every place of one channel plane of y.
@@ -6479,7 +5949,7 @@ static void each_region(const A& a, const OpRun& r, F f) {
   for (int64_t n = 0; n < r.rows; n++)
   for (int64_t oh = 0; oh < y.dim[1]; oh++)
     for (int64_t ow = 0; ow < y.dim[2]; ow++, at += y.last())
-      f(at, row_region(a, oh, x, y), column_region(a, ow, x, y), n);
+      f(at, region_of(a, 1, oh, x, y), region_of(a, 2, ow, x, y), n);
 }
 
 template <class A>
@@ -6513,22 +5983,16 @@ static void average_backward(const A& a, const OpRun& r) {
   });
 }
 
-static constexpr auto avg_pool2d_forward           = average_forward<AvgPool2d>;
-static constexpr auto avg_pool2d_backward          = average_backward<AvgPool2d>;
-static constexpr auto adaptive_avg_pool2d_forward  = average_forward<AdaptiveAvgPool2d>;
-static constexpr auto adaptive_avg_pool2d_backward = average_backward<AdaptiveAvgPool2d>;
-
-NNLITE_DEFINE_OP_INPUTS(AdaptiveAvgPool2d, adaptive_avg_pool2d, "AdaptiveAvgPool2d", 1, 1, 1, 0,
-                        adaptive_avg_pool2d_kernels, nullptr, NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_OP_INPUTS(AvgPool2d, avg_pool2d, "AvgPool2d", 1, 1, 1, 0, avg_pool2d_kernels, nullptr,
-                        NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding),
-                        NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
+NNLITE_DEFINE_BUILT_IN(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 1, 1, 0, nullptr,
+                       NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_BUILT_IN(AvgPool2d, avg_pool2d, average, 1, 1, 0, nullptr, NNLITE_FIELD(1, kernel_size),
+                       NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
+                       NNLITE_FIELD(5, count_include_pad));
 
 // ================================================================================ >>op_softmax
-// Along dim, with m the largest and S = sum exp(x - m):   y = exp(x - m) / S   or   y = x - m - log S.   x, y
-// [N, ...]
+// Along dim of x, y [N, ...], with m the largest, S = sum exp(x - m): y = exp(x - m) / S or y = x - m - log S
 template <class A>
-static Status softmax_family_shape(A& a, OpShape& s) {
+static Status softmax_shape(A& a, OpShape& s) {
   if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
   if (dimension(a.dim, s.in[0].rank) < 0) return Status::bad_attribute;
   s.dx_reads_out = true;
@@ -6575,7 +6039,7 @@ static void softmax_backward(const Softmax& a, const OpRun& r) {
   });
 }
 
-static void log_softmax_forward(const LogSoftmax& a, const OpRun& r) {
+static void softmax_forward(const LogSoftmax& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
     real sum = 0;
@@ -6586,7 +6050,7 @@ static void log_softmax_forward(const LogSoftmax& a, const OpRun& r) {
 }
 
 // dx = dy - exp(y) sum dy
-static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
+static void softmax_backward(const LogSoftmax& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
@@ -6597,26 +6061,17 @@ static void log_softmax_backward(const LogSoftmax& a, const OpRun& r) {
   });
 }
 
-static constexpr auto softmax_shape     = softmax_family_shape<Softmax>;
-static constexpr auto log_softmax_shape = softmax_family_shape<LogSoftmax>;
-
-NNLITE_DEFINE_OP_INPUTS(LogSoftmax, log_softmax, "LogSoftmax", 1, 1, 1, traits::accumulates,
-                        log_softmax_kernels, nullptr, NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_OP_INPUTS(Softmax, softmax, "Softmax", 1, 1, 1, traits::accumulates, softmax_kernels, nullptr,
-                        NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(LogSoftmax, log_softmax, softmax, 1, 1, traits::accumulates, nullptr,
+                       NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_BUILT_IN(Softmax, softmax, softmax, 1, 1, traits::accumulates, nullptr, NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
 static Status upsample_shape(Upsample& a, OpShape& s) {
   if (!image_input(s, 0)) return Status::bad_shape;
   if (a.scale_factor.h <= 0 || a.scale_factor.w <= 0) return Status::bad_attribute;
-  const int64_t h = size_product(s.in[0].dim[1], a.scale_factor.h),
-                w = size_product(s.in[0].dim[2], a.scale_factor.w);
-  if (h > max_elements || w > max_elements) return Status::limit_exceeded;
-  Shape out  = s.in[0];
-  out.dim[1] = static_cast<int32_t>(h);
-  out.dim[2] = static_cast<int32_t>(w);
-  return set_out(s, out);
+  return set_image_out(s, size_product(s.in[0].dim[1], a.scale_factor.h),
+                       size_product(s.in[0].dim[2], a.scale_factor.w), s.in[0].last());
 }
 
 static void upsample_forward(const Upsample& a, const OpRun& r) {
@@ -6649,8 +6104,7 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   }
 }
 
-NNLITE_DEFINE_OP_INPUTS(Upsample, upsample, "Upsample", 1, 1, 1, traits::accumulates, upsample_kernels,
-                        nullptr, NNLITE_FIELD(1, scale_factor));
+NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
 
 // ================================================================================ >>op_list
 // Every op of this header, sorted as strcmp sorts its names.
@@ -6802,15 +6256,8 @@ static float rate_thunk(const void* attributes, const RateContext& c) {
 }
 
 #define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                            \
-  struct prefix##_fields {                                                                                   \
-    using Self = Type;                                                                                       \
-    static constexpr Field list[] = {__VA_ARGS__};                                                           \
-    static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
-  };                                                                                                         \
-  const Op Type::op = {#Type, 1, prefix##_fields::count, prefix##_fields::list, 0, 0, sizeof(Type),         \
-      traits::schedule,                                                                                     \
-                       &OpDefaults<Type>::value, schedule_shape<Type>, nullptr, nullptr, nullptr,            \
-                       rate_thunk<Type, prefix##_rate>, nullptr}
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, schedule_shape<Type>, nullptr, nullptr,  \
+                    nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
 NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max),
                        NNLITE_FIELD(2, eta_min));

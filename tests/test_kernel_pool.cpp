@@ -1,4 +1,7 @@
+#include <cmath>
+
 #include "kernel_bits.hpp"
+#include "kernel_case.hpp"
 
 #ifdef NNLITE_KERNELS
 namespace test_kernel_pool {
@@ -24,6 +27,30 @@ TEST_CASE("kernel_pool: same bits on every instruction set and number of workers
       {"Upsample: unequal", Upsample{{3, 1}}, {{3, 4, 5}}, 2},
   };
   check_bits(cases);
+}
+
+TEST_CASE("kernel_pool: not-a-number wins wherever it stands in the window") {
+  const Isa before = current_isa();
+  constexpr int64_t C = 19;
+  for (int isa = 0; isa < isa_count; isa++) {
+    if (!set_isa(Isa(isa))) continue;
+    CAPTURE(std::string(isa_name(Isa(isa))));
+    kernel_case::Call call(MaxPool2d{2}, kernel_case::batch_of({2, 2, int32_t(C)}), 1);
+    for (int64_t c = 0; c < C; c++) {
+      call.x.data()[3 * C + c] = INFINITY;
+      call.x.data()[c % 4 * C + c] = std::copysign(std::nanf(""), c % 8 < 4 ? 1.0f : -1.0f);
+    }
+    std::vector<uint8_t> place(C);
+    call.bind(false, true, false);
+    call.run.slot_[0] = place.data();
+    REQUIRE(call.kernel(Phase::forward, 1));
+    REQUIRE(call.kernel(Phase::backward, 1));
+    for (int64_t c = 0; c < C; c++) {
+      CHECK(std::isnan(call.y.data()[c]));
+      for (int64_t k = 0; k < 4; k++) CHECK(call.dx.data()[k * C + c] == (k == c % 4 ? call.dy.data()[c] : 0));
+    }
+  }
+  (void)set_isa(before);
 }
 
 TEST_CASE("kernel_pool: parts of byte vectors") {

@@ -53,6 +53,20 @@ TEST_CASE("op_pool: of equal values the first gets the gradient") {
   CHECK(r.dx == std::vector<float>{5, 0, 0, 0});
 }
 
+TEST_CASE("op_pool: not-a-number wins wherever it stands in the window, and the last of several as in PyTorch") {
+  const float nan = std::nanf("");
+  for (int kernel : {2, 17})                                    // places of a byte, and of an int
+    for (float sign : {1.0f, -1.0f})
+      for (size_t at = 0; at < 4; at++) {
+        std::vector<float> x(static_cast<size_t>(kernel * kernel), 1.0f), want(x.size());
+        x[x.size() - 1] = INFINITY, x[at] = std::copysign(nan, sign), want[at] = 5;
+        const Ran r = run_row(MaxPool2d{kernel}, {kernel, kernel, 1}, x, {5});
+        CHECK(std::isnan(r.y[0]));
+        CHECK(r.dx == want);
+      }
+  CHECK(run_row(MaxPool2d{2}, {2, 2, 1}, {nan, 1, nan, 1}, {5}).dx == std::vector<float>{0, 0, 5, 0});
+}
+
 TEST_CASE("op_pool: padding never wins, and a window of padding alone gives minus infinity and no gradient") {
   CHECK(run_row(MaxPool2d{2, 2, 1}, {1, 1, 1}, {-3}).y == std::vector<float>{-3});
   const Ran r = run_row(MaxPool2d{{1, 2}, 1, {0, 3}, {1, 5}}, {1, 1, 1}, {7}, {5, 5});
