@@ -24,7 +24,7 @@ static nnlite::Session session;
 static nnlite::Status start() {
   using namespace nnlite;
   Arena arena(memory, sizeof memory);
-  const LoadOptions no_other_ops = {digits_ops, {}, false};
+  const LoadOptions no_other_ops = {digits_ops};
   NNLITE_TRY(model.load(digits_nnl, arena, no_other_ops));   // validated, then used in place
   SessionOptions options;
   options.derived_weights = false;

@@ -55,7 +55,7 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
   out += fmt::format(
       "// A model, by nnlite embed. Its sha256: {1}\n"
       "// Include it in one source file, after nnlite.hpp. The weights are used where they are:\n"
-      "//   model.load({0}_nnl, arena, nnlite::LoadOptions{{{0}_ops, {{}}, false}})\n"
+      "//   model.load({0}_nnl, arena, nnlite::LoadOptions{{{0}_ops}})\n"
       "// Build sessions with SessionOptions::derived_weights = false, so that they keep no copies of "
       "weights.\n"
       "// The model's records and a session of one row then take {0}_arena bytes on a 64-bit machine, else "
