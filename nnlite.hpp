@@ -661,6 +661,10 @@ class Model {
 
   // Weights. Bytes for materialise: weight_bytes().
   Status materialise(Arena& arena);
+  // For an empty model: the network of `from` with `outputs` features in its last Linear, to learn new
+  // classes. What exists keeps its weights, the rest starts from the seed. bad_graph: that Linear does not
+  // make output 0, or has more features already.
+  Status grow(const Model& from, int outputs, Seed seed, Arena& arena);
   Status load(const void* file, size_t bytes, Arena& arena);            // all ops, in place
   Status load(const void* file, size_t bytes, Arena& arena, const LoadOptions& options);
   template <size_t bytes>
@@ -6459,6 +6463,7 @@ struct ModelAccess {
   static Status order(Model& m, uint16_t* map, uint16_t* stack);
   static void   renumber(Model& m, const uint16_t* map);
   static Status share_owners(Model& m);
+  static void   copy_graph(const Model& from, int last, int outputs, Model& m);
   static void   place_parameters(Model& m);
   static Parameter* parameter(const Model& m, int index, int* node_index = nullptr);
 };
@@ -6936,6 +6941,56 @@ Status Model::materialise(Arena& arena) {
     for (int64_t k = p->stored; k < round_up(p->stored, int64_t(64 / sizeof(real))); k++) at[k] = 0;
   }
   weights_ = to;
+  return Status::ok;
+}
+
+// The nodes of `from` in their order, with other out_features in node `last`.
+void ModelAccess::copy_graph(const Model& from, int last, int outputs, Model& m) {
+  const auto handle = [&](int node) { return Tensor{static_cast<uint16_t>(node), m.self_}; };
+  for (int i = 0; i < from.node_count_; i++) {
+    const Node& n = from.nodes_[i];
+    Tensor in[max_inputs];
+    Dims   dims;
+    for (int k = 0; k < n.n_in; k++) in[k] = handle(n.inputs[k]);
+    for (int d = 1; d < n.shape.rank && !n.op; d++) dims.dim[dims.rank++] = n.shape.dim[d];
+    if (!n.op) m.input(n.name, dims, n.dtype);
+    else if (n.owner != i) m.share_any(handle(n.owner), in, n.n_in);
+    else {
+      AnyOp layer(n.op, n.attributes, n.op->attr_size);
+      if (i == last) static_cast<Linear*>(layer.attributes())->out_features = outputs;
+      m.add_any(n.name, layer, in, n.n_in);
+    }
+    for (int p = 0; p < n.n_parameters && n.owner == i && !poisoned(m); p++) {
+      m.nodes_[i].parameters[p].trainable = n.parameters[p].trainable;
+      m.nodes_[i].parameters[p].init      = n.parameters[p].init;
+      m.nodes_[i].parameters[p].has_init  = n.parameters[p].has_init;
+    }
+  }
+  for (int i = 0; i < from.input_count_; i++) m.inputs_[i] = from.inputs_[i];
+  for (int i = 0; i < from.output_count_; i++) m.output(from.output_names_[i], handle(from.outputs_[i]));
+}
+
+Status Model::grow(const Model& from, int outputs, Seed seed, Arena& arena) {
+  int last = from.node_count_ - 1;
+  while (last >= 0 && from.nodes_[last].op != &Linear::op) last--;
+  const int before = last < 0 ? 0 : from.nodes_[last].shape.last();
+  if (!from.finished_ || node_count_ > 0 || last < 0 || outputs < before ||
+      from.output_shape(0).last() != before)
+    return ModelAccess::fail(*this, Status::bad_graph, "grow", "no smaller last Linear that makes output 0");
+  if (!from.has_weights()) return ModelAccess::fail(*this, Status::no_weights, "grow");
+  ModelAccess::copy_graph(from, last, outputs, *this);
+  NNLITE_TRY(finish(seed));
+  if (output_shape(0).last() != outputs)
+    return ModelAccess::fail(*this, Status::bad_graph, "grow", "the last Linear does not make output 0");
+  NNLITE_TRY(materialise(arena));
+  unsigned char* const weights = const_cast<unsigned char*>(weights_);
+  for (int i = 0; i < parameter_count_; i++) {
+    const Parameter &p = *ModelAccess::parameter(*this, i), &q = *ModelAccess::parameter(from, i);
+    real* const       to = reinterpret_cast<real*>(weights + size_t(p.offset) * 64);
+    const real* const at = reinterpret_cast<const real*>(from.weights_ + size_t(q.offset) * 64);
+    for (int64_t e = 0; e < q.spec.shape.row_numel(); e++)
+      to[parameter_at(p.spec, e)] = at[parameter_at(q.spec, e)];
+  }
   return Status::ok;
 }
 

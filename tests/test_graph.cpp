@@ -156,3 +156,43 @@ TEST_CASE("graph: inputs, outputs and layers can be asked for") {
   CHECK(n.model.parameter(n.model.find_parameter("linear_1.bias")).trainable);
   CHECK(n.model.find_parameter("nobody.weight") == -1);
 }
+
+TEST_CASE("graph: a grown model has the old outputs in their places, and new ones from the seed") {
+  Net a, b;
+  Tensor x = a.model.input("x", {5});
+  x = a.model.chain(x, Linear{0, 7}, BatchNorm1d{}, ReLU{});
+  const Tensor shared = a.model.add("same", Linear{0, 7}, x);
+  x = a.model.share(shared, a.model.add(Add{}, shared, x));
+  a.model.output("y", a.model.chain(x, Linear{0, 3}, Softmax{}));
+  REQUIRE(a.model.finish(Seed{5}) == Status::ok);
+  REQUIRE(a.materialise() == Status::ok);
+  b.weights = Guarded(1 << 14);
+  Arena arena = b.weights.arena();
+  REQUIRE(b.model.grow(a.model, 18, Seed{9}, arena) == Status::ok);
+  CHECK(names_of(a.model) == names_of(b.model));
+  CHECK(b.model.output_shape(0).last() == 18);
+  for (int i = 0; i < a.model.parameter_count(); i++) {
+    std::vector<real> old(size_t(a.model.parameter(i).count)), now(size_t(b.model.parameter(i).count));
+    REQUIRE(a.model.get(i, old.data()) == Status::ok);
+    REQUIRE(b.model.get(i, now.data()) == Status::ok);
+    REQUIRE(now.size() >= old.size());
+    CHECK(std::memcmp(old.data(), now.data(), old.size() * sizeof(real)) == 0);
+    for (size_t k = old.size(); k < now.size(); k++) CHECK(now[k] != 0);
+  }
+}
+
+TEST_CASE("graph: a model grows only where its last Linear is output 0, and never shrinks") {
+  Net a, b, c, d;
+  Tensor x = a.model.input("x", {5});
+  x = a.model.add(Linear{0, 4}, x);
+  a.model.output("y", a.model.add(BatchNorm1d{}, x));
+  REQUIRE(a.model.finish(Seed{5}) == Status::ok);
+  Guarded memory(1 << 14);
+  Arena arena = memory.arena();
+  CHECK(b.model.grow(a.model, 6, Seed{}, arena) == Status::no_weights);
+  REQUIRE(a.materialise() == Status::ok);
+  CHECK(c.model.grow(a.model, 3, Seed{}, arena) == Status::bad_graph);
+  CHECK(a.model.grow(a.model, 6, Seed{}, arena) == Status::bad_graph);        // not empty
+  CHECK(memory.untouched());
+  CHECK(d.model.grow(a.model, 6, Seed{}, arena) == Status::bad_shape);        // BatchNorm1d was made for 4
+}
