@@ -15,6 +15,7 @@ namespace {
 struct Options {
   Common common;
   std::string model, data;
+  bool pictures = false;
 };
 
 Json classes_of(const Evaluation& e, const std::vector<std::string>& labels) {
@@ -47,8 +48,11 @@ void run(const Options& o) {
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   check_usable(model, o.model);
-  const Samples samples = samples_for(model, open_data(o.data, "t10k"), o.common.seed);
+  if (o.pictures && preprocessing_of(model).kind != PreprocessingKind::digit)
+    throw UsageError{fmt::format("--pictures: {} has no digit front end", o.model)};
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common);
+  const Samples samples =
+      samples_for(model, open_data(o.data, "t10k"), o.common.seed, Reading{pool.get(), o.pictures});
   SessionOptions options;
   options.batch = 32;
   options.loss = loss_for(model);
@@ -86,6 +90,8 @@ void add_eval(CLI::App& program, int&) {
                "Folder with IDX files (t10k-*), folder of class folders, .csv, synthetic-digits[:COUNT], "
                "or synthetic")
       ->required();
+  c.add_flag("--pictures", o->pictures,
+             "Take IDX digits through the model's digit front end, as if they were files");
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

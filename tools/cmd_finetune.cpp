@@ -7,6 +7,10 @@ void add_finetune(CLI::App& program, int& code) {
   c.add_option("MODEL", o->model, "The model to start from, a .nnl file")->required();
   c.add_option("--update", o->update,
                "What changes: all, bias, head (the last layer), or names of layers with commas");
+  c.add_option("--replay", o->replay,
+               "Data that the model knows, of which some is repeated so that it is not forgotten; none: do not. By "
+               "default, when a model with a digit front end is taught a handful of pictures: MNIST where it is "
+               "found, else synthetic-digits");
   add_fit_options(c, *o);
   c.callback([o, &code] { code = fit(*o); });
 }

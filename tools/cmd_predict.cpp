@@ -12,7 +12,9 @@
 #include "failure.hpp"
 #include "file.hpp"
 #include "grid.hpp"
+#include "parallel.hpp"
 #include "picture.hpp"
+#include "prepare.hpp"
 
 using namespace nnlite;
 
@@ -23,17 +25,20 @@ struct Options {
   std::string model, grid;
   std::vector<std::string> paths;
   int top = 1;
-  bool show = false;
+  bool show = false, accept_all = false;
 };
 
 struct Result {
   std::string path;
   std::string error;  // empty: there is an answer
   std::vector<double> p;
-  std::vector<float> input;  // for --show
+  Seen seen = Seen::one;
+  const char* rejected = nullptr;  // why
+  std::vector<float> input;
 };
 
 const int batch = 32;
+const std::size_t at_once = 4 * batch;  // pictures read before any is answered
 
 // Files as given, folders as the pictures in them. A path that is neither stays, and is reported when it is
 // read.
@@ -41,45 +46,52 @@ std::vector<Result> collect(const std::vector<std::string>& paths) {
   std::vector<Result> results;
   for (const std::string& path : paths) {
     if (!is_folder(path)) {
-      results.push_back({path, "", {}, {}});
+      results.emplace_back().path = path;
       continue;
     }
     try {
-      for (const std::string& file : list_pictures(path)) results.push_back({file, "", {}, {}});
-    } catch (const Failure& failure) { results.push_back({path, one_line(failure), {}, {}}); }
+      for (const std::string& file : list_pictures(path)) results.emplace_back().path = file;
+    } catch (const Failure& failure) {
+      results.emplace_back().path = path;
+      results.back().error = one_line(failure);
+    }
   }
   return results;
 }
 
-// Reads up to `batch` pictures from `from` on, runs them together, and returns where to go on.
-std::size_t run_batch(Session& session, const Options& o, std::vector<Result>& results, std::size_t from) {
+void read(Result& r, const Preparer& preparer, int worker) {
+  if (!r.error.empty()) return;
+  r.input.resize(preparer.size());
+  try {
+    r.seen = preparer.read(r.path, worker, r.input.data());
+  } catch (const Failure& failure) { r.error = one_line(failure); }
+}
+
+// Answers those of results [from, to) that could be read.
+void answer(Session& session, const Options& o, std::vector<Result>& results, std::size_t from,
+            std::size_t to) {
   const Model& model = *session.model();
-  const Preprocessing how = preprocessing_of(model);
-  const Dims input = dims_of(model.input_shape(0));
-  std::vector<std::size_t> rows;
-  for (; from < results.size() && rows.size() < static_cast<std::size_t>(batch); ++from) {
-    Result& r = results[from];
-    if (!r.error.empty()) continue;
-    try {
-      read_input(r.path, how, input, session.input().row(static_cast<std::int64_t>(rows.size())));
+  while (from < to) {
+    std::vector<std::size_t> rows;
+    for (; from < to && rows.size() < static_cast<std::size_t>(batch); ++from) {
+      const Result& r = results[from];
+      if (!r.error.empty()) continue;
+      std::copy(r.input.begin(), r.input.end(), session.input().row(static_cast<std::int64_t>(rows.size())));
       rows.push_back(from);
-    } catch (const Failure& failure) { r.error = one_line(failure); }
-  }
-  if (rows.empty()) return from;
-  if (o.show)
-    for (std::size_t k = 0; k < rows.size(); ++k) {
-      const float* row = session.input().row(static_cast<std::int64_t>(k));
-      results[rows[k]].input.assign(row, row + session.input().shape.row_numel());
     }
-  require(session.forward(static_cast<int>(rows.size())), session.problem(), o.model);
-  for (std::size_t k = 0; k < rows.size(); ++k) {
-    Result& r = results[rows[k]];
-    const float* answer = session.output().row(static_cast<std::int64_t>(k));
-    if (std::all_of(answer, answer + output_size(model), [](float v) { return std::isfinite(v); }))
-      r.p = probabilities(model, answer);
-    else r.error = one_line({"the answer is not finite", r.path, "check the model with nnlite verify"});
+    if (rows.empty()) return;
+    require(session.forward(static_cast<int>(rows.size())), session.problem(), o.model);
+    for (std::size_t k = 0; k < rows.size(); ++k) {
+      Result& r = results[rows[k]];
+      const float* row = session.output().row(static_cast<std::int64_t>(k));
+      if (std::all_of(row, row + output_size(model), [](float v) { return std::isfinite(v); })) {
+        r.p = probabilities(model, row);
+        if (!o.accept_all) r.rejected = why_rejected(model, r.seen, r.p);
+      } else {
+        r.error = one_line({"the answer is not finite", r.path, "check the model with nnlite verify"});
+      }
+    }
   }
-  return from;
 }
 
 std::vector<int> ranking(const std::vector<double>& p, int top) {
@@ -113,16 +125,18 @@ void show(const std::vector<float>& input, const Dims& dims, std::FILE* to) {
 }
 
 // A picture in a folder that is called like a class is of that class: green when the answer agrees, red
-// when not.
+// when not. What is rejected is grey.
 void draw(const Options& o, const std::vector<Result>& results, const std::vector<std::string>& labels) {
   std::vector<Tile> tiles;
   for (const Result& r : results) {
     if (!r.error.empty()) continue;
-    const std::string& answer = labels[static_cast<std::size_t>(ranking(r.p, 1)[0])];
+    const std::string& best = labels[static_cast<std::size_t>(ranking(r.p, 1)[0])];
     const std::string folder = std::filesystem::absolute(r.path).parent_path().filename().string();
     const bool known = std::find(labels.begin(), labels.end(), folder) != labels.end();
+    const std::string answer = r.rejected ? "?" : best;
     tiles.push_back({read_picture(r.path), known ? fmt::format("{} ({})", answer, folder) : answer,
-                     !known             ? Ink::black
+                     r.rejected         ? Ink::gray
+                     : !known           ? Ink::black
                      : answer == folder ? Ink::green
                                         : Ink::red});
   }
@@ -132,12 +146,13 @@ void draw(const Options& o, const std::vector<Result>& results, const std::vecto
 }
 
 Json to_json(const Result& r, const std::vector<std::string>& labels, int top) {
-  Json json = {{"path", r.path},    {"label", nullptr},     {"probability", nullptr},
-               {"rejected", false}, {"top", Json::array()}, {"error", nullptr}};
+  Json json = {{"path", r.path},         {"label", nullptr},  {"probability", nullptr}, {"rejected", false},
+               {"top", Json::array()}, {"error", nullptr}, {"reason", nullptr}};
   if (!r.error.empty()) {
     json["error"] = r.error;
     return json;
   }
+  if (r.rejected) json["rejected"] = true, json["reason"] = r.rejected;
   for (int i : ranking(r.p, top))
     json["top"].push_back(
         {{"label", labels[static_cast<std::size_t>(i)]}, {"probability", r.p[static_cast<std::size_t>(i)]}});
@@ -147,11 +162,15 @@ Json to_json(const Result& r, const std::vector<std::string>& labels, int top) {
 }
 
 void print_text(const Result& r, const std::vector<std::string>& labels, int top) {
-  std::string line = r.path + ":";
-  for (int i : ranking(r.p, top))
-    line += fmt::format(" {} ({:.1f} %)", labels[static_cast<std::size_t>(i)],
-                        100 * r.p[static_cast<std::size_t>(i)]);
-  fmt::print("{}\n", line);
+  std::string answers;
+  for (int i : ranking(r.p, top)) {
+    const std::string& label = labels[static_cast<std::size_t>(i)];
+    const double percent = 100 * r.p[static_cast<std::size_t>(i)];
+    answers += r.rejected ? fmt::format("{}{}, {:.1f} %", answers.empty() ? "" : "; ", label, percent)
+                          : fmt::format(" {} ({:.1f} %)", label, percent);
+  }
+  if (r.rejected) answers = fmt::format(" rejected: {} (best guess {})", r.rejected, answers);
+  fmt::print("{}:{}\n", r.path, answers);
 }
 
 int run(const Options& o) {
@@ -181,8 +200,12 @@ int run(const Options& o) {
 
   int code = 0;
   Json list = Json::array();
+  const Preparer preparer(preprocessing_of(model), input, pool->workers);
   for (std::size_t from = 0; from < results.size();) {
-    const std::size_t to = run_batch(session, o, results, from);
+    const std::size_t to = std::min(results.size(), from + at_once);
+    for_each(pool.get(), to - from,
+             [&](std::size_t i, int worker) { read(results[from + i], preparer, worker); });
+    answer(session, o, results, from, to);
     for (; from < to; ++from) {
       Result& r = results[from];
       if (!r.error.empty()) {
@@ -209,10 +232,11 @@ void add_predict(CLI::App& program, int& code) {
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("IMAGE", o->paths, "Pictures, and folders of pictures")->required();
   c.add_option("--top", o->top, "How many of the likeliest classes to give")->check(CLI::Range(1, 65535));
+  c.add_flag("--accept-all", o->accept_all, "Answer where the model would reject the picture");
   c.add_flag("--show", o->show, "Draw each picture as the model gets it");
   c.add_option("--grid", o->grid,
                "Save the pictures as one PNG, each titled with its class; in a folder named like a class, "
-               "green or red");
+               "green or red; rejected ones grey");
   add_common(c, o->common);
   c.callback([o, &code] { code = run(*o); });
 }

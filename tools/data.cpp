@@ -3,6 +3,7 @@
 #include <fmt/format.h>
 
 #include <algorithm>
+#include <atomic>
 #include <cstdlib>
 #include <cstring>
 
@@ -10,7 +11,9 @@
 #include "failure.hpp"
 #include "idx.hpp"
 #include "made_digits.hpp"
+#include "parallel.hpp"
 #include "picture.hpp"
+#include "prepare.hpp"
 #include "progress.hpp"
 #include "random.hpp"
 
@@ -34,23 +37,64 @@ std::string dims_text(const Dims& dims) {
   return text;
 }
 
+// Is a value of the input a pixel's times the scale?
 bool plain(const Preprocessing& how) {
   bool plain = !how.invert;
   for (int c = 0; c < 4; ++c) plain = plain && how.mean[c] == 0.0f && how.std[c] == 1.0f;
   return plain;
 }
 
-void prepare(const Image& image, const Preprocessing& how, const Dims& input, const std::string& name,
-             float* to) {
-  const Status status = preprocess(image, how, input.dim[0], input.dim[1], input.dim[2], to);
-  if (!ok(status)) fail(describe(status), name, "give another picture");
-}
+// Pictures of any sizes as samples, one after another. The digit kind makes whole numbers, which stay bytes.
+class Maker {
+ public:
+  Maker(const Preprocessing& how, const Dims& input, std::size_t count, const Reading& reading)
+      : pool_(reading.pool),
+        bytes_(how.kind == PreprocessingKind::digit && plain(how)),
+        preparer_(bytes_ ? unscaled(how) : how, input, workers_of(reading.pool)),
+        rows_(static_cast<std::size_t>(workers_of(reading.pool)) * preparer_.size()) {
+    samples.scale = how.scale;
+    samples.labels.resize(count);
+    if (bytes_) samples.bytes.resize(count * preparer_.size());
+    else samples.floats.resize(count * preparer_.size());
+  }
 
-void check_picture_input(const Dims& input, const std::string& name) {
-  if (input.rank != 3 || input.dim[2] > 4)
-    fail(fmt::format("the model takes {} numbers, not pictures", dims_text(input)), name,
-         "give it a .csv table");
-}
+  // Calls work(i, worker) for all samples, on all threads, with a bar under that title.
+  template <class Work>
+  void run(const char* title, Work work) {
+    std::atomic<std::size_t> done{0};
+    Progress progress;
+    for_each(pool_, samples.count(), [&](std::size_t i, int worker) {
+      work(i, worker);
+      const std::size_t n = ++done;
+      if (worker == 0) progress.show(title, n, samples.count(), "");
+    });
+  }
+  Seen put(std::size_t i, const Image& image, const std::string& name, int worker) {
+    const std::size_t size = preparer_.size();
+    if (!bytes_) return preparer_.prepare(image, name, worker, samples.floats.data() + i * size);
+    float* const row = rows_.data() + static_cast<std::size_t>(worker) * size;
+    const Seen seen = preparer_.prepare(image, name, worker, row);
+    std::transform(row, row + size, samples.bytes.data() + i * size,
+                   [](float v) { return static_cast<std::uint8_t>(v); });
+    return seen;
+  }
+  Seen put(std::size_t i, const Picture& p, const std::string& name, int worker) {
+    return put(i, Image{p.pixels.data(), p.width, p.height, p.channels}, name, worker);
+  }
+
+  Samples samples;
+
+ private:
+  static Preprocessing unscaled(Preprocessing how) {
+    how.scale = 1;
+    return how;
+  }
+
+  Pool* pool_;
+  bool bytes_;
+  Preparer preparer_;
+  std::vector<float> rows_;  // one for every worker
+};
 
 // Labels by name, from their place in the data's list to that in the model's; by place where the model
 // names none.
@@ -99,18 +143,29 @@ void throw_all(const std::vector<Failure>& failures) {
   if (!failures.empty()) throw failures.back();
 }
 
-Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, const Dims& input) {
-  Samples samples;
-  const std::size_t size = numel(input);
-  samples.floats.resize(pictures.paths.size() * size);
-  std::vector<Failure> failures;
-  for (std::size_t i = 0; i < pictures.paths.size(); ++i) try {
-      read_input(pictures.paths[i], how, input, samples.floats.data() + i * size);
-    } catch (const Failure& failure) { failures.push_back(failure); }
-  throw_all(failures);
-  samples.labels = pictures.labels;
-  samples.label_names = pictures.label_names;
-  return samples;
+Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, const Dims& input,
+                    const Reading& reading) {
+  Maker maker(how, input, pictures.paths.size(), reading);
+  std::vector<std::vector<Failure>> failures(pictures.paths.size());
+  maker.run("reading pictures", [&](std::size_t i, int worker) {
+    try {
+      maker.put(i, read_picture(pictures.paths[i]), pictures.paths[i], worker);
+    } catch (const Failure& failure) { failures[i].push_back(failure); }
+  });
+  std::vector<Failure> all;
+  for (const std::vector<Failure>& one : failures) all.insert(all.end(), one.begin(), one.end());
+  throw_all(all);
+  maker.samples.labels = pictures.labels;
+  maker.samples.label_names = pictures.label_names;
+  return std::move(maker.samples);
+}
+
+void to_floats(Samples& samples) {
+  if (samples.bytes.empty()) return;
+  samples.floats.resize(samples.bytes.size());
+  for (std::size_t i = 0; i < samples.count(); ++i)
+    put_input(samples, i, samples.floats.data() + i * samples.sample_size());
+  samples.bytes = {};
 }
 
 const char* const digits_word = "synthetic-digits";
@@ -134,35 +189,34 @@ void open_digits(DataSource& source, const std::string& part) {
   source.seed = part == "train" ? training_seed : test_seed;
 }
 
-Samples draw_digits(const DataSource& source, const Preprocessing& how, const Dims& input) {
-  Samples samples;
-  const std::size_t size = numel(input);
-  samples.label_names = digit_names();
-  samples.source = source.name;
-  samples.floats.resize(source.digits * size);
-  Progress progress;
-  for (std::size_t i = 0; i < source.digits; ++i) {
-    progress.show("drawing digits", i, source.digits, "");
-    const Picture p = made_digit(source.seed, i);
-    prepare(Image{p.pixels.data(), p.width, p.height, p.channels}, how, input, source.name,
-            samples.floats.data() + i * size);
-    samples.labels.push_back(static_cast<std::int32_t>(i % samples.label_names.size()));
-  }
-  return samples;
+Samples draw_digits(const DataSource& source, const Preprocessing& how, const Dims& input,
+                    const Reading& reading) {
+  Maker maker(how, input, source.digits, reading);
+  maker.samples.label_names = digit_names();
+  maker.run("drawing digits", [&](std::size_t i, int worker) {
+    maker.put(i, made_digit(source.seed, i), source.name, worker);
+    maker.samples.labels[i] = static_cast<std::int32_t>(i % digit_names().size());
+  });
+  return std::move(maker.samples);
 }
 
 // IDX pictures stay bytes where the model takes them as they are.
-void fit_pictures(Samples& samples, const Preprocessing& how, const Dims& input, const std::string& name) {
-  check_picture_input(input, name);
+Samples fit_pictures(Samples&& samples, Preprocessing how, const Dims& input, const Reading& reading) {
   const Dims have(samples.shape[0], samples.shape[1], samples.shape[2]);
+  const bool own_size = dims_text(have) == dims_text(input);
   samples.scale = how.scale;
-  if (dims_text(have) == dims_text(input) && plain(how)) return;
-  const std::size_t from = numel(have), to = numel(input);
-  samples.floats.resize(samples.count() * to);
-  for (std::size_t i = 0; i < samples.count(); ++i)
-    prepare(Image{samples.bytes.data() + i * from, have.dim[1], have.dim[0], have.dim[2]}, how, input, name,
-            samples.floats.data() + i * to);
-  samples.bytes = {};
+  if (how.kind == PreprocessingKind::digit && own_size && !reading.as_pictures)
+    how.kind = PreprocessingKind::plain;
+  if (how.kind == PreprocessingKind::plain && own_size && plain(how)) return std::move(samples);
+  const std::size_t size = numel(have);
+  Maker maker(how, input, samples.count(), reading);
+  maker.run("preparing pictures", [&](std::size_t i, int worker) {
+    maker.put(i, Image{samples.bytes.data() + i * size, have.dim[1], have.dim[0], have.dim[2]},
+              samples.source, worker);
+  });
+  samples.bytes = std::move(maker.samples.bytes);
+  samples.floats = std::move(maker.samples.floats);
+  return std::move(samples);
 }
 
 }  // namespace
@@ -233,30 +287,70 @@ AnyOp loss_for(const Model& model) {
   return last == "LogSoftmax" ? AnyOp(NLLLoss{}) : AnyOp(CrossEntropyLoss{});
 }
 
-Samples samples_for(const Model& model, DataSource&& source, std::uint64_t seed) {
+Samples samples_for(const Model& model, DataSource&& source, std::uint64_t seed, const Reading& reading) {
   const Dims input = dims_of(model.input_shape(0));
+  const Preprocessing how = preprocessing_of(model);
   if (source.kind == DataKind::synthetic) return made_up(model, seed);
   if (target_of(model) == Target::dense)
     fail("the model answers with a picture, the data holds classes", source.name,
          "give a model that names classes");
-  Samples samples = std::move(source.samples);
-  if (source.kind == DataKind::folder) {
-    check_picture_input(input, source.name);
-    samples = read_folder(source.pictures, preprocessing_of(model), input);
-    samples.source = source.name;
-  } else if (source.kind == DataKind::digits) {
-    check_picture_input(input, source.name);
-    samples = draw_digits(source, preprocessing_of(model), input);
-  } else if (source.kind == DataKind::idx) {
-    fit_pictures(samples, preprocessing_of(model), input, source.name);
-  } else if (samples.sample_size() != numel(input) || input.rank != 1) {
+  if (source.kind != DataKind::table && (input.rank != 3 || input.dim[2] > 4))
+    fail(fmt::format("the model takes {} numbers, not pictures", dims_text(input)), source.name,
+         "give it a .csv table");
+  Samples samples;
+  if (source.kind == DataKind::folder) samples = read_folder(source.pictures, how, input, reading);
+  else if (source.kind == DataKind::digits) samples = draw_digits(source, how, input, reading);
+  else if (source.kind == DataKind::idx)
+    samples = fit_pictures(std::move(source.samples), how, input, reading);
+  else samples = std::move(source.samples);
+  if (source.kind != DataKind::idx && source.kind != DataKind::table) samples.source = source.name;
+  if (source.kind == DataKind::table && (samples.sample_size() != numel(input) || input.rank != 1))
     fail(
         fmt::format("rows of {} features for a model that takes {}", samples.sample_size(), dims_text(input)),
         source.name, "give the table the model was made for");
-  }
   samples.shape.assign(input.dim, input.dim + input.rank);
   match_labels(model, samples);
   return samples;
+}
+
+Samples others_for(const Model& model, std::size_t count, std::uint64_t seed, const Reading& reading) {
+  const Dims input = dims_of(model.input_shape(0));
+  Maker maker(preprocessing_of(model), input, count, reading);
+  maker.run("drawing what is no digit", [&](std::size_t i, int worker) {
+    const Seen seen = maker.put(i, made_other(Hands::training, seed, i), "others", worker);
+    maker.samples.labels[i] = seen == Seen::blank;
+  });
+  Samples& all = maker.samples;
+  all.shape.assign(input.dim, input.dim + input.rank);
+  std::vector<std::size_t> drawn;
+  for (std::size_t i = 0; i < count; ++i)
+    if (all.labels[i] == 0) drawn.push_back(i);
+  Samples others = chosen(all, drawn);
+  others.labels.assign(drawn.size(), no_class);
+  others.label_names = labels_of(model);
+  others.source = "others";
+  return others;
+}
+
+Samples as_pictures(const Model& model, const Samples& samples, const Reading& reading) {
+  Reading through = reading;
+  through.as_pictures = true;
+  return fit_pictures(Samples(samples), preprocessing_of(model), dims_of(model.input_shape(0)), through);
+}
+
+void append(Samples& to, const Samples& more) {
+  Samples as_floats;
+  if (to.bytes.empty() != more.bytes.empty()) {
+    to_floats(to);
+    as_floats = more;
+    to_floats(as_floats);
+  }
+  const Samples& from = as_floats.count() ? as_floats : more;
+  const auto add = [](auto& a, const auto& b) { a.insert(a.end(), b.begin(), b.end()); };
+  add(to.bytes, from.bytes);
+  add(to.floats, from.floats);
+  add(to.labels, from.labels);
+  add(to.targets, from.targets);
 }
 
 void put_input(const Samples& samples, std::size_t i, float* to) {
@@ -273,18 +367,15 @@ void put_target(const Samples& samples, std::size_t i, float* to) {
   else std::memcpy(to, samples.targets.data() + i * size, size * sizeof(float));
 }
 
-Samples split(Samples& samples, double fraction, std::uint64_t seed) {
-  Samples other = samples, rest = samples;
-  for (Samples* s : {&other, &rest})
-    s->bytes.clear(), s->floats.clear(), s->labels.clear(), s->targets.clear();
-  const std::size_t n = samples.count(), size = samples.sample_size(), width = samples.targets.size() / n;
-  const std::size_t wanted = static_cast<std::size_t>(static_cast<double>(n) * fraction + 0.5);
-  Random random{seed};
-  std::size_t taken = 0;
-  for (std::size_t i = 0; i < n; ++i) {  // each remaining sample with the same chance (Knuth, algorithm S)
-    const bool take = random.next() % (n - i) < wanted - taken;
-    taken += take;
-    Samples& to = take ? other : rest;
+Samples chosen(const Samples& samples, const std::vector<std::size_t>& which) {
+  Samples to;
+  to.shape = samples.shape;
+  to.scale = samples.scale;
+  to.label_names = samples.label_names;
+  to.source = samples.source;
+  const std::size_t size = samples.sample_size(),
+                    width = samples.count() ? samples.targets.size() / samples.count() : 0;
+  for (std::size_t i : which) {
     const auto copy = [i](const auto& from, auto& into, std::size_t length) {
       if (from.empty()) return;
       const auto start = from.begin() + static_cast<std::ptrdiff_t>(i * length);
@@ -295,11 +386,17 @@ Samples split(Samples& samples, double fraction, std::uint64_t seed) {
     copy(samples.labels, to.labels, 1);
     copy(samples.targets, to.targets, width);
   }
-  samples = std::move(rest);
-  return other;
+  return to;
 }
 
-void read_input(const std::string& path, const Preprocessing& how, const Dims& input, float* to) {
-  const Picture p = read_picture(path);
-  prepare(Image{p.pixels.data(), p.width, p.height, p.channels}, how, input, path, to);
+Samples split(Samples& samples, double fraction, std::uint64_t seed) {
+  const std::size_t n = samples.count();
+  const std::size_t wanted = static_cast<std::size_t>(static_cast<double>(n) * fraction + 0.5);
+  Random random{seed};
+  std::vector<std::size_t> taken, rest;
+  for (std::size_t i = 0; i < n; ++i)  // each remaining sample with the same chance (Knuth, algorithm S)
+    (random.next() % (n - i) < wanted - taken.size() ? taken : rest).push_back(i);
+  Samples other = chosen(samples, taken);
+  samples = chosen(samples, rest);
+  return other;
 }

@@ -35,9 +35,27 @@ bool has_test_part(const std::string& data);
 // they all have.
 nnlite::Dims data_shape(const DataSource& source);
 
-// The samples as the model wants them: its input shape, its preprocessing, labels by the names it knows.
+// How samples are brought to a model.
+struct Reading {
+  nnlite::Pool* pool = nullptr;  // absent: one thread; the samples do not depend on it
+  bool as_pictures = false;      // IDX digits go through the digit front end too, as if they were files
+};
+
+// The samples as the model wants them: its input shape, its preprocessing, labels by the names it knows. IDX
+// digits of the input's size are taken as they are by the digit kind, for that is what it makes of pictures.
 // Pictures that cannot be read are reported line by line and end in a Failure.
-Samples samples_for(const nnlite::Model& model, DataSource&& source, std::uint64_t seed);
+Samples samples_for(const nnlite::Model& model, DataSource&& source, std::uint64_t seed,
+                    const Reading& reading = {});
+
+// Up to `count` pictures of no digit (letters, symbols, two digits, noise): samples without a class. What is
+// blank to the digit kind is left out.
+Samples others_for(const nnlite::Model& model, std::size_t count, std::uint64_t seed, const Reading& reading);
+
+// What IDX digits of these samples become as pictures (Reading::as_pictures).
+Samples as_pictures(const nnlite::Model& model, const Samples& samples, const Reading& reading);
+
+// Puts more samples of the same shape and labels behind the others.
+void append(Samples& to, const Samples& more);
 
 // How samples answer to a model's output.
 enum class Target {
@@ -58,6 +76,5 @@ void put_target(const Samples& samples, std::size_t i, float* to);
 // Moves a random share, drawn from the seed, into the second set.
 Samples split(Samples& samples, double fraction, std::uint64_t seed);
 
-// Reads a picture into a model's input 0; the same for predict and for folders.
-void read_input(const std::string& path, const nnlite::Preprocessing& how, const nnlite::Dims& input,
-                float* to);
+// The samples of these numbers, in this order.
+Samples chosen(const Samples& samples, const std::vector<std::size_t>& which);

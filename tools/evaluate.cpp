@@ -57,9 +57,28 @@ Evaluation evaluate(Session& session, const Samples& samples) {
       const std::vector<double> p = probabilities(model, out.data + k * width);
       const int answer = static_cast<int>(std::max_element(p.begin(), p.end()) - p.begin());
       confusion.add(samples.labels[from + k], answer);
+      if (answer == samples.labels[from + k]) e.right.push_back(p[static_cast<std::size_t>(answer)]);
     }
   }
+  std::sort(e.right.begin(), e.right.end());
   e.loss /= static_cast<double>(e.count);
   e.accuracy = e.classes > 0 ? confusion.accuracy() : std::nan("");
   return e;
+}
+
+const char* why_rejected(const Model& model, Seen seen, const std::vector<double>& p) {
+  static const char* const reasons[] = {nullptr, "blank", "several digits", "noise"};
+  const ModelExtras extras = extras_of(model);
+  if (seen != Seen::one) return reasons[static_cast<int>(seen)];
+  const bool sure = extras.answer != Answer::softmax ||
+                    *std::max_element(p.begin(), p.end()) >= static_cast<double>(extras.threshold);
+  return sure ? nullptr : "unsure";
+}
+
+float threshold_for(const std::vector<double>& right, double share) {
+  if (right.empty()) return 0;
+  const std::size_t below =
+      std::min(right.size() - 1, static_cast<std::size_t>(share * static_cast<double>(right.size())));
+  const float threshold = static_cast<float>(right[below]);
+  return static_cast<double>(threshold) <= right[below] ? threshold : std::nextafter(threshold, 0.0f);
 }

@@ -13,6 +13,7 @@ struct Evaluation {
   std::size_t count = 0;
   std::vector<std::uint32_t> confusion;  // [target][answer]
   int classes = 0;
+  std::vector<double> right;  // the probabilities of the right answers, ascending; of classes alone
 };
 
 // The session was built with the model's loss (loss_for).
@@ -23,3 +24,10 @@ nnlite::Answer answer_of(const nnlite::Model& model);
 
 // One row of output as a probability for each of the labels.
 std::vector<double> probabilities(const nnlite::Model& model, const float* row);
+
+// Why an answer should not be believed: "blank", "several digits", "noise", or "unsure" below the model's
+// threshold; nullptr: it should.
+const char* why_rejected(const nnlite::Model& model, nnlite::Seen seen, const std::vector<double>& p);
+
+// The highest threshold under which at most this share of the right answers falls.
+float threshold_for(const std::vector<double>& right, double share);

@@ -14,6 +14,7 @@
 #include "evaluate.hpp"
 #include "failure.hpp"
 #include "file.hpp"
+#include "fit_data.hpp"
 #include "interrupt.hpp"
 #include "plot.hpp"
 #include "progress.hpp"
@@ -22,14 +23,20 @@ using namespace nnlite;
 
 namespace {
 
-const char* const val_key =
-    "training.validation";  // the share held out, kept in checkpoints for those who resume
-const char* const base_key = "training.base";  // SHA-256 of the file that finetune began with, likewise
 const char* const log_heading = "epoch,train_loss,val_loss,val_accuracy,learning_rate,seconds\n";
 
 struct Epoch {
   std::uint32_t number = 0;
   double train_loss = 0, val_loss = std::nan(""), val_accuracy = std::nan(""), seconds = 0;
+};
+
+// What TrainerOptions do not hold. A checkpoint carries it as metadata, for those who resume.
+struct Settings {
+  double val = 0;     // the share held out
+  double others = 0;  // pictures of no digit, for each sample
+  double reject = 0;  // the share of right answers that the threshold may reject; 0: the threshold stays
+  std::string replay;
+  std::string base;  // SHA-256 of the file that finetune began with
 };
 
 // What --update names.
@@ -38,7 +45,7 @@ struct UpdateNames {
   std::vector<const char*> list;
 };
 
-// A few rows as a Batch wants them.
+// A few rows: labels as a session's loss wants them, targets as the trainer's does where that is not labels.
 struct Rows {
   std::vector<float> inputs, targets;
   std::vector<std::int32_t> labels;
@@ -47,16 +54,16 @@ struct Rows {
 
 // Everything that one training owns. The order matters: what stands above outlives what stands below.
 struct Fit {
-  const FitOptions& o;
+  FitOptions o;
   std::unique_ptr<Network> base;  // the graph, frozen weights, labels and preprocessing
   Samples train, val;
-  std::vector<std::int32_t> targets;
   std::unique_ptr<ThreadPool> pool;
   Memory names, trainer_memory, session_memory;
   UpdateNames update;
   TrainerOptions options;
-  double val_share = 0;
+  Settings settings;
   bool hold_out_test = false;  // the t10k part stands in for a share
+  bool few = false;            // a handful of pictures for a model with a digit front end
   Dataset data;
   Trainer trainer;
   Session session;
@@ -76,17 +83,30 @@ std::string note(const ModelExtras& extras, const char* key) {
   return "";
 }
 
-// The model's own metadata, with notes on the validation share and the base model; without those that are
-// empty.
-std::vector<Metadata> metadata_with(const ModelExtras& extras, const std::string& share,
-                                    const std::string& base) {
+using Notes = std::vector<std::pair<std::string, std::string>>;
+
+Notes notes_of(const Settings& settings) {
+  const auto number = [](double v) { return v == 0 ? "" : fmt::format("{}", v); };
+  return {{"training.base", settings.base},
+          {"training.others", number(settings.others)},
+          {"training.reject", number(settings.reject)},
+          {"training.replay", settings.replay},
+          {"training.validation", number(settings.val)}};
+}
+
+Settings settings_of(const ModelExtras& extras) {
+  const auto number = [&](const char* key) { return std::atof(note(extras, key).c_str()); };
+  return {number("training.validation"), number("training.others"), number("training.reject"),
+          note(extras, "training.replay"), note(extras, "training.base")};
+}
+
+// The model's own metadata and those notes that are not empty.
+std::vector<Metadata> metadata_with(const ModelExtras& extras, const Notes& notes) {
   std::vector<Metadata> list;
-  for (int i = 0; i < extras.metadata_count; ++i) {
-    const std::string key = extras.metadata[i].key;
-    if (key != val_key && key != base_key) list.push_back(extras.metadata[i]);
-  }
-  if (!share.empty()) list.push_back({val_key, share.c_str()});
-  if (!base.empty()) list.push_back({base_key, base.c_str()});
+  for (int i = 0; i < extras.metadata_count; ++i)
+    if (std::string(extras.metadata[i].key).rfind("training.", 0) != 0) list.push_back(extras.metadata[i]);
+  for (const auto& [key, value] : notes)
+    if (!value.empty()) list.push_back({key.c_str(), value.c_str()});
   std::sort(list.begin(), list.end(),
             [](const Metadata& a, const Metadata& b) { return std::string(a.key) < std::string(b.key); });
   return list;
@@ -111,31 +131,36 @@ std::vector<std::string> new_labels(const Model& model, const DataSource& source
 std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source) {
   ArchWish wish;
   Dims own;
+  const bool digit = o.preprocess == "digit";
   const bool named = named_arch(o.arch, own);
   if (source.kind == DataKind::folder || source.kind == DataKind::table)
     wish.classes = static_cast<int>(source.label_names().size());
   if (wish.classes == 1) fail("a single class", source.name, "give at least two");
   if (source.kind != DataKind::synthetic && (!named || (o.arch == "mlp" && source.kind == DataKind::table)))
-    wish.input = data_shape(source);
+    wish.input = digit ? Dims(28, 28, 1) : data_shape(source);
   if (named && own.rank == 3 && source.kind == DataKind::table && o.arch != "mlp")
     fail(fmt::format("a table for {}, which takes pictures", o.arch), source.name,
          "choose --arch mlp or a list of layers");
-  return build_arch(o.arch, wish, Seed{o.common.seed});
+  std::unique_ptr<Network> graph = build_arch(o.arch, wish, Seed{o.common.seed});
+  const Dims input = dims_of(graph->model.input_shape(0));
+  if (digit && (input.rank != 3 || input.dim[2] != 1 || std::min(input.dim[0], input.dim[1]) < 20))
+    throw UsageError{"--preprocess digit: it makes pictures of one channel, at least 20 x 20, for --arch"};
+  return graph;
 }
 
 // A model built here passes through the form of a file, like one that was loaded: so a checkpoint carries
 // labels, preprocessing and notes, whichever way the model came.
-std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, double val_share,
-                                   const std::string& base, const std::string& name) {
-  const std::string share = fmt::format("{}", val_share);
-  const std::vector<Metadata> metadata = metadata_with(extras, share, base);
+std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, const Settings& settings,
+                                   const std::string& name) {
+  const Notes notes = notes_of(settings);
+  const std::vector<Metadata> metadata = metadata_with(extras, notes);
   extras.metadata = metadata.data();
   extras.metadata_count = static_cast<int>(metadata.size());
   extras.golden_count = 0;  // of other weights
   return load_network(serialise(model, extras), name);
 }
 
-std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& source, double val_share) {
+std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& source, const Settings& settings) {
   const std::unique_ptr<Network> graph = graph_for(o, source);
   Model& model = graph->model;
   const Memory weights(model.weight_bytes());
@@ -144,14 +169,15 @@ std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& sour
   const std::vector<std::string> labels = new_labels(model, source);
   std::vector<const char*> texts;
   for (const std::string& label : labels) texts.push_back(label.c_str());
-  const Preprocessing plain;
+  Preprocessing how;
+  if (o.preprocess == "digit") how.kind = PreprocessingKind::digit;
   ModelExtras extras;
-  if (model.input_shape(0).rank == 4) extras.preprocessing = &plain;
+  if (model.input_shape(0).rank == 4) extras.preprocessing = &how;
   extras.labels = texts.data();
   extras.label_count = static_cast<int>(texts.size());
   extras.answer = answer_of(model);
   if (extras.answer == Answer::threshold) extras.threshold = 0.5f;
-  return as_loaded(model, extras, val_share, "", o.arch);
+  return as_loaded(model, extras, settings, o.arch);
 }
 
 // ---- options
@@ -164,11 +190,25 @@ void check_update_name(const Model& model, const std::string& name) {
   throw UsageError{fmt::format("--update: '{}' is no layer with parameters; nnlite info shows them", name)};
 }
 
-TrainerOptions options_from_command_line(const FitOptions& o, const Model& model, UpdateNames& update) {
+// Samples without a class want probabilities for targets.
+AnyOp training_loss(const FitOptions& o, const Model& model, double others) {
+  AnyOp loss = loss_for(model);
+  const bool soft = others > 0 || o.label_smoothing > 0;
+  if (soft && loss.op() != &CrossEntropyLoss::op)
+    throw UsageError{"--others and --label-smoothing need a model that ends with linear and names classes"};
+  if (o.label_smoothing > 0) set_attribute(loss, "label_smoothing", o.label_smoothing);
+  if (others > 0) set_attribute(loss, "probabilities", 1);
+  return loss;
+}
+
+bool is_soft(const TrainerOptions& options) { return get_attribute(options.loss, "probabilities") == 1; }
+
+TrainerOptions options_from_command_line(const FitOptions& o, const Model& model, double others,
+                                         UpdateNames& update) {
   TrainerOptions t;
   t.batch = o.batch;
   t.epochs = o.epochs;
-  t.loss = loss_for(model);
+  t.loss = training_loss(o, model, others);
   t.optimizer = parse_optimizer(o.optimizer);
   if (o.given("--lr")) set_attribute(t.optimizer, "lr", o.lr);
   if (o.given("--weight-decay")) set_attribute(t.optimizer, "weight_decay", o.weight_decay);
@@ -217,7 +257,7 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   Problem problem;
   require(read_options(o.resume.c_str(), t, &arena, &problem), problem, o.resume);
   UpdateNames wanted;
-  const TrainerOptions w = options_from_command_line(o, f.base->model, wanted);
+  const TrainerOptions w = options_from_command_line(o, f.base->model, f.settings.others, wanted);
   const auto same = [&](const char* name) {
     return get_attribute(w.optimizer, name) == get_attribute(t.optimizer, name);
   };
@@ -233,13 +273,19 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   refuse_conflict(f, "--clip-norm", w.clip_norm == t.clip_norm);
   refuse_conflict(f, "--clip-value", w.clip_value == t.clip_value);
   refuse_conflict(f, "--seed", w.seed == t.seed);
-  refuse_conflict(f, "--val", o.val == f.val_share);
+  refuse_conflict(f, "--label-smoothing", same_attributes(w.loss, t.loss));
+  refuse_conflict(f, "--val", o.val == f.settings.val);
+  refuse_conflict(f, "--others", o.others == f.settings.others);
+  refuse_conflict(f, "--reject", o.reject == f.settings.reject);
+  refuse_conflict(f, "--replay", (o.replay == "none" ? "" : o.replay) == f.settings.replay);
+  const bool digit = preprocessing_of(f.base->model).kind == PreprocessingKind::digit;
+  refuse_conflict(f, "--preprocess", (o.preprocess == "digit") == digit);
   if (!o.model.empty()) {
     bool same_update = w.trainable == t.trainable && w.name_count == t.name_count;
     for (int i = 0; same_update && i < w.name_count; ++i)
       same_update = std::string(w.names[i]) == t.names[i];
     refuse_conflict(f, "--update", same_update);
-    if (note(extras_of(f.base->model), base_key) != sha256_hex(read_file(o.model, "model")))
+    if (f.settings.base != sha256_hex(read_file(o.model, "model")))
       fail("not the model that the run began with", o.model,
            fmt::format("give the one that {} was made from", o.resume));
   } else if (f.o.given("--arch")) {
@@ -249,67 +295,111 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
 }
 
 // ---- putting it together
-void prepare_model(Fit& f, const DataSource& source) {
-  const FitOptions& o = f.o;
-  f.hold_out_test = !o.given("--val") && has_test_part(o.data);
-  const bool made_up = source.kind == DataKind::synthetic;
-  f.val_share = o.given("--val") ? o.val : f.hold_out_test || made_up ? 0 : 0.1;
-  if (!o.resume.empty()) {
-    f.base = load_network(o.resume);
-    const std::string share = note(extras_of(f.base->model), val_key);
-    if (!share.empty()) f.val_share = std::atof(share.c_str());
-    f.hold_out_test = f.val_share == 0 && has_test_part(o.data);
-    options_from_checkpoint(f, source);
-  } else {
-    if (o.model.empty()) {
-      f.base = new_network(o, source, f.val_share);
-    } else {
-      const std::unique_ptr<Network> loaded = load_network(o.model);
-      check_usable(loaded->model, o.model);
-      f.base = as_loaded(loaded->model, extras_of(loaded->model), f.val_share,
-                         sha256_hex(read_file(o.model, "model")), o.model);
-    }
-    f.options = options_from_command_line(o, f.base->model, f.update);
-  }
-  f.pool = make_pool(o.common);
-  f.options.pool = f.pool.get();
+// Small steps for a moment, in which what is known is seen again.
+void defaults_for_few(FitOptions& o, double& others, const Model& model) {
+  if (!o.given("--epochs")) o.epochs = 4;
+  if (!o.given("--others") && extras_of(model).threshold > 0) others = 0.1;
 }
 
-void prepare_data(Fit& f, DataSource&& source) {
+// The model to start from, with the classes that it does not know yet.
+void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
+  FitOptions& o = f.o;
+  std::unique_ptr<Network> loaded = load_network(o.model);
+  check_usable(loaded->model, o.model);
+  const ModelExtras extras = extras_of(loaded->model);
+  const DataSource& first = sources.front();
+  f.few = sources.size() == 1 && first.kind == DataKind::folder && first.pictures.paths.size() <= handful &&
+          preprocessing_of(loaded->model).kind == PreprocessingKind::digit;
+  f.settings.base = sha256_hex(read_file(o.model, "model"));
+  f.settings.replay = o.given("--replay") ? o.replay : f.few ? default_replay() : "none";
+  if (f.settings.replay == "none") f.settings.replay.clear();
+  f.few = f.few && !f.settings.replay.empty();
+  if (f.few) defaults_for_few(o, f.settings.others, loaded->model);
+  if (!f.settings.replay.empty())
+    fmt::print(stderr, "seen again, so that it is not forgotten: {} pictures of {}\n", replay_count,
+               f.settings.replay);
+  if (extras.label_count > 0) {
+    const std::vector<std::string> added = new_classes(loaded->model, first);
+    for (const std::string& name : added) fmt::print(stderr, "new class: {}\n", name);
+    if (!added.empty()) loaded = grown(loaded->model, added, o.common.seed, o.model);
+  }
+  f.base = as_loaded(loaded->model, extras_of(loaded->model), f.settings, o.model);
+}
+
+bool any_test_part(const std::vector<std::string>& data) {
+  return std::any_of(data.begin(), data.end(), has_test_part);
+}
+
+void prepare_model(Fit& f, const std::vector<DataSource>& sources) {
+  FitOptions& o = f.o;
+  const bool test = any_test_part(o.data);
+  if (!o.resume.empty()) {
+    f.base = load_network(o.resume);
+    f.settings = settings_of(extras_of(f.base->model));
+    options_from_checkpoint(f, sources.front());
+    f.hold_out_test = f.settings.val == 0 && test;
+    return;
+  }
+  f.hold_out_test = !o.given("--val") && test;
+  f.settings.others = o.others;
+  f.settings.reject = o.reject;
+  const bool made_up = sources.front().kind == DataKind::synthetic;
+  f.settings.val = o.given("--val") ? o.val : f.hold_out_test || made_up ? 0 : 0.1;
+  if (o.model.empty()) f.base = new_network(o, sources.front(), f.settings);
+  else prepare_base(f, sources);
+  f.options = options_from_command_line(o, f.base->model, f.settings.others, f.update);
+}
+
+// The test parts of all data that have one.
+Samples test_samples(const Fit& f, const Reading& reading) {
+  std::vector<std::string> names;
+  std::copy_if(f.o.data.begin(), f.o.data.end(), std::back_inserter(names), has_test_part);
+  return samples_of_all(f.base->model, open_all(names, "t10k"), f.options.seed, reading);
+}
+
+void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
   const Model& model = f.base->model;
   const std::uint64_t seed = f.options.seed;
-  f.train = samples_for(model, std::move(source), seed);
-  if (f.hold_out_test) f.val = samples_for(model, open_data(f.o.data, "t10k"), seed);
-  if (f.val_share > 0) f.val = split(f.train, f.val_share, seed);
+  const Reading reading{f.pool.get(), false};
+  f.train = samples_of_all(model, std::move(sources), seed, reading);
+  if (f.hold_out_test) f.val = test_samples(f, reading);
+  if (f.settings.val > 0) f.val = split(f.train, f.settings.val, seed);
   if (f.train.count() == 0)
-    fail("no samples are left to train on", f.o.data, "give more data or a smaller --val");
+    fail("no samples are left to train on", joined(f.o.data), "give more data or a smaller --val");
   if (f.options.schedule.op() == &ReduceLROnPlateau::op && f.val.count() == 0)
     throw UsageError{"--schedule plateau needs validation data: set --val"};
+  if (f.settings.reject > 0 && (f.val.count() == 0 || answer_of(model) != Answer::softmax))
+    throw UsageError{"--reject needs a model of classes and validation data: set --val"};
+  if (!f.settings.replay.empty()) f.train = with_replay(model, f.train, f.settings.replay, seed, reading);
+  const double others = f.settings.others * static_cast<double>(f.train.count());
+  if (others >= 1) append(f.train, others_for(model, static_cast<std::size_t>(others), seed, reading));
   f.data.count = static_cast<std::uint32_t>(f.train.count());
   Column& x = f.data.columns[0];
   Column& y = f.data.columns[1];
   if (f.train.bytes.empty()) x.data = f.train.floats.data();
   else x = {f.train.bytes.data(), DType::u8, f.train.scale, 0.0f};
-  if (target_of(model) == Target::classes) {
+  if (target_of(model) == Target::classes && !is_soft(f.options)) {
     y = {f.train.labels.data(), DType::i32, 1.0f, 0.0f};
   } else {
-    if (f.train.targets.empty()) f.train.targets.assign(f.train.labels.begin(), f.train.labels.end());
+    if (is_soft(f.options)) f.train.targets = soft_targets(f.train, output_size(model));
+    else if (f.train.targets.empty()) f.train.targets.assign(f.train.labels.begin(), f.train.labels.end());
     y.data = f.train.targets.data();
   }
 }
 
-Rows first_rows(const Samples& samples, const Model& model, int most) {
+Rows first_rows(const Samples& samples, const Model& model, bool soft, int most) {
   Rows rows;
-  rows.count = std::min(most, static_cast<int>(samples.count()));
+  const auto others = std::find(samples.labels.begin(), samples.labels.end(), no_class);
+  rows.count = std::min(most, static_cast<int>(others - samples.labels.begin()));
   const std::size_t n = static_cast<std::size_t>(rows.count), size = samples.sample_size();
   const bool classes = target_of(model) == Target::classes;
-  const std::size_t width = classes ? 0 : static_cast<std::size_t>(output_size(model));
+  const std::size_t width = classes && !soft ? 0 : static_cast<std::size_t>(output_size(model));
   rows.inputs.resize(n * size);
   rows.targets.resize(n * width);
   for (std::size_t i = 0; i < n; ++i) {
     put_input(samples, i, rows.inputs.data() + i * size);
     if (width > 0) put_target(samples, i, rows.targets.data() + i * width);
-    else rows.labels.push_back(samples.labels[i]);
+    if (classes) rows.labels.push_back(samples.labels[i]);
   }
   return rows;
 }
@@ -322,17 +412,17 @@ void build(Fit& f) {
   f.arena_bytes = plan.total;
   Arena arena = f.trainer_memory.arena();
   require(f.trainer.build(model, f.options, arena), f.trainer.problem(), f.base->name);
-  require(f.trainer.set_data(f.data), f.trainer.problem(), f.o.data);
+  require(f.trainer.set_data(f.data), f.trainer.problem(), joined(f.o.data));
   if (!f.o.resume.empty()) require(f.trainer.resume(f.o.resume.c_str()), f.trainer.problem(), f.o.resume);
   SessionOptions s;
   s.batch = std::min(f.options.batch, 64);
-  s.loss = f.options.loss;
+  s.loss = loss_for(model);
   s.pool = f.pool.get();
   require(Session::plan(model, s, plan), plan.problem, f.base->name);
   f.session_memory = Memory(plan.total);
   Arena more = f.session_memory.arena();
   require(f.session.build(f.trainer, s, more), f.session.problem(), f.base->name);
-  f.probe = first_rows(f.train, model, s.batch);
+  f.probe = first_rows(f.train, model, is_soft(f.options), s.batch);
 }
 
 // ---- what is written along the way
@@ -379,7 +469,7 @@ void check_finite(Fit& f) {
   }
   std::copy(rows.inputs.begin(), rows.inputs.end(), f.session.input().data);
   const int target = model.input_count();
-  if (rows.targets.empty())
+  if (!rows.labels.empty())
     std::copy(rows.labels.begin(), rows.labels.end(), f.session.input_i32(target).data);
   else std::copy(rows.targets.begin(), rows.targets.end(), f.session.input(target).data);
   require(f.session.forward(rows.count), f.session.problem(), f.base->name);
@@ -444,7 +534,7 @@ int stopped(Fit& f) {
     fmt::print(
         stderr,
         "nnlite: stopped after step {}; to go on: nnlite {} --data {} --out {} --checkpoint {} --resume {}\n",
-        step, f.o.model.empty() ? "train" : "finetune " + f.o.model, f.o.data, f.o.out, f.o.checkpoint,
+        step, f.o.model.empty() ? "train" : "finetune " + f.o.model, joined(f.o.data), f.o.out, f.o.checkpoint,
         f.o.checkpoint);
   return 130;
 }
@@ -485,10 +575,23 @@ bool run_epoch(Fit& f) {
   return !interrupted() || done(f);
 }
 
+// The threshold of a model that rejects, from the validation pictures as the front end makes them.
+float calibrated(Fit& f) {
+  const Model& model = f.base->model;
+  const bool again = preprocessing_of(model).kind == PreprocessingKind::digit && !f.val.bytes.empty();
+  const Samples pictures = again ? as_pictures(model, f.val, Reading{f.pool.get(), true}) : Samples();
+  const Evaluation e = evaluate(f.session, again ? pictures : f.val);
+  const float threshold = threshold_for(e.right, f.settings.reject);
+  fmt::print(stderr, "rejected from now on: answers with less than {:.1f} %\n",
+             100 * static_cast<double>(threshold));
+  return threshold;
+}
+
 // The model with the weights of the moment, and golden vectors made from its first samples.
-Bytes finished_model(const Fit& f) {
+Bytes finished_model(Fit& f) {
   ModelExtras extras = extras_of(f.base->model);
-  const std::vector<Metadata> metadata = metadata_with(extras, "", "");
+  const std::vector<Metadata> metadata = metadata_with(extras, {});
+  if (f.settings.reject > 0) extras.threshold = calibrated(f);
   extras.metadata = metadata.data();
   extras.metadata_count = static_cast<int>(metadata.size());
   const std::unique_ptr<Network> trained = load_network(serialise(f.trainer, extras), f.o.out);
@@ -527,9 +630,10 @@ void print_result(const Fit& f, const std::string& hash) {
 void check_outputs(const FitOptions& o) {
   const bool going_on = !o.resume.empty() && !o.checkpoint.empty() &&
                         final_path(o.resume) == final_path(o.checkpoint);
-  check_different(
-      {{"--out", o.out}, {"--checkpoint", o.checkpoint}, {"--log", o.log}, {"--plot", o.plot}},
-      {{"--data", o.data}, {"MODEL", o.model}, {"--resume", going_on ? "" : o.resume}});
+  std::vector<NamedFile> inputs = {{"MODEL", o.model}, {"--resume", going_on ? "" : o.resume}};
+  for (const std::string& data : o.data) inputs.push_back({"--data", data});
+  check_different({{"--out", o.out}, {"--checkpoint", o.checkpoint}, {"--log", o.log}, {"--plot", o.plot}},
+                  inputs);
   if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
@@ -543,8 +647,9 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
   o.command = &c;
   c.add_option("--data", o.data,
                "Folder with IDX files (train-*), folder of class folders, .csv, synthetic-digits[:COUNT], "
-               "or synthetic")
-      ->required();
+               "or synthetic; several are put together")
+      ->required()
+      ->allow_extra_args(false);
   c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
   c.add_option("--epochs", o.epochs, "How often to go through the data (default 10)")
       ->check(CLI::Range(1, 1000000));
@@ -568,6 +673,17 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
       ->check(finite_number);
   c.add_option("--clip-value", o.clip_value, "Largest magnitude of a gradient")
       ->check(finite_number);
+  c.add_option("--label-smoothing", o.label_smoothing, "How much of each target is spread over all classes")
+      ->check(finite_number)
+      ->check(CLI::Range(0.0, 0.9));
+  c.add_option("--others", o.others,
+               "Learn what is no digit, from that many drawings of letters, symbols and noise for each sample")
+      ->check(finite_number)
+      ->check(CLI::Range(0.0, 1.0));
+  c.add_option("--reject", o.reject,
+               "Reject unsure answers: at most this share of the right ones on validation data")
+      ->check(finite_number)
+      ->check(CLI::Range(0.0, 0.5));
   c.add_option("--val", o.val,
                "Share of the data held out for validation (default: the t10k-* files, else 0.1)")
       ->check(finite_number)
@@ -589,9 +705,11 @@ int fit(const FitOptions& o) {
     parse_schedule(o.schedule);
   }
   Fit f(o);
-  DataSource source = open_data(o.data, "train");
-  prepare_model(f, source);
-  prepare_data(f, std::move(source));
+  f.pool = make_pool(o.common);
+  std::vector<DataSource> sources = open_all(o.data, "train");
+  prepare_model(f, sources);
+  f.options.pool = f.pool.get();
+  prepare_data(f, std::move(sources));
   build(f);
   start_log(f);
   fmt::print(stderr, "{} samples to train on, {} for validation; {} parameters; {:.1f} MB to train in\n",

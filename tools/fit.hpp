@@ -14,12 +14,15 @@ struct FitOptions {
   std::string arch;   // train
   std::string model;  // finetune
   std::string update = "all";
-  std::string data, out, checkpoint, resume, log, plot;
+  std::vector<std::string> data;
+  std::string preprocess = "plain";  // train
+  std::string replay;                // finetune
+  std::string out, checkpoint, resume, log, plot;
   std::string optimizer = "adam", schedule = "onecycle";
   int epochs = 10, batch = 64, warmup = 0, checkpoint_every = 0;
   std::uint64_t steps = 0;
-  float lr = 0, weight_decay = 0, clip_norm = 0, clip_value = 0;
-  double val = 0;
+  float lr = 0, weight_decay = 0, clip_norm = 0, clip_value = 0, label_smoothing = 0;
+  double val = 0, others = 0, reject = 0;
   CLI::App* command = nullptr;
 
   bool given(const char* option) const { return command->count(option) > 0; }

@@ -50,7 +50,7 @@ void draw_picture(Picture& sheet, int left, int top, const Picture& p) {
 }  // namespace
 
 Picture draw_grid(const std::vector<Tile>& tiles, int columns) {
-  static const std::uint8_t inks[3][3] = {{31, 41, 55}, {21, 128, 61}, {200, 30, 30}};
+  static const std::uint8_t inks[4][3] = {{31, 41, 55}, {140, 148, 160}, {21, 128, 61}, {200, 30, 30}};
   const int count = static_cast<int>(tiles.size());
   columns = std::max(1, std::min(columns, count));
   const int rows = (count + columns - 1) / columns;

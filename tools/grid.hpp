@@ -6,7 +6,7 @@
 
 #include "picture.hpp"
 
-enum class Ink { black, green, red };
+enum class Ink { black, gray, green, red };
 
 struct Tile {
   Picture picture;

@@ -5,13 +5,15 @@
 #include <string>
 #include <vector>
 
+const std::int32_t no_class = -1;
+
 // `count()` samples, all of one shape (H, W, C for pictures, features for tables), in `bytes` or in `floats`.
 struct Samples {
   std::vector<int> shape;
   std::vector<std::uint8_t> bytes;
   std::vector<float> floats;
   float scale = 1.0f / 255.0f;       // value = byte * scale
-  std::vector<std::int32_t> labels;  // index into label_names
+  std::vector<std::int32_t> labels;  // index into label_names, or no_class
   std::vector<float> targets;        // instead of labels, where the model answers with values
   std::vector<std::string> label_names;
   std::string source;  // for messages

@@ -1,0 +1,34 @@
+// What a training run learns from: the data of the command line, put together.
+#pragma once
+
+#include <string>
+#include <vector>
+
+#include "data.hpp"
+
+// Every DATA of the command line. Fails where they do not hold the same classes.
+std::vector<DataSource> open_all(const std::vector<std::string>& data, const std::string& part);
+
+// Their samples, one source after the other.
+Samples samples_of_all(const nnlite::Model& model, std::vector<DataSource>&& sources, std::uint64_t seed,
+                       const Reading& reading);
+
+// "a --data b", for messages.
+std::string joined(const std::vector<std::string>& data);
+
+// Targets of classes as probabilities: 1 for the class; the same for all of them where there is none.
+std::vector<float> soft_targets(const Samples& samples, int classes);
+
+// A handful of pictures is taught beside `replay_count` others that the model knows, each repeated so often
+// that a class has about as many samples as theirs.
+const std::size_t handful = 500, replay_count = 2000;
+std::string default_replay();  // MNIST where it is found, else synthetic-digits
+Samples with_replay(const nnlite::Model& model, const Samples& taught, const std::string& replay,
+                    std::uint64_t seed, const Reading& reading);
+
+// Names of classes in a folder of pictures that the model does not know.
+std::vector<std::string> new_classes(const nnlite::Model& model, const DataSource& source);
+
+// The model with these classes after its own.
+std::unique_ptr<Network> grown(const nnlite::Model& model, const std::vector<std::string>& classes,
+                               std::uint64_t seed, const std::string& name);
