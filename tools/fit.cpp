@@ -10,6 +10,7 @@
 
 #include "arch.hpp"
 #include "attributes.hpp"
+#include "augment.hpp"
 #include "data.hpp"
 #include "evaluate.hpp"
 #include "failure.hpp"
@@ -216,6 +217,7 @@ TrainerOptions options_from_command_line(const FitOptions& o, const Model& model
   t.warmup_steps = o.warmup;
   t.clip_norm = o.clip_norm;
   t.clip_value = o.clip_value;
+  t.augment = parse_augment(o.augment);
   t.seed = o.common.seed;
   if (o.update == "bias") t.trainable = Trainable::bias;
   else if (o.update == "head") t.trainable = Trainable::head;
@@ -272,6 +274,7 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   refuse_conflict(f, "--warmup", w.warmup_steps == t.warmup_steps);
   refuse_conflict(f, "--clip-norm", w.clip_norm == t.clip_norm);
   refuse_conflict(f, "--clip-value", w.clip_value == t.clip_value);
+  refuse_conflict(f, "--augment", same_augment(w.augment, t.augment));
   refuse_conflict(f, "--seed", w.seed == t.seed);
   refuse_conflict(f, "--label-smoothing", same_attributes(w.loss, t.loss));
   refuse_conflict(f, "--val", o.val == f.settings.val);
@@ -298,6 +301,7 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
 // Small steps for a moment, in which what is known is seen again.
 void defaults_for_few(FitOptions& o, double& others, const Model& model) {
   if (!o.given("--epochs")) o.epochs = 4;
+  if (!o.given("--augment")) o.augment = "digits";
   if (!o.given("--others") && extras_of(model).threshold > 0) others = 0.1;
 }
 
@@ -673,6 +677,9 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
       ->check(finite_number);
   c.add_option("--clip-value", o.clip_value, "Largest magnitude of a gradient")
       ->check(finite_number);
+  c.add_option("--augment", o.augment,
+               "Change pictures at random: digits, or settings: degrees=15,scale=0.1,shear=0.1,shift=2,thinner=0.3,"
+               "thicker=0.3 (default none)");
   c.add_option("--label-smoothing", o.label_smoothing, "How much of each target is spread over all classes")
       ->check(finite_number)
       ->check(CLI::Range(0.0, 0.9));
@@ -703,6 +710,7 @@ int fit(const FitOptions& o) {
   if (o.resume.empty()) {  // before the data is read
     parse_optimizer(o.optimizer);
     parse_schedule(o.schedule);
+    parse_augment(o.augment);
   }
   Fit f(o);
   f.pool = make_pool(o.common);

@@ -18,7 +18,7 @@ struct FitOptions {
   std::string preprocess = "plain";  // train
   std::string replay;                // finetune
   std::string out, checkpoint, resume, log, plot;
-  std::string optimizer = "adam", schedule = "onecycle";
+  std::string optimizer = "adam", schedule = "onecycle", augment = "none";
   int epochs = 10, batch = 64, warmup = 0, checkpoint_every = 0;
   std::uint64_t steps = 0;
   float lr = 0, weight_decay = 0, clip_norm = 0, clip_value = 0, label_smoothing = 0;

@@ -5,10 +5,13 @@
 
 #include <algorithm>
 #include <cctype>
+#include <condition_variable>
 #include <cstring>
 #include <filesystem>
+#include <mutex>
 
 #include "failure.hpp"
+#include "stb_memory.hpp"
 
 #define STBI_ONLY_PNG
 #define STBI_ONLY_JPEG
@@ -23,6 +26,45 @@
 namespace {
 
 const char* const again = "copy or make the picture again";
+const std::size_t most_decoding = std::size_t{208} << 20;  // bytes
+
+// What decoding takes: the largest single piece of memory, and all of them at the same time.
+struct Cost {
+  int orientation = 1;  // as EXIF numbers it
+  std::size_t piece = 0, total = 0;
+};
+
+// Lets threads decode at the same time as long as they stay under one bound together.
+class Gate {
+ public:
+  explicit Gate(std::size_t bytes) : bytes_(bytes) {
+    std::unique_lock<std::mutex> lock(mutex());
+    changed().wait(lock, [&] { return used() == 0 || used() + bytes_ <= most_decoding; });
+    used() += bytes_;
+  }
+  ~Gate() {
+    const std::lock_guard<std::mutex> lock(mutex());
+    used() -= bytes_;
+    changed().notify_all();
+  }
+  Gate(const Gate&) = delete;
+  Gate& operator=(const Gate&) = delete;
+
+ private:
+  static std::mutex& mutex() {
+    static std::mutex m;
+    return m;
+  }
+  static std::condition_variable& changed() {
+    static std::condition_variable c;
+    return c;
+  }
+  static std::size_t& used() {
+    static std::size_t bytes = 0;
+    return bytes;
+  }
+  std::size_t bytes_;
+};
 
 // Bytes of one file with big- and little-endian reads that fail by name instead of running over the end.
 struct Reader {
@@ -59,6 +101,12 @@ void check_size(std::uint32_t width, std::uint32_t height, const std::string& na
          fmt::format("make it smaller: {} pixels a side is the most", largest_side));
 }
 
+void check_cost(const Cost& cost, std::size_t file, const std::string& name) {
+  if (cost.total + file > most_decoding)
+    fail(fmt::format("a picture that takes {} MB to read", (cost.total + file) >> 20), name,
+         fmt::format("make it smaller: {} MB is the most", most_decoding >> 20));
+}
+
 // The orientation (1..8) in a TIFF block, 1 where there is none. EXIF 2.32, tag 0x0112.
 int tiff_orientation(const Bytes& bytes, std::size_t at, std::size_t size) {
   const std::string name;
@@ -82,9 +130,24 @@ int tiff_orientation(const Bytes& bytes, std::size_t at, std::size_t size) {
   return 1;
 }
 
-// Checks every chunk's length and CRC, which stb_image does not; returns the orientation.
-int check_png(const Reader& r) {
-  int orientation = 1;
+// stb_image unpacks all rows, then makes pixels of them, from a palette once more.
+Cost png_cost(const Reader& r, std::size_t at) {
+  static const std::size_t channels[7] = {1, 0, 3, 1, 2, 0, 4};
+  const std::size_t w = r.be(at, 4), h = r.be(at + 4, 4), depth = r.be(at + 8, 1), colour = r.be(at + 9, 1);
+  if (depth > 16 || colour > 6 || channels[colour] == 0) r.bad("damaged", at);
+  const std::size_t rows = h * ((w * channels[colour] * depth + 7) / 8 + 1);
+  const std::size_t pixels = w * h * std::max<std::size_t>(4, channels[colour] * (depth > 8 ? 2 : 1));
+  const std::size_t from_palette = colour == 3 ? 4 * w * h : 0;
+  Cost cost;
+  const bool interlaced = r.be(at + 12, 1) != 0;  // needs a little more than was guessed, and takes twice that
+  cost.piece = std::max(interlaced ? 3 * rows : rows, pixels) + 4096;
+  cost.total = (interlaced ? 3 : 1) * rows + w * h * channels[colour] * (depth > 8 ? 2 : 1) + from_palette;
+  return cost;
+}
+
+// Checks every chunk's length and CRC, which stb_image does not.
+Cost check_png(const Reader& r) {
+  Cost cost;
   bool ended = false;
   std::size_t at = 8;
   for (int chunk = 0; !ended; ++chunk) {
@@ -94,14 +157,16 @@ int check_png(const Reader& r) {
     if (chunk == 0) {
       if (std::memcmp(type, "IHDR", 4) != 0 || length != 13) r.bad("damaged", at);
       check_size(r.be(at + 8, 4), r.be(at + 12, 4), r.name);
+      r.need(at + 12, length);
+      cost = png_cost(r, at + 8);
     }
     r.need(at + 12, length);
     if (crc32(0, type, static_cast<uInt>(length + 4)) != r.be(at + 8 + length, 4)) r.bad("damaged", at);
-    if (std::memcmp(type, "eXIf", 4) == 0) orientation = tiff_orientation(r.bytes, at + 8, length);
+    if (std::memcmp(type, "eXIf", 4) == 0) cost.orientation = tiff_orientation(r.bytes, at + 8, length);
     ended = std::memcmp(type, "IEND", 4) == 0;
     at += 12 + length;
   }
-  return orientation;
+  return cost;
 }
 
 bool is_frame(std::uint32_t marker) {
@@ -117,9 +182,19 @@ std::size_t skip_scan(const Reader& r, std::size_t at) {
   }
 }
 
+// A plane for each component, twice that again for the coefficients of a progressive one, and the pixels.
+Cost jpeg_cost(const Reader& r, std::size_t at, bool progressive) {
+  const std::size_t h = r.be(at + 5, 2), w = r.be(at + 7, 2), components = r.be(at + 9, 1);
+  const std::size_t plane = (w + 64) * (h + 64);
+  Cost cost;
+  cost.piece = plane * std::max<std::size_t>(3, progressive ? 2 : 1) + 65536;
+  cost.total = plane * components * (progressive ? 3 : 1) + w * h * (components < 3 ? 1 : 3);
+  return cost;
+}
+
 // Walks the segments to the end-of-image marker, without which stb_image fills the rest with gray.
-int check_jpeg(const Reader& r) {
-  int orientation = 1;
+Cost check_jpeg(const Reader& r) {
+  Cost cost;
   bool sized = false;
   std::size_t at = 2;
   for (;;) {
@@ -132,18 +207,21 @@ int check_jpeg(const Reader& r) {
     r.need(at + 2, length);
     if (is_frame(marker)) {
       check_size(r.be(at + 7, 2), r.be(at + 5, 2), r.name);
+      const int orientation = cost.orientation;
+      cost = jpeg_cost(r, at, marker == 0xc2);
+      cost.orientation = orientation;
       sized = true;
     }
     if (marker == 0xe1 && length >= 16 && std::memcmp(r.bytes.data() + at + 4, "Exif\0\0", 6) == 0)
-      orientation = tiff_orientation(r.bytes, at + 10, length - 8);
+      cost.orientation = tiff_orientation(r.bytes, at + 10, length - 8);
     at += 2 + length;
     if (marker == 0xda) at = skip_scan(r, at);
   }
   if (!sized) r.bad("damaged", at);
-  return orientation;
+  return cost;
 }
 
-void check_bmp(const Reader& r) {
+Cost check_bmp(const Reader& r) {
   const std::size_t pixels = r.le(10, 4), header = r.le(14, 4);
   if (header < 12 || header > 4096) r.bad("damaged", 14);
   const bool old = header == 12;
@@ -156,6 +234,10 @@ void check_bmp(const Reader& r) {
   if (packing != 0 && packing != 3) fail("a packed BMP picture", r.name, "save it as PNG or as a plain BMP");
   const std::size_t row = (width * bits + 31) / 32 * 4;
   r.need(pixels, row * height);
+  Cost cost;
+  cost.piece = std::size_t{4} * width * height + 4096;
+  cost.total = cost.piece;
+  return cost;
 }
 
 // P4, P5 and P6 after netpbm's format pages: header numbers with comments, one blank, rows.
@@ -177,6 +259,9 @@ Picture decode_pnm(const Reader& r) {
   const char kind = static_cast<char>(r.bytes[1]);
   const std::uint32_t width = number(), height = number();
   check_size(width, height, r.name);
+  Cost cost;
+  cost.total = std::size_t{width} * height * (kind == '6' ? 3 : 1);
+  check_cost(cost, r.bytes.size(), r.name);
   const std::uint32_t most = kind == '4' ? 1 : number();
   if (most == 0 || most > 65535 || !std::isspace(static_cast<int>(r.be(at, 1)))) r.bad("damaged", at);
   ++at;
@@ -202,7 +287,9 @@ Picture decode_pnm(const Reader& r) {
   return picture;
 }
 
-Picture decode_with_stb(const Reader& r) {
+Picture decode_with_stb(const Reader& r, const Cost& cost) {
+  check_cost(cost, r.bytes.size(), r.name);
+  stb_largest_piece = std::max(cost.piece, 2 * r.bytes.size() + 4096);  // it collects the packed bytes
   if (r.bytes.size() > 0x7fffffff) fail("a picture file over 2 GiB", r.name, "make it smaller");
   int width = 0, height = 0, channels = 0;
   stbi_uc* decoded =
@@ -263,18 +350,21 @@ Picture decode_picture(const Bytes& bytes, const std::string& name) {
   };
   if (starts("\x89PNG\r\n\x1a\n", 8)) {
     const Reader r{bytes, name, "PNG picture"};
-    const int orientation = check_png(r);
-    return oriented(decode_with_stb(r), orientation);
+    const Cost cost = check_png(r);
+    const Gate gate(cost.total + bytes.size());
+    return oriented(decode_with_stb(r, cost), cost.orientation);
   }
   if (starts("\xff\xd8\xff", 3)) {
     const Reader r{bytes, name, "JPEG picture"};
-    const int orientation = check_jpeg(r);
-    return oriented(decode_with_stb(r), orientation);
+    const Cost cost = check_jpeg(r);
+    const Gate gate(cost.total + bytes.size());
+    return oriented(decode_with_stb(r, cost), cost.orientation);
   }
   if (starts("BM", 2)) {
     const Reader r{bytes, name, "BMP picture"};
-    check_bmp(r);
-    return decode_with_stb(r);
+    const Cost cost = check_bmp(r);
+    const Gate gate(cost.total + bytes.size());
+    return decode_with_stb(r, cost);
   }
   if (starts("P4", 2) || starts("P5", 2) || starts("P6", 2))
     return decode_pnm(Reader{bytes, name, "PNM picture"});

@@ -1,4 +1,16 @@
 // The one place that compiles stb.
+#include "stb_memory.hpp"
+
+#include <stdlib.h>
+
+thread_local std::size_t stb_largest_piece = 0;
+static void* resize(void* old, std::size_t size) {
+  return size > stb_largest_piece ? nullptr : realloc(old, size);
+}
+static void* take(std::size_t size) { return resize(nullptr, size); }
+#define STBI_MALLOC take
+#define STBI_REALLOC resize
+#define STBI_FREE free
 #define STB_IMAGE_IMPLEMENTATION
 #define STBI_ONLY_PNG
 #define STBI_ONLY_JPEG
@@ -9,7 +21,6 @@
 #define STBI_MAX_DIMENSIONS 16384
 #include <stb_image.h>
 // zlib in place of stb's own packer, which has one fixed code for all pictures.
-#include <stdlib.h>
 #include <zlib.h>
 static unsigned char* pack(unsigned char* bytes, int size, int* packed_size, int effort) {
   uLongf room = compressBound(static_cast<uLong>(size));

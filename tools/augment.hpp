@@ -1,0 +1,12 @@
+// --augment: how pictures are changed each time they are seen.
+#pragma once
+
+#include <string>
+
+#include "nnlite.hpp"
+
+// "none"; "digits", which is good for handwritten ones; or settings: "degrees=15,scale=0.1,shear=0.1,shift=2,
+// thinner=0.3,thicker=0.3,background=0". A bad text is a UsageError.
+nnlite::Augment parse_augment(const std::string& text);
+
+bool same_augment(const nnlite::Augment& a, const nnlite::Augment& b);
