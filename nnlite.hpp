@@ -15,7 +15,7 @@
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
-//                      >>session_impl >>sampler >>trainer_impl >>metrics_impl >>image_impl >>digit
+//                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>extras >>reader >>load >>writer >>extras_writer
 //                      >>save >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -791,6 +791,19 @@ class Session {
 //   TrainerOptions::names)
 enum class Trainable : uint8_t { all, bias, head, named };
 
+// Random changes to the pictures of input 0, [N, height, width, channels], each time the sampler draws one:
+// uniform within the ranges, by (seed, epoch, sample) alone. 0 is no change. Batches of your own stay as they
+// are.
+struct Augment {
+  float degrees    = 0.0f;                     // turned by +-degrees, 0 .. 180
+  float scale      = 0.0f;                     // made larger by a factor of 1 +- scale, 0 .. 0.9
+  float shear      = 0.0f;                     // slanted: x moves by +-shear a row, 0 .. 1
+  float shift      = 0.0f;                     // moved by +-shift pixels both ways, 0 .. 16384
+  float thinner    = 0.0f;                     // light strokes lose up to so much of a pixel on every side,
+  float thicker    = 0.0f;                     // or gain it, 0 .. 1; pictures of one channel
+  float background = 0.0f;                     // the value around the picture
+};
+
 struct TrainerOptions {
   int      batch = 1;                          // the largest; a smaller last one runs as it is
   AnyOp    loss;  // on output 0, with a target input of its own; empty: losses are in the graph
@@ -805,6 +818,7 @@ struct TrainerOptions {
   int      name_count = 0;
   uint64_t seed = 0;                           // of shuffling and dropout
   bool     shuffle = true;
+  Augment  augment;
   bool     drop_last = false;                  // leave out the smaller last batch of an epoch
   bool     keep_gradients = false;             // for inspection after a step
   bool     derived_weights = true;
@@ -1836,7 +1850,7 @@ static inline double real_tanh(double x) { return __builtin_tanh(x); }
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
 // step, purpose, node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every
 // configuration and bit class.
-enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4 };
+enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
 struct Words {
   uint32_t word[4];
@@ -1879,21 +1893,26 @@ static inline double log_unit(double u) {
   return product(product(s, 2.0), horner(product(s, s), series, 8)) + product(double(e), 0.69314718055994531);
 }
 
-// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word /
-// 2^32 of a turn is a quadrant and a rest within an eighth of a turn, where the Taylor series of sine and
-// cosine end below 1e-15.
-static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
+// Taylor series: within an eighth of a turn they end below 1e-15, within half a turn below 1e-6.
+static inline void sine_cosine(double angle, double& s, double& c) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
   static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
                                        -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
+  const double square = product(angle, angle);
+  s = product(angle, horner(square, sine, 8));
+  c = horner(square, cosine, 9);
+}
+
+// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word /
+// 2^32 of a turn is a quadrant and a rest within an eighth of a turn.
+static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
   const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
   const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
   const int32_t rest = static_cast<int32_t>(angle_word - (quadrant << 30));
-  const double angle = product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32),
-               square = product(angle, angle);
-  const double s = product(angle, horner(square, sine, 8)), c = horner(square, cosine, 9);
+  double s, c;
+  sine_cosine(product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32), s, c);
   const double x = (quadrant & 1u) != 0 ? s : c, y = (quadrant & 1u) != 0 ? c : s;
   out[0] = static_cast<float>(product(radius, quadrant == 1 || quadrant == 2 ? -x : x));
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
@@ -7134,7 +7153,7 @@ struct PlanRequest {
   bool   keep_loss = false;                    // a session with a loss
   const Trainer* trainer = nullptr;
   int    batch = 1, workers = 1;
-  size_t image_bytes = 0;                      // for set_image
+  size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
 
 struct Planner {
@@ -8282,6 +8301,10 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   return l.run_tiers();
 }
 
+static bool augments(const Augment& a);
+static bool augment_fits(const Augment& a);
+static size_t augment_bytes(const Shape& picture);
+
 static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
                              Engine* engine) {
   plan = MemoryPlan();
@@ -8314,6 +8337,19 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
     return Status::bad_argument;
   }
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
+  if (augments(o.augment) || !augment_fits(o.augment)) {
+    const Shape picture = model.input_shape(0);
+    bool fits = augment_fits(o.augment) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
+                (picture.dim[3] == 1 || (o.augment.thinner <= 0 && o.augment.thicker <= 0));
+    for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
+    if (l.graph.count > l.graph.model_nodes) fits = fits && l.graph.node(l.graph.model_nodes).shape.rank != 4;
+    if (!fits) {
+      set_problem(plan.problem, Status::bad_argument, "augment")
+          << ": out of range, or input 0 is no picture, or another input or the target is one too";
+      return Status::bad_argument;
+    }
+    l.request.image_bytes = augment_bytes(picture) * static_cast<size_t>(o.pool ? o.pool->workers : 1);
+  }
   bool has_loss = false;
   for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
   bool trains = o.trainable != Trainable::named;
@@ -8528,6 +8564,124 @@ static bool column_fits(const Column& c, const Dataset& data, DType input) {
   return c.dtype != DType::i32;
 }
 
+// ================================================================================ >>augment
+// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
+// fused multiply-add, so that every machine gives the same bits.
+static bool augments(const Augment& a) {
+  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
+}
+
+static bool augment_fits(const Augment& a) {
+  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
+  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
+         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
+}
+
+// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
+struct Change {
+  int64_t m[4], by[2];
+  real    thicker;                             // below 0: thinner
+
+  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
+    const uint64_t key  = uint64_t(epoch) << 32 | sample;
+    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
+                           random_block(seed, key, Purpose::augment, 0, 1)};
+    const auto draw = [&](int i, float range) {
+      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
+    };
+    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
+    double s, c;
+    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
+    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
+    m[0]  = whole(product(c, unit));
+    m[1]  = whole(product(product(c, slant) - s, unit));
+    m[2]  = whole(product(s, unit));
+    m[3]  = whole(product(product(s, slant) + c, unit));
+    by[0] = whole(product(draw(3, a.shift), 65536.0));
+    by[1] = whole(product(draw(4, a.shift), 65536.0));
+    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
+    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
+  }
+};
+
+// A picture and what is around it.
+struct Canvas {
+  const real* data;
+  int64_t H, W, C;
+  real    background;
+  real at(int64_t x, int64_t y, int64_t c) const {
+    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
+  }
+};
+
+static inline real between(real a, real b, real share) { return a + product(b - a, share); }
+
+// Towards the largest of a pixel and its four neighbours, or towards the smallest.
+static void thicken(const Canvas& from, real by, real* to) {
+  for (int64_t y = 0; y < from.H; y++)
+    for (int64_t x = 0; x < from.W; x++) {
+      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
+                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
+      real most = here;
+      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
+      *to++ = between(here, most, by > 0 ? by : -by);
+    }
+}
+
+static void warp(const Canvas& from, const Change& change, real* to) {
+  const int64_t* m = change.m;
+  for (int64_t y = 0; y < from.H; y++) {
+    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
+    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
+    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
+    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
+      const int64_t i = at_x >> 16, j = at_y >> 16;
+      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
+                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+      for (int64_t c = 0; c < from.C; c++)
+        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
+                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
+    }
+  }
+}
+
+// Scratch of a worker: the picture, and the picture with thicker strokes.
+static size_t augment_bytes(const Shape& shape) {
+  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
+}
+
+// Changes the rows that a step has drawn, where they lie.
+struct Augmenter {
+  const Augment&     how;
+  const Permutation& order;
+  const Shape&       shape;
+  uint64_t seed;
+  uint32_t epoch, position;                    // of the first row
+  int      rows, workers;
+  real*          pictures;
+  unsigned char* scratch;
+
+  static void work(void* self, int worker) {
+    const Augmenter& a = *static_cast<const Augmenter*>(self);
+    const Share share  = share_of(static_cast<uint32_t>(a.rows), a.workers, worker);
+    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
+    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
+  }
+  void row(uint32_t r, unsigned char* own) const {
+    const size_t n  = static_cast<size_t>(shape.row_numel());
+    real* const picture = pictures + r * n;
+    real* const copy    = reinterpret_cast<real*>(own);
+    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
+    const Change change(how, seed, epoch, order[position + r]);
+    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+    __builtin_memcpy(copy, picture, n * sizeof(real));
+    const bool strokes = how.thinner > 0 || how.thicker > 0;
+    if (strokes) thicken(from, change.thicker, other);
+    if (strokes) from.data = other;
+    warp(from, change, picture);
+  }
+};
+
 // ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
   const Engine& e = t.engine_;
@@ -8671,10 +8825,16 @@ Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
       __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
       continue;
     }
-    const Permutation order(t.options_.seed, t.epoch(), t.data_->count, t.options_.shuffle);
-    if (Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to)) continue;
-    set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
-    return Status::io_error;
+    const TrainerOptions& o = t.options_;
+    const Permutation order(o.seed, t.epoch(), t.data_->count, o.shuffle);
+    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to)) {
+      set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
+      return Status::io_error;
+    }
+    if (c > 0 || !augments(o.augment)) continue;
+    Augmenter job = {o.augment, order, shape, o.seed, t.epoch(), t.epoch_position(), rows,
+                     e.pool ? e.pool->workers : 1, static_cast<real*>(to), e.scratch};
+    run_workers(e.pool, job.workers, Augmenter::work, &job);
   }
   return Status::ok;
 }
@@ -9569,7 +9729,7 @@ void Sha256::finish(uint8_t digest[32]) {
 // ================================================================================ >>container
 // The outside of a `.nnl` file, as models/FORMAT.md numbers it. Everything is fetched bytewise; nothing is
 // used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
-enum class Presence : uint8_t { optional, always, checkpoint, reserved };
+enum class Presence : uint8_t { optional, always, checkpoint, in_checkpoint, reserved };
 struct SectionKind {
   uint32_t type;
   char     name[5];
@@ -9578,7 +9738,8 @@ struct SectionKind {
 };
 enum SectionId : int {
   id_meta, id_strs, id_tens, id_node, id_idxs, id_attr, id_grph, id_stor, id_qntz, id_prep, id_post, id_labl,
-  id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_sign, id_data, section_kind_count
+  id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_augm, id_sign, id_data,
+  section_kind_count
 };
 static constexpr SectionKind section_kinds[section_kind_count] = {
     {0x0001, "META", false, Presence::optional},  {0x0010, "STRS", true, Presence::always},
@@ -9591,7 +9752,8 @@ static constexpr SectionKind section_kinds[section_kind_count] = {
     {0x0041, "OPTS", true, Presence::checkpoint}, {0x0042, "SCHD", true, Presence::checkpoint},
     {0x0043, "RNGS", true, Presence::checkpoint}, {0x0044, "DPOS", true, Presence::checkpoint},
     {0x0045, "LOSS", true, Presence::checkpoint}, {0x0046, "BASE", true, Presence::reserved},
-    {0x007F, "SIGN", false, Presence::reserved},  {0xFFFF, "DATA", true, Presence::always}};
+    {0x0047, "AUGM", true, Presence::in_checkpoint}, {0x007F, "SIGN", false, Presence::reserved},
+    {0xFFFF, "DATA", true, Presence::always}};
 
 constexpr uint32_t file_header = 128, section_record = 48, tensor_record = 96, node_record = 40,
                    graph_header = 24;
@@ -9826,9 +9988,11 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
   if (!known && flags == 1)
     return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version", type,
                   version);
-  if (known && section_kinds[id].presence == Presence::checkpoint && f.kind != kind_checkpoint)
+  const Presence presence = section_kinds[id < 0 ? 0 : id].presence;
+  if (known && (presence == Presence::checkpoint || presence == Presence::in_checkpoint) &&
+      f.kind != kind_checkpoint)
     return bad(f, here, name, "belongs into a checkpoint");
-  if (known && section_kinds[id].presence == Presence::optional && s.size == 0)
+  if (known && (presence == Presence::optional || presence == Presence::in_checkpoint) && s.size == 0)
     return bad(f, here, name, "is empty");
   if (known) f.at[id] = s;
   f.others += known ? 0 : 1;
@@ -11238,6 +11402,7 @@ static bool section_wanted(const Content& c, int id) {
     case id_post: return x.answer != Answer::none;
     case id_labl: return x.label_count > 0;
     case id_test: return x.golden_count > 0;
+    case id_augm: return c.checkpoint && augments(c.trainer->options().augment);
     default: break;
   }
   const Presence p = section_kinds[id].presence;
@@ -11444,7 +11609,7 @@ Status MappedFile::open(const char* path) {
 // decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
 // never stopped.
 constexpr uint32_t arithmetic_record = 16, options_record = 32, schedule_record = 16, random_record = 24,
-                   data_record = 48;
+                   data_record = 48, augment_record = 32;
 constexpr uint32_t row_record = 8;
 
 struct CheckpointAccess {
@@ -11529,6 +11694,9 @@ void CheckpointAccess::emit(const Trainer& t, int id, Emit& e) {
     e.number(t.samples_, t.data_ == nullptr ? 0u : t.data_->count,
              t.data_ == nullptr ? 0u : uint32_t(data_columns(t.engine_)));
     e.put(digest, 32);
+  } else if (id == id_augm) {
+    const Augment& a = o.augment;
+    e.number(a.degrees, a.scale, a.shear, a.shift, a.thinner, a.thicker, a.background, 0u);
   } else {
     emit_row(o.loss, e);
   }
@@ -11664,6 +11832,15 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
   o.seed       = get64(r + 8);
   o.names      = nullptr;
   o.name_count = 0;
+  o.augment    = Augment();
+  if (f.at[id_augm].there) {
+    NNLITE_TRY(section_record_of(f, id_augm, r, augment_record));
+    const auto field = [&](int i) { return get_f32(r + 4 * i); };
+    o.augment = {field(0), field(1), field(2), field(3), field(4), field(5), field(6)};
+    if (f.size(id_augm) != augment_record || get32(r + 28) != 0 || !augments(o.augment) ||
+        !augment_fits(o.augment))
+      return bad(f, f.offset(id_augm), "AUGM", "a field is out of range");
+  }
   if (!o.optimizer) return bad(f, f.offset(id_opts), "OPTS", "no optimizer");
   if (o.trainable == Trainable::named) NNLITE_TRY(read_names(f, o, arena));
   options = o;

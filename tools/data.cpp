@@ -317,7 +317,7 @@ Samples others_for(const Model& model, std::size_t count, std::uint64_t seed, co
   const Dims input = dims_of(model.input_shape(0));
   Maker maker(preprocessing_of(model), input, count, reading);
   maker.run("drawing what is no digit", [&](std::size_t i, int worker) {
-    const Seen seen = maker.put(i, made_other(Hands::training, seed, i), "others", worker);
+    const Seen seen = maker.put(i, training_other(seed, i), "others", worker);
     maker.samples.labels[i] = seen == Seen::blank;
   });
   Samples& all = maker.samples;

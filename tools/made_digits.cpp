@@ -72,6 +72,19 @@ Picture two_digits(Hands hands, float longest, Random& random) {
   return written(pair, hands, longest, random_look(random), random);
 }
 
+// Two letters or symbols in one place.
+Strokes scrawl(Random& random) {
+  const std::vector<std::string>& names = other_names(Hands::training);
+  const auto any = [&] {
+    return write(names[static_cast<std::size_t>(random.below(static_cast<int>(names.size())))],
+                 Hands::training, random);
+  };
+  Strokes both = any(), other = any();
+  shift(other, random.between(-0.3f, 0.3f));
+  both.insert(both.end(), other.begin(), other.end());
+  return both;
+}
+
 Picture noise(float longest, Random& random) {
   const Paper paper = random_paper(longest, 1, random);
   Look look = random_look(random);
@@ -106,6 +119,16 @@ Picture made_other(Hands hands, std::uint64_t seed, std::size_t index) {
   const std::vector<std::string>& names = other_names(hands);
   const Strokes strokes = write(names[index / 4 % names.size()], hands, random);
   return written(strokes, hands, longest, random_look(random), random);
+}
+
+Picture training_other(std::uint64_t seed, std::size_t index) {
+  static const int kinds[10] = {2, 2, 4, 2, 3, 2, 4, 2, 1, 0};  // of other_kinds; 4: a scrawl
+  const int kind = kinds[index % 10];
+  if (kind < 4) return made_other(Hands::training, seed, 4 * index + static_cast<std::size_t>(kind));
+  Random random = random_of(seed, 4 * index + 2);
+  const float longest = between_scales(40, 400, random.unit());
+  const Strokes strokes = scrawl(random);
+  return written(strokes, Hands::training, longest, random_look(random), random);
 }
 
 Picture golden_digit(std::size_t index) {

@@ -22,6 +22,9 @@ Picture made_digit(std::uint64_t seed, std::size_t index);
 const char* const other_kinds[4] = {"blank", "noise", "letter", "two"};
 Picture made_other(Hands hands, std::uint64_t seed, std::size_t index);
 
+// No digit, as training wants them: most are letters, symbols, and two of them in one place.
+Picture training_other(std::uint64_t seed, std::size_t index);
+
 // tests/golden/digits: digit index % 10 of the reserved hands, 40 to 1500 pixels.
 const std::size_t golden_count = 240;
 Picture golden_digit(std::size_t index);
