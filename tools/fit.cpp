@@ -211,7 +211,7 @@ TrainerOptions options_from_command_line(const FitOptions& o, const Model& model
   t.epochs = o.epochs;
   t.loss = training_loss(o, model, others);
   t.optimizer = parse_optimizer(o.optimizer);
-  if (o.given("--lr")) set_attribute(t.optimizer, "lr", o.lr);
+  if (o.lr > 0) set_attribute(t.optimizer, "lr", o.lr);
   if (o.given("--weight-decay")) set_attribute(t.optimizer, "weight_decay", o.weight_decay);
   t.schedule = parse_schedule(o.schedule);
   t.warmup_steps = o.warmup;
@@ -298,11 +298,14 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
 }
 
 // ---- putting it together
-// Small steps for a moment, in which what is known is seen again.
-void defaults_for_few(FitOptions& o, double& others, const Model& model) {
-  if (!o.given("--epochs")) o.epochs = 4;
+// The last layer alone, for a moment: quick, and the others are not forgotten.
+void defaults_for_few(FitOptions& o, Settings& settings, const Model& model) {
   if (!o.given("--augment")) o.augment = "digits";
-  if (!o.given("--others") && extras_of(model).threshold > 0) others = 0.1;
+  if (!o.given("--epochs")) o.epochs = 3;
+  if (!o.given("--lr")) o.lr = 0.003f;
+  if (!o.given("--update")) o.update = "head";
+  if (!o.given("--others") && extras_of(model).threshold > 0) settings.others = 0.1;
+  if (!o.given("--val")) settings.val = 0;
 }
 
 // The model to start from, with the classes that it does not know yet.
@@ -318,7 +321,7 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   f.settings.replay = o.given("--replay") ? o.replay : f.few ? default_replay() : "none";
   if (f.settings.replay == "none") f.settings.replay.clear();
   f.few = f.few && !f.settings.replay.empty();
-  if (f.few) defaults_for_few(o, f.settings.others, loaded->model);
+  if (f.few) defaults_for_few(o, f.settings, loaded->model);
   if (!f.settings.replay.empty())
     fmt::print(stderr, "seen again, so that it is not forgotten: {} pictures of {}\n", replay_count,
                f.settings.replay);
