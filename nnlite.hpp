@@ -777,6 +777,7 @@ class Session {
   const Problem& problem() const { return problem_; }
 
  private:
+  Status build_on(const Model* model, const Trainer* trainer, const SessionOptions& options, Arena& arena);
   Engine engine_;
   AnyOp  loss_;
   int    rows_ = 0;
@@ -6450,6 +6451,12 @@ struct ModelAccess {
     if (detail) t << ": " << detail;
     return status;
   }
+  // Whether a handle is one of this model, which is still being built and well.
+  static bool owns(Model& m, Tensor x, const char* where) {
+    if (poisoned(m)) return false;
+    const bool own = x.model == m.self_ && x.id < m.node_count_ && !m.finished_;
+    return own || ok(fail(m, Status::foreign_tensor, where));
+  }
   static void   cut(const Model& m, int node, Model& to);
   static void   clear(Model& m, const Problem& why);
   static Status read_graph(const struct File& f, Model& m, const OpSet& ops);
@@ -6606,10 +6613,7 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
     return made;
   }
   for (int i = 0; i < n; i++) {
-    if (inputs[i].model != self_ || inputs[i].id >= node_count_) {
-      (void)ModelAccess::fail(*this, Status::foreign_tensor, where);
-      return made;
-    }
+    if (!ModelAccess::owns(*this, inputs[i], where)) return made;
     ids[i] = inputs[i].id;
   }
   (void)ModelAccess::add_node(*this, name, layer, ids, n, made);
@@ -6617,12 +6621,12 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
 }
 
 Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
-  if (ModelAccess::poisoned(*this)) return {};
-  if (made_by.model != self_ || made_by.id >= node_count_ || !nodes_[made_by.id].op) {
+  if (!ModelAccess::owns(*this, made_by, "share")) return {};
+  const Node& first = nodes_[made_by.id];
+  if (!first.op) {
     (void)ModelAccess::fail(*this, Status::foreign_tensor, "share");
     return {};
   }
-  const Node& first = nodes_[made_by.id];
   char name[48];
   node_name(nodes_, made_by.id, name, sizeof name);
   if ((first.op->traits & traits::stateful) != 0) {
@@ -6646,11 +6650,7 @@ Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
 }
 
 void Model::initialise(Tensor made_by, Init init) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "initialise");
-    return;
-  }
+  if (!ModelAccess::owns(*this, made_by, "initialise")) return;
   Node& n = nodes_[made_by.id];
   for (int p = 0; p < n.n_parameters; p++) {
     n.parameters[p].init     = init;
@@ -6659,36 +6659,22 @@ void Model::initialise(Tensor made_by, Init init) {
 }
 
 void Model::freeze(Tensor made_by) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "freeze");
-    return;
-  }
+  if (!ModelAccess::owns(*this, made_by, "freeze")) return;
   Node& n = nodes_[made_by.id];
   for (int p = 0; p < n.n_parameters; p++) n.parameters[p].trainable = false;
 }
 
 void Model::output(const char* name, Tensor x) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (x.model != self_ || x.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, name);
-    return;
-  }
-  if (output_count_ == max_outputs) {
+  if (!ModelAccess::owns(*this, x, name) || !ok(ModelAccess::check_name(*this, name))) return;
+  const char* kept = nullptr;
+  bool        twice = false;
+  for (int i = 0; i < output_count_; i++) twice |= same_text(output_names_[i], name);
+  if (twice) (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
+  else if (output_count_ == max_outputs)
     (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
-    return;
-  }
-  if (!ok(ModelAccess::check_name(*this, name))) return;
-  for (int i = 0; i < output_count_; i++) {
-    if (!same_text(output_names_[i], name)) continue;
-    (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
-    return;
-  }
-  const char* kept = ModelAccess::keep_text(*this, name);
-  if (!kept) {
+  else if ((kept = ModelAccess::keep_text(*this, name)) == nullptr)
     (void)ModelAccess::fail(*this, Status::out_of_memory, name, "the records buffer is full");
-    return;
-  }
+  if (!kept) return;
   outputs_[output_count_]        = x.id;
   output_names_[output_count_++] = kept;
 }
@@ -7053,14 +7039,18 @@ struct LossNodes {
   uint16_t inputs[2] = {};
 };
 
-static void fill_shape(const Graph& g, int i, AnyOp& copy, OpShape& s) {
+// What the op of a node says of it.
+static OpShape shape_of(const Graph& g, int i) {
   const Node& n = g.node(i);
+  OpShape s;
   s.n_in = n.n_in;
   for (int k = 0; k < n.n_in; k++) {
     s.in[k]       = g.node(n.inputs[k]).shape;
     s.in_dtype[k] = g.node(n.inputs[k]).dtype;
   }
-  copy = AnyOp(n.op, n.attributes, n.op->attr_size);
+  AnyOp copy(n.op, n.attributes, n.op->attr_size);
+  (void)n.op->shape(copy.attributes(), s);
+  return s;
 }
 
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
@@ -7213,8 +7203,8 @@ struct Planner {
   void put_parameters(int i);
   void put_slots(int i, StepRecord& r);
   uint16_t walk_value(int64_t bytes);
-  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, bool note);
-  void note_scratch(const Kernel* kernel, OpRun& run);
+  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run);
+  const Kernel* find_kernel(int i, Phase phase, const Wanted& w);
 
   void merge_in_place();
   void try_merge(uint16_t into, uint16_t from, int step);
@@ -7348,10 +7338,7 @@ bool Planner::slots_are_read(int i, const OpShape& s) const {
 }
 
 void Planner::assign_slots(int i) {
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   if (s.n_slots == 0) return;
   nodes[i].slots = static_cast<uint16_t>(value_count);
   const bool read = slots_are_read(i, s);
@@ -7427,10 +7414,7 @@ void Planner::put_parameters(int i) {
 
 void Planner::put_slots(int i, StepRecord& r) {
   if (nodes[i].slots == no_value) return;
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
   r.n_slots = static_cast<uint8_t>(s.n_slots);
 }
@@ -7480,28 +7464,21 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
   for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
 }
 
-void Planner::note_scratch(const Kernel* kernel, OpRun& run) {
-  KernelPlan plan;
-  (void)kernel->plan(run, plan);
-  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
-  if (bytes > scratch_bytes) scratch_bytes = bytes;
-}
-
-const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, bool note) {
-  const Op* op = graph().node(i).op;
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)op->shape(copy.attributes(), s);
-  OpRun run;
-  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, s), run);
-  for (const Kernel* const* k = op->kernels; k && *k; k++) {
+// The first row that accepts; its scratch is planned.
+const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
+  for (const Kernel* const* k = op.kernels; k && *k; k++) {
     KernelPlan plan;
     if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
-    if (note) note_scratch(*k, run);
+    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+    if (bytes > scratch_bytes) scratch_bytes = bytes;
     return *k;
   }
   return nullptr;
+}
+const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
+  OpRun run;
+  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
+  return find_kernel(*graph().node(i).op, phase, run);
 }
 
 void Planner::forward_node(int i) {
@@ -7509,7 +7486,7 @@ void Planner::forward_node(int i) {
   StepRecord& r = begin(StepKind::forward, i);
   Wanted w;
   w.training = r.training = runs_training(i);
-  r.kernel   = find_kernel(i, Phase::forward, w, true);
+  r.kernel   = find_kernel(i, Phase::forward, w);
   nodes[i].forward_step = static_cast<uint16_t>(step_count);
   for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
   put(nodes[i].out);
@@ -7524,10 +7501,7 @@ void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
   r.kernel      = kernel;
   r.training    = w.training;
   r.accumulate  = static_cast<uint16_t>(w.add_bits);
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   uint32_t weight_bits = 0;
   for (int p = 0; p < n.n_parameters; p++)
     if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
@@ -7600,7 +7574,6 @@ void Planner::view_gradient(int i) {
 }
 
 void Planner::update_step(int i, int p, uint16_t gradient) {
-  const Op* op       = request.training->optimizer.op();
   const Parameter& q = graph().node(i).parameters[p];
   StepRecord& r      = begin(StepKind::update, i);
   r.parameter        = static_cast<uint8_t>(p);
@@ -7618,12 +7591,7 @@ void Planner::update_step(int i, int p, uint16_t gradient) {
   run.parameter_[0] = run.dparameter_[0] = &there;
   run.n_in = run.n_parameters = 1;
   run.workers = static_cast<int16_t>(request.workers);
-  for (const Kernel* const* k = op->kernels; k && *k && !r.kernel; k++) {
-    KernelPlan plan;
-    if ((*k)->phase != Phase::update || !(*k)->plan(run, plan)) continue;
-    r.kernel = *k;
-    note_scratch(*k, run);
-  }
+  r.kernel = find_kernel(*request.training->optimizer.op(), Phase::update, run);
   step_count++;
 }
 
@@ -7659,13 +7627,12 @@ void Planner::backward_node(int i) {
   choose_targets(i, w);
   Wanted dx_only = w, dw_only = w;
   dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  const Kernel* both = find_kernel(i, Phase::backward, w, true);
-  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only, false);
-  const Kernel* dw =
-      both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only, false);
+  const Kernel* both = find_kernel(i, Phase::backward, w);
+  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only);
+  const Kernel* dw   = both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only);
   if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
-    if (dx) backward_step(i, find_kernel(i, Phase::grad_input, dx_only, true), dx_only);
-    if (dw) backward_step(i, find_kernel(i, Phase::grad_parameter, dw_only, true), dw_only);
+    if (dx) backward_step(i, dx, dx_only);
+    if (dw) backward_step(i, dw, dw_only);
   } else {
     backward_step(i, both, w);
   }
@@ -7980,10 +7947,7 @@ Status Executor::check_labels(Problem& problem) const {
     for (int k = 0; k < n.n_in; k++) {
       const Node& in = graph.node(n.inputs[k]);
       if (in.dtype != DType::i32) continue;
-      OpShape s;
-      AnyOp copy;
-      fill_shape(graph, engine.steps[i].node, copy, s);
-      (void)n.op->shape(copy.attributes(), s);
+      const OpShape s = shape_of(graph, engine.steps[i].node);
       const int32_t bound   = s.index_bound[k];
       const int32_t* labels =
           static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
@@ -8053,6 +8017,7 @@ struct Layouter {
     counted += static_cast<size_t>((bytes + 63) / 64 * 64);
     return at;
   }
+  Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from, Engine* built);
   Status run();
   Status run_tiers();
   Status count_slots();
@@ -8070,6 +8035,23 @@ static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a m
 // How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter
 // refs.
 enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
+
+// What sessions and trainers begin with.
+Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
+                       Engine* built) {
+  to = MemoryPlan();
+  plan = &to, arena = from, engine = built, pool = workers;
+  request.graph   = &graph;
+  request.batch   = batch;
+  request.workers = workers ? workers->workers : 1;
+  if (!model.finished()) {
+    set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
+    return Status::bad_graph;
+  }
+  if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
+  set_problem(plan->problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
+  return Status::bad_argument;
+}
 
 Status Layouter::count_slots() {
   slot_count = 0;
@@ -8232,22 +8214,22 @@ NNLITE_NOINLINE static Status layout_within(Layouter& l) {
 }
 
 Status Layouter::run_tiers() {
+  static constexpr struct {
+    int nodes;
+    Status (*layout)(Layouter&);
+  } tiers[] = {{48, layout_within<256, 48>}, {512, layout_within<2560, 512>},
+               {4096, layout_within<20480, 4096>}};
   NNLITE_TRY(count_slots());
-  Status s = Status::limit_exceeded;
-  if (graph.count <= 48) s = layout_within<256, 48>(*this);
-  if (s == Status::limit_exceeded && (graph.count > 48 || planner.table_full) && graph.count <= 512) {
+  for (const auto& tier : tiers) {
+    if (graph.count > tier.nodes) continue;
     *plan = MemoryPlan();
     units = 0;
-    s     = layout_within<2560, 512>(*this);
+    const Status s = tier.layout(*this);
+    if (s != Status::limit_exceeded || !planner.table_full) return s;
   }
-  if (s == Status::limit_exceeded && (graph.count > 512 || planner.table_full) && graph.count <= 4096) {
-    *plan = MemoryPlan();
-    units = 0;
-    s     = layout_within<20480, 4096>(*this);
-  }
-  if (s == Status::limit_exceeded && ok(plan->problem.status))
-    set_problem(plan->problem, s, "plan") << ": more than 4096 nodes";
-  return s;
+  if (ok(plan->problem.status))
+    set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
+  return Status::limit_exceeded;
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8258,47 +8240,20 @@ static const Preprocessing& preprocessing_of(const Model& model) {
 
 static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
                              Arena* arena, Engine* engine, const Trainer* trainer) {
-  plan = MemoryPlan();
   Layouter l;
-  l.plan    = &plan;
-  l.arena   = arena;
-  l.engine  = engine;
-  l.pool    = o.pool;
-  if (!model.finished()) {
-    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
-    return Status::bad_graph;
-  }
-  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
-    return Status::bad_argument;
-  }
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
-  l.request.graph     = &l.graph;
   l.request.keep_loss = static_cast<bool>(loss);
   l.request.trainer   = trainer;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
-  l.request.batch     = o.batch;
-  l.request.workers   = o.pool ? o.pool->workers : 1;
   return l.run_tiers();
 }
 
 static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
                              Engine* engine) {
-  plan = MemoryPlan();
   Layouter l;
-  l.plan      = &plan;
-  l.arena     = arena;
-  l.engine    = engine;
-  l.pool      = o.pool;
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   l.optimizer = &o.optimizer;
-  if (!model.finished()) {
-    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
-    return Status::bad_graph;
-  }
-  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
-    return Status::bad_argument;
-  }
   if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
         o.clip_value - o.clip_value == 0) ||
       o.warmup_steps < 0 || o.epochs < 1) {
@@ -8328,10 +8283,7 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
     set_problem(plan.problem, Status::no_loss, "options") << ": set options.loss or add a loss to the graph";
     return Status::no_loss;
   }
-  l.request.graph    = &l.graph;
   l.request.training = &o;
-  l.request.batch    = o.batch;
-  l.request.workers  = o.pool ? o.pool->workers : 1;
   return l.run_tiers();
 }
 
@@ -8341,34 +8293,27 @@ Status Session::plan(const Model& model, const SessionOptions& options, MemoryPl
   return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
 }
 
-Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
-  engine_  = Engine();
-  problem_ = Problem();
+Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
+                         Arena& arena) {
+  engine_    = Engine();
+  problem_   = Problem();
   max_image_ = options.max_image;
-  if (!model.has_weights()) {
-    set_problem(problem_, Status::no_weights, "model");
-    return Status::no_weights;
+  loss_      = options.loss;
+  if (!model || (!trainer && !model->has_weights())) {
+    const Status s = trainer ? Status::not_built : Status::no_weights;
+    set_problem(problem_, s, trainer ? "trainer" : "model");
+    return s;
   }
-  loss_ = options.loss;
   MemoryPlan plan;
-  const Status s = layout_session(model, options, loss_, plan, &arena, &engine_, nullptr);
+  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
   return s;
 }
-
+Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
+  return build_on(&model, nullptr, options, arena);
+}
 Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
-  engine_  = Engine();
-  problem_ = Problem();
-  max_image_ = options.max_image;
-  if (!trainer.model()) {
-    set_problem(problem_, Status::not_built, "trainer");
-    return Status::not_built;
-  }
-  loss_ = options.loss;
-  MemoryPlan plan;
-  const Status s = layout_session(*trainer.model(), options, loss_, plan, &arena, &engine_, &trainer);
-  problem_       = plan.problem;
-  return s;
+  return build_on(trainer.model(), &trainer, options, arena);
 }
 
 // Input i of the model, or the loss's target behind them. nullptr when it is not there.
