@@ -16,8 +16,8 @@
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
 //                      >>session_impl >>sampler >>trainer_impl >>metrics_impl >>image_impl
-// Part 2, files:       >>hash >>container >>extras >>reader >>load >>writer >>save >>checkpoint
-//                      >>golden
+// Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
+//                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
 #define NNLITE_HPP
 
@@ -9525,19 +9525,10 @@ Sha256::Sha256()
       length(0), block{} {}
 
 void Sha256::add(const void* bytes, size_t n) {
-  const uint8_t* p    = static_cast<const uint8_t*>(bytes);
-  size_t         held = size_t(length & 63u);
-  length += n;
-  for (; n > 0; --n) {
-    if (held == 0 && n >= 64) {
-      for (; n >= 64; n -= 64, p += 64) sha256_block(state, p);
-      if (n == 0) return;
-    }
-    block[held++] = *p++;
-    if (held == 64) {
-      sha256_block(state, block);
-      held = 0;
-    }
+  const uint8_t* p = static_cast<const uint8_t*>(bytes);
+  for (size_t i = 0; i < n; ++i) {
+    block[length++ & 63u] = p[i];
+    if ((length & 63u) == 0) sha256_block(state, block);
   }
 }
 
@@ -9593,10 +9584,9 @@ class Little {
   }
   T stored_;
 };
-using Le16  = Little<uint16_t>;
-using Le32  = Little<uint32_t>;
-using Le64  = Little<uint64_t>;
-using LeInt = Little<int32_t>;
+using Le16 = Little<uint16_t>;
+using Le32 = Little<uint32_t>;
+using Le64 = Little<uint64_t>;
 struct LeFloat {
   Le32 bits;
   LeFloat(float v = 0) : bits(bits_of(v)) {}
@@ -9961,8 +9951,10 @@ static Status read_container(File& f) {
   return read_storages(f);
 }
 
-// A file that is written; without a sink it is only measured. Within a section: bytes and CRC so far; of all
-// sections: the hash.
+// ================================================================================ >>fields
+// What writes a file, and what reads or writes the fields of a section.
+
+// A file that is written; without a sink it is only measured. Counts the bytes of a section, and their CRC.
 class Emit {
  public:
   explicit Emit(const Sink* sink = nullptr) : sink_(sink) {}
@@ -10002,28 +9994,112 @@ class Emit {
     flush();
     return crc_;
   }
-  void begin(bool hashed) {                    // a section
+  void begin() {                               // a section
     flush();
-    at_     = 0;
-    crc_    = 0;
-    hashed_ = hashed && sink_ == nullptr;      // the first time is enough
+    at_  = 0;
+    crc_ = 0;
   }
-  bool   failed() const { return failed_; }
-  Sha256 hash;
+  bool failed() const { return failed_; }
 
  private:
   void pass(const uint8_t* p, size_t n) {
     at_ += n;
     crc_ = crc32c(crc_, p, n);
-    if (hashed_) hash.add(p, n);
     if (sink_ != nullptr && n > 0 && !failed_) failed_ = !sink_->write(sink_->user, p, n);
   }
   const Sink* sink_;
   uint64_t    at_ = 0;
   uint32_t    crc_ = 0, strings_ = 0;
-  bool        hashed_ = false, failed_ = false;
+  bool        failed_ = false;
   size_t      held_ = 0;
   uint8_t     buffer_[512] = {};               // g++ 12 at -O2 thinks that flush reads what is not there
+};
+
+// A section that holds one thing is a list of its fields, `fields(Io&, thing)`: one list reads and writes it.
+// A state is what it is; a setting must be what it is here where Io is to match; a constant, and what is
+// required, must hold in every file.
+class Io {
+ public:
+  const OpSet* ops   = nullptr;                // where rows are looked for
+  bool         match = false;
+  Status       other = Status::bad_argument;   // a setting differs
+
+  explicit Io(Emit& e) : e_(&e) {}
+  Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
+  template <class... T>
+  void state(T&... v) {
+    (number(v), ...);
+  }
+  template <class T>
+  void setting(const char* name, T& v) {
+    const T own = v;
+    number(v);
+    if (match && ok(status_) && v != own)
+      status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
+  }
+  template <class... T>
+  void constant(T... v) {
+    (same(v), ...);
+  }
+  void zeros(size_t n) {
+    for (; n > 0; --n) constant(uint8_t(0));
+  }
+  void require(bool right) {
+    if (!right && ok(status_))
+      status_ = bad(*f_, at_, section_kinds[id_].name, "a field is out of range, or does not fit");
+  }
+  void   row(const char* setting, uint32_t trait, AnyOp& row);
+  Status finish() {
+    require(at_ == end_);
+    return status_;
+  }
+
+ private:
+  void bytes(void* p, size_t n) {
+    if (e_ != nullptr) return e_->put(p, n);
+    require(n <= end_ - at_);
+    if (ok(status_)) status_ = fetch(*f_, at_, p, n);
+    if (ok(status_)) at_ += n;
+  }
+  template <class T>
+  void number(T& v) {
+    Little<T> l(v);
+    bytes(&l, sizeof l);
+    v = l;
+  }
+  void number(float& v) {
+    uint32_t bits = bits_of(v);
+    number(bits);
+    v = float_of(bits);
+  }
+  void number(bool& v) {
+    uint8_t b = v;
+    number(b);
+    require(b <= 1);
+    v = b == 1;
+  }
+  template <class T, size_t n>
+  void number(T (&list)[n]) {
+    for (T& v : list) number(v);
+  }
+  template <class T>
+  void same(T expected) {
+    T v = expected;
+    number(v);
+    require(v == expected);
+  }
+  template <class T>
+  static uint64_t whole(T v) {
+    return uint64_t(v);
+  }
+  static uint64_t whole(float) { return 0; }   // not shown
+  Status read_row(uint32_t trait, AnyOp& row);
+
+  Emit*       e_   = nullptr;                  // writing
+  const File* f_   = nullptr;                  // reading
+  SectionId   id_  = section_kind_count;
+  uint64_t    at_  = 0, end_ = 0;
+  Status      status_ = Status::ok;
 };
 
 // ================================================================================ >>extras
@@ -10059,77 +10135,44 @@ static bool valid_text(const char* s) {
   return valid_utf8(reinterpret_cast<const uint8_t*>(s), text_bytes(s));
 }
 
-struct PictureRecord {
-  Le32    input;
-  Le16    kind = 1, version = 1;
-  uint8_t colour = 0;
-  Resize  resize = Resize::stretch;
-  uint8_t invert = 0, background = 0;
-  Le32    height, width;
-  LeFloat scale, mean[4], std[4];
-  uint8_t zero[72] = {};
-};
-struct AnswerRecord {
-  Le32    output;
-  Answer  answer  = Answer::none;
-  uint8_t zero[3] = {};
-  LeFloat threshold;
-  Le32    zero_too;
-};
-static_assert(sizeof(PictureRecord) == 128 && sizeof(AnswerRecord) == 16);
-
-// Between Preprocessing and its record, both ways.
-template <class To, class From>
-static void copy_picture(To& to, const From& from) {
-  to.resize     = from.resize;
-  to.invert     = from.invert;
-  to.background = from.background;
-  to.scale      = from.scale;
-  for (int c = 0; c < 4; ++c) to.mean[c] = from.mean[c];
-  for (int c = 0; c < 4; ++c) to.std[c] = from.std[c];
+static void fields(Io& io, Preprocessing& p, const Model& m) {
+  const Shape s = m.input_shape(0);
+  io.constant(uint32_t(0), uint16_t(1), uint16_t(1));                   // input, kind, version of the kind
+  io.constant(uint8_t(s.dim[3] == 1 ? 0 : s.dim[3] == 3 ? 1 : 2));
+  io.state(p.resize, p.invert, p.background);
+  io.constant(uint32_t(s.dim[1]), uint32_t(s.dim[2]));
+  io.state(p.scale, p.mean, p.std);
+  io.zeros(72);
 }
-static PictureRecord picture_record(const Model& m, const Preprocessing& p) {
-  const Shape   s = m.input_shape(0);
-  PictureRecord r;
-  copy_picture(r, p);
-  r.colour = s.dim[3] == 1 ? 0 : s.dim[3] == 3 ? 1 : 2;
-  r.height = uint32_t(s.dim[1]);
-  r.width  = uint32_t(s.dim[2]);
-  return r;
-}
-static AnswerRecord answer_record(const ModelExtras& x) {
-  AnswerRecord r;
-  r.answer    = x.answer;
-  r.threshold = x.threshold;
-  return r;
-}
-
 static Status read_picture(ExtrasReader& x) {
-  PictureRecord  r;
   Preprocessing* p = x.take<Preprocessing>(1);
-  if (x.f.size(id_prep) != sizeof r)
-    return refuse(x.f, Status::unsupported, id_prep, "bytes; one input can have a picture", sizeof r,
+  if (x.f.size(id_prep) != 128)
+    return refuse(x.f, Status::unsupported, id_prep, "bytes; one input can have a picture", 128,
                   x.f.size(id_prep));
   if (p == nullptr) return Status::ok;
-  NNLITE_TRY(fetch(x.f, id_prep, 0, r));
-  copy_picture(*p, r);
+  Io io(x.f, id_prep);
+  *p = Preprocessing();
+  fields(io, *p, x.m);
   x.extras->preprocessing = p;
-  return check_record(x.f, x.f.offset(id_prep), "PREP", "a field is out of range or does not fit the input",
-                      picture_record(x.m, *p), r);
+  return io.finish();
 }
 
+static void fields(Io& io, ModelExtras& x) {
+  io.constant(uint32_t(0));                    // output
+  io.state(x.answer);
+  io.zeros(3);
+  io.state(x.threshold);
+  io.zeros(4);
+}
 static Status read_answer(ExtrasReader& x) {
-  AnswerRecord r;
-  if (x.f.size(id_post) != sizeof r)
-    return refuse(x.f, Status::unsupported, id_post, "bytes; one output has an answer", sizeof r,
+  ModelExtras none;
+  Io          io(x.f, id_post);
+  if (x.f.size(id_post) != 16)
+    return refuse(x.f, Status::unsupported, id_post, "bytes; one output has an answer", 16,
                   x.f.size(id_post));
-  if (x.extras == nullptr) return Status::ok;
-  NNLITE_TRY(fetch(x.f, id_post, 0, r));
-  x.extras->answer    = r.answer;
-  x.extras->threshold = r.threshold;
-  if (r.answer == Answer::none) return bad(x.f, id_post, "a field is out of range");
-  return check_record(x.f, x.f.offset(id_post), "POST", "a field is out of range",
-                      answer_record(*x.extras), r);
+  fields(io, x.extras == nullptr ? none : *x.extras);
+  io.require(x.extras == nullptr || x.extras->answer != Answer::none);
+  return io.finish();
 }
 
 struct LabelHeader {
@@ -10532,6 +10575,12 @@ static Status find_known(const File& f, const OpSet& ops, uint64_t here, const c
 
 static size_t field_bytes(FieldType t) {
   return t == FieldType::boolean ? 1 : t == FieldType::pair || t == FieldType::betas ? 8 : 4;
+}
+
+static bool same_field(const Field& f, const void* a, const void* b) {
+  const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
+  const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
+  return first_difference(p, q, field_bytes(f.type)) == field_bytes(f.type);
 }
 
 // Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
@@ -10954,18 +11003,16 @@ static uint32_t parameter_id(const Content& c, int parameter) {
 
 // The fields that differ from their defaults, ascending by id; without e only their bytes.
 static uint32_t attribute_bytes(const Op& op, const void* attributes, Emit* e) {
-  const unsigned char* a = static_cast<const unsigned char*>(attributes);
-  const unsigned char* d = static_cast<const unsigned char*>(op.defaults);
-  uint32_t             total = 0;
+  uint32_t total = 0;
   for (int id = 1; id < 256; ++id)
     for (int i = 0; i < op.n_fields; ++i) {
       const Field& f     = op.fields[i];
       const size_t bytes = field_bytes(f.type);
-      if (f.id != id || first_difference(a + f.offset, d + f.offset, bytes) == bytes) continue;
+      if (f.id != id || same_field(f, attributes, op.defaults)) continue;
       total += uint32_t(2 + bytes);
       if (e == nullptr) continue;
       e->write(f.id, f.type);
-      e->elements(a + f.offset, bytes, bytes == 1 ? 1 : 4);
+      e->elements(static_cast<const uint8_t*>(attributes) + f.offset, bytes, bytes == 1 ? 1 : 4);
     }
   return total;
 }
@@ -11091,7 +11138,9 @@ static void emit_training(const Content& c, int id, Emit& e);
 #endif
 
 static void emit_section(const Content& c, int id, Emit& e) {
-  const ModelExtras& x = *c.extras;
+  ModelExtras   x = *c.extras;
+  Preprocessing picture;
+  Io            io(e);
   switch (id) {
     case id_meta: return emit_metadata(x, e);
     case id_strs: return emit_strings(c, e);
@@ -11101,8 +11150,8 @@ static void emit_section(const Content& c, int id, Emit& e) {
     case id_attr: return emit_attributes(c, e);
     case id_grph: return emit_graph(c, e);
     case id_stor: return emit_storages(c, e);
-    case id_prep: return e.write(picture_record(*c.model, *x.preprocessing));
-    case id_post: return e.write(answer_record(x));
+    case id_prep: return fields(io, picture = *x.preprocessing, *c.model);
+    case id_post: return fields(io, x);
     case id_labl: return emit_labels(x, e);
     case id_test: return emit_golden(*c.model, x, e);
     case id_data: return emit_data(c, e);
@@ -11145,26 +11194,40 @@ static uint32_t plan_sections(const Content& c, SectionRecord (&table)[max_secti
 
 static void emit_planned(const Content& c, uint32_t type, Emit& e) {
   const int id = find_section_kind(type);
-  e.begin(id != id_sign);
+  e.begin();
   if (id >= 0 && section_wanted(c, id)) return emit_section(c, id, e);
   for (int i = 0; i < c.extras->other_count; ++i)
     if (c.extras->others[i].type == type)
       return e.put(c.extras->others[i].data, size_t(c.extras->others[i].size));
 }
 
+// The sink of the first time: the content id.
+struct Hashing {
+  Sha256 hash;
+  bool   on = true;
+  static bool write(void* user, const void* from, size_t n) {
+    Hashing& h = *static_cast<Hashing*>(user);
+    if (h.on) h.hash.add(from, n);
+    return true;
+  }
+};
+
 static Status write_content(const Content& c, const Sink& sink, Problem* problem) {
   SectionRecord table[max_sections];
   FileHeader    h;
   h.sections = plan_sections(c, table);
   const auto emit_table = [&](Emit& e) {
-    e.begin(false);
+    e.begin();
     e.put(table, sizeof(SectionRecord) * h.sections);
     e.align(64);
   };
   h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
   {
-    Emit e;
+    Hashing    hashing;
+    const Sink hash = {Hashing::write, &hashing};
+    Emit       e(&hash);
     for (uint32_t i = 0; i < h.sections; ++i) {
+      hashing.on = table[i].type != section_kinds[id_sign].type;
       emit_planned(c, table[i].type, e);
       table[i].offset = h.file_bytes;
       table[i].size   = e.at();
@@ -11172,7 +11235,8 @@ static Status write_content(const Content& c, const Sink& sink, Problem* problem
       table[i].crc = e.crc();
       h.file_bytes = h.file_bytes + e.at();
     }
-    e.hash.finish(h.content_id);
+    hashing.hash.finish(h.content_id);
+    hashing.on = false;
     emit_table(e);
     h.table_crc = e.crc();
   }
@@ -11298,73 +11362,67 @@ Status MappedFile::open(const char* path) {
 // A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what else
 // decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
 // never stopped.
-static uint8_t arithmetic_class() { return sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1; }
-
 struct RowHeader {
   uint8_t name_bytes = 0, zero = 0;
   Le16    version, attribute_bytes, zero_too;
 };
-struct ArithmeticRecord {
-  Le32    number     = NNLITE_ARITHMETIC;
-  uint8_t bits_class = arithmetic_class(), device = 0, zero[10] = {};
-};
-struct OptionsRecord {
-  LeInt   batch, warmup_steps, epochs;
-  LeFloat clip_value, clip_norm;
-  Trainable trainable = Trainable::all;
-  uint8_t flags = 0;
-  Le16    states;
-  Le64    zero;
-};
-struct ScheduleRecord {
-  LeFloat best, factor;
-  Le32    bad, reports;
-};
-struct RandomRecord {
-  Le32 generator = 1, zero;
-  Le64 seed, step;
-};
-struct DataRecord {
-  Le64    samples;
-  Le32    rows, columns;
-  uint8_t fingerprint[32] = {};
-};
-static_assert(sizeof(RowHeader) == 8 && sizeof(ArithmeticRecord) == 16 && sizeof(OptionsRecord) == 32 &&
-              sizeof(ScheduleRecord) == 16 && sizeof(RandomRecord) == 24 && sizeof(DataRecord) == 48);
 
 struct CheckpointAccess {
-  static DataRecord data_record(const Trainer& t);
-  static void   emit(const Trainer& t, int id, Emit& e);
+  // What a checkpoint holds beside the network.
+  struct State {
+    uint32_t         arithmetic = NNLITE_ARITHMETIC;
+    uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
+    uint8_t          device = 0;
+    uint32_t         generator = 1;            // Philox4x32-10
+    uint16_t         optimizer_states = 0;
+    TrainerOptions   options;
+    Trainer::Plateau plateau;
+    uint64_t         step = 0, samples = 0;
+    uint32_t         rows = 0, columns = 0;    // of the data set
+    uint8_t          fingerprint[32] = {};
+  };
+  static void   fields(Io& io, int id, State& s);
+  static void   fingerprint(const Trainer& t, State& s);
+  static State  state(const Trainer& t);
   static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
-  static Status check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic);
-  static Status check_data(const Trainer& t, const File& f);
-  static Status restore(Trainer& t, const File& f, const Content& c);
+  static Status check(const Trainer& t, const File& f, const Content& c);
 };
 
-// Between options and their record, plateau and its record, both ways.
-template <class To, class From>
-static void copy_options(To& to, const From& from) {
-  to.batch        = from.batch;
-  to.warmup_steps = from.warmup_steps;
-  to.epochs       = from.epochs;
-  to.clip_value   = from.clip_value;
-  to.clip_norm    = from.clip_norm;
-  to.trainable    = from.trainable;
-}
-template <class To, class From>
-static void copy_plateau(To& to, const From& from) {
-  to.best    = from.best;
-  to.factor  = from.factor;
-  to.bad     = from.bad;
-  to.reports = from.reports;
-}
-
-static OptionsRecord options_record(const TrainerOptions& o, uint16_t states) {
-  OptionsRecord r;
-  copy_options(r, o);
-  r.flags  = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
-  r.states = states;
-  return r;
+void CheckpointAccess::fields(Io& io, int id, State& s) {
+  TrainerOptions& o     = s.options;
+  uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
+  switch (id) {
+    case id_arth:
+      io.setting("number of arithmetic", s.arithmetic);
+      io.setting("class of arithmetic", s.arithmetic_class);
+      io.setting("device", s.device);
+      return io.zeros(10);
+    case id_opts:
+      io.setting("batch", o.batch);
+      io.setting("warmup_steps", o.warmup_steps);
+      io.state(o.epochs);
+      io.setting("clip_value", o.clip_value);
+      io.setting("clip_norm", o.clip_norm);
+      io.state(o.trainable);                   // the network says what is trained
+      io.setting("shuffle, drop_last or derived_weights", flags);
+      io.setting("states of the optimizer", s.optimizer_states);
+      io.zeros(8);
+      io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
+                 at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
+      o.shuffle         = (flags & 1) != 0;
+      o.drop_last       = (flags & 2) != 0;
+      o.derived_weights = (flags & 4) != 0;
+      return io.row("optimizer", traits::optimizer, o.optimizer);
+    case id_schd:
+      io.state(s.plateau.best, s.plateau.factor, s.plateau.bad, s.plateau.reports);
+      return io.row("schedule", traits::schedule, o.schedule);
+    case id_rngs:
+      io.setting("generator", s.generator);
+      io.zeros(4);
+      return io.state(o.seed, s.step);
+    case id_dpos: return io.state(s.samples, s.rows, s.columns, s.fingerprint);
+    default: return io.row("loss", traits::loss, o.loss);
+  }
 }
 
 static void emit_row(const AnyOp& row, Emit& e) {
@@ -11375,18 +11433,48 @@ static void emit_row(const AnyOp& row, Emit& e) {
   h.version         = op.version;
   h.attribute_bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
   e.write(h);
-  e.put(op.name, text_bytes(op.name));
+  e.put(op.name, h.name_bytes);
   (void)attribute_bytes(op, row.attributes(), &e);
 }
 
-// Optimizer states of a parameter.
-static uint16_t state_slots(const Engine& e) { return uint16_t(e.parameter_stride - 2); }
+// The rest of a section: an op with this trait, its attributes; empty where nothing is.
+Status Io::read_row(uint32_t trait, AnyOp& row) {
+  const char* const where = section_kinds[id_].name;
+  const uint64_t    left  = end_ - at_;
+  const Op*         op    = nullptr;
+  RowHeader         h;
+  char              name[file_name_bytes];
+  row = AnyOp();
+  if (left == 0) return Status::ok;
+  if (left < sizeof h) return bad(*f_, at_, where, "is cut off");
+  NNLITE_TRY(fetch(*f_, at_, &h, sizeof h));
+  if (h.name_bytes == 0 || h.name_bytes >= file_name_bytes || h.zero != 0 || h.zero_too != 0 ||
+      left != sizeof h + h.name_bytes + h.attribute_bytes)
+    return bad(*f_, at_, where, "fields of a row");
+  NNLITE_TRY(fetch(*f_, at_ + sizeof h, name, h.name_bytes));
+  name[h.name_bytes] = 0;
+  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
+    return bad(*f_, at_, where, "a name is not UTF-8");
+  NNLITE_TRY(find_known(*f_, *ops, at_, name, h.version, op));
+  if ((op->traits & trait) == 0) return refuse(*f_, Status::unknown_op, at_, name, "is something else here");
+  row = AnyOp(op, op->defaults, op->attr_size);
+  return read_attributes(*f_, at_ + sizeof h + h.name_bytes, h.attribute_bytes, row);
+}
 
-// Whether values lie in the trainer's own memory rather than in the model.
-static bool owned(const Trainer& t, const real* values) {
-  const unsigned char* p = reinterpret_cast<const unsigned char*>(values);
-  const unsigned char* w = ModelAccess::weights(*t.model());
-  return w == nullptr || p < w || p >= w + t.model()->weight_bytes();
+void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
+  if (e_ != nullptr) return emit_row(row, *e_);
+  if (!ok(status_)) return;
+  const AnyOp     own  = row;
+  const Op* const op   = own.op();
+  const OpSet     mine = {&op, op == nullptr ? 0 : 1};
+  if (match) ops = &mine;
+  status_ = read_row(trait, row);
+  if (match && (status_ == Status::unknown_op || row.op() != op))
+    status_ = refuse(*f_, other, at_, setting, "the checkpoint has another");
+  for (int i = 0; match && ok(status_) && op != nullptr && i < op->n_fields; ++i)
+    if (!same_field(op->fields[i], row.attributes(), own.attributes()))
+      status_ = refuse(*f_, other, at_, op->fields[i].name, "the checkpoint has another");
+  at_ = end_;
 }
 
 // Adds the class labels of one row; false where they cannot be had.
@@ -11404,51 +11492,48 @@ static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t coun
   return true;
 }
 
-// The place in the data, and what tells one data set from another without reading its pictures: the form of
-// every column -- the inputs of the model, then the target of a loss in options --, and all class labels.
-DataRecord CheckpointAccess::data_record(const Trainer& t) {
+// What tells one data set from another without reading its pictures: the form of every column (the inputs of
+// the model, then the target of a loss in options), and all class labels.
+void CheckpointAccess::fingerprint(const Trainer& t, State& s) {
   const Engine& e = t.engine_;
-  DataRecord    r;
-  r.samples = t.samples_;
-  if (t.data_ == nullptr) return r;
-  Sha256    hash;
-  const int columns = e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-  for (int i = 0; i < columns; ++i) {
+  Sha256        hash;
+  s.rows    = t.data_->count;
+  s.columns = uint32_t(e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0));
+  for (uint32_t i = 0; i < s.columns; ++i) {
     Shape shape;
     DType dtype = real_dtype;
-    (void)input_data(e, i, shape, dtype);
+    (void)input_data(e, int(i), shape, dtype);
     const Le32 form[2] = {file_dtype(dtype), uint32_t(shape.row_numel())};
     hash.add(form, sizeof form);
-    for (uint32_t row = 0; i == columns - 1 && dtype == DType::i32 && row < t.data_->count; ++row)
-      if (!hash_labels(*t.data_, i, row, shape.row_numel(), hash)) break;
+    for (uint32_t row = 0; i == s.columns - 1 && dtype == DType::i32 && row < s.rows; ++row)
+      if (!hash_labels(*t.data_, int(i), row, shape.row_numel(), hash)) break;
   }
-  hash.finish(r.fingerprint);
-  r.rows    = t.data_->count;
-  r.columns = uint32_t(columns);
-  return r;
+  hash.finish(s.fingerprint);
 }
 
-void CheckpointAccess::emit(const Trainer& t, int id, Emit& e) {
-  ScheduleRecord s;
-  RandomRecord   random;
-  switch (id) {
-    case id_arth: return e.write(ArithmeticRecord());
-    case id_opts:
-      e.write(options_record(t.options_, state_slots(t.engine_)));
-      return emit_row(t.options_.optimizer, e);
-    case id_schd:
-      copy_plateau(s, t.plateau_);
-      e.write(s);
-      return emit_row(t.options_.schedule, e);
-    case id_rngs:
-      random.seed = t.options_.seed;
-      random.step = t.step_;
-      return e.write(random);
-    case id_dpos: return e.write(data_record(t));
-    default: return emit_row(t.options_.loss, e);
-  }
+CheckpointAccess::State CheckpointAccess::state(const Trainer& t) {
+  State s;
+  s.optimizer_states = uint16_t(t.engine_.parameter_stride - 2);
+  s.options          = t.options_;
+  s.plateau          = t.plateau_;
+  s.step             = t.step_;
+  s.samples          = t.samples_;
+  if (t.data_ != nullptr) fingerprint(t, s);
+  return s;
 }
-static void emit_training(const Content& c, int id, Emit& e) { CheckpointAccess::emit(*c.trainer, id, e); }
+
+static void emit_training(const Content& c, int id, Emit& e) {
+  CheckpointAccess::State s = CheckpointAccess::state(*c.trainer);
+  Io                      io(e);
+  CheckpointAccess::fields(io, id, s);
+}
+
+// Whether values lie in the trainer's own memory rather than in the model.
+static bool owned(const Trainer& t, const real* values) {
+  const unsigned char* p = reinterpret_cast<const unsigned char*>(values);
+  const unsigned char* w = ModelAccess::weights(*t.model());
+  return w == nullptr || p < w || p >= w + t.model()->weight_bytes();
+}
 
 static Status trainer_content(const Trainer& t, Content& c, bool checkpoint, const ModelExtras* extras,
                               Problem* problem) {
@@ -11473,59 +11558,34 @@ Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* proble
   return write_content(c, sink, problem);
 }
 
-// The row behind `skip` bytes of a section: an op with this trait, its attributes; empty where nothing is.
-static Status read_row(const File& f, const OpSet& ops, SectionId id, uint64_t skip, uint32_t trait,
-                       AnyOp& row) {
-  RowHeader      h;
-  char           name[file_name_bytes];
-  const uint64_t at = f.offset(id) + skip, left = f.size(id) - skip;
-  row = AnyOp();
-  if (left == 0) return Status::ok;
-  if (left < sizeof h) return bad(f, at, section_kinds[id].name, "is cut off");
-  NNLITE_TRY(fetch(f, at, &h, sizeof h));
-  if (h.name_bytes == 0 || h.name_bytes >= file_name_bytes || h.zero != 0 || h.zero_too != 0 ||
-      left != sizeof h + h.name_bytes + h.attribute_bytes)
-    return bad(f, at, section_kinds[id].name, "fields of a row");
-  NNLITE_TRY(fetch(f, at + sizeof h, name, h.name_bytes));
-  name[h.name_bytes] = 0;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
-    return bad(f, at, section_kinds[id].name, "a name is not UTF-8");
-  const Op* op = nullptr;
-  NNLITE_TRY(find_known(f, ops, at, name, h.version, op));
-  if ((op->traits & trait) == 0) return refuse(f, Status::unknown_op, at, name, "is something else here");
-  row = AnyOp(op, op->defaults, op->attr_size);
-  return read_attributes(f, at + sizeof h + h.name_bytes, h.attribute_bytes, row);
-}
-
 // The names of the parameters that are trained, in the caller's arena.
 static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
-  TensorRecord   t;
-  uint64_t       cursor = 0, bytes = 0;
-  unsigned char* memory = nullptr;
-  o.name_count = 0;
+  TensorRecord t;
+  size_t       count = 0, bytes = 0;
   for (uint32_t i = 0; i < f.parameters; ++i) {
     NNLITE_TRY(read_tensor(f, i, t));
     if ((t.flags & 2) == 0) continue;
-    ++o.name_count;
+    ++count;
     bytes += sizeof(char*) + t.name_bytes + 1;
   }
-  if (arena != nullptr) memory = static_cast<unsigned char*>(arena->take(size_t(bytes)));
-  if (memory == nullptr)
+  const char** names = arena == nullptr ? nullptr : static_cast<const char**>(arena->take(bytes));
+  if (names == nullptr)
     return refuse(f, Status::out_of_memory, 0, "arena", "the names of trained parameters need it");
-  const char** names = reinterpret_cast<const char**>(memory);
-  char*        text  = reinterpret_cast<char*>(names + o.name_count);
-  o.names = names;
+  char* text = reinterpret_cast<char*>(names + count);
+  o.names      = names;
+  o.name_count = int(count);
   for (uint32_t i = 0; i < f.parameters; ++i) {
-    char name[file_name_bytes];
     NNLITE_TRY(read_tensor(f, i, t));
-    NNLITE_TRY(fetch_string(f, place<TensorRecord>(f, id_tens, i), t.name, t.name_bytes, cursor, name));
     if ((t.flags & 2) == 0) continue;
-    copy_bytes(text, name, t.name_bytes + size_t(1));
+    NNLITE_TRY(fetch(f, f.offset(id_strs) + t.name, text, t.name_bytes));
     *names++ = text;
-    text += t.name_bytes + 1;
+    text += t.name_bytes;
+    *text++ = 0;
   }
   return Status::ok;
 }
+
+static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss};
 
 static Status read_checkpoint(File& f) {
   NNLITE_TRY(read_container(f));
@@ -11534,113 +11594,39 @@ static Status read_checkpoint(File& f) {
 
 Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
                     const OpSet& ops) {
-  TrainerOptions o = options;
-  File           f(source, LoadLimits(), problem);
-  OptionsRecord  r;
-  ScheduleRecord schedule;
-  RandomRecord   random;
+  CheckpointAccess::State s;
+  File                    f(source, LoadLimits(), problem);
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(read_tensors(f));
-  NNLITE_TRY(fetch(f, id_opts, 0, r));
-  NNLITE_TRY(fetch(f, id_schd, 0, schedule));
-  NNLITE_TRY(fetch(f, id_rngs, 0, random));
-  copy_options(o, r);
-  o.shuffle         = (r.flags & 1) != 0;
-  o.drop_last       = (r.flags & 2) != 0;
-  o.derived_weights = (r.flags & 4) != 0;
-  o.seed            = random.seed;
-  o.names           = nullptr;
-  o.name_count      = 0;
-  if (o.batch < 1 || o.warmup_steps < 0 || o.epochs < 0 || !at_least_zero(o.clip_value) ||
-      !at_least_zero(o.clip_norm) || o.trainable > Trainable::named)
-    return bad(f, id_opts, "a field is out of range");
-  NNLITE_TRY(check_record(f, f.offset(id_opts), "OPTS", "a field is out of range",
-                          options_record(o, r.states), r));
-  NNLITE_TRY(read_row(f, ops, id_opts, sizeof r, traits::optimizer, o.optimizer));
-  NNLITE_TRY(read_row(f, ops, id_loss, 0, traits::loss, o.loss));
-  NNLITE_TRY(read_row(f, ops, id_schd, sizeof schedule, traits::schedule, o.schedule));
-  if (!o.optimizer) return bad(f, id_opts, "no optimizer");
-  if (o.trainable == Trainable::named) NNLITE_TRY(read_names(f, o, arena));
-  options = o;
+  s.options = options;
+  for (SectionId id : state_sections) {
+    Io io(f, id);
+    io.ops = &ops;
+    CheckpointAccess::fields(io, id, s);
+    NNLITE_TRY(io.finish());
+  }
+  s.options.names      = nullptr;
+  s.options.name_count = 0;
+  if (!s.options.optimizer) return bad(f, id_opts, "no optimizer");
+  if (s.options.trainable == Trainable::named) NNLITE_TRY(read_names(f, s.options, arena));
+  options = s.options;
   return Status::ok;
 }
 
-Status CheckpointAccess::check_data(const Trainer& t, const File& f) {
-  DataRecord r;
-  NNLITE_TRY(fetch(f, id_dpos, 0, r));
-  if (f.size(id_dpos) != sizeof r) return bad(f, id_dpos, "bytes", sizeof r, f.size(id_dpos));
-  if (t.data_ == nullptr || r.rows == 0) return Status::ok;
-  const DataRecord own = data_record(t);
-  if (r.rows != own.rows)
-    return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", r.rows, own.rows);
-  if (r.columns != own.columns || first_difference(r.fingerprint, own.fingerprint, 32) < 32)
-    return refuse(f, Status::wrong_data, id_dpos, "columns or labels differ");
-  return Status::ok;
-}
-
-// A row of the trainer against the one behind `skip` bytes of a section.
-static Status check_row(const File& f, SectionId id, uint64_t skip, const AnyOp& own, const char* setting) {
-  Emit     e;
-  uint32_t crc = 0;
-  emit_row(own, e);
-  NNLITE_TRY(fetch_crc(f, f.offset(id) + skip, f.size(id) - skip, crc));
-  if (e.at() == f.size(id) - skip && e.crc() == crc) return Status::ok;
-  return refuse(f, Status::bad_argument, f.offset(id) + skip, setting, "the checkpoint has another");
-}
-
-// The options that decide the bits of a run, but the seed, which is restored, and the number of epochs. What
-// is trained was compared with the network.
-static Status check_options(const File& f, const TrainerOptions& o, uint16_t states) {
-  OptionsRecord       r;
-  const OptionsRecord own = options_record(o, states);
-  NNLITE_TRY(fetch(f, id_opts, 0, r));
-  const int   flags   = r.flags ^ own.flags;
-  const char* setting = r.batch != own.batch                         ? "batch"
-                        : r.warmup_steps != own.warmup_steps         ? "warmup_steps"
-                        : r.clip_value.bits != own.clip_value.bits   ? "clip_value"
-                        : r.clip_norm.bits != own.clip_norm.bits     ? "clip_norm"
-                        : (flags & 1) != 0                           ? "shuffle"
-                        : (flags & 2) != 0                           ? "drop_last"
-                        : (flags & 4) != 0                           ? "derived_weights"
-                                                                     : nullptr;
-  if (setting != nullptr)
-    return refuse(f, Status::bad_argument, f.offset(id_opts), setting, "the checkpoint has another");
-  if (r.states != own.states) return bad(f, id_opts, "states of a parameter", own.states, r.states);
-  NNLITE_TRY(check_row(f, id_opts, sizeof r, o.optimizer, "optimizer"));
-  NNLITE_TRY(check_row(f, id_schd, sizeof(ScheduleRecord), o.schedule, "schedule"));
-  return check_row(f, id_loss, 0, o.loss, "loss");
-}
-
-// All that could refuse a checkpoint comes before the first value is changed.
-Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic) {
+// The network, what is trained, and frozen weights against those of a checkpoint.
+Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
   static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
-  Emit e;
+  Emit     e;
+  uint32_t k = 0;
+  Status   s = Status::ok;
   for (SectionId id : graph) {
-    e.begin(false);
+    e.begin();
     emit_section(c, id, e);
     const uint64_t size = e.at();
     e.align(64);
     if (size != f.size(id) || e.crc() != f.at[id].crc)
       return refuse(f, Status::bad_graph, id, "another network, or other parameters are trained");
   }
-  ArithmeticRecord       arithmetic;
-  RandomRecord           random;
-  ScheduleRecord         schedule;
-  const ArithmeticRecord here;
-  NNLITE_TRY(fetch(f, id_arth, 0, arithmetic));
-  if (!any_arithmetic && first_difference(&arithmetic, &here, sizeof here) < sizeof here)
-    return refuse(f, Status::wrong_arithmetic, id_arth, "class of arithmetic", arithmetic.bits_class,
-                  here.bits_class);
-  NNLITE_TRY(fetch(f, id_rngs, 0, random));
-  if (random.zero != 0 || random.step != f.header.generation)
-    return bad(f, id_rngs, "reserved bytes, or the step is not the generation");
-  if (random.generator != 1 || f.size(id_rngs) != sizeof random)
-    return refuse(f, Status::unsupported, id_rngs, "needs a newer nnlite: generator", 1, random.generator);
-  NNLITE_TRY(fetch(f, id_schd, 0, schedule));
-  NNLITE_TRY(check_options(f, t.options_, state_slots(t.engine_)));
-  NNLITE_TRY(check_data(t, f));
-  uint32_t k = 0;
-  Status   s = Status::ok;
   each_storage(c, [&](const real* values, int64_t count) {
     StorageRecord r;
     if (ok(s)) s = fetch(f, id_stor, k++, r);
@@ -11653,40 +11639,48 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
   return k == f.storages ? Status::ok : bad(f, id_stor, "storages", k, f.storages);
 }
 
-Status CheckpointAccess::restore(Trainer& t, const File& f, const Content& c) {
-  ScheduleRecord schedule;
-  RandomRecord   random;
-  DataRecord     data;
-  uint64_t       at = f.offset(id_data);
-  Status         s  = Status::ok;
+// All that could refuse a checkpoint comes before the first value is changed.
+Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
+  t.problem_ = Problem();
+  File        f(source, LoadLimits(), &t.problem_);
+  Content     c;
+  const State own = state(t);
+  State       s   = own;
+  NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
+  NNLITE_TRY(read_checkpoint(f));
+  NNLITE_TRY(check(t, f, c));
+  for (SectionId id : state_sections) {
+    Io io(f, id);
+    io.match = id != id_arth || !any_arithmetic;
+    if (id == id_arth) io.other = Status::wrong_arithmetic;
+    if (id == id_rngs) io.other = Status::unsupported;
+    fields(io, id, s);
+    NNLITE_TRY(io.finish());
+  }
+  if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
+  if (t.data_ != nullptr && s.rows != 0) {
+    if (s.rows != own.rows)
+      return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
+    if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
+      return refuse(f, Status::wrong_data, id_dpos, "columns or labels differ");
+  }
+  uint64_t at     = f.offset(id_data);
+  Status   status = Status::ok;
   each_storage(c, [&](const real* values, int64_t count) {
     const size_t bytes = size_t(count) * sizeof(real);
-    if (ok(s) && owned(t, values)) {
+    if (ok(status) && owned(t, values)) {
       real* to = const_cast<real*>(values);
-      s = fetch(f, at, to, bytes);
+      status = fetch(f, at, to, bytes);
       if (!little_endian()) swap_elements(to, bytes, sizeof(real));
     }
     at += align64(bytes);
   });
-  NNLITE_TRY(s);
-  NNLITE_TRY(fetch(f, id_schd, 0, schedule));
-  NNLITE_TRY(fetch(f, id_rngs, 0, random));
-  NNLITE_TRY(fetch(f, id_dpos, 0, data));
-  copy_plateau(t.plateau_, schedule);
-  t.options_.seed = random.seed;
-  t.step_         = random.step;
-  t.samples_      = data.samples;
+  NNLITE_TRY(status);
+  t.plateau_      = s.plateau;
+  t.options_.seed = s.options.seed;
+  t.step_         = s.step;
+  t.samples_      = s.samples;
   return Status::ok;
-}
-
-Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
-  t.problem_ = Problem();
-  File    f(source, LoadLimits(), &t.problem_);
-  Content c;
-  NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
-  NNLITE_TRY(read_checkpoint(f));
-  NNLITE_TRY(check(t, f, c, any_arithmetic));
-  return restore(t, f, c);
 }
 Status Trainer::resume(const Source& source, bool any_arithmetic) {
   return CheckpointAccess::resume(*this, source, any_arithmetic);
