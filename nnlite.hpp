@@ -10093,7 +10093,7 @@ class Io {
     return uint64_t(v);
   }
   static uint64_t whole(float) { return 0; }   // not shown
-  Status read_row(uint32_t trait, AnyOp& row);
+  Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
 
   Emit*       e_   = nullptr;                  // writing
   const File* f_   = nullptr;                  // reading
@@ -10241,8 +10241,9 @@ static Status read_metadata(ExtrasReader& x) {
     copy_bytes(&h, bytes, sizeof h);
     bytes += sizeof h;
     to[i].key   = reinterpret_cast<const char*>(bytes);
-    to[i].value = reinterpret_cast<const char*>(bytes) + h.key_bytes + 1;
-    if (text_bytes(to[i].key) != h.key_bytes || text_bytes(to[i].value) != h.value_bytes)
+    to[i].value = to[i].key + h.key_bytes + 1;
+    if (to[i].key[h.key_bytes] != 0 || to[i].value[h.value_bytes] != 0 ||
+        text_bytes(to[i].key) != h.key_bytes || text_bytes(to[i].value) != h.value_bytes)
       return bad(x.f, id_meta, "a text ends too early or too late");
   }
   x.extras->metadata       = to;
@@ -11382,8 +11383,8 @@ struct CheckpointAccess {
     uint8_t          fingerprint[32] = {};
   };
   static void   fields(Io& io, int id, State& s);
-  static void   fingerprint(const Trainer& t, State& s);
   static State  state(const Trainer& t);
+  static void   describe_data(const Trainer& t, State& s);
   static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
   static Status check(const Trainer& t, const File& f, const Content& c);
 };
@@ -11438,7 +11439,7 @@ static void emit_row(const AnyOp& row, Emit& e) {
 }
 
 // The rest of a section: an op with this trait, its attributes; empty where nothing is.
-Status Io::read_row(uint32_t trait, AnyOp& row) {
+Status Io::read_row(const OpSet& known, uint32_t trait, AnyOp& row) {
   const char* const where = section_kinds[id_].name;
   const uint64_t    left  = end_ - at_;
   const Op*         op    = nullptr;
@@ -11455,7 +11456,7 @@ Status Io::read_row(uint32_t trait, AnyOp& row) {
   name[h.name_bytes] = 0;
   if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
     return bad(*f_, at_, where, "a name is not UTF-8");
-  NNLITE_TRY(find_known(*f_, *ops, at_, name, h.version, op));
+  NNLITE_TRY(find_known(*f_, known, at_, name, h.version, op));
   if ((op->traits & trait) == 0) return refuse(*f_, Status::unknown_op, at_, name, "is something else here");
   row = AnyOp(op, op->defaults, op->attr_size);
   return read_attributes(*f_, at_ + sizeof h + h.name_bytes, h.attribute_bytes, row);
@@ -11467,8 +11468,7 @@ void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   const AnyOp     own  = row;
   const Op* const op   = own.op();
   const OpSet     mine = {&op, op == nullptr ? 0 : 1};
-  if (match) ops = &mine;
-  status_ = read_row(trait, row);
+  status_ = read_row(match ? mine : *ops, trait, row);
   if (match && (status_ == Status::unknown_op || row.op() != op))
     status_ = refuse(*f_, other, at_, setting, "the checkpoint has another");
   for (int i = 0; match && ok(status_) && op != nullptr && i < op->n_fields; ++i)
@@ -11494,9 +11494,10 @@ static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t coun
 
 // What tells one data set from another without reading its pictures: the form of every column (the inputs of
 // the model, then the target of a loss in options), and all class labels.
-void CheckpointAccess::fingerprint(const Trainer& t, State& s) {
+void CheckpointAccess::describe_data(const Trainer& t, State& s) {
   const Engine& e = t.engine_;
   Sha256        hash;
+  if (t.data_ == nullptr) return;
   s.rows    = t.data_->count;
   s.columns = uint32_t(e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0));
   for (uint32_t i = 0; i < s.columns; ++i) {
@@ -11518,13 +11519,13 @@ CheckpointAccess::State CheckpointAccess::state(const Trainer& t) {
   s.plateau          = t.plateau_;
   s.step             = t.step_;
   s.samples          = t.samples_;
-  if (t.data_ != nullptr) fingerprint(t, s);
   return s;
 }
 
 static void emit_training(const Content& c, int id, Emit& e) {
   CheckpointAccess::State s = CheckpointAccess::state(*c.trainer);
   Io                      io(e);
+  if (id == id_dpos) CheckpointAccess::describe_data(*c.trainer, s);
   CheckpointAccess::fields(io, id, s);
 }
 
@@ -11642,10 +11643,9 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
 // All that could refuse a checkpoint comes before the first value is changed.
 Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
   t.problem_ = Problem();
-  File        f(source, LoadLimits(), &t.problem_);
-  Content     c;
-  const State own = state(t);
-  State       s   = own;
+  File    f(source, LoadLimits(), &t.problem_);
+  Content c;
+  State   s = state(t), own;
   NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(check(t, f, c));
@@ -11659,6 +11659,7 @@ Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arith
   }
   if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
   if (t.data_ != nullptr && s.rows != 0) {
+    describe_data(t, own);
     if (s.rows != own.rows)
       return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
     if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
