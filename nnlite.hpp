@@ -8939,144 +8939,6 @@ struct DigitScratch {
   uint16_t  parents[digit_parts];
 };
 
-// A picture under way, W x H. planes: red, green, blue of every pixel; later the number of its part (2 bytes
-// each), then the blurred ink.
-struct Digit {
-  const Preprocessing& how;
-  DigitScratch& own;
-  uint8_t *planes, *ink;
-  int W, H;
-  int cell, cells_x, cells_y;                                // of the background
-  int skip;                                                  // every skip-th pixel tells the background
-  int part_count = 0, noise = 0, threshold = 0, contrast = 0, clarity = 0;
-
-  Digit(const Preprocessing& p, DigitScratch& scratch, uint8_t* pixels, int width, int height)
-      : how(p), own(scratch), planes(pixels), ink(pixels + 3 * width * height), W(width), H(height) {
-    const int longest = W > H ? W : H;
-    cell    = longest < 64 ? 4 : longest / digit_cells + 1;
-    cells_x = W < cell ? 1 : W / cell;
-    cells_y = H < cell ? 1 : H / cell;
-    skip    = longest > 128 ? 2 : 1;
-  }
-  uint16_t* labels() const { return reinterpret_cast<uint16_t*>(planes); }
-  uint8_t*  blurred() const { return planes + 2 * W * H; }
-  bool      kept(int i) const { return own.parts[labels()[i]].area != 0; }
-
-  template <int channels>
-  void    reduce(const Image& image, int k);
-  int32_t median(int x, int y, int w, int h, int c) const;
-  void    surround();
-  void    background(int y);
-  int     difference(int32_t (&mean)[3]);
-  void    refine(int level);
-  bool    fill(uint32_t enough);
-  void    project(const int32_t (&mean)[3]);
-  void    blur();
-  int     find(int label);
-  bool    connect();
-  Seen    choose();
-  void    cut(int height, int width, real* to);
-  Seen    run(const Image& image, int k, int height, int width, real* to);
-};
-
-// Averages of k x k pixels, fewer at the right and lower edges; transparency is laid over white.
-template <int channels>
-void Digit::reduce(const Image& image, int k) {
-  constexpr int colours = channels < 3 ? 1 : 3;
-  const uint8_t* p = image.pixels;
-  const auto over_white = [&](uint32_t v) {
-    const uint32_t a = channels % 2 == 0 ? p[channels - 1] : 255;
-    return a == 255 ? v : (v * a + 255 * (255 - a) + 127) / 255;
-  };
-  for (int y = 0; y < H; y++) {
-    const int rows = (y + 1) * k <= image.height ? k : image.height - y * k;
-    for (int i = 0; i < colours * W; i++) own.sums[i] = 0;
-    for (int r = 0; r < rows; r++)
-      for (int x = 0; x < W; x++) {
-        uint32_t red = 0, green = 0, blue = 0;               // an array would not stay in registers
-        const uint8_t* const end = p + channels * ((x + 1) * k <= image.width ? k : image.width - x * k);
-        for (; p != end; p += channels) {
-          red += over_white(p[0]);
-          if (colours == 3) green += over_white(p[1]), blue += over_white(p[2]);
-        }
-        uint32_t* const to = own.sums + colours * x;
-        to[0] += red;
-        if (colours == 3) to[1] += green, to[2] += blue;
-      }
-    uint32_t n = 0;
-    uint64_t share = 0;                                      // multiplies like 1 / n
-    for (int x = 0; x < W; x++) {
-      const int columns = (x + 1) * k <= image.width ? k : image.width - x * k;
-      if (x == 0 || columns < k) {
-        n     = static_cast<uint32_t>(rows * columns);
-        share = (uint64_t(1) << 32) / n + 1;
-      }
-      for (int c = 0; c < 3; c++)
-        planes[3 * (y * W + x) + c] =
-            static_cast<uint8_t>((own.sums[colours * x + (colours == 3 ? c : 0)] + n / 2) * share >> 32);
-    }
-  }
-}
-
-// The median of channel c in w x h pixels.
-int32_t Digit::median(int x, int y, int w, int h, int c) const {
-  uint32_t counts[256] = {};
-  for (int v = y; v < y + h; v++)
-    for (int u = x; u < x + w; u++) counts[planes[3 * (v * W + u) + c]]++;
-  int m = 0;
-  for (uint32_t seen = counts[0]; seen * 2 < static_cast<uint32_t>(w * h); seen += counts[m]) m++;
-  return m;
-}
-
-// A first background from the border alone, whatever the middle shows: f(x) + g(y) + a x y through the four
-// sides (Coons 1967), which are medians of stretches as long as a cell.
-void Digit::surround() {
-  const int deep = cell / 8 + 1, deep_x = W < deep ? W : deep, deep_y = H < deep ? H : deep;
-  const int nx = cells_x, ny = cells_y;
-  for (int c = 0; c < 3; c++) {
-    int32_t top[digit_cells], bottom[digit_cells], left[digit_cells], right[digit_cells];
-    for (int i = 0; i < nx; i++) {
-      const int x = i * cell, w = i + 1 < nx ? cell : W - x;
-      top[i]    = median(x, 0, w, deep_y, c);
-      bottom[i] = median(x, H - deep_y, w, deep_y, c);
-    }
-    for (int j = 0; j < ny; j++) {
-      const int y = j * cell, h = j + 1 < ny ? cell : H - y;
-      left[j]  = median(0, y, deep_x, h, c);
-      right[j] = median(W - deep_x, y, deep_x, h, c);
-    }
-    const int32_t corner[4] = {top[0] + left[0], top[nx - 1] + right[0], bottom[0] + left[ny - 1],
-                               bottom[nx - 1] + right[ny - 1]};       // twice
-    for (int j = 0; j < ny; j++)
-      for (int i = 0; i < nx; i++) {
-        const int32_t u = 2 * i + 1, u1 = 2 * nx - u, v = 2 * j + 1, v1 = 2 * ny - v;
-        const int32_t sides   = nx * (v1 * top[i] + v * bottom[i]) + ny * (u1 * left[j] + u * right[j]);
-        const int32_t corners = v1 * (u1 * corner[0] + u * corner[1]) + v * (u1 * corner[2] + u * corner[3]);
-        own.cells[c][j * digit_cells + i] = (16 * sides - 4 * corners) / (2 * nx * ny);
-      }
-  }
-}
-
-// The background of row y: bilinear between the middles of the cells, and straight on beyond the outer ones.
-void Digit::background(int y) {
-  const int above = (2 * y + 1 - cell) / (2 * cell), last = cells_y > 1 ? cells_y - 2 : 0;
-  const int j = 2 * y + 1 < cell ? 0 : above < last ? above : last;
-  const int next = cells_x > 1 ? 1 : 0, below = cells_y > 1 ? digit_cells : 0;
-  const int32_t share = (2 * y + 1 - cell - 2 * cell * j) * 64 / cell;             // of 128
-  for (int c = 0; c < 3; c++) {
-    const int32_t* at = own.cells[c] + j * digit_cells;
-    for (int i = 0, x = 0; x < W; i++, at++) {
-      const int end       = i + 2 < cells_x ? (cell * (2 * i + 3) + 1) / 2 : W;
-      const int32_t left  = at[0] * (128 - share) + at[below] * share;
-      const int32_t right = at[next] * (128 - share) + at[next + below] * share;
-      const int32_t step  = (right - left) * 32 / cell;                            // of half a pixel
-      int32_t v = left * 64 + step * (2 * x + 1 - cell * (2 * i + 1)) + 4096;
-      for (; x < end; x++, v += 2 * step)
-        own.back[x][c] = v < 0 ? 0 : v >= (255 * 16) << 13 ? 255 * 16 : v >> 13;
-    }
-  }
-}
-
 // Parts values into low and high ones where that explains most of the variance (Otsu 1979). Gives the highest
 // low value; how far apart the means of the two are; how many percent of the variance that explains.
 static int two_classes(const uint32_t (&counts)[256], int& contrast, int& clarity) {
@@ -9102,277 +8964,401 @@ static int two_classes(const uint32_t (&counts)[256], int& contrast, int& clarit
   return (first + last) / 2;
 }
 
-// Into ink: by how much the channel that differs most differs from the background. Gives the threshold, and
-// the mean difference of what lies above it, signed: the colour of the ink.
-int Digit::difference(int32_t (&mean)[3]) {
-  uint32_t counts[256] = {};
-  int32_t sums[256][3] = {}, all[3] = {}, n = 0;
-  for (int y = 0; y < H; y += skip) {
-    background(y);
-    for (int x = 0; x < W; x += skip) {
-      const int i = y * W + x;
-      int most = 0, d[3];
-      for (int c = 0; c < 3; c++) {
-        d[c] = planes[3 * i + c] * 16 - own.back[x][c];
-        const int size = d[c] < 0 ? -d[c] : d[c];
-        most = size > most ? size : most;
-      }
-      most = (most + 8) >> 4;
-      ink[i] = static_cast<uint8_t>(most);
-      counts[most]++;
-      for (int c = 0; c < 3; c++) sums[most][c] += d[c];
-    }
-  }
-  const int level = two_classes(counts, contrast, clarity);
-  for (int v = level + 1; v < 256; v++) {
-    n += static_cast<int32_t>(counts[v]);
-    for (int c = 0; c < 3; c++) all[c] += sums[v][c];
-  }
-  for (int c = 0; c < 3; c++) mean[c] = n == 0 ? 0 : all[c] / n;
-  return level;
-}
+// A picture under way, W x H. planes: red, green, blue of every pixel; later the number of its part (2 bytes
+// each), then the blurred ink.
+struct Digit {
+  const Preprocessing& how;
+  DigitScratch& own;
+  uint8_t *planes, *ink;
+  int W, H;
+  int cell, cells_x, cells_y;                                // of the background
+  int skip;                                                  // every skip-th pixel tells the background
+  int part_count = 0, noise = 0, threshold = 0, contrast = 0, clarity = 0;
 
-// The background once more: in every cell the mean of what is neither ink nor beside it.
-void Digit::refine(int level) {
-  uint32_t sums[3][digit_cells * digit_cells] = {};
-  for (uint32_t& n : own.counts) n = 0;
-  for (int y = 0; y < H; y += skip)
-    for (int x = 0; x < W; x += skip) {
-      const int i = y * W + x, l = x < 2 ? 0 : 2, r = x + 2 < W ? 2 : 0, u = y < 2 ? 0 : 2 * W,
-                d = y + 2 < H ? 2 * W : 0;
-      if (ink[i] * 2 > level || ink[i - l] > level || ink[i + r] > level || ink[i - u] > level ||
-          ink[i + d] > level)
-        continue;
-      const int at_x = x / cell < cells_x ? x / cell : cells_x - 1;
-      const int at   = (y / cell < cells_y ? y / cell : cells_y - 1) * digit_cells + at_x;
-      own.counts[at]++;
-      for (int c = 0; c < 3; c++) sums[c][at] += planes[3 * i + c];
-    }
-  const uint32_t enough = static_cast<uint32_t>(cell * cell / (4 * skip * skip));
-  bool some = false;
-  for (int at = 0; at < digit_cells * digit_cells; at++) some |= own.counts[at] >= enough;
-  for (int at = 0; at < digit_cells * digit_cells && some; at++)
-    for (int c = 0; c < 3 && own.counts[at] >= enough; c++)
-      own.cells[c][at] = static_cast<int32_t>((sums[c][at] * 16 + own.counts[at] / 2) / own.counts[at]);
-  while (some) some = fill(enough);
-}
+  Digit(const Preprocessing& p, DigitScratch& scratch, uint8_t* pixels, int width, int height)
+      : how(p), own(scratch), planes(pixels), ink(pixels + 3 * width * height), W(width), H(height) {
+    const int longest = W > H ? W : H;
+    cell    = longest < 64 ? 4 : longest / digit_cells + 1;
+    cells_x = W < cell ? 1 : W / cell;
+    cells_y = H < cell ? 1 : H / cell;
+    skip    = longest > 128 ? 2 : 1;
+  }
+  uint16_t* labels() const { return reinterpret_cast<uint16_t*>(planes); }
+  uint8_t*  blurred() const { return planes + 2 * W * H; }
+  bool      kept(int i) const { return own.parts[labels()[i]].area != 0; }
 
-// Cells of ink take the mean of the cells around that know; false when all do.
-bool Digit::fill(uint32_t enough) {
-  constexpr uint32_t filled = 0xFFFFFFFFu;                   // counts from the next round on
-  bool missing = false;
-  for (int j = 0; j < cells_y; j++)
-    for (int i = 0; i < cells_x; i++) {
-      const int at = j * digit_cells + i;
-      if (own.counts[at] >= enough) continue;
-      missing = true;
-      int32_t n = 0, around[3] = {};
-      for (int v = j > 0 ? j - 1 : 0; v <= j + 1 && v < cells_y; v++)
-        for (int u = i > 0 ? i - 1 : 0; u <= i + 1 && u < cells_x; u++) {
-          const int k = v * digit_cells + u;
-          if (own.counts[k] < enough || own.counts[k] == filled) continue;
-          n++;
-          for (int c = 0; c < 3; c++) around[c] += own.cells[c][k];
+  // Averages of k x k pixels, fewer at the right and lower edges; transparency is laid over white.
+  template <int channels>
+  void reduce(const Image& image, int k) {
+    constexpr int colours = channels < 3 ? 1 : 3;
+    const uint8_t* p = image.pixels;
+    const auto over_white = [&](uint32_t v) {
+      const uint32_t a = channels % 2 == 0 ? p[channels - 1] : 255;
+      return a == 255 ? v : (v * a + 255 * (255 - a) + 127) / 255;
+    };
+    for (int y = 0; y < H; y++) {
+      const int rows = (y + 1) * k <= image.height ? k : image.height - y * k;
+      for (int i = 0; i < colours * W; i++) own.sums[i] = 0;
+      for (int r = 0; r < rows; r++)
+        for (int x = 0; x < W; x++) {
+          uint32_t red = 0, green = 0, blue = 0;               // an array would not stay in registers
+          const uint8_t* const end = p + channels * ((x + 1) * k <= image.width ? k : image.width - x * k);
+          for (; p != end; p += channels) {
+            red += over_white(p[0]);
+            if (colours == 3) green += over_white(p[1]), blue += over_white(p[2]);
+          }
+          uint32_t* const to = own.sums + colours * x;
+          to[0] += red;
+          if (colours == 3) to[1] += green, to[2] += blue;
         }
-      for (int c = 0; c < 3 && n > 0; c++) own.cells[c][at] = around[c] / n;
-      if (n > 0) own.counts[at] = filled;
-    }
-  for (uint32_t& n : own.counts) n = n == filled ? enough : n;
-  return missing;
-}
-
-// Into ink: the difference from the background as far as it points the way of the ink, so that what is
-// lighter than paper is none. What points the other way tells the noise: half of it does, and 2.5 times its
-// mean is the deviation, were it normal. Two deviations are taken off later.
-void Digit::project(const int32_t (&mean)[3]) {
-  int64_t square = 0, most = 0;
-  for (int32_t m : mean) {
-    square += int64_t(m) * m;
-    most = m > most ? m : -m > most ? -m : most;
-  }
-  int32_t weight[3];
-  for (int c = 0; c < 3; c++)
-    weight[c] = static_cast<int32_t>(square == 0 ? 0 : mean[c] * most * 65536 / square);
-  uint64_t below = 0, paper = 1;
-  for (int y = 0, i = 0; y < H; y++) {
-    background(y);
-    for (int x = 0; x < W; x++, i++) {
-      int32_t p = 1 << 15;
-      for (int c = 0; c < 3; c++) p += (planes[3 * i + c] * 16 - own.back[x][c]) * weight[c];
-      p >>= 16;
-      paper += p * 2 <= most;
-      if (p < 0) below += static_cast<uint64_t>(-p);
-      p = p < 0 ? 0 : (p + 8) >> 4;
-      ink[i] = static_cast<uint8_t>(p > 255 ? 255 : p);
-    }
-  }
-  noise = static_cast<int>(below * 5 / (paper * 16));
-}
-
-// Ink blurred by 1 2 1 both ways, small pictures as they are; the threshold a little below Otsu's, so that
-// faint strokes still hold together.
-void Digit::blur() {
-  uint32_t counts[256] = {};
-  uint8_t* const to = blurred();
-  const bool large = W > 64 || H > 64;
-  for (int y = 0, i = 0; y < H; y++)
-    for (int x = 0; x < W; x++, i++) {
-      const int l = large && x > 0 ? 1 : 0, r = large && x + 1 < W ? 1 : 0, u = large && y > 0 ? W : 0,
-                d = large && y + 1 < H ? W : 0;
-      const uint8_t* p = ink + i;
-      const int sum = p[-u - l] + 2 * p[-u] + p[-u + r] + 2 * (p[-l] + 2 * p[0] + p[r]) + p[d - l] +
-                      2 * p[d] + p[d + r];
-      to[i] = static_cast<uint8_t>((sum + 8) >> 4);
-      counts[to[i]]++;
-    }
-  threshold = two_classes(counts, contrast, clarity) * 3 / 4;
-  threshold = threshold > noise ? threshold : noise;
-}
-
-int Digit::find(int label) {
-  while (own.parents[label] != label) {
-    own.parents[label] = own.parents[own.parents[label]];
-    label = own.parents[label];
-  }
-  return label;
-}
-
-// Connected parts, corners included: their numbers, from 1, into labels(), areas and boxes into parts. false
-// when they are too many.
-bool Digit::connect() {
-  uint16_t* const label = labels();
-  part_count = 1;
-  for (int y = 0, i = 0; y < H; y++)
-    for (int x = 0; x < W; x++, i++) {
-      label[i] = 0;
-      if (blurred()[i] <= threshold) continue;
-      const int near[4] = {x > 0 ? label[i - 1] : 0, x > 0 && y > 0 ? label[i - W - 1] : 0,
-                           y > 0 ? label[i - W] : 0, y > 0 && x + 1 < W ? label[i - W + 1] : 0};
-      int mine = 0;
-      for (int n : near) {
-        if (n == 0) continue;
-        n = find(n);
-        const int low = mine == 0 || n < mine ? n : mine;
-        if (mine != 0) own.parents[n] = own.parents[mine] = static_cast<uint16_t>(low);
-        mine = low;
-      }
-      if (mine == 0 && part_count == digit_parts) return false;
-      if (mine == 0) {
-        mine = part_count++;
-        own.parents[mine] = static_cast<uint16_t>(mine);
-      }
-      label[i] = static_cast<uint16_t>(mine);
-    }
-  for (int k = 0; k < part_count; k++) own.parts[k] = {0, 255, 255, 0, 0};
-  for (int y = 0, i = 0; y < H; y++)
-    for (int x = 0; x < W; x++, i++) {
-      if (label[i] == 0) continue;
-      label[i] = static_cast<uint16_t>(find(label[i]));
-      DigitPart& p    = own.parts[label[i]];
-      const uint8_t u = static_cast<uint8_t>(x), v = static_cast<uint8_t>(y);
-      p = {p.area + 1, u < p.x0 ? u : p.x0, v < p.y0 ? v : p.y0, u > p.x1 ? u : p.x1, v > p.y1 ? v : p.y1};
-    }
-  return true;
-}
-
-// Drops specks. Several digits are two parts, both at least half as high as the highest, that are further
-// apart than the strokes of one digit are: by a tenth of that height beside each other, a quarter one above
-// the other.
-Seen Digit::choose() {
-  constexpr int most = 12;
-  uint32_t largest = 0;
-  int count = 0, highest = 0;
-  DigitPart parts[most];
-  for (int k = 1; k < part_count; k++) largest = own.parts[k].area > largest ? own.parts[k].area : largest;
-  for (int k = 1; k < part_count; k++) {
-    DigitPart& p = own.parts[k];
-    if (p.area * how.speck < largest) p.area = 0;
-    if (p.area == 0) continue;
-    if (count == most) return Seen::noise;
-    parts[count++] = p;
-    highest = p.y1 - p.y0 + 1 > highest ? p.y1 - p.y0 + 1 : highest;
-  }
-  for (int a = 0; a < count; a++)
-    for (int b = 0; b < a; b++) {
-      const DigitPart &p = parts[a], &q = parts[b];
-      const int beside = p.x0 > q.x1 ? p.x0 - q.x1 : q.x0 - p.x1;
-      const int above  = p.y0 > q.y1 ? p.y0 - q.y1 : q.y0 - p.y1;
-      const bool high = 2 * (p.y1 - p.y0 + 1) >= highest && 2 * (q.y1 - q.y0 + 1) >= highest;
-      if (high && (beside * 10 > highest || above * 4 > highest)) return Seen::several;
-    }
-  return Seen::one;
-}
-
-// The ink of the kept parts and of one pixel around them, cut out, its longest side made how.box, its largest
-// value 255, put so that its centre of mass is in the middle: as in MNIST in the pixel right and below of it.
-void Digit::cut(int height, int width, real* to) {
-  uint32_t counts[256] = {}, all = 0;
-  int x0 = W, y0 = H, x1 = 0, y1 = 0;
-  for (int y = 0, i = 0; y < H; y++)
-    for (int x = 0; x < W; x++, i++) {
-      bool near = false;
-      for (int v = y > 0 ? -1 : 0; v <= 1 && y + v < H && !near && ink[i] > noise; v++)
-        for (int u = x > 0 ? -1 : 0; u <= 1 && x + u < W && !near; u++) near = kept(i + v * W + u);
-      ink[i] = static_cast<uint8_t>(near ? ink[i] - noise : 0);
-      if (!near) continue;
-      if (kept(i)) counts[ink[i]]++, all++;
-      x0 = x < x0 ? x : x0, x1 = x > x1 ? x : x1;
-      y0 = y < y0 ? y : y0, y1 = y > y1 ? y : y1;
-    }
-  int top = 255;                                             // a fifth of the ink is at least this
-  for (uint32_t above = counts[255]; top > 1 && above * 5 < all; above += counts[top]) top--;
-  const int w = x1 - x0 + 1, h = y1 - y0 + 1, longest = w > h ? w : h;
-  const int64_t box_w = ratio_rounded(w, how.box, longest), box_h = ratio_rounded(h, how.box, longest);
-  uint8_t picture[64 * 64];
-  int64_t most = 1, mass = 0, mass_x = 0, mass_y = 0;
-  for (int64_t y = 0; y < box_h; y++)
-    for (int64_t x = 0; x < box_w; x++) {
-      const Taps down = taps_of(h, box_h, y), across = taps_of(w, box_w, x);
-      const int64_t total = tap_total(h, box_h) * tap_total(w, box_w);
-      int64_t sum = total / 2;
-      for (int64_t j = 0; j < down.count; j++)
-        for (int64_t k = 0; k < across.count; k++) {
-          const int v = ink[(y0 + down.first + j) * W + x0 + across.first + k];
-          sum += tap_weight(h, box_h, down, j) * tap_weight(w, box_w, across, k) *
-                 (v < top ? v * 255 / top : 255);
+      uint32_t n = 0;
+      uint64_t share = 0;                                      // multiplies like 1 / n
+      for (int x = 0; x < W; x++) {
+        const int columns = (x + 1) * k <= image.width ? k : image.width - x * k;
+        if (x == 0 || columns < k) {
+          n     = static_cast<uint32_t>(rows * columns);
+          share = (uint64_t(1) << 32) / n + 1;
         }
-      const int64_t v = sum / total;
-      picture[y * 64 + x] = static_cast<uint8_t>(v);
-      most = v > most ? v : most;
-      mass += v, mass_x += v * (2 * x + 1), mass_y += v * (2 * y + 1);
+        for (int c = 0; c < 3; c++)
+          planes[3 * (y * W + x) + c] =
+              static_cast<uint8_t>((own.sums[colours * x + (colours == 3 ? c : 0)] + n / 2) * share >> 32);
+      }
     }
-  mass += mass == 0 ? 1 : 0;
-  const auto shift = [&](int side, int64_t box, int64_t moment) {
-    const int64_t at = (side * mass - moment + 2 * mass - 1) / (2 * mass), last = side - box;
-    return at < 0 ? 0 : at > last ? last : at;
-  };
-  const int64_t left = shift(width, box_w, mass_x), up = shift(height, box_h, mass_y);
-  for (int64_t y = 0; y < box_h; y++)
-    for (int64_t x = 0; x < box_w; x++)
-      to[(y + up) * width + x + left] = static_cast<real>((picture[y * 64 + x] * 255 + most / 2) / most);
-}
-
-// Two rounds tell ink and paper apart, each from what the one before took for paper.
-Seen Digit::run(const Image& image, int k, int height, int width, real* to) {
-  if (image.channels == 1) reduce<1>(image, k);
-  if (image.channels == 2) reduce<2>(image, k);
-  if (image.channels == 3) reduce<3>(image, k);
-  if (image.channels == 4) reduce<4>(image, k);
-  int32_t mean[3];
-  surround();
-  int level = difference(mean);
-  for (int round = 0; round < 2; round++) {
-    refine(level);
-    level = difference(mean);
   }
-  project(mean);
-  blur();
-  if (contrast < how.contrast) return Seen::blank;
-  if (!connect()) return Seen::noise;
-  const Seen seen = choose();
-  cut(height, width, to);
-  return clarity < how.clarity ? Seen::noise : seen;
-}
+
+  // The median of channel c in w x h pixels.
+  int32_t median(int x, int y, int w, int h, int c) const {
+    uint32_t counts[256] = {};
+    for (int v = y; v < y + h; v++)
+      for (int u = x; u < x + w; u++) counts[planes[3 * (v * W + u) + c]]++;
+    int m = 0;
+    for (uint32_t seen = counts[0]; seen * 2 < static_cast<uint32_t>(w * h); seen += counts[m]) m++;
+    return m;
+  }
+
+  // A first background from the border alone, whatever the middle shows: f(x) + g(y) + a x y through the four
+  // sides (Coons 1967), which are medians of stretches as long as a cell.
+  void surround() {
+    const int deep = cell / 8 + 1, deep_x = W < deep ? W : deep, deep_y = H < deep ? H : deep;
+    const int nx = cells_x, ny = cells_y;
+    for (int c = 0; c < 3; c++) {
+      int32_t top[digit_cells], bottom[digit_cells], left[digit_cells], right[digit_cells];
+      for (int i = 0; i < nx; i++) {
+        const int x = i * cell, w = i + 1 < nx ? cell : W - x;
+        top[i]    = median(x, 0, w, deep_y, c);
+        bottom[i] = median(x, H - deep_y, w, deep_y, c);
+      }
+      for (int j = 0; j < ny; j++) {
+        const int y = j * cell, h = j + 1 < ny ? cell : H - y;
+        left[j]  = median(0, y, deep_x, h, c);
+        right[j] = median(W - deep_x, y, deep_x, h, c);
+      }
+      const int32_t corner[4] = {top[0] + left[0], top[nx - 1] + right[0], bottom[0] + left[ny - 1],
+                                 bottom[nx - 1] + right[ny - 1]};       // twice
+      for (int j = 0; j < ny; j++)
+        for (int i = 0; i < nx; i++) {
+          const int32_t u = 2 * i + 1, u1 = 2 * nx - u, v = 2 * j + 1, v1 = 2 * ny - v;
+          const int32_t sides   = nx * (v1 * top[i] + v * bottom[i]) + ny * (u1 * left[j] + u * right[j]);
+          const int32_t corners =
+              v1 * (u1 * corner[0] + u * corner[1]) + v * (u1 * corner[2] + u * corner[3]);
+          own.cells[c][j * digit_cells + i] = (16 * sides - 4 * corners) / (2 * nx * ny);
+        }
+    }
+  }
+
+  // The background of row y: bilinear between the middles of the cells, straight on beyond the outer ones.
+  void background(int y) {
+    const int above = (2 * y + 1 - cell) / (2 * cell), last = cells_y > 1 ? cells_y - 2 : 0;
+    const int j = 2 * y + 1 < cell ? 0 : above < last ? above : last;
+    const int next = cells_x > 1 ? 1 : 0, below = cells_y > 1 ? digit_cells : 0;
+    const int32_t share = (2 * y + 1 - cell - 2 * cell * j) * 64 / cell;             // of 128
+    for (int c = 0; c < 3; c++) {
+      const int32_t* at = own.cells[c] + j * digit_cells;
+      for (int i = 0, x = 0; x < W; i++, at++) {
+        const int end       = i + 2 < cells_x ? (cell * (2 * i + 3) + 1) / 2 : W;
+        const int32_t left  = at[0] * (128 - share) + at[below] * share;
+        const int32_t right = at[next] * (128 - share) + at[next + below] * share;
+        const int32_t step  = (right - left) * 32 / cell;                            // of half a pixel
+        int32_t v = left * 64 + step * (2 * x + 1 - cell * (2 * i + 1)) + 4096;
+        for (; x < end; x++, v += 2 * step)
+          own.back[x][c] = v < 0 ? 0 : v >= (255 * 16) << 13 ? 255 * 16 : v >> 13;
+      }
+    }
+  }
+
+  // Into ink: by how much the channel that differs most differs from the background. Gives the threshold, and
+  // the mean difference of what lies above it, signed: the colour of the ink.
+  int difference(int32_t (&mean)[3]) {
+    uint32_t counts[256] = {};
+    int32_t sums[256][3] = {}, all[3] = {}, n = 0;
+    for (int y = 0; y < H; y += skip) {
+      background(y);
+      for (int x = 0; x < W; x += skip) {
+        const int i = y * W + x;
+        int most = 0, d[3];
+        for (int c = 0; c < 3; c++) {
+          d[c] = planes[3 * i + c] * 16 - own.back[x][c];
+          const int size = d[c] < 0 ? -d[c] : d[c];
+          most = size > most ? size : most;
+        }
+        most = (most + 8) >> 4;
+        ink[i] = static_cast<uint8_t>(most);
+        counts[most]++;
+        for (int c = 0; c < 3; c++) sums[most][c] += d[c];
+      }
+    }
+    const int level = two_classes(counts, contrast, clarity);
+    for (int v = level + 1; v < 256; v++) {
+      n += static_cast<int32_t>(counts[v]);
+      for (int c = 0; c < 3; c++) all[c] += sums[v][c];
+    }
+    for (int c = 0; c < 3; c++) mean[c] = n == 0 ? 0 : all[c] / n;
+    return level;
+  }
+
+  // The background once more: in every cell the mean of what is neither ink nor beside it.
+  void refine(int level) {
+    uint32_t sums[3][digit_cells * digit_cells] = {};
+    for (uint32_t& n : own.counts) n = 0;
+    for (int y = 0; y < H; y += skip)
+      for (int x = 0; x < W; x += skip) {
+        const int i = y * W + x, l = x < 2 ? 0 : 2, r = x + 2 < W ? 2 : 0, u = y < 2 ? 0 : 2 * W,
+                  d = y + 2 < H ? 2 * W : 0;
+        if (ink[i] * 2 > level || ink[i - l] > level || ink[i + r] > level || ink[i - u] > level ||
+            ink[i + d] > level)
+          continue;
+        const int at_x = x / cell < cells_x ? x / cell : cells_x - 1;
+        const int at   = (y / cell < cells_y ? y / cell : cells_y - 1) * digit_cells + at_x;
+        own.counts[at]++;
+        for (int c = 0; c < 3; c++) sums[c][at] += planes[3 * i + c];
+      }
+    const uint32_t enough = static_cast<uint32_t>(cell * cell / (4 * skip * skip));
+    bool some = false;
+    for (int at = 0; at < digit_cells * digit_cells; at++) some |= own.counts[at] >= enough;
+    for (int at = 0; at < digit_cells * digit_cells && some; at++)
+      for (int c = 0; c < 3 && own.counts[at] >= enough; c++)
+        own.cells[c][at] = static_cast<int32_t>((sums[c][at] * 16 + own.counts[at] / 2) / own.counts[at]);
+    while (some) some = fill(enough);
+  }
+
+  // Cells of ink take the mean of the cells around that know; false when all do.
+  bool fill(uint32_t enough) {
+    constexpr uint32_t filled = 0xFFFFFFFFu;                   // counts from the next round on
+    bool missing = false;
+    for (int j = 0; j < cells_y; j++)
+      for (int i = 0; i < cells_x; i++) {
+        const int at = j * digit_cells + i;
+        if (own.counts[at] >= enough) continue;
+        missing = true;
+        int32_t n = 0, around[3] = {};
+        for (int v = j > 0 ? j - 1 : 0; v <= j + 1 && v < cells_y; v++)
+          for (int u = i > 0 ? i - 1 : 0; u <= i + 1 && u < cells_x; u++) {
+            const int k = v * digit_cells + u;
+            if (own.counts[k] < enough || own.counts[k] == filled) continue;
+            n++;
+            for (int c = 0; c < 3; c++) around[c] += own.cells[c][k];
+          }
+        for (int c = 0; c < 3 && n > 0; c++) own.cells[c][at] = around[c] / n;
+        if (n > 0) own.counts[at] = filled;
+      }
+    for (uint32_t& n : own.counts) n = n == filled ? enough : n;
+    return missing;
+  }
+
+  // Into ink: the difference from the background as far as it points the way of the ink, so that what is
+  // lighter than paper is none. What points the other way tells the noise: half of it does, and 2.5 times its
+  // mean is the deviation, were it normal. Two deviations are taken off later.
+  void project(const int32_t (&mean)[3]) {
+    int64_t square = 0, most = 0;
+    for (int32_t m : mean) {
+      square += int64_t(m) * m;
+      most = m > most ? m : -m > most ? -m : most;
+    }
+    int32_t weight[3];
+    for (int c = 0; c < 3; c++)
+      weight[c] = static_cast<int32_t>(square == 0 ? 0 : mean[c] * most * 65536 / square);
+    uint64_t below = 0, paper = 1;
+    for (int y = 0, i = 0; y < H; y++) {
+      background(y);
+      for (int x = 0; x < W; x++, i++) {
+        int32_t p = 1 << 15;
+        for (int c = 0; c < 3; c++) p += (planes[3 * i + c] * 16 - own.back[x][c]) * weight[c];
+        p >>= 16;
+        paper += p * 2 <= most;
+        if (p < 0) below += static_cast<uint64_t>(-p);
+        p = p < 0 ? 0 : (p + 8) >> 4;
+        ink[i] = static_cast<uint8_t>(p > 255 ? 255 : p);
+      }
+    }
+    noise = static_cast<int>(below * 5 / (paper * 16));
+  }
+
+  // Ink blurred by 1 2 1 both ways, small pictures as they are; the threshold a little below Otsu's, so that
+  // faint strokes still hold together.
+  void blur() {
+    uint32_t counts[256] = {};
+    uint8_t* const to = blurred();
+    const bool large = W > 64 || H > 64;
+    for (int y = 0, i = 0; y < H; y++)
+      for (int x = 0; x < W; x++, i++) {
+        const int l = large && x > 0 ? 1 : 0, r = large && x + 1 < W ? 1 : 0, u = large && y > 0 ? W : 0,
+                  d = large && y + 1 < H ? W : 0;
+        const uint8_t* p = ink + i;
+        const int sum = p[-u - l] + 2 * p[-u] + p[-u + r] + 2 * (p[-l] + 2 * p[0] + p[r]) + p[d - l] +
+                        2 * p[d] + p[d + r];
+        to[i] = static_cast<uint8_t>((sum + 8) >> 4);
+        counts[to[i]]++;
+      }
+    threshold = two_classes(counts, contrast, clarity) * 3 / 4;
+    threshold = threshold > noise ? threshold : noise;
+  }
+
+  int find(int label) {
+    while (own.parents[label] != label) {
+      own.parents[label] = own.parents[own.parents[label]];
+      label = own.parents[label];
+    }
+    return label;
+  }
+
+  // Connected parts, corners included: their numbers, from 1, into labels(), areas and boxes into parts.
+  // false when there are none or too many.
+  bool connect() {
+    uint16_t* const label = labels();
+    part_count = 1;
+    for (int y = 0, i = 0; y < H; y++)
+      for (int x = 0; x < W; x++, i++) {
+        label[i] = 0;
+        if (blurred()[i] <= threshold) continue;
+        const int near[4] = {x > 0 ? label[i - 1] : 0, x > 0 && y > 0 ? label[i - W - 1] : 0,
+                             y > 0 ? label[i - W] : 0, y > 0 && x + 1 < W ? label[i - W + 1] : 0};
+        int mine = 0;
+        for (int n : near) {
+          if (n == 0) continue;
+          n = find(n);
+          const int low = mine == 0 || n < mine ? n : mine;
+          if (mine != 0) own.parents[n] = own.parents[mine] = static_cast<uint16_t>(low);
+          mine = low;
+        }
+        if (mine == 0 && part_count == digit_parts) return false;
+        if (mine == 0) {
+          mine = part_count++;
+          own.parents[mine] = static_cast<uint16_t>(mine);
+        }
+        label[i] = static_cast<uint16_t>(mine);
+      }
+    for (int k = 0; k < part_count; k++) own.parts[k] = {0, 255, 255, 0, 0};
+    for (int y = 0, i = 0; y < H; y++)
+      for (int x = 0; x < W; x++, i++) {
+        if (label[i] == 0) continue;
+        label[i] = static_cast<uint16_t>(find(label[i]));
+        DigitPart& p    = own.parts[label[i]];
+        const uint8_t u = static_cast<uint8_t>(x), v = static_cast<uint8_t>(y);
+        p = {p.area + 1, u < p.x0 ? u : p.x0, v < p.y0 ? v : p.y0, u > p.x1 ? u : p.x1, v > p.y1 ? v : p.y1};
+      }
+    return part_count > 1;
+  }
+
+  // Drops specks. Several digits are two parts, both at least half as high as the highest, that are further
+  // apart than the strokes of one digit are: by a tenth of that height beside each other, a quarter one above
+  // the other.
+  Seen choose() {
+    constexpr int most = 12;
+    uint32_t largest = 0;
+    int count = 0, highest = 0;
+    DigitPart parts[most];
+    for (int k = 1; k < part_count; k++) largest = own.parts[k].area > largest ? own.parts[k].area : largest;
+    for (int k = 1; k < part_count; k++) {
+      DigitPart& p = own.parts[k];
+      if (p.area * how.speck < largest) p.area = 0;
+      if (p.area == 0) continue;
+      if (count == most) return Seen::noise;
+      parts[count++] = p;
+      highest = p.y1 - p.y0 + 1 > highest ? p.y1 - p.y0 + 1 : highest;
+    }
+    for (int a = 0; a < count; a++)
+      for (int b = 0; b < a; b++) {
+        const DigitPart &p = parts[a], &q = parts[b];
+        const int beside = p.x0 > q.x1 ? p.x0 - q.x1 : q.x0 - p.x1;
+        const int above  = p.y0 > q.y1 ? p.y0 - q.y1 : q.y0 - p.y1;
+        const bool high = 2 * (p.y1 - p.y0 + 1) >= highest && 2 * (q.y1 - q.y0 + 1) >= highest;
+        if (high && (beside * 10 > highest || above * 4 > highest)) return Seen::several;
+      }
+    return Seen::one;
+  }
+
+  // The ink of the kept parts and of one pixel around them, cut out, its longest side made how.box, its
+  // largest value 255, put so that its centre of mass is in the middle: as in MNIST in the pixel right and
+  // below of it.
+  void cut(int height, int width, real* to) {
+    uint32_t counts[256] = {}, all = 0;
+    int x0 = W, y0 = H, x1 = 0, y1 = 0;
+    for (int y = 0, i = 0; y < H; y++)
+      for (int x = 0; x < W; x++, i++) {
+        bool near = false;
+        for (int v = y > 0 ? -1 : 0; v <= 1 && y + v < H && !near && ink[i] > noise; v++)
+          for (int u = x > 0 ? -1 : 0; u <= 1 && x + u < W && !near; u++) near = kept(i + v * W + u);
+        ink[i] = static_cast<uint8_t>(near ? ink[i] - noise : 0);
+        if (!near) continue;
+        if (kept(i)) counts[ink[i]]++, all++;
+        x0 = x < x0 ? x : x0, x1 = x > x1 ? x : x1;
+        y0 = y < y0 ? y : y0, y1 = y > y1 ? y : y1;
+      }
+    int top = 255;                                             // a fifth of the ink is at least this
+    for (uint32_t above = counts[255]; top > 1 && above * 5 < all; above += counts[top]) top--;
+    const int w = x1 - x0 + 1, h = y1 - y0 + 1, longest = w > h ? w : h;
+    const int64_t box_w = ratio_rounded(w, how.box, longest), box_h = ratio_rounded(h, how.box, longest);
+    uint8_t picture[64 * 64];
+    int64_t most = 1, mass = 0, mass_x = 0, mass_y = 0;
+    for (int64_t y = 0; y < box_h; y++)
+      for (int64_t x = 0; x < box_w; x++) {
+        const Taps down = taps_of(h, box_h, y), across = taps_of(w, box_w, x);
+        const int64_t total = tap_total(h, box_h) * tap_total(w, box_w);
+        int64_t sum = total / 2;
+        for (int64_t j = 0; j < down.count; j++)
+          for (int64_t k = 0; k < across.count; k++) {
+            const int v = ink[(y0 + down.first + j) * W + x0 + across.first + k];
+            sum += tap_weight(h, box_h, down, j) * tap_weight(w, box_w, across, k) *
+                   (v < top ? v * 255 / top : 255);
+          }
+        const int64_t v = sum / total;
+        picture[y * 64 + x] = static_cast<uint8_t>(v);
+        most = v > most ? v : most;
+        mass += v, mass_x += v * (2 * x + 1), mass_y += v * (2 * y + 1);
+      }
+    mass += mass == 0 ? 1 : 0;
+    const auto shift = [&](int side, int64_t box, int64_t moment) {
+      const int64_t at = (side * mass - moment + 2 * mass - 1) / (2 * mass), last = side - box;
+      return at < 0 ? 0 : at > last ? last : at;
+    };
+    const int64_t left = shift(width, box_w, mass_x), up = shift(height, box_h, mass_y);
+    for (int64_t y = 0; y < box_h; y++)
+      for (int64_t x = 0; x < box_w; x++)
+        to[(y + up) * width + x + left] = static_cast<real>((picture[y * 64 + x] * 255 + most / 2) / most);
+  }
+
+  // Two rounds tell ink and paper apart, each from what the one before took for paper.
+  Seen run(const Image& image, int k, int height, int width, real* to) {
+    if (image.channels == 1) reduce<1>(image, k);
+    if (image.channels == 2) reduce<2>(image, k);
+    if (image.channels == 3) reduce<3>(image, k);
+    if (image.channels == 4) reduce<4>(image, k);
+    int32_t mean[3];
+    surround();
+    int level = difference(mean);
+    for (int round = 0; round < 2; round++) {
+      refine(level);
+      level = difference(mean);
+    }
+    project(mean);
+    blur();
+    if (contrast < how.contrast) return Seen::blank;
+    if (!connect()) return Seen::noise;
+    const Seen seen = choose();
+    cut(height, width, to);
+    return clarity < how.clarity ? Seen::noise : seen;
+  }
+};
 
 static bool digit_fits(const Preprocessing& p, int height, int width, int channels) {
   return channels == 1 && p.box >= 8 && p.box <= 64 && p.box <= height && p.box <= width && p.speck >= 1 &&
