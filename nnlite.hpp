@@ -10479,7 +10479,7 @@ static Status check_storage(const File& f, uint64_t here, const TensorRecord& t)
   return r.bytes == t.bytes ? Status::ok : bad(f, here, "STOR", "bytes of a storage", t.bytes, r.bytes);
 }
 
-// Parameters and optimizer states, which are there without a graph. Outputs of nodes are left to it.
+// The three groups of records. The outputs of nodes are compared later, with what the engine makes of them.
 static Status read_tensors(File& f) {
   char         name[file_name_bytes] = {}, last[file_name_bytes] = {};
   TensorRecord t, owner;
@@ -10501,7 +10501,8 @@ static Status read_tensors(File& f) {
   if (f.tensors - i < f.nodes || f.storages != f.tensors - f.nodes)
     return bad(f, id_tens, "number of tensors", uint64_t(f.nodes) + f.storages, f.tensors);
   uint64_t least = 0;                          // owner and slot of the next state
-  for (i += f.nodes; i < f.tensors; ++i) {
+  for (; i < f.parameters + f.nodes; ++i) NNLITE_TRY(read_tensor(f, i, t));
+  for (; i < f.tensors; ++i) {
     const uint64_t here = place<TensorRecord>(f, id_tens, i);
     NNLITE_TRY(read_tensor(f, i, t));
     const uint64_t order = uint64_t(t.owner) << 32 | t.slot;
