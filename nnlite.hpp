@@ -15,7 +15,7 @@
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
-//                      >>session_impl >>sampler >>trainer_impl >>metrics_impl >>image_impl >>digit
+//                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -792,6 +792,19 @@ class Session {
 //   TrainerOptions::names)
 enum class Trainable : uint8_t { all, bias, head, named };
 
+// Random changes to the pictures of input 0, [N, height, width, channels], each time the sampler draws one:
+// uniform within the ranges, by (seed, epoch, sample) alone. 0 is no change. Batches of your own stay as they
+// are.
+struct Augment {
+  float degrees    = 0.0f;                     // turned by +-degrees, 0 .. 180
+  float scale      = 0.0f;                     // made larger by a factor of 1 +- scale, 0 .. 0.9
+  float shear      = 0.0f;                     // slanted: x moves by +-shear a row, 0 .. 1
+  float shift      = 0.0f;                     // moved by +-shift pixels both ways, 0 .. 16384
+  float thinner    = 0.0f;                     // light strokes lose up to so much of a pixel on every side,
+  float thicker    = 0.0f;                     // or gain it, 0 .. 1; pictures of one channel
+  float background = 0.0f;                     // the value around the picture
+};
+
 struct TrainerOptions {
   int      batch = 1;                          // the largest; a smaller last one runs as it is
   AnyOp    loss;  // on output 0, with a target input of its own; empty: losses are in the graph
@@ -806,6 +819,7 @@ struct TrainerOptions {
   int      name_count = 0;
   uint64_t seed = 0;                           // of shuffling and dropout
   bool     shuffle = true;
+  Augment  augment;
   bool     drop_last = false;                  // leave out the smaller last batch of an epoch
   bool     keep_gradients = false;             // for inspection after a step
   bool     derived_weights = true;
@@ -1843,7 +1857,7 @@ static inline double real_tanh(double x) { return __builtin_tanh(x); }
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
 // step, purpose, node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every
 // configuration and bit class.
-enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4 };
+enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
 struct Words {
   uint32_t word[4];
@@ -1886,21 +1900,26 @@ static inline double log_unit(double u) {
   return product(product(s, 2.0), horner(product(s, s), series, 8)) + product(double(e), 0.69314718055994531);
 }
 
-// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word /
-// 2^32 of a turn is a quadrant and a rest within an eighth of a turn, where the Taylor series of sine and
-// cosine end below 1e-15.
-static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
+// Taylor series: within an eighth of a turn they end below 1e-15, within half a turn below 1e-6.
+static inline void sine_cosine(double angle, double& s, double& c) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
   static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
                                        -1.0 / 3628800, 1.0 / 40320, -1.0 / 720, 1.0 / 24, -1.0 / 2, 1.0};
+  const double square = product(angle, angle);
+  s = product(angle, horner(square, sine, 8));
+  c = horner(square, cosine, 9);
+}
+
+// Two independent standard normals (Box, Muller 1958) in double without fma, then rounded. The angle word /
+// 2^32 of a turn is a quadrant and a rest within an eighth of a turn.
+static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float out[2]) {
   const double u = product(static_cast<double>(radius_word) + 0.5, 0x1p-32);
   const double radius = __builtin_sqrt(product(-2.0, log_unit(u)));
   const uint32_t quadrant = (angle_word + 0x20000000u) >> 30;                  // mod 4, as the sum wraps
   const int32_t rest = static_cast<int32_t>(angle_word - (quadrant << 30));
-  const double angle = product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32),
-               square = product(angle, angle);
-  const double s = product(angle, horner(square, sine, 8)), c = horner(square, cosine, 9);
+  double s, c;
+  sine_cosine(product(static_cast<double>(rest), 6.283185307179586477 * 0x1p-32), s, c);
   const double x = (quadrant & 1u) != 0 ? s : c, y = (quadrant & 1u) != 0 ? c : s;
   out[0] = static_cast<float>(product(radius, quadrant == 1 || quadrant == 2 ? -x : x));
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
@@ -6307,9 +6326,11 @@ NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD
 // ================================================================================ >>text
 // Writes text into a fixed buffer, always terminated, cut where it does not fit.
 struct Text {
-  char* at;
-  char* end;
+  char*  at;
+  char*  end;
+  Status status = Status::ok;                  // of the problem that it tells
   Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
+  operator Status() const { return status; }
   Text& put(char c) {
     if (at < end) *at++ = c;
     *at = 0;
@@ -6369,14 +6390,14 @@ const char* describe(Status s) {
 #endif
 }
 
-// Starts a problem; the caller streams details to the returned text.
+// Starts a problem; the caller streams details to the returned text, and may return it as the status.
 static Text set_problem(Problem& p, Status status, const char* where) {
   p.status = status;
   p.offset = 0;
   Text(p.where, sizeof p.where) << where;
   Text what(p.what, sizeof p.what);
-  what << describe(status);
-  return what;
+  what.status = status;
+  return what << describe(status);
 }
 
 // UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
@@ -7065,10 +7086,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   g.extra       = to.nodes;
   if (!loss) return Status::ok;
   const Op* op = loss.op();
-  if ((op->traits & traits::loss) == 0 || model.output_count() == 0) {
-    set_problem(problem, Status::no_loss, op->name) << ": not a loss";
-    return Status::no_loss;
-  }
+  if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
+    return set_problem(problem, Status::no_loss, op->name) << ": not a loss";
   to.inputs[0] = ModelAccess::output_node(model, 0);
   to.inputs[1] = static_cast<uint16_t>(g.model_nodes);
   OpShape s;
@@ -7076,10 +7095,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in[0] = model.output_shape(0);
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
-  if (!ok(shaped)) {
-    set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-    return shaped;
-  }
+  if (!ok(shaped))
+    return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
   to.nodes[0]        = Node();
   to.nodes[0].name   = "target";
   to.nodes[0].shape  = s.in[1];
@@ -7130,7 +7147,7 @@ struct PlanRequest {
   bool   keep_loss = false;                    // a session with a loss
   const Trainer* trainer = nullptr;
   int    batch = 1, workers = 1;
-  size_t image_bytes = 0;                      // for set_image
+  size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
 
 struct Planner {
@@ -7801,11 +7818,9 @@ Status Planner::run_first(Problem& problem) {
   walk_values = value_count;
   const int first_walk_value = value_count;
   if (!overflow) walk();
-  if (overflow) {
-    set_problem(problem, Status::limit_exceeded, "plan")
+  if (overflow)
+    return set_problem(problem, Status::limit_exceeded, "plan")
         << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
-    return Status::limit_exceeded;
-  }
   walk_values = first_walk_value;
   merge_in_place();
   pack();
@@ -7959,10 +7974,9 @@ Status Executor::check_labels(Problem& problem) const {
           static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
       for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
         if (labels[e] >= 0 && labels[e] < bound) continue;
-        set_problem(problem, Status::bad_label, in.name)
+        return set_problem(problem, Status::bad_label, in.name)
             << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
             << int(bound - 1);
-        return Status::bad_label;
       }
     }
   }
@@ -8050,13 +8064,11 @@ Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan&
   request.graph   = &graph;
   request.batch   = batch;
   request.workers = workers ? workers->workers : 1;
-  if (!model.finished()) {
-    set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
-    return Status::bad_graph;
-  }
+  if (!model.finished())
+    return set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
   if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
-  set_problem(plan->problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
-  return Status::bad_argument;
+  return set_problem(plan->problem, Status::bad_argument, "options")
+      << ": batch and workers must be at least 1";
 }
 
 Status Layouter::count_slots() {
@@ -8068,11 +8080,9 @@ Status Layouter::count_slots() {
   s.in[0].rank = 1;
   s.in[0].dim[0] = 16;
   s.in_dtype[0]  = real_dtype;
-  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s))) {
-    set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
+  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
+    return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
         << ": not an optimizer, or its settings are out of range";
-    return Status::bad_argument;
-  }
   slot_count = s.n_slots;
   return Status::ok;
 }
@@ -8133,22 +8143,16 @@ Status Layouter::run() {
   sum_in_place();
   plan->total       = size_t(units) * 64;
   plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
-  if (huge) {
-    set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
-    return Status::limit_exceeded;
-  }
+  if (huge)
+    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
   if (!arena) return Status::ok;
-  if (!arena->aligned()) {
-    set_problem(plan->problem, Status::misaligned, "arena");
-    return Status::misaligned;
-  }
+  if (!arena->aligned())
+    return set_problem(plan->problem, Status::misaligned, "arena");
   unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
-  if (!base) {
-    set_problem(plan->problem, Status::out_of_memory, "arena")
+  if (!base)
+    return set_problem(plan->problem, Status::out_of_memory, "arena")
         << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
         << static_cast<int64_t>(arena->left()) << " are left";
-    return Status::out_of_memory;
-  }
   if (request.training) {
     units = parameters_at;
     MemoryPlan counted_already;
@@ -8234,7 +8238,7 @@ Status Layouter::run_tiers() {
     if (s != Status::limit_exceeded || !planner.table_full) return s;
   }
   if (ok(plan->problem.status))
-    set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
+    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
   return Status::limit_exceeded;
 }
 
@@ -8255,6 +8259,10 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   return l.run_tiers();
 }
 
+static bool augments(const Augment& a);
+static bool augment_fits(const Augment& a);
+static size_t augment_bytes(const Shape& picture);
+
 static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
                              Engine* engine) {
   Layouter l;
@@ -8262,33 +8270,39 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
   l.optimizer = &o.optimizer;
   if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
         o.clip_value - o.clip_value == 0) ||
-      o.warmup_steps < 0 || o.epochs < 1) {
-    set_problem(plan.problem, Status::bad_argument, "options")
+      o.warmup_steps < 0 || o.epochs < 1)
+    return set_problem(plan.problem, Status::bad_argument, "options")
         << ": clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1";
-    return Status::bad_argument;
-  }
   OpShape none;
   const Op* schedule = o.schedule.op();
   if (schedule && ((schedule->traits & traits::schedule) == 0 ||
-                   !ok(schedule->shape(o.schedule.attributes(), none)))) {
-    set_problem(plan.problem, Status::bad_argument, schedule->name) << ": not a schedule, or out of range";
-    return Status::bad_argument;
-  }
+                   !ok(schedule->shape(o.schedule.attributes(), none))))
+    return set_problem(plan.problem, Status::bad_argument, schedule->name)
+        << ": not a schedule, or out of range";
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
+  if (augments(o.augment) || !augment_fits(o.augment)) {
+    const Shape picture = model.input_shape(0);
+    bool fits = augment_fits(o.augment) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
+                (picture.dim[3] == 1 || (o.augment.thinner <= 0 && o.augment.thicker <= 0));
+    for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
+    if (l.graph.count > l.graph.model_nodes) fits = fits && l.graph.node(l.graph.model_nodes).shape.rank != 4;
+    if (!fits)
+      return set_problem(plan.problem, Status::bad_argument, "augment")
+          << ": out of range, or input 0 is no picture, or another input or the target is one too";
+    l.request.image_bytes = augment_bytes(picture) * static_cast<size_t>(o.pool ? o.pool->workers : 1);
+  }
   bool has_loss = false;
   for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
   bool trains = o.trainable != Trainable::named;
   for (int i = 0; i < l.graph.model_nodes; i++)
     for (int p = 0; p < l.graph.node(i).n_parameters; p++)
       trains |= trained(l.graph, o, l.graph.node(i).owner, l.graph.node(i).parameters[p]);
-  if (!trains) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": no parameter has one of the names given";
-    return Status::bad_argument;
-  }
-  if (!has_loss) {
-    set_problem(plan.problem, Status::no_loss, "options") << ": set options.loss or add a loss to the graph";
-    return Status::no_loss;
-  }
+  if (!trains)
+    return set_problem(plan.problem, Status::bad_argument, "options")
+        << ": no parameter has one of the names given";
+  if (!has_loss)
+    return set_problem(plan.problem, Status::no_loss, "options")
+        << ": set options.loss or add a loss to the graph";
   l.request.training = &o;
   return l.run_tiers();
 }
@@ -8307,8 +8321,7 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   loss_      = options.loss;
   if (!model || (!trainer && !model->has_weights())) {
     const Status s = trainer ? Status::not_built : Status::no_weights;
-    set_problem(problem_, s, trainer ? "trainer" : "model");
-    return s;
+    return set_problem(problem_, s, trainer ? "trainer" : "model");
   }
   MemoryPlan plan;
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
@@ -8350,29 +8363,24 @@ View<int32_t> Session::input_i32(int i) {
 
 Status Session::set_image(const Image& image, int row) {
   const View<real> to = input(0);
-  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4) {
-    set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
+  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
         << ": input 0 must be [N, height, width, channels]";
-    return problem_.status;
-  }
   const Preprocessing& how = preprocessing_of(*engine_.model);
   Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
   const int32_t* dim = to.shape.dim;
   Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
   if (s == Status::out_of_memory) s = Status::limit_exceeded;
-  if (!ok(s))
-    set_problem(problem_, s, "set_image")
-        << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
-        << (s == Status::limit_exceeded ? ": more than max_image" : "");
-  return s;
+  if (ok(s)) return s;
+  return set_problem(problem_, s, "set_image")
+      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
+      << (s == Status::limit_exceeded ? ": more than max_image" : "");
 }
 
 Status Session::forward(int rows) {
-  if (!engine_.steps || rows < 1 || rows > engine_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
+  if (!engine_.steps || rows < 1 || rows > engine_.batch)
+    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
         << ": rows 1 to " << engine_.batch;
-    return problem_.status;
-  }
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
@@ -8479,6 +8487,124 @@ static bool column_fits(const Column& c, const Dataset& data, DType input) {
   return c.dtype != DType::i32;
 }
 
+// ================================================================================ >>augment
+// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
+// fused multiply-add, so that every machine gives the same bits.
+static bool augments(const Augment& a) {
+  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
+}
+
+static bool augment_fits(const Augment& a) {
+  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
+  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
+         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
+}
+
+// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
+struct Change {
+  int64_t m[4], by[2];
+  real    thicker;                             // below 0: thinner
+
+  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
+    const uint64_t key  = uint64_t(epoch) << 32 | sample;
+    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
+                           random_block(seed, key, Purpose::augment, 0, 1)};
+    const auto draw = [&](int i, float range) {
+      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
+    };
+    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
+    double s, c;
+    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
+    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
+    m[0]  = whole(product(c, unit));
+    m[1]  = whole(product(product(c, slant) - s, unit));
+    m[2]  = whole(product(s, unit));
+    m[3]  = whole(product(product(s, slant) + c, unit));
+    by[0] = whole(product(draw(3, a.shift), 65536.0));
+    by[1] = whole(product(draw(4, a.shift), 65536.0));
+    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
+    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
+  }
+};
+
+// A picture and what is around it.
+struct Canvas {
+  const real* data;
+  int64_t H, W, C;
+  real    background;
+  real at(int64_t x, int64_t y, int64_t c) const {
+    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
+  }
+};
+
+static inline real between(real a, real b, real share) { return a + product(b - a, share); }
+
+// Towards the largest of a pixel and its four neighbours, or towards the smallest.
+static void thicken(const Canvas& from, real by, real* to) {
+  for (int64_t y = 0; y < from.H; y++)
+    for (int64_t x = 0; x < from.W; x++) {
+      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
+                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
+      real most = here;
+      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
+      *to++ = between(here, most, by > 0 ? by : -by);
+    }
+}
+
+static void warp(const Canvas& from, const Change& change, real* to) {
+  const int64_t* m = change.m;
+  for (int64_t y = 0; y < from.H; y++) {
+    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
+    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
+    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
+    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
+      const int64_t i = at_x >> 16, j = at_y >> 16;
+      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
+                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+      for (int64_t c = 0; c < from.C; c++)
+        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
+                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
+    }
+  }
+}
+
+// Scratch of a worker: the picture, and the picture with thicker strokes.
+static size_t augment_bytes(const Shape& shape) {
+  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
+}
+
+// Changes the rows that a step has drawn, where they lie.
+struct Augmenter {
+  const Augment&     how;
+  const Permutation& order;
+  const Shape&       shape;
+  uint64_t seed;
+  uint32_t epoch, position;                    // of the first row
+  int      rows, workers;
+  real*          pictures;
+  unsigned char* scratch;
+
+  static void work(void* self, int worker) {
+    const Augmenter& a = *static_cast<const Augmenter*>(self);
+    const Share share  = share_of(static_cast<uint32_t>(a.rows), a.workers, worker);
+    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
+    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
+  }
+  void row(uint32_t r, unsigned char* own) const {
+    const size_t n  = static_cast<size_t>(shape.row_numel());
+    real* const picture = pictures + r * n;
+    real* const copy    = reinterpret_cast<real*>(own);
+    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
+    const Change change(how, seed, epoch, order[position + r]);
+    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+    __builtin_memcpy(copy, picture, n * sizeof(real));
+    const bool strokes = how.thinner > 0 || how.thicker > 0;
+    if (strokes) thicken(from, change.thicker, other);
+    if (strokes) from.data = other;
+    warp(from, change, picture);
+  }
+};
+
 // ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
   const Engine& e = t.engine_;
@@ -8549,16 +8675,14 @@ Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   const Executor run(engine_);
   const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
-  if (data.count < 1) {
-    set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
-    return Status::no_data;
-  }
+  if (data.count < 1)
+    return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
   for (int c = 0; c < inputs; c++) {
     const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
                                                          : run.graph.node(run.graph.model_nodes).dtype;
     if (column_fits(data.columns[c], data, dtype)) continue;
-    set_problem(problem_, Status::bad_shape, "set_data") << ": column " << c << " does not fit the input";
-    return Status::bad_shape;
+    return set_problem(problem_, Status::bad_shape, "set_data")
+        << ": column " << c << " does not fit the input";
   }
   data_ = &data;
   return Status::ok;
@@ -8613,19 +8737,21 @@ Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
     Shape shape;
     DType dtype = real_dtype;
     void* to    = input_data(e, c, shape, dtype);
-    if (own && !own->data[c]) {
-      set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
-      return Status::no_data;
-    }
+    if (own && !own->data[c])
+      return set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
     if (!to) continue;
     if (own) {
       __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
       continue;
     }
-    const Permutation order(t.options_.seed, t.epoch(), t.data_->count, t.options_.shuffle);
-    if (Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to)) continue;
-    set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
-    return Status::io_error;
+    const TrainerOptions& o = t.options_;
+    const Permutation order(o.seed, t.epoch(), t.data_->count, o.shuffle);
+    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to))
+      return set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
+    if (c > 0 || !augments(o.augment)) continue;
+    Augmenter job = {o.augment, order, shape, o.seed, t.epoch(), t.epoch_position(), rows,
+                     e.pool ? e.pool->workers : 1, static_cast<real*>(to), e.scratch};
+    run_workers(e.pool, job.workers, Augmenter::work, &job);
   }
   return Status::ok;
 }
@@ -8650,9 +8776,8 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
     NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
     const int bad = run.find_not_finite();
     if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
-    set_problem(t.problem_, Status::not_finite, name)
+    return set_problem(t.problem_, Status::not_finite, name)
         << ": the loss of step " << static_cast<int64_t>(t.step_ + 1);
-    return Status::not_finite;
   }
   t.loss_ = loss;
   t.lr_   = run.context.lr;
@@ -8671,19 +8796,15 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
 }
 
 Status Trainer::step(const Batch& batch) {
-  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
+  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch)
+    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
         << ": rows 1 to " << options_.batch;
-    return problem_.status;
-  }
   return TrainerAccess::step(*this, &batch, batch.rows);
 }
 
 Status Trainer::step() {
-  if (!engine_.steps || !data_) {
-    set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-    return problem_.status;
-  }
+  if (!engine_.steps || !data_)
+    return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
   const uint32_t left = epoch_samples(*data_, options_) - epoch_position();
   const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
   return TrainerAccess::step(*this, nullptr, rows);
@@ -9615,7 +9736,7 @@ static_assert(sizeof(FileHeader) == 128 && sizeof(SectionRecord) == 48 && sizeof
               sizeof(TensorRecord) == 96 && sizeof(NodeRecord) == 40 && sizeof(GraphHeader) == 24 &&
               sizeof(GraphEnd) == 16);
 
-enum class Presence : uint8_t { optional, always, checkpoint, reserved };
+enum class Presence : uint8_t { optional, always, checkpoint, in_checkpoint, reserved };
 struct SectionKind {
   uint32_t type;
   char     name[5];
@@ -9624,7 +9745,8 @@ struct SectionKind {
 };
 enum SectionId : int {
   id_meta, id_strs, id_tens, id_node, id_idxs, id_attr, id_grph, id_stor, id_qntz, id_prep, id_post, id_labl,
-  id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_sign, id_data, section_kind_count
+  id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_augm, id_sign, id_data,
+  section_kind_count
 };
 static constexpr SectionKind section_kinds[section_kind_count] = {
     {0x0001, "META", false, Presence::optional},  {0x0010, "STRS", true, Presence::always},
@@ -9637,7 +9759,8 @@ static constexpr SectionKind section_kinds[section_kind_count] = {
     {0x0041, "OPTS", true, Presence::checkpoint}, {0x0042, "SCHD", true, Presence::checkpoint},
     {0x0043, "RNGS", true, Presence::checkpoint}, {0x0044, "DPOS", true, Presence::checkpoint},
     {0x0045, "LOSS", true, Presence::checkpoint}, {0x0046, "BASE", true, Presence::reserved},
-    {0x007F, "SIGN", false, Presence::reserved},  {0xFFFF, "DATA", true, Presence::always}};
+    {0x0047, "AUGM", true, Presence::in_checkpoint}, {0x007F, "SIGN", false, Presence::reserved},
+    {0xFFFF, "DATA", true, Presence::always}};
 
 static int find_section_kind(uint32_t type) {
   for (int i = 0; i < section_kind_count; ++i)
@@ -9855,9 +9978,11 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
   if (!known && s.flags == 1)
     return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version",
                   s.type, s.version);
-  if (known && presence == Presence::checkpoint && !f.checkpoint())
+  const bool of_checkpoint = presence == Presence::checkpoint || presence == Presence::in_checkpoint;
+  if (known && of_checkpoint && !f.checkpoint())
     return bad(f, here, name, "belongs into a checkpoint");
-  if (known && presence == Presence::optional && s.size == 0) return bad(f, here, name, "is empty");
+  if (known && (presence == Presence::optional || presence == Presence::in_checkpoint) && s.size == 0)
+    return bad(f, here, name, "is empty");
   if (known) f.at[id] = s;
   f.others += known ? 0 : 1;
   if (id == id_data) return Status::ok;        // with the storages
@@ -11147,6 +11272,7 @@ static bool section_wanted(const Content& c, int id) {
     case id_post: return x.answer != Answer::none;
     case id_labl: return x.label_count > 0;
     case id_test: return x.golden_count > 0;
+    case id_augm: return c.checkpoint && augments(c.trainer->options().augment);
     default: return p == Presence::always || (p == Presence::checkpoint && c.checkpoint);
   }
 }
@@ -11370,6 +11496,9 @@ struct CheckpointAccess {
 void CheckpointAccess::fields(Io& io, int id, State& s) {
   TrainerOptions& o     = s.options;
   uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
+  Augment&        a     = o.augment;
+  float* const    augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
+                               &a.thinner, &a.thicker, &a.background};
   switch (id) {
     case id_arth:
       io.setting("number of arithmetic", s.arithmetic);
@@ -11400,6 +11529,10 @@ void CheckpointAccess::fields(Io& io, int id, State& s) {
       io.zeros(4);
       return io.state(o.seed, s.step);
     case id_dpos: return io.state(s.samples, s.rows, s.columns, s.fingerprint);
+    case id_augm:
+      for (float* v : augment) io.setting("augment", *v);
+      io.require(augments(a) && augment_fits(a));
+      return io.zeros(4);
     default: return io.row("loss", traits::loss, o.loss);
   }
 }
@@ -11564,7 +11697,7 @@ static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
   return Status::ok;
 }
 
-static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss};
+static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_augm};
 
 static Status read_checkpoint(File& f) {
   NNLITE_TRY(read_container(f));
@@ -11577,8 +11710,10 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
   File                    f(source, LoadLimits(), problem);
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(read_tensors(f));
-  s.options = options;
+  s.options         = options;
+  s.options.augment = Augment();
   for (SectionId id : state_sections) {
+    if (f.at[id].type == 0) continue;
     Io io(f, id);
     io.ops = &ops;
     CheckpointAccess::fields(io, id, s);
@@ -11627,7 +11762,10 @@ Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arith
   NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(check(t, f, c));
+  if (augments(t.options_.augment) != (f.at[id_augm].type != 0))
+    return refuse(f, Status::bad_argument, id_augm, "augment: the checkpoint has another");
   for (SectionId id : state_sections) {
+    if (f.at[id].type == 0) continue;
     Io io(f, id);
     io.match = id != id_arth || !any_arithmetic;
     if (id == id_arth) io.other = Status::wrong_arithmetic;

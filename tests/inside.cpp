@@ -2,6 +2,7 @@
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
 
+#include "test_augment.cpp"
 #include "test_executor.cpp"
 #include "test_kernel_conv.cpp"
 #include "test_kernel_depthwise.cpp"

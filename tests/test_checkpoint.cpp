@@ -40,6 +40,15 @@ struct Run {
     options.optimizer = SGD{0.05f, 0.9f};
     options.seed      = 11;
   }
+  void augment() {
+    options.augment.degrees    = 15;
+    options.augment.scale      = 0.25f;
+    options.augment.shear      = 0.125f;
+    options.augment.shift      = 2;
+    options.augment.thinner    = 0.5f;
+    options.augment.thicker    = 0.75f;
+    options.augment.background = -0.5f;
+  }
   Status build() {
     const Status s = trainer.build(*model, options, arena);
     return ok(s) ? trainer.set_data(data) : s;
@@ -130,6 +139,7 @@ TEST_CASE("checkpoint: a run that was stopped at any step and resumed ends with 
     whole.options.schedule  = schedules[k];
     whole.options.epochs    = 4;
     whole.options.clip_norm = k == 2 ? 0.5f : 0.0f;
+    if (k % 2 == 1) whole.augment();
     REQUIRE(whole.build() == Status::ok);
     std::vector<Bytes> at;
     for (int step = 0; step < 10; ++step) {
@@ -186,6 +196,7 @@ TEST_CASE("checkpoint: read_options gives back every option") {
   a.options.name_count   = 2;
   a.options.shuffle      = false;
   a.options.drop_last    = true;
+  a.augment();
   a.options.schedule     = StepLR{2, 0.25f};
   a.options.optimizer    = Adam{0.5f};
   a.options.loss         = CrossEntropyLoss{0.125f};
@@ -210,6 +221,7 @@ TEST_CASE("checkpoint: read_options gives back every option") {
   CHECK_FALSE(o.shuffle);
   CHECK(o.drop_last);
   CHECK(o.seed == 11);
+  CHECK(std::memcmp(&o.augment, &a.options.augment, sizeof(Augment)) == 0);
   CHECK(static_cast<const StepLR*>(o.schedule.attributes())->step_size == 2);
   CHECK(static_cast<const Adam*>(o.optimizer.attributes())->lr == 0.5f);
   CHECK(static_cast<const CrossEntropyLoss*>(o.loss.attributes())->label_smoothing == 0.125f);
@@ -354,12 +366,34 @@ TEST_CASE("checkpoint: every truncation and every single-bit flip is refused") {
   CHECK(resumed == 0);
 }
 
+TEST_CASE("checkpoint: augmentation is a section of its own, absent when it is off") {
+  Run a, b;
+  REQUIRE(a.build() == Status::ok);
+  CHECK(find(a.checkpoint(), 0x47).record == 0);
+  b.augment();
+  REQUIRE(b.build() == Status::ok);
+  const Bytes file = b.checkpoint();
+  CHECK(find(file, 0x47).size == 32);
+  TrainerOptions o = b.options;
+  REQUIRE(read_options(source_of(a.checkpoint()), o) == Status::ok);
+  CHECK(o.augment.degrees == 0);
+  for (int k = 0; k < 3; ++k) {
+    Bytes bad = file;
+    if (k == 0) put(bad, find(bad, 0x47).offset + 28, 4, 1);             // reserved
+    if (k == 1) put(bad, find(bad, 0x47).offset, 4, 0x43340001);         // a little more than 180 degrees
+    for (size_t i = 0; i < 24 && k == 2; ++i) bad[find(bad, 0x47).offset + i] = 0;       // off, but there
+    repair(bad);
+    CHECK(read_options(source_of(bad), o) == Status::bad_format);
+  }
+}
+
 TEST_CASE("checkpoint: a changed byte with right checksums is refused, or saved again as it is") {
   Run a;
+  a.augment();
   REQUIRE(a.build() == Status::ok);
   REQUIRE(a.trainer.steps(1) == Status::ok);
   const Bytes stop  = a.checkpoint();
-  const Place first = find(stop, 0x40), last = find(stop, 0x45);
+  const Place first = find(stop, 0x40), last = find(stop, 0x47);
   for (size_t at = first.offset; at < last.offset + last.size; ++at)
     for (int add : {1, 128, 255}) {
       Bytes b = stop;
