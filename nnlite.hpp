@@ -16,8 +16,8 @@
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
 //                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
-// Part 2, files:       >>hash >>container >>extras >>reader >>load >>writer >>extras_writer
-//                      >>save >>checkpoint >>golden
+// Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
+//                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
 #define NNLITE_HPP
 
@@ -777,6 +777,7 @@ class Session {
   const Problem& problem() const { return problem_; }
 
  private:
+  Status build_on(const Model* model, const Trainer* trainer, const SessionOptions& options, Arena& arena);
   Engine engine_;
   AnyOp  loss_;
   int    rows_ = 0;
@@ -864,7 +865,9 @@ class Trainer {
   Status step();                               // the next batch of the data set
   Status step(const Batch& batch);  // your own batch. Both: bad_label, not_finite: nothing was changed
   Status steps(int n);
-  // wrong_arithmetic, wrong_data, bad_graph
+  // Goes on as if it had never stopped, with the seed of the checkpoint. The other options must be those of
+  // the checkpoint, as read_options gives them, but epochs, pool and keep_gradients: bad_argument names the
+  // one that differs. Else: wrong_arithmetic, wrong_data, bad_graph. For other options, load it as a model.
   Status resume(const Source& source, bool any_arithmetic = false);
 #ifndef NNLITE_NO_STDIO
   Status resume(const char* path, bool any_arithmetic = false);
@@ -1059,9 +1062,10 @@ Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras 
 Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem = nullptr);
 
 // The options that a checkpoint was made with, to plan and build the trainer that resumes it; pool and
-// keep_gradients stay as they are. Trainable::named takes its list of names from the arena.
+// keep_gradients stay as they are. Trainable::named takes its list of names from the arena. ops: where loss,
+// optimizer and schedule are looked for, when one is your own.
 Status read_options(const Source& source, TrainerOptions& options, Arena* arena = nullptr,
-                    Problem* problem = nullptr);
+                    Problem* problem = nullptr, const OpSet& ops = all_ops());
 
 // bad_checksum where a file does not hold what its content id says; else what load would say of the file.
 Status verify_content(const Source& source, Problem* problem = nullptr);
@@ -1073,7 +1077,7 @@ Status save(const Trainer& trainer, const char* path, const ModelExtras* extras 
             Problem* problem = nullptr);
 Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem = nullptr);
 Status read_options(const char* path, TrainerOptions& options, Arena* arena = nullptr,
-                    Problem* problem = nullptr);
+                    Problem* problem = nullptr, const OpSet& ops = all_ops());
 
 // A file mapped into memory, for Model::load in place. It outlives what was loaded from it.
 class MappedFile {
@@ -1308,12 +1312,15 @@ struct OpDefaults {
 };
 
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
-// needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS.
+// needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS. With
+// other than one input: NNLITE_DEFINE_OP_INPUTS, with the fewest and the most of them behind the version.
 #define NNLITE_NO_FIELDS ::nnlite::Field{}
 #define NNLITE_FIELD(id, member)                                                                             \
   ::nnlite::Field{id, ::nnlite::FieldTypeOf<decltype(Self::member)>::value, offsetof(Self, member), #member}
 #define NNLITE_DEFINE_OP(Type, prefix, text, version, trait_bits, ...)                                       \
-  NNLITE_DEFINE_ROW(Type, prefix, text, version, 1, 1, trait_bits,                                           \
+  NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, 1, 1, trait_bits, __VA_ARGS__)
+#define NNLITE_DEFINE_OP_INPUTS(Type, prefix, text, version, min_in, max_in, trait_bits, ...)                \
+  NNLITE_DEFINE_ROW(Type, prefix, text, version, min_in, max_in, trait_bits,                                 \
                     (::nnlite::shape_thunk<Type, prefix##_shape>),                                           \
                     (::nnlite::op_thunk<Type, prefix##_forward>),                                            \
                     NNLITE_BACKWARD(Type, prefix##_backward), nullptr, nullptr, nullptr, __VA_ARGS__)
@@ -6319,9 +6326,11 @@ NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD
 // ================================================================================ >>text
 // Writes text into a fixed buffer, always terminated, cut where it does not fit.
 struct Text {
-  char* at;
-  char* end;
+  char*  at;
+  char*  end;
+  Status status = Status::ok;                  // of the problem that it tells
   Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
+  operator Status() const { return status; }
   Text& put(char c) {
     if (at < end) *at++ = c;
     *at = 0;
@@ -6381,14 +6390,14 @@ const char* describe(Status s) {
 #endif
 }
 
-// Starts a problem; the caller streams details to the returned text.
+// Starts a problem; the caller streams details to the returned text, and may return it as the status.
 static Text set_problem(Problem& p, Status status, const char* where) {
   p.status = status;
   p.offset = 0;
   Text(p.where, sizeof p.where) << where;
   Text what(p.what, sizeof p.what);
-  what << describe(status);
-  return what;
+  what.status = status;
+  return what << describe(status);
 }
 
 // UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
@@ -6468,6 +6477,12 @@ struct ModelAccess {
     Text t = set_problem(m.problem_, status, where);
     if (detail) t << ": " << detail;
     return status;
+  }
+  // Whether a handle is one of this model, which is still being built and well.
+  static bool owns(Model& m, Tensor x, const char* where) {
+    if (poisoned(m)) return false;
+    const bool own = x.model == m.self_ && x.id < m.node_count_ && !m.finished_;
+    return own || ok(fail(m, Status::foreign_tensor, where));
   }
   static void   cut(const Model& m, int node, Model& to);
   static void   clear(Model& m, const Problem& why);
@@ -6625,10 +6640,7 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
     return made;
   }
   for (int i = 0; i < n; i++) {
-    if (inputs[i].model != self_ || inputs[i].id >= node_count_) {
-      (void)ModelAccess::fail(*this, Status::foreign_tensor, where);
-      return made;
-    }
+    if (!ModelAccess::owns(*this, inputs[i], where)) return made;
     ids[i] = inputs[i].id;
   }
   (void)ModelAccess::add_node(*this, name, layer, ids, n, made);
@@ -6636,12 +6648,12 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
 }
 
 Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
-  if (ModelAccess::poisoned(*this)) return {};
-  if (made_by.model != self_ || made_by.id >= node_count_ || !nodes_[made_by.id].op) {
+  if (!ModelAccess::owns(*this, made_by, "share")) return {};
+  const Node& first = nodes_[made_by.id];
+  if (!first.op) {
     (void)ModelAccess::fail(*this, Status::foreign_tensor, "share");
     return {};
   }
-  const Node& first = nodes_[made_by.id];
   char name[48];
   node_name(nodes_, made_by.id, name, sizeof name);
   if ((first.op->traits & traits::stateful) != 0) {
@@ -6665,11 +6677,7 @@ Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
 }
 
 void Model::initialise(Tensor made_by, Init init) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "initialise");
-    return;
-  }
+  if (!ModelAccess::owns(*this, made_by, "initialise")) return;
   Node& n = nodes_[made_by.id];
   for (int p = 0; p < n.n_parameters; p++) {
     n.parameters[p].init     = init;
@@ -6678,36 +6686,22 @@ void Model::initialise(Tensor made_by, Init init) {
 }
 
 void Model::freeze(Tensor made_by) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (made_by.model != self_ || made_by.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "freeze");
-    return;
-  }
+  if (!ModelAccess::owns(*this, made_by, "freeze")) return;
   Node& n = nodes_[made_by.id];
   for (int p = 0; p < n.n_parameters; p++) n.parameters[p].trainable = false;
 }
 
 void Model::output(const char* name, Tensor x) {
-  if (ModelAccess::poisoned(*this)) return;
-  if (x.model != self_ || x.id >= node_count_ || finished_) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, name);
-    return;
-  }
-  if (output_count_ == max_outputs) {
+  if (!ModelAccess::owns(*this, x, name) || !ok(ModelAccess::check_name(*this, name))) return;
+  const char* kept = nullptr;
+  bool        twice = false;
+  for (int i = 0; i < output_count_; i++) twice |= same_text(output_names_[i], name);
+  if (twice) (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
+  else if (output_count_ == max_outputs)
     (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
-    return;
-  }
-  if (!ok(ModelAccess::check_name(*this, name))) return;
-  for (int i = 0; i < output_count_; i++) {
-    if (!same_text(output_names_[i], name)) continue;
-    (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
-    return;
-  }
-  const char* kept = ModelAccess::keep_text(*this, name);
-  if (!kept) {
+  else if ((kept = ModelAccess::keep_text(*this, name)) == nullptr)
     (void)ModelAccess::fail(*this, Status::out_of_memory, name, "the records buffer is full");
-    return;
-  }
+  if (!kept) return;
   outputs_[output_count_]        = x.id;
   output_names_[output_count_++] = kept;
 }
@@ -7072,14 +7066,18 @@ struct LossNodes {
   uint16_t inputs[2] = {};
 };
 
-static void fill_shape(const Graph& g, int i, AnyOp& copy, OpShape& s) {
+// What the op of a node says of it.
+static OpShape shape_of(const Graph& g, int i) {
   const Node& n = g.node(i);
+  OpShape s;
   s.n_in = n.n_in;
   for (int k = 0; k < n.n_in; k++) {
     s.in[k]       = g.node(n.inputs[k]).shape;
     s.in_dtype[k] = g.node(n.inputs[k]).dtype;
   }
-  copy = AnyOp(n.op, n.attributes, n.op->attr_size);
+  AnyOp copy(n.op, n.attributes, n.op->attr_size);
+  (void)n.op->shape(copy.attributes(), s);
+  return s;
 }
 
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
@@ -7088,10 +7086,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   g.extra       = to.nodes;
   if (!loss) return Status::ok;
   const Op* op = loss.op();
-  if ((op->traits & traits::loss) == 0 || model.output_count() == 0) {
-    set_problem(problem, Status::no_loss, op->name) << ": not a loss";
-    return Status::no_loss;
-  }
+  if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
+    return set_problem(problem, Status::no_loss, op->name) << ": not a loss";
   to.inputs[0] = ModelAccess::output_node(model, 0);
   to.inputs[1] = static_cast<uint16_t>(g.model_nodes);
   OpShape s;
@@ -7099,10 +7095,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in[0] = model.output_shape(0);
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
-  if (!ok(shaped)) {
-    set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-    return shaped;
-  }
+  if (!ok(shaped))
+    return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
   to.nodes[0]        = Node();
   to.nodes[0].name   = "target";
   to.nodes[0].shape  = s.in[1];
@@ -7232,8 +7226,8 @@ struct Planner {
   void put_parameters(int i);
   void put_slots(int i, StepRecord& r);
   uint16_t walk_value(int64_t bytes);
-  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, bool note);
-  void note_scratch(const Kernel* kernel, OpRun& run);
+  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run);
+  const Kernel* find_kernel(int i, Phase phase, const Wanted& w);
 
   void merge_in_place();
   void try_merge(uint16_t into, uint16_t from, int step);
@@ -7367,10 +7361,7 @@ bool Planner::slots_are_read(int i, const OpShape& s) const {
 }
 
 void Planner::assign_slots(int i) {
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   if (s.n_slots == 0) return;
   nodes[i].slots = static_cast<uint16_t>(value_count);
   const bool read = slots_are_read(i, s);
@@ -7446,10 +7437,7 @@ void Planner::put_parameters(int i) {
 
 void Planner::put_slots(int i, StepRecord& r) {
   if (nodes[i].slots == no_value) return;
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
   r.n_slots = static_cast<uint8_t>(s.n_slots);
 }
@@ -7499,28 +7487,21 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
   for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
 }
 
-void Planner::note_scratch(const Kernel* kernel, OpRun& run) {
-  KernelPlan plan;
-  (void)kernel->plan(run, plan);
-  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
-  if (bytes > scratch_bytes) scratch_bytes = bytes;
-}
-
-const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, bool note) {
-  const Op* op = graph().node(i).op;
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)op->shape(copy.attributes(), s);
-  OpRun run;
-  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, s), run);
-  for (const Kernel* const* k = op->kernels; k && *k; k++) {
+// The first row that accepts; its scratch is planned.
+const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
+  for (const Kernel* const* k = op.kernels; k && *k; k++) {
     KernelPlan plan;
     if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
-    if (note) note_scratch(*k, run);
+    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+    if (bytes > scratch_bytes) scratch_bytes = bytes;
     return *k;
   }
   return nullptr;
+}
+const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
+  OpRun run;
+  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
+  return find_kernel(*graph().node(i).op, phase, run);
 }
 
 void Planner::forward_node(int i) {
@@ -7528,7 +7509,7 @@ void Planner::forward_node(int i) {
   StepRecord& r = begin(StepKind::forward, i);
   Wanted w;
   w.training = r.training = runs_training(i);
-  r.kernel   = find_kernel(i, Phase::forward, w, true);
+  r.kernel   = find_kernel(i, Phase::forward, w);
   nodes[i].forward_step = static_cast<uint16_t>(step_count);
   for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
   put(nodes[i].out);
@@ -7543,10 +7524,7 @@ void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
   r.kernel      = kernel;
   r.training    = w.training;
   r.accumulate  = static_cast<uint16_t>(w.add_bits);
-  OpShape s;
-  AnyOp copy;
-  fill_shape(graph(), i, copy, s);
-  (void)copy.op()->shape(copy.attributes(), s);
+  const OpShape s = shape_of(graph(), i);
   uint32_t weight_bits = 0;
   for (int p = 0; p < n.n_parameters; p++)
     if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
@@ -7619,7 +7597,6 @@ void Planner::view_gradient(int i) {
 }
 
 void Planner::update_step(int i, int p, uint16_t gradient) {
-  const Op* op       = request.training->optimizer.op();
   const Parameter& q = graph().node(i).parameters[p];
   StepRecord& r      = begin(StepKind::update, i);
   r.parameter        = static_cast<uint8_t>(p);
@@ -7637,12 +7614,7 @@ void Planner::update_step(int i, int p, uint16_t gradient) {
   run.parameter_[0] = run.dparameter_[0] = &there;
   run.n_in = run.n_parameters = 1;
   run.workers = static_cast<int16_t>(request.workers);
-  for (const Kernel* const* k = op->kernels; k && *k && !r.kernel; k++) {
-    KernelPlan plan;
-    if ((*k)->phase != Phase::update || !(*k)->plan(run, plan)) continue;
-    r.kernel = *k;
-    note_scratch(*k, run);
-  }
+  r.kernel = find_kernel(*request.training->optimizer.op(), Phase::update, run);
   step_count++;
 }
 
@@ -7678,13 +7650,12 @@ void Planner::backward_node(int i) {
   choose_targets(i, w);
   Wanted dx_only = w, dw_only = w;
   dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  const Kernel* both = find_kernel(i, Phase::backward, w, true);
-  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only, false);
-  const Kernel* dw =
-      both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only, false);
+  const Kernel* both = find_kernel(i, Phase::backward, w);
+  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only);
+  const Kernel* dw   = both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only);
   if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
-    if (dx) backward_step(i, find_kernel(i, Phase::grad_input, dx_only, true), dx_only);
-    if (dw) backward_step(i, find_kernel(i, Phase::grad_parameter, dw_only, true), dw_only);
+    if (dx) backward_step(i, dx, dx_only);
+    if (dw) backward_step(i, dw, dw_only);
   } else {
     backward_step(i, both, w);
   }
@@ -7847,11 +7818,9 @@ Status Planner::run_first(Problem& problem) {
   walk_values = value_count;
   const int first_walk_value = value_count;
   if (!overflow) walk();
-  if (overflow) {
-    set_problem(problem, Status::limit_exceeded, "plan")
+  if (overflow)
+    return set_problem(problem, Status::limit_exceeded, "plan")
         << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
-    return Status::limit_exceeded;
-  }
   walk_values = first_walk_value;
   merge_in_place();
   pack();
@@ -7999,19 +7968,15 @@ Status Executor::check_labels(Problem& problem) const {
     for (int k = 0; k < n.n_in; k++) {
       const Node& in = graph.node(n.inputs[k]);
       if (in.dtype != DType::i32) continue;
-      OpShape s;
-      AnyOp copy;
-      fill_shape(graph, engine.steps[i].node, copy, s);
-      (void)n.op->shape(copy.attributes(), s);
+      const OpShape s = shape_of(graph, engine.steps[i].node);
       const int32_t bound   = s.index_bound[k];
       const int32_t* labels =
           static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
       for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
         if (labels[e] >= 0 && labels[e] < bound) continue;
-        set_problem(problem, Status::bad_label, in.name)
+        return set_problem(problem, Status::bad_label, in.name)
             << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
             << int(bound - 1);
-        return Status::bad_label;
       }
     }
   }
@@ -8072,6 +8037,7 @@ struct Layouter {
     counted += static_cast<size_t>((bytes + 63) / 64 * 64);
     return at;
   }
+  Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from, Engine* built);
   Status run();
   Status run_tiers();
   Status count_slots();
@@ -8090,6 +8056,21 @@ static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a m
 // refs.
 enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
 
+// What sessions and trainers begin with.
+Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
+                       Engine* built) {
+  to = MemoryPlan();
+  plan = &to, arena = from, engine = built, pool = workers;
+  request.graph   = &graph;
+  request.batch   = batch;
+  request.workers = workers ? workers->workers : 1;
+  if (!model.finished())
+    return set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
+  if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
+  return set_problem(plan->problem, Status::bad_argument, "options")
+      << ": batch and workers must be at least 1";
+}
+
 Status Layouter::count_slots() {
   slot_count = 0;
   if (!request.training) return Status::ok;
@@ -8099,11 +8080,9 @@ Status Layouter::count_slots() {
   s.in[0].rank = 1;
   s.in[0].dim[0] = 16;
   s.in_dtype[0]  = real_dtype;
-  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s))) {
-    set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
+  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
+    return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
         << ": not an optimizer, or its settings are out of range";
-    return Status::bad_argument;
-  }
   slot_count = s.n_slots;
   return Status::ok;
 }
@@ -8164,22 +8143,16 @@ Status Layouter::run() {
   sum_in_place();
   plan->total       = size_t(units) * 64;
   plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
-  if (huge) {
-    set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
-    return Status::limit_exceeded;
-  }
+  if (huge)
+    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
   if (!arena) return Status::ok;
-  if (!arena->aligned()) {
-    set_problem(plan->problem, Status::misaligned, "arena");
-    return Status::misaligned;
-  }
+  if (!arena->aligned())
+    return set_problem(plan->problem, Status::misaligned, "arena");
   unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
-  if (!base) {
-    set_problem(plan->problem, Status::out_of_memory, "arena")
+  if (!base)
+    return set_problem(plan->problem, Status::out_of_memory, "arena")
         << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
         << static_cast<int64_t>(arena->left()) << " are left";
-    return Status::out_of_memory;
-  }
   if (request.training) {
     units = parameters_at;
     MemoryPlan counted_already;
@@ -8251,22 +8224,22 @@ NNLITE_NOINLINE static Status layout_within(Layouter& l) {
 }
 
 Status Layouter::run_tiers() {
+  static constexpr struct {
+    int nodes;
+    Status (*layout)(Layouter&);
+  } tiers[] = {{48, layout_within<256, 48>}, {512, layout_within<2560, 512>},
+               {4096, layout_within<20480, 4096>}};
   NNLITE_TRY(count_slots());
-  Status s = Status::limit_exceeded;
-  if (graph.count <= 48) s = layout_within<256, 48>(*this);
-  if (s == Status::limit_exceeded && (graph.count > 48 || planner.table_full) && graph.count <= 512) {
+  for (const auto& tier : tiers) {
+    if (graph.count > tier.nodes) continue;
     *plan = MemoryPlan();
     units = 0;
-    s     = layout_within<2560, 512>(*this);
+    const Status s = tier.layout(*this);
+    if (s != Status::limit_exceeded || !planner.table_full) return s;
   }
-  if (s == Status::limit_exceeded && (graph.count > 512 || planner.table_full) && graph.count <= 4096) {
-    *plan = MemoryPlan();
-    units = 0;
-    s     = layout_within<20480, 4096>(*this);
-  }
-  if (s == Status::limit_exceeded && ok(plan->problem.status))
-    set_problem(plan->problem, s, "plan") << ": more than 4096 nodes";
-  return s;
+  if (ok(plan->problem.status))
+    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
+  return Status::limit_exceeded;
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8277,27 +8250,12 @@ static const Preprocessing& preprocessing_of(const Model& model) {
 
 static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
                              Arena* arena, Engine* engine, const Trainer* trainer) {
-  plan = MemoryPlan();
   Layouter l;
-  l.plan    = &plan;
-  l.arena   = arena;
-  l.engine  = engine;
-  l.pool    = o.pool;
-  if (!model.finished()) {
-    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
-    return Status::bad_graph;
-  }
-  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
-    return Status::bad_argument;
-  }
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
-  l.request.graph     = &l.graph;
   l.request.keep_loss = static_cast<bool>(loss);
   l.request.trainer   = trainer;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
-  l.request.batch     = o.batch;
-  l.request.workers   = o.pool ? o.pool->workers : 1;
   return l.run_tiers();
 }
 
@@ -8307,35 +8265,20 @@ static size_t augment_bytes(const Shape& picture);
 
 static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
                              Engine* engine) {
-  plan = MemoryPlan();
   Layouter l;
-  l.plan      = &plan;
-  l.arena     = arena;
-  l.engine    = engine;
-  l.pool      = o.pool;
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   l.optimizer = &o.optimizer;
-  if (!model.finished()) {
-    set_problem(plan.problem, Status::bad_graph, "model") << ": finish or load it first";
-    return Status::bad_graph;
-  }
-  if (o.batch < 1 || (o.pool && (o.pool->workers < 1 || o.pool->workers > max_workers))) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": batch and workers must be at least 1";
-    return Status::bad_argument;
-  }
   if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
         o.clip_value - o.clip_value == 0) ||
-      o.warmup_steps < 0 || o.epochs < 1) {
-    set_problem(plan.problem, Status::bad_argument, "options")
+      o.warmup_steps < 0 || o.epochs < 1)
+    return set_problem(plan.problem, Status::bad_argument, "options")
         << ": clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1";
-    return Status::bad_argument;
-  }
   OpShape none;
   const Op* schedule = o.schedule.op();
   if (schedule && ((schedule->traits & traits::schedule) == 0 ||
-                   !ok(schedule->shape(o.schedule.attributes(), none)))) {
-    set_problem(plan.problem, Status::bad_argument, schedule->name) << ": not a schedule, or out of range";
-    return Status::bad_argument;
-  }
+                   !ok(schedule->shape(o.schedule.attributes(), none))))
+    return set_problem(plan.problem, Status::bad_argument, schedule->name)
+        << ": not a schedule, or out of range";
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
   if (augments(o.augment) || !augment_fits(o.augment)) {
     const Shape picture = model.input_shape(0);
@@ -8343,11 +8286,9 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
                 (picture.dim[3] == 1 || (o.augment.thinner <= 0 && o.augment.thicker <= 0));
     for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
     if (l.graph.count > l.graph.model_nodes) fits = fits && l.graph.node(l.graph.model_nodes).shape.rank != 4;
-    if (!fits) {
-      set_problem(plan.problem, Status::bad_argument, "augment")
+    if (!fits)
+      return set_problem(plan.problem, Status::bad_argument, "augment")
           << ": out of range, or input 0 is no picture, or another input or the target is one too";
-      return Status::bad_argument;
-    }
     l.request.image_bytes = augment_bytes(picture) * static_cast<size_t>(o.pool ? o.pool->workers : 1);
   }
   bool has_loss = false;
@@ -8356,18 +8297,13 @@ static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& 
   for (int i = 0; i < l.graph.model_nodes; i++)
     for (int p = 0; p < l.graph.node(i).n_parameters; p++)
       trains |= trained(l.graph, o, l.graph.node(i).owner, l.graph.node(i).parameters[p]);
-  if (!trains) {
-    set_problem(plan.problem, Status::bad_argument, "options") << ": no parameter has one of the names given";
-    return Status::bad_argument;
-  }
-  if (!has_loss) {
-    set_problem(plan.problem, Status::no_loss, "options") << ": set options.loss or add a loss to the graph";
-    return Status::no_loss;
-  }
-  l.request.graph    = &l.graph;
+  if (!trains)
+    return set_problem(plan.problem, Status::bad_argument, "options")
+        << ": no parameter has one of the names given";
+  if (!has_loss)
+    return set_problem(plan.problem, Status::no_loss, "options")
+        << ": set options.loss or add a loss to the graph";
   l.request.training = &o;
-  l.request.batch    = o.batch;
-  l.request.workers  = o.pool ? o.pool->workers : 1;
   return l.run_tiers();
 }
 
@@ -8377,34 +8313,26 @@ Status Session::plan(const Model& model, const SessionOptions& options, MemoryPl
   return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
 }
 
-Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
-  engine_  = Engine();
-  problem_ = Problem();
+Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
+                         Arena& arena) {
+  engine_    = Engine();
+  problem_   = Problem();
   max_image_ = options.max_image;
-  if (!model.has_weights()) {
-    set_problem(problem_, Status::no_weights, "model");
-    return Status::no_weights;
+  loss_      = options.loss;
+  if (!model || (!trainer && !model->has_weights())) {
+    const Status s = trainer ? Status::not_built : Status::no_weights;
+    return set_problem(problem_, s, trainer ? "trainer" : "model");
   }
-  loss_ = options.loss;
   MemoryPlan plan;
-  const Status s = layout_session(model, options, loss_, plan, &arena, &engine_, nullptr);
+  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
   return s;
 }
-
+Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
+  return build_on(&model, nullptr, options, arena);
+}
 Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
-  engine_  = Engine();
-  problem_ = Problem();
-  max_image_ = options.max_image;
-  if (!trainer.model()) {
-    set_problem(problem_, Status::not_built, "trainer");
-    return Status::not_built;
-  }
-  loss_ = options.loss;
-  MemoryPlan plan;
-  const Status s = layout_session(*trainer.model(), options, loss_, plan, &arena, &engine_, &trainer);
-  problem_       = plan.problem;
-  return s;
+  return build_on(trainer.model(), &trainer, options, arena);
 }
 
 // Input i of the model, or the loss's target behind them. nullptr when it is not there.
@@ -8435,29 +8363,24 @@ View<int32_t> Session::input_i32(int i) {
 
 Status Session::set_image(const Image& image, int row) {
   const View<real> to = input(0);
-  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4) {
-    set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
+  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
         << ": input 0 must be [N, height, width, channels]";
-    return problem_.status;
-  }
   const Preprocessing& how = preprocessing_of(*engine_.model);
   Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
   const int32_t* dim = to.shape.dim;
   Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
   if (s == Status::out_of_memory) s = Status::limit_exceeded;
-  if (!ok(s))
-    set_problem(problem_, s, "set_image")
-        << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
-        << (s == Status::limit_exceeded ? ": more than max_image" : "");
-  return s;
+  if (ok(s)) return s;
+  return set_problem(problem_, s, "set_image")
+      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
+      << (s == Status::limit_exceeded ? ": more than max_image" : "");
 }
 
 Status Session::forward(int rows) {
-  if (!engine_.steps || rows < 1 || rows > engine_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
+  if (!engine_.steps || rows < 1 || rows > engine_.batch)
+    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
         << ": rows 1 to " << engine_.batch;
-    return problem_.status;
-  }
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
@@ -8752,16 +8675,14 @@ Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   const Executor run(engine_);
   const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
-  if (data.count < 1) {
-    set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
-    return Status::no_data;
-  }
+  if (data.count < 1)
+    return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
   for (int c = 0; c < inputs; c++) {
     const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
                                                          : run.graph.node(run.graph.model_nodes).dtype;
     if (column_fits(data.columns[c], data, dtype)) continue;
-    set_problem(problem_, Status::bad_shape, "set_data") << ": column " << c << " does not fit the input";
-    return Status::bad_shape;
+    return set_problem(problem_, Status::bad_shape, "set_data")
+        << ": column " << c << " does not fit the input";
   }
   data_ = &data;
   return Status::ok;
@@ -8816,10 +8737,8 @@ Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
     Shape shape;
     DType dtype = real_dtype;
     void* to    = input_data(e, c, shape, dtype);
-    if (own && !own->data[c]) {
-      set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
-      return Status::no_data;
-    }
+    if (own && !own->data[c])
+      return set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
     if (!to) continue;
     if (own) {
       __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
@@ -8827,10 +8746,8 @@ Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
     }
     const TrainerOptions& o = t.options_;
     const Permutation order(o.seed, t.epoch(), t.data_->count, o.shuffle);
-    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to)) {
-      set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
-      return Status::io_error;
-    }
+    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to))
+      return set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
     if (c > 0 || !augments(o.augment)) continue;
     Augmenter job = {o.augment, order, shape, o.seed, t.epoch(), t.epoch_position(), rows,
                      e.pool ? e.pool->workers : 1, static_cast<real*>(to), e.scratch};
@@ -8859,9 +8776,8 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
     NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
     const int bad = run.find_not_finite();
     if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
-    set_problem(t.problem_, Status::not_finite, name)
+    return set_problem(t.problem_, Status::not_finite, name)
         << ": the loss of step " << static_cast<int64_t>(t.step_ + 1);
-    return Status::not_finite;
   }
   t.loss_ = loss;
   t.lr_   = run.context.lr;
@@ -8880,19 +8796,15 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
 }
 
 Status Trainer::step(const Batch& batch) {
-  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch) {
-    set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
+  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch)
+    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
         << ": rows 1 to " << options_.batch;
-    return problem_.status;
-  }
   return TrainerAccess::step(*this, &batch, batch.rows);
 }
 
 Status Trainer::step() {
-  if (!engine_.steps || !data_) {
-    set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-    return problem_.status;
-  }
+  if (!engine_.steps || !data_)
+    return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
   const uint32_t left = epoch_samples(*data_, options_) - epoch_position();
   const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
   return TrainerAccess::step(*this, nullptr, rows);
@@ -9699,19 +9611,10 @@ Sha256::Sha256()
       length(0), block{} {}
 
 void Sha256::add(const void* bytes, size_t n) {
-  const uint8_t* p    = static_cast<const uint8_t*>(bytes);
-  size_t         held = size_t(length & 63u);
-  length += n;
-  for (; n > 0; --n) {
-    if (held == 0 && n >= 64) {
-      for (; n >= 64; n -= 64, p += 64) sha256_block(state, p);
-      if (n == 0) return;
-    }
-    block[held++] = *p++;
-    if (held == 64) {
-      sha256_block(state, block);
-      held = 0;
-    }
+  const uint8_t* p = static_cast<const uint8_t*>(bytes);
+  for (size_t i = 0; i < n; ++i) {
+    block[length++ & 63u] = p[i];
+    if ((length & 63u) == 0) sha256_block(state, block);
   }
 }
 
@@ -9727,8 +9630,112 @@ void Sha256::finish(uint8_t digest[32]) {
 }
 
 // ================================================================================ >>container
-// The outside of a `.nnl` file, as models/FORMAT.md numbers it. Everything is fetched bytewise; nothing is
+// The outside of a `.nnl` file, as models/FORMAT.md numbers it. A record is a struct with the bytes of the
+// file on every machine: what is read and what is written stands in one place, reserved bytes too. Nothing is
 // used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
+
+static void copy_bytes(void* to, const void* from, size_t n) {
+  unsigned char*       t = static_cast<unsigned char*>(to);
+  const unsigned char* f = static_cast<const unsigned char*>(from);
+  for (size_t i = 0; i < n; ++i) t[i] = f[i];
+}
+static inline bool little_endian() {
+  const uint16_t one = 1;
+  uint8_t        low;
+  __builtin_memcpy(&low, &one, 1);             // which compilers fold
+  return low == 1;
+}
+// Turns every element of a file on a big-endian machine.
+static void swap_elements(void* elements, size_t bytes, size_t element) {
+  unsigned char* p = static_cast<unsigned char*>(elements);
+  for (size_t i = 0; i + element <= bytes; i += element)
+    for (size_t k = 0; k < element / 2; ++k) {
+      const unsigned char low = p[i + k];
+      p[i + k]                = p[i + element - 1 - k];
+      p[i + element - 1 - k]  = low;
+    }
+}
+
+// A number of a record, little-endian.
+template <class T>
+class Little {
+ public:
+  Little(T v = 0) : stored_(turned(v)) {}
+  operator T() const { return turned(stored_); }
+
+ private:
+  static T turned(T v) {
+    if (!little_endian()) swap_elements(&v, sizeof v, sizeof v);
+    return v;
+  }
+  T stored_;
+};
+using Le16 = Little<uint16_t>;
+using Le32 = Little<uint32_t>;
+using Le64 = Little<uint64_t>;
+struct LeFloat {
+  Le32 bits;
+  LeFloat(float v = 0) : bits(bits_of(v)) {}
+  operator float() const { return float_of(bits); }
+};
+
+constexpr uint32_t max_sections = 64, kind_model = 1, kind_checkpoint = 2, file_none = 0xFFFFFFFFu,
+                   file_batch = 0xFFFFFFFFu, file_steps = 0xFFFFFFFEu;
+
+struct FileHeader {
+  uint8_t magic[8] = {0x89, 'N', 'N', 'L', 0x0D, 0x0A, 0x1A, 0x0A};
+  Le16    major = 1, minor, needed_minor, header_bytes = 128;
+  Le32    byte_order = 0x0A0B0C0D, kind = kind_model;
+  Le64    file_bytes, incompatible, compatible;
+  Le32    sections, section_bytes = 48;
+  Le64    table = 128;
+  uint8_t content_id[32] = {};
+  Le64    generation;
+  uint8_t zero[16] = {};
+  Le32    table_crc, crc;
+};
+struct SectionRecord {
+  Le32    type;                                // 0: not in this file
+  Le16    version = 1, flags;
+  Le64    offset, size;
+  Le32    crc;
+  uint8_t zero[20] = {};
+};
+struct StorageRecord {
+  Le64 bytes;
+  Le32 crc, zero;
+};
+struct TensorRecord {
+  Le32    name;                                // of a parameter
+  uint8_t name_bytes = 0, dtype = 0, rank = 0, layout = 0, role = 0, flags = 0;
+  Le16    zero;
+  Le32    groups = 1, producer = file_none, storage = file_none;
+  Le64    offset, bytes;
+  Le32    quantisation = file_none, owner = file_none, slot, zero_too, dims[max_rank];
+  Le64    zeros;
+};
+struct NodeRecord {
+  Le32    name;
+  uint8_t name_bytes = 0, op_bytes = 0;
+  Le16    version;
+  Le32    op;
+  uint8_t n_in = 0, n_parameters = 0, n_out = 1, zero = 0;
+  Le32    ids, attributes, attribute_bytes, shares = file_none;
+  Le64    zeros;
+};
+struct GraphHeader {
+  Le32 inputs, outputs;
+  Le64 seed;
+  Le32 init, zero;
+};
+struct GraphEnd {                              // an input or an output
+  Le32    node, name;
+  uint8_t name_bytes = 0, zero[7] = {};
+};
+static_assert(sizeof(FileHeader) == 128 && sizeof(SectionRecord) == 48 && sizeof(StorageRecord) == 16 &&
+              sizeof(TensorRecord) == 96 && sizeof(NodeRecord) == 40 && sizeof(GraphHeader) == 24 &&
+              sizeof(GraphEnd) == 16);
+
 enum class Presence : uint8_t { optional, always, checkpoint, in_checkpoint, reserved };
 struct SectionKind {
   uint32_t type;
@@ -9755,100 +9762,73 @@ static constexpr SectionKind section_kinds[section_kind_count] = {
     {0x0047, "AUGM", true, Presence::in_checkpoint}, {0x007F, "SIGN", false, Presence::reserved},
     {0xFFFF, "DATA", true, Presence::always}};
 
-constexpr uint32_t file_header = 128, section_record = 48, tensor_record = 96, node_record = 40,
-                   graph_header = 24;
-constexpr uint32_t graph_record = 16, storage_record = 16, picture_record = 128, answer_record = 16;
-constexpr uint32_t max_sections = 64, file_none = 0xFFFFFFFFu, file_batch = 0xFFFFFFFFu,
-                   file_steps = 0xFFFFFFFEu;
-constexpr uint32_t kind_model = 1, kind_checkpoint = 2;
-static constexpr uint8_t file_magic[8] = {0x89, 'N', 'N', 'L', 0x0D, 0x0A, 0x1A, 0x0A};
+static int find_section_kind(uint32_t type) {
+  for (int i = 0; i < section_kind_count; ++i)
+    if (section_kinds[i].type == type) return i;
+  return -1;
+}
 
 static inline uint64_t align64(uint64_t n) { return (n + 63u) & ~uint64_t(63); }
-static inline uint16_t get16(const uint8_t* p) { return uint16_t(p[0] | p[1] << 8); }
-static inline uint32_t get32(const uint8_t* p) { return uint32_t(get16(p)) | uint32_t(get16(p + 2)) << 16; }
-static inline uint64_t get64(const uint8_t* p) { return get32(p) | uint64_t(get32(p + 4)) << 32; }
-static inline void put32(uint8_t* p, uint32_t v) {
-  for (int i = 0; i < 4; ++i) p[i] = uint8_t(v >> (8 * i));
-}
-static void copy_bytes(void* to, const void* from, size_t n) {
-  unsigned char*       t = static_cast<unsigned char*>(to);
-  const unsigned char* f = static_cast<const unsigned char*>(from);
-  for (size_t i = 0; i < n; ++i) t[i] = f[i];
+// Where two byte strings differ first; n where they do not.
+static size_t first_difference(const void* a, const void* b, size_t n) {
+  size_t i = 0;
+  while (i < n && static_cast<const uint8_t*>(a)[i] == static_cast<const uint8_t*>(b)[i]) ++i;
+  return i;
 }
 static bool all_zero(const uint8_t* p, size_t n) {
   uint8_t any = 0;
   for (size_t i = 0; i < n; ++i) any = uint8_t(any | p[i]);
   return any == 0;
 }
-static bool little_endian() {
-  const uint16_t one = 1;
-  uint8_t        low;
-  copy_bytes(&low, &one, 1);
-  return low == 1;
-}
 static int compare_text(const char* a, const char* b) {
   while (*a != 0 && *a == *b) ++a, ++b;
   return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
 }
-
-static float get_f32(const uint8_t* p) {
-  const uint32_t bits = get32(p);
-  float          f;
-  copy_bytes(&f, &bits, 4);
-  return f;
+static size_t text_bytes(const char* s) {
+  size_t n = 0;
+  while (s[n] != 0) ++n;
+  return n;
 }
-static bool finite_f32(float f) {
-  uint32_t bits;
-  copy_bytes(&bits, &f, 4);
-  return (bits & 0x7F800000u) != 0x7F800000u;
-}
-
-struct FileSection {
-  uint64_t offset  = 0, size = 0;
-  uint32_t crc     = 0;
-  uint16_t version = 1;
-  bool     there   = false;
-};
 
 // A file that is being read.
 struct File {
   Source         source;
-  const uint8_t* memory   = nullptr;           // the whole file, where it lies in memory
+  const uint8_t* memory  = nullptr;            // the whole file, where it lies in memory
   LoadLimits     limits;
-  Problem*       problem  = nullptr;
-  uint32_t       kind     = 0;
-  uint32_t       sections = 0, others = 0;     // records of the table; those that this version does not know
-  uint64_t       first    = 0;                 // offset of the first section
-  uint64_t       generation = 0;
-  uint8_t        content_id[32] = {};
-  FileSection    at[section_kind_count];
+  Problem*       problem = nullptr;
+  FileHeader     header;
+  SectionRecord  at[section_kind_count];
+  uint32_t       others  = 0;                  // sections that this version does not know
   uint32_t       tensors = 0, parameters = 0, nodes = 0, storages = 0;
+  uint64_t       names   = 0;                  // bytes of the parameters' names, which begin STRS
 
+  File(const Source& from, const LoadLimits& most, Problem* why);
+  bool     there(SectionId id) const { return at[id].type != 0; }
+  bool     checkpoint() const { return header.kind == kind_checkpoint; }
   uint64_t offset(SectionId id) const { return at[id].offset; }
   uint64_t size(SectionId id) const { return at[id].size; }
 };
 
-static Status refuse(const File& f, Status status, uint64_t offset, const char* where, const char* what) {
-  if (f.problem == nullptr) return status;
-  set_problem(*f.problem, status, where) << ": " << what;
-  f.problem->offset = offset;
-  return status;
-}
+// Says what is wrong at an offset of the file; with numbers, where two are given that differ.
 static Status refuse(const File& f, Status status, uint64_t offset, const char* where, const char* what,
-                     uint64_t expected, uint64_t got) {
+                     uint64_t expected = 0, uint64_t got = 0) {
   if (f.problem == nullptr) return status;
-  set_problem(*f.problem, status, where)
-      << ": " << what << ": expected " << int64_t(expected) << ", got " << int64_t(got);
+  Text text = set_problem(*f.problem, status, where);
+  text << ": " << what;
+  if (expected != got) text << ": expected " << int64_t(expected) << ", got " << int64_t(got);
   f.problem->offset = offset;
   return status;
 }
-
-static Status bad(const File& f, uint64_t offset, const char* where, const char* what) {
-  return refuse(f, Status::bad_format, offset, where, what);
+static Status refuse(const File& f, Status status, SectionId id, const char* what, uint64_t expected = 0,
+                     uint64_t got = 0) {
+  return refuse(f, status, f.offset(id), section_kinds[id].name, what, expected, got);
 }
-static Status bad(const File& f, uint64_t offset, const char* where, const char* what, uint64_t expected,
-                  uint64_t got) {
+static Status bad(const File& f, uint64_t offset, const char* where, const char* what, uint64_t expected = 0,
+                  uint64_t got = 0) {
   return refuse(f, Status::bad_format, offset, where, what, expected, got);
+}
+static Status bad(const File& f, SectionId id, const char* what, uint64_t expected = 0, uint64_t got = 0) {
+  return refuse(f, Status::bad_format, id, what, expected, got);
 }
 
 static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
@@ -9862,14 +9842,9 @@ Source memory_source(const void* file, size_t bytes) {
   s.size = bytes;
   return s;
 }
-
-static File open_file(const Source& source, const LoadLimits& limits, Problem* problem) {
-  File f;
-  f.source  = source;
-  f.limits  = limits;
-  f.problem = problem;
-  if (source.read == read_memory) f.memory = static_cast<const uint8_t*>(source.user);
-  return f;
+File::File(const Source& from, const LoadLimits& most, Problem* why)
+    : source(from), limits(most), problem(why) {
+  if (source.read == read_memory) memory = static_cast<const uint8_t*>(source.user);
 }
 
 // n bytes at offset: the only way from a file to the engine.
@@ -9881,21 +9856,57 @@ static Status fetch(const File& f, uint64_t offset, void* to, size_t n) {
   return Status::ok;
 }
 
-// The CRC goes on over n bytes at offset.
-static Status fetch_crc(const File& f, uint64_t offset, uint64_t n, uint32_t& crc) {
+// Record i of a section.
+static Status fetch_record(const File& f, SectionId id, uint64_t i, void* to, size_t n) {
+  if (f.size(id) / n <= i) return bad(f, id, "is cut off", n * (i + 1), f.size(id));
+  return fetch(f, f.offset(id) + n * i, to, n);
+}
+template <class R>
+static uint64_t place(const File& f, SectionId id, uint64_t i) {
+  return f.offset(id) + sizeof(R) * i;
+}
+template <class R>
+static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
+  return fetch_record(f, id, i, &record, sizeof record);
+}
+
+static Status fetch_section(const File& f, uint32_t i, SectionRecord& s) {
+  return fetch(f, sizeof(FileHeader) + sizeof s * i, &s, sizeof s);
+}
+
+// A record against the one that this version would write there: which byte differs.
+static Status check_bytes(const File& f, uint64_t here, const char* where, const char* what, const void* own,
+                          const void* got, size_t n) {
+  const size_t i = first_difference(own, got, n);
+  if (i == n) return Status::ok;
+  return bad(f, here + i, where, what, static_cast<const uint8_t*>(own)[i],
+             static_cast<const uint8_t*>(got)[i]);
+}
+template <class R>
+static Status check_record(const File& f, uint64_t here, const char* where, const char* what, const R& own,
+                           const R& got) {
+  return check_bytes(f, here, where, what, &own, &got, sizeof own);
+}
+
+// use(bytes, count) for n bytes at offset, piece by piece.
+template <class F>
+static Status fetch_pieces(const File& f, uint64_t offset, uint64_t n, F use) {
   if (f.memory != nullptr && offset <= f.source.size && n <= f.source.size - offset) {
-    crc = crc32c(crc, f.memory + offset, size_t(n));
+    use(f.memory + offset, size_t(n));
     return Status::ok;
   }
   uint8_t buffer[256];
-  while (n > 0) {
-    const size_t piece = n < sizeof buffer ? size_t(n) : sizeof buffer;
+  for (size_t piece = 0; n > 0; offset += piece, n -= piece) {
+    piece = n < sizeof buffer ? size_t(n) : sizeof buffer;
     NNLITE_TRY(fetch(f, offset, buffer, piece));
-    crc = crc32c(crc, buffer, piece);
-    offset += piece;
-    n -= piece;
+    use(buffer, piece);
   }
   return Status::ok;
+}
+
+// The CRC goes on over n bytes at offset.
+static Status fetch_crc(const File& f, uint64_t offset, uint64_t n, uint32_t& crc) {
+  return fetch_pieces(f, offset, n, [&](const uint8_t* p, size_t count) { crc = crc32c(crc, p, count); });
 }
 
 // Padding: fewer than 64 zeros, which the CRC covers too.
@@ -9908,89 +9919,67 @@ static Status fetch_padding(const File& f, uint64_t offset, uint32_t& crc) {
 }
 
 static Status read_header(File& f) {
-  uint8_t h[file_header];
+  const FileHeader own;
+  FileHeader&      h     = f.header;
+  const auto       newer = [&](uint64_t offset, const char* what, uint64_t known, uint64_t got) {
+    return refuse(f, Status::unsupported, offset, "header", what, known, got);
+  };
   if (f.source.read == nullptr) return refuse(f, Status::bad_argument, 0, "file", "no source");
-  if (f.source.size < file_header)
-    return bad(f, 0, "header", "the file is too short", file_header, f.source.size);
+  if (f.source.size < sizeof h) return bad(f, 0, "header", "the file is too short", sizeof h, f.source.size);
   if (f.source.size > f.limits.file_bytes)
     return refuse(f, Status::limit_exceeded, 0, "header", "bytes of the file", f.limits.file_bytes,
                   f.source.size);
-  NNLITE_TRY(fetch(f, 0, h, file_header));
-  for (int i = 0; i < 8; ++i)
-    if (h[i] != file_magic[i]) return bad(f, 0, "header", "this is not a .nnl file");
-  if (get32(h + 16) != 0x0A0B0C0Du) return bad(f, 16, "header", "the byte order is wrong");
-  if (crc32c(0, h, 124) != get32(h + 124))
+  NNLITE_TRY(fetch(f, 0, &h, sizeof h));
+  if (first_difference(h.magic, own.magic, 8) < 8) return bad(f, 0, "header", "this is not a .nnl file");
+  if (h.byte_order != own.byte_order) return bad(f, 16, "header", "the byte order is wrong");
+  if (crc32c(0, &h, sizeof h - sizeof h.crc) != h.crc)
     return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
-  if (get16(h + 8) != 1)
-    return refuse(f, Status::unsupported, 8, "header", "needs a newer nnlite, major version", 1,
-                  get16(h + 8));
-  if (get16(h + 12) > 0)
-    return refuse(f, Status::unsupported, 12, "header", "needs a newer nnlite, minor version", 0,
-                  get16(h + 12));
-  if (get16(h + 14) != file_header || get32(h + 52) != section_record || get64(h + 56) != file_header)
+  if (h.major != own.major) return newer(8, "needs a newer nnlite, major version", own.major, h.major);
+  if (h.needed_minor > own.minor)
+    return newer(12, "needs a newer nnlite, minor version", own.minor, h.needed_minor);
+  if (h.header_bytes != own.header_bytes || h.section_bytes != own.section_bytes || h.table != own.table)
     return bad(f, 14, "header", "sizes of header and section record");
-  if (get64(h + 32) != 0)
-    return refuse(f, Status::unsupported, 32, "header", "needs a newer nnlite, feature bits", 0,
-                  get64(h + 32));
-  f.kind = get32(h + 20);
-  if (f.kind == 3) return refuse(f, Status::unsupported, 20, "header", "needs a newer nnlite: kind 3, delta");
-  if (f.kind != kind_model && f.kind != kind_checkpoint)
-    return refuse(f, Status::unsupported, 20, "header", "needs a newer nnlite, kind of file", 1, f.kind);
-  if (get64(h + 24) != f.source.size || f.source.size % 64 != 0)
-    return bad(f, 24, "header", "bytes of the file", get64(h + 24), f.source.size);
-  f.sections = get32(h + 48);
-  if (f.sections < 1 || f.sections > max_sections)
-    return bad(f, 48, "header", "number of sections", max_sections, f.sections);
-  f.generation = get64(h + 96);
-  copy_bytes(f.content_id, h + 64, 32);
-  if (!all_zero(h + 104, 16) || (f.kind == kind_model && f.generation != 0))
+  if (h.incompatible != 0) return newer(32, "needs a newer nnlite, feature bits", 0, h.incompatible);
+  if (h.kind == 3) return newer(20, "needs a newer nnlite: kind 3, delta", 0, 0);
+  if (h.kind != kind_model && h.kind != kind_checkpoint)
+    return newer(20, "needs a newer nnlite, kind of file", 1, h.kind);
+  if (h.file_bytes != f.source.size || f.source.size % 64 != 0)
+    return bad(f, 24, "header", "bytes of the file", h.file_bytes, f.source.size);
+  if (h.sections < 1 || h.sections > max_sections)
+    return bad(f, 48, "header", "number of sections", max_sections, h.sections);
+  if (!all_zero(h.zero, sizeof h.zero) || (!f.checkpoint() && h.generation != 0))
     return bad(f, 96, "header", "reserved bytes are not zero");
-  f.first = align64(file_header + uint64_t(section_record) * f.sections);
-  if (f.first > f.source.size) return bad(f, 48, "header", "the section table is cut off");
-  uint32_t       crc = 0;
-  const uint64_t end = file_header + uint64_t(section_record) * f.sections;
-  NNLITE_TRY(fetch_crc(f, file_header, end - file_header, crc));
-  NNLITE_TRY(fetch_padding(f, end, crc));
-  return crc == get32(h + 120) ? Status::ok
-                               : refuse(f, Status::bad_checksum, 120, "section table", "is damaged");
-}
-
-static int find_section_kind(uint32_t type) {
-  for (int i = 0; i < section_kind_count; ++i)
-    if (section_kinds[i].type == type) return i;
-  return -1;
+  const uint64_t bytes = sizeof(SectionRecord) * h.sections;
+  if (align64(sizeof h + bytes) > f.source.size) return bad(f, 48, "header", "the section table is cut off");
+  uint32_t crc = 0;
+  NNLITE_TRY(fetch_crc(f, sizeof h, bytes, crc));
+  NNLITE_TRY(fetch_padding(f, sizeof h + bytes, crc));
+  return crc == h.table_crc ? Status::ok
+                            : refuse(f, Status::bad_checksum, 120, "section table", "is damaged");
 }
 
 // One record of the table. `end` is where the section before it ends, padding included.
 static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& end) {
-  uint8_t        r[section_record];
-  const uint64_t here = file_header + uint64_t(section_record) * i;
-  NNLITE_TRY(fetch(f, here, r, section_record));
-  const uint32_t type = get32(r), version = get16(r + 4), flags = get16(r + 6);
-  FileSection    s;
-  s.offset = get64(r + 8);
-  s.size   = get64(r + 16);
-  s.crc    = get32(r + 24);
-  s.there  = true;
-  if (type <= last_type || type > 0xFFFF || flags > 1 || !all_zero(r + 28, 20) || version == 0)
+  SectionRecord  s;
+  const uint64_t here = sizeof(FileHeader) + sizeof s * i;
+  NNLITE_TRY(fetch_section(f, i, s));
+  if (s.type <= last_type || s.type > 0xFFFF || s.flags > 1 || !all_zero(s.zero, 20) || s.version == 0)
     return bad(f, here, "section table", "order, flags or reserved bytes");
   if (s.offset != end || s.size > f.source.size - end || align64(s.size) > f.source.size - end)
     return bad(f, here, "section table", "the sections do not fill the file");
-  last_type = type;
+  last_type = s.type;
   end += align64(s.size);
-  const int   id   = find_section_kind(type);
-  const char* name = id < 0 ? "unknown section" : section_kinds[id].name;
-  if (id >= 0 && section_kinds[id].critical != (flags == 1))
+  const int         id       = find_section_kind(s.type);
+  const char*       name     = id < 0 ? "unknown section" : section_kinds[id].name;
+  const Presence    presence = id < 0 ? Presence::reserved : section_kinds[id].presence;
+  if (id >= 0 && section_kinds[id].critical != (s.flags == 1))
     return bad(f, here, name, "flags of the section");
-  s.version = uint16_t(version);
-  const bool known = id >= 0 && version <= (id == id_prep ? 2u : 1u) &&
-                     section_kinds[id].presence != Presence::reserved;
-  if (!known && flags == 1)
-    return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version", type,
-                  version);
-  const Presence presence = section_kinds[id < 0 ? 0 : id].presence;
-  if (known && (presence == Presence::checkpoint || presence == Presence::in_checkpoint) &&
-      f.kind != kind_checkpoint)
+  const bool known = s.version == 1 && presence != Presence::reserved;
+  if (!known && s.flags == 1)
+    return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version",
+                  s.type, s.version);
+  const bool of_checkpoint = presence == Presence::checkpoint || presence == Presence::in_checkpoint;
+  if (known && of_checkpoint && !f.checkpoint())
     return bad(f, here, name, "belongs into a checkpoint");
   if (known && (presence == Presence::optional || presence == Presence::in_checkpoint) && s.size == 0)
     return bad(f, here, name, "is empty");
@@ -10005,504 +9994,673 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
 
 // DATA and its storages in one pass: the CRC of each, zeros between them, and the CRC of all.
 static Status read_storages(File& f) {
-  uint8_t            r[storage_record];
-  const FileSection& data = f.at[id_data];
-  uint64_t           at   = 0;
-  uint32_t           all  = 0;
+  StorageRecord  r;
+  const uint64_t data = f.offset(id_data), size = f.size(id_data);
+  uint64_t       at   = 0;
+  uint32_t       all  = 0;
   for (uint32_t k = 0; k < f.storages; ++k) {
-    const uint64_t here = f.offset(id_stor) + uint64_t(storage_record) * k;
-    NNLITE_TRY(fetch(f, here, r, storage_record));
-    const uint64_t bytes = get64(r);
-    uint32_t       crc = 0, gap = 0;
-    if (bytes == 0 || at > data.size || bytes > data.size - at || get32(r + 12) != 0)
-      return bad(f, here, "STOR", "the storages do not fill DATA");
-    NNLITE_TRY(fetch_crc(f, data.offset + at, bytes, crc));
-    if (crc != get32(r + 8))
-      return refuse(f, Status::bad_checksum, data.offset + at, "DATA", "a storage is damaged");
-    NNLITE_TRY(fetch_padding(f, data.offset + at + bytes, gap));
-    const uint64_t padding = align64(bytes) - bytes;
-    all = crc32c_join(crc32c_join(all, crc, bytes), gap, padding);
-    at += bytes + (k + 1 < f.storages ? padding : 0);
+    uint32_t crc = 0, gap = 0;
+    NNLITE_TRY(fetch(f, id_stor, k, r));
+    if (r.bytes == 0 || at > size || r.bytes > size - at || r.zero != 0)
+      return bad(f, place<StorageRecord>(f, id_stor, k), "STOR", "the storages do not fill DATA");
+    NNLITE_TRY(fetch_crc(f, data + at, r.bytes, crc));
+    if (crc != r.crc) return refuse(f, Status::bad_checksum, data + at, "DATA", "a storage is damaged");
+    NNLITE_TRY(fetch_padding(f, data + at + r.bytes, gap));
+    const uint64_t padding = align64(r.bytes) - r.bytes;
+    all = crc32c_join(crc32c_join(all, crc, r.bytes), gap, padding);
+    at += r.bytes + (k + 1 < f.storages ? padding : 0);
   }
-  if (at != data.size) return bad(f, data.offset, "DATA", "bytes", at, data.size);
-  return all == data.crc ? Status::ok : refuse(f, Status::bad_checksum, data.offset, "DATA", "is damaged");
+  if (at != size) return bad(f, id_data, "bytes", at, size);
+  return all == f.at[id_data].crc ? Status::ok : refuse(f, Status::bad_checksum, id_data, "is damaged");
+}
+
+static Status count_records(const File& f, SectionId id, size_t bytes, uint32_t limit, uint32_t& count) {
+  const uint64_t n = f.size(id) / bytes;
+  if (f.size(id) % bytes != 0) return bad(f, id, "bytes of a record");
+  if (n > limit) return refuse(f, Status::limit_exceeded, id, "number of records", limit, n);
+  count = uint32_t(n);
+  return Status::ok;
 }
 
 // Header, table, every checksum, and the number of records: what any use of a file begins with.
 static Status read_container(File& f) {
   NNLITE_TRY(read_header(f));
   uint32_t last_type = 0;
-  uint64_t end       = f.first;
-  for (uint32_t i = 0; i < f.sections; ++i) NNLITE_TRY(read_section(f, i, last_type, end));
+  uint64_t end       = align64(sizeof(FileHeader) + sizeof(SectionRecord) * f.header.sections);
+  for (uint32_t i = 0; i < f.header.sections; ++i) NNLITE_TRY(read_section(f, i, last_type, end));
   if (end != f.source.size) return bad(f, end, "file", "bytes after the last section");
-  for (int i = 0; i < section_kind_count; ++i) {
-    const bool needed = section_kinds[i].presence == Presence::always ||
-                        (section_kinds[i].presence == Presence::checkpoint && f.kind == kind_checkpoint);
-    if (needed && !f.at[i].there) return bad(f, file_header, section_kinds[i].name, "the section is missing");
+  for (const SectionKind& kind : section_kinds) {
+    const bool needed = kind.presence == Presence::always ||
+                        (kind.presence == Presence::checkpoint && f.checkpoint());
+    if (needed && f.at[&kind - section_kinds].type == 0)
+      return bad(f, sizeof(FileHeader), kind.name, "the section is missing");
   }
-  const struct { SectionId id; uint32_t record; uint32_t limit; uint32_t* count; } counted[] = {
-      {id_tens, tensor_record, f.limits.tensors, &f.tensors},
-      {id_node, node_record, f.limits.nodes, &f.nodes},
-      {id_stor, storage_record, f.limits.tensors, &f.storages}};
-  for (const auto& c : counted) {
-    if (f.size(c.id) % c.record != 0)
-      return bad(f, f.offset(c.id), section_kinds[c.id].name, "bytes of a record");
-    if (f.size(c.id) / c.record > c.limit)
-      return refuse(f, Status::limit_exceeded, f.offset(c.id), section_kinds[c.id].name, "number of records",
-                    c.limit, f.size(c.id) / c.record);
-    *c.count = uint32_t(f.size(c.id) / c.record);
-  }
+  NNLITE_TRY(count_records(f, id_tens, sizeof(TensorRecord), f.limits.tensors, f.tensors));
+  NNLITE_TRY(count_records(f, id_node, sizeof(NodeRecord), f.limits.nodes, f.nodes));
+  NNLITE_TRY(count_records(f, id_stor, sizeof(StorageRecord), f.limits.tensors, f.storages));
   return read_storages(f);
 }
 
+// ================================================================================ >>fields
+// What writes a file, and what reads or writes the fields of a section.
+
+// A file that is written; without a sink it is only measured. Counts the bytes of a section, and their CRC.
+class Emit {
+ public:
+  explicit Emit(const Sink* sink = nullptr) : sink_(sink) {}
+  void put(const void* bytes, size_t n) {
+    if (n > sizeof buffer_ - held_) flush();
+    if (n > sizeof buffer_) return pass(static_cast<const uint8_t*>(bytes), n);
+    copy_bytes(buffer_ + held_, bytes, n);
+    held_ += n;
+  }
+  // Records, and numbers of them.
+  template <class... R>
+  void write(const R&... record) {
+    (put(&record, sizeof record), ...);
+  }
+  // Elements of 1, 4 or 8 bytes in the order of this machine.
+  void elements(const void* values, size_t bytes, size_t element) {
+    if (little_endian()) return put(values, bytes);
+    const unsigned char* p = static_cast<const unsigned char*>(values);
+    for (size_t i = 0; i < bytes; i += element)
+      for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
+  }
+  // Zeros up to a multiple of n.
+  void align(uint64_t n) {
+    while (at() % n != 0) put("", 1);
+  }
+  // The place of a string: in STRS they have the order in which the sections after it refer to them.
+  uint32_t place_string(size_t bytes) {
+    strings_ += uint32_t(bytes);
+    return bytes == 0 ? 0 : strings_ - uint32_t(bytes);
+  }
+  void flush() {
+    pass(buffer_, held_);
+    held_ = 0;
+  }
+  uint64_t at() const { return at_ + held_; }
+  uint32_t crc() {
+    flush();
+    return crc_;
+  }
+  void begin() {                               // a section
+    flush();
+    at_  = 0;
+    crc_ = 0;
+  }
+  bool failed() const { return failed_; }
+
+ private:
+  void pass(const uint8_t* p, size_t n) {
+    at_ += n;
+    crc_ = crc32c(crc_, p, n);
+    if (sink_ != nullptr && n > 0 && !failed_) failed_ = !sink_->write(sink_->user, p, n);
+  }
+  const Sink* sink_;
+  uint64_t    at_ = 0;
+  uint32_t    crc_ = 0, strings_ = 0;
+  bool        failed_ = false;
+  size_t      held_ = 0;
+  uint8_t     buffer_[512] = {};               // g++ 12 at -O2 thinks that flush reads what is not there
+};
+
+// A section that holds one thing is a list of its fields, `fields(Io&, thing)`: one list reads and writes it.
+// A state is what it is; a setting must be what it is here where Io is to match; a constant, and what is
+// required, must hold in every file.
+class Io {
+ public:
+  const OpSet* ops   = nullptr;                // where rows are looked for
+  bool         match = false;
+  Status       other = Status::bad_argument;   // a setting differs
+
+  explicit Io(Emit& e) : e_(&e) {}
+  Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
+  template <class... T>
+  void state(T&... v) {
+    (number(v), ...);
+  }
+  template <class T>
+  void setting(const char* name, T& v) {
+    const T own = v;
+    number(v);
+    if (match && ok(status_) && v != own)
+      status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
+  }
+  template <class... T>
+  void constant(T... v) {
+    (same(v), ...);
+  }
+  void zeros(size_t n) {
+    for (; n > 0; --n) constant(uint8_t(0));
+  }
+  void require(bool right) {
+    if (!right && ok(status_))
+      status_ = bad(*f_, at_, section_kinds[id_].name, "a field is out of range, or does not fit");
+  }
+  void   row(const char* setting, uint32_t trait, AnyOp& row);
+  Status finish() {
+    require(at_ == end_);
+    return status_;
+  }
+
+ private:
+  void bytes(void* p, size_t n) {
+    if (e_ != nullptr) return e_->put(p, n);
+    require(n <= end_ - at_);
+    if (ok(status_)) status_ = fetch(*f_, at_, p, n);
+    if (ok(status_)) at_ += n;
+  }
+  template <class T>
+  void number(T& v) {
+    Little<T> l(v);
+    bytes(&l, sizeof l);
+    v = l;
+  }
+  void number(float& v) {
+    uint32_t bits = bits_of(v);
+    number(bits);
+    v = float_of(bits);
+  }
+  void number(bool& v) {
+    uint8_t b = v;
+    number(b);
+    require(b <= 1);
+    v = b == 1;
+  }
+  template <class T, size_t n>
+  void number(T (&list)[n]) {
+    for (T& v : list) number(v);
+  }
+  template <class T>
+  void same(T expected) {
+    T v = expected;
+    number(v);
+    require(v == expected);
+  }
+  template <class T>
+  static uint64_t whole(T v) {
+    return uint64_t(v);
+  }
+  static uint64_t whole(float) { return 0; }   // not shown
+  Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
+
+  Emit*       e_   = nullptr;                  // writing
+  const File* f_   = nullptr;                  // reading
+  SectionId   id_  = section_kind_count;
+  uint64_t    at_  = 0, end_ = 0;
+  Status      status_ = Status::ok;
+};
+
 // ================================================================================ >>extras
-// Preprocessing, labels, metadata, golden vectors and sections that this version does not know: views into
-// the file where it stays in memory, else copies. read_extras runs twice: without a base it measures, with
+// Preprocessing, labels, metadata, golden vectors and sections that this version does not know. Of each: what
+// is valid, how it is read, how it is written.
+
+// Reads views into the file where it stays in memory, else copies; twice: without a base it measures, with
 // one it writes.
-struct Bump {
-  unsigned char* base = nullptr;
-  size_t         used = 0;
-  void* take(size_t n, size_t count = 1) {
-    void* p = base == nullptr ? nullptr : base + used;
-    used += (n * count + 15) & ~size_t(15);
-    return p;
+struct ExtrasReader {
+  const File&    f;
+  const Model&   m;
+  bool           in_place;
+  unsigned char* base   = nullptr;
+  size_t         used   = 0;
+  ModelExtras*   extras = nullptr;             // nullptr while measuring
+
+  template <class T>
+  T* take(uint64_t count) {
+    unsigned char* p = base == nullptr ? nullptr : base + used;
+    used += (sizeof(T) * size_t(count) + 15) & ~size_t(15);
+    return reinterpret_cast<T*>(p);
+  }
+  Status view(const SectionRecord& s, const uint8_t*& bytes) {
+    if (in_place) bytes = f.memory + s.offset;
+    if (in_place) return Status::ok;
+    uint8_t* to = take<uint8_t>(s.size);
+    bytes       = to;
+    return to == nullptr ? Status::ok : fetch(f, s.offset, to, size_t(s.size));
   }
 };
 
-// Floats and whole numbers of a copied file on a big-endian machine.
-static void swap_elements(unsigned char* p, size_t bytes, size_t element) {
-  for (size_t i = 0; i + element <= bytes; i += element)
-    for (size_t k = 0; k < element / 2; ++k) {
-      const unsigned char low = p[i + k];
-      p[i + k]                = p[i + element - 1 - k];
-      p[i + element - 1 - k]  = low;
-    }
+static bool valid_text(const char* s) {
+  return valid_utf8(reinterpret_cast<const uint8_t*>(s), text_bytes(s));
 }
 
-static Status view(const File& f, const FileSection& s, bool in_place, Bump& bump, const uint8_t*& bytes) {
-  bytes = f.memory + (in_place ? s.offset : 0);
-  if (in_place) return Status::ok;
-  void* to = bump.take(size_t(s.size));
-  bytes    = static_cast<const uint8_t*>(to);
-  return to == nullptr ? Status::ok : fetch(f, s.offset, to, size_t(s.size));
+static void fields(Io& io, Preprocessing& p, const Model& m) {
+  const Shape s = m.input_shape(0);
+  uint16_t    kind = uint16_t(1 + int(p.kind));
+  io.constant(uint32_t(0));                    // input
+  io.state(kind);
+  io.require(kind == 1 || kind == 2);
+  io.constant(uint16_t(1));                    // version of the kind
+  io.constant(uint8_t(s.dim[3] == 1 ? 0 : s.dim[3] == 3 ? 1 : 2));
+  p.kind = kind == 2 ? PreprocessingKind::digit : PreprocessingKind::plain;
+  const bool digit = p.kind == PreprocessingKind::digit;
+  if (digit) io.zeros(3);
+  else       io.state(p.resize, p.invert, p.background);
+  io.constant(uint32_t(s.dim[1]), uint32_t(s.dim[2]));
+  io.state(p.scale, p.mean, p.std);
+  if (digit) io.state(p.box, p.speck, p.contrast, p.clarity, p.side);
+  io.zeros(digit ? 66 : 72);
+}
+static Status read_picture(ExtrasReader& x) {
+  Preprocessing* p = x.take<Preprocessing>(1);
+  if (x.f.size(id_prep) != 128)
+    return refuse(x.f, Status::unsupported, id_prep, "bytes; one input can have a picture", 128,
+                  x.f.size(id_prep));
+  if (p == nullptr) return Status::ok;
+  Io io(x.f, id_prep);
+  *p = Preprocessing();
+  fields(io, *p, x.m);
+  x.extras->preprocessing = p;
+  return io.finish();
 }
 
-static uint8_t picture_colour(int channels) { return channels == 1 ? 0 : channels == 3 ? 1 : 2; }
-
-static Status read_picture(const File& f, const Model& m, Bump& bump, ModelExtras* extras) {
-  Preprocessing* to = static_cast<Preprocessing*>(bump.take(sizeof(Preprocessing)));
-  uint8_t        r[picture_record];
-  const uint64_t here = f.offset(id_prep);
-  if (f.size(id_prep) != picture_record)
-    return refuse(f, Status::unsupported, here, "PREP", "bytes; one input can have a picture", picture_record,
-                  f.size(id_prep));
-  if (to == nullptr) return Status::ok;
-  NNLITE_TRY(fetch(f, here, r, picture_record));
-  Preprocessing p;
-  const Shape s     = m.input_shape(0);
-  const bool  digit = f.at[id_prep].version == 2;
-  p.resize      = Resize(r[9]);
-  p.invert      = r[10] == 1;
-  p.background  = r[11];
-  p.scale       = get_f32(r + 20);
-  bool right = get32(r) == 0 && get16(r + 4) == (digit ? 2 : 1) && get16(r + 6) == 1 && r[9] <= 2 &&
-               r[10] <= 1 && finite_f32(p.scale) && all_zero(r + (digit ? 62 : 56), digit ? 66 : 72);
-  if (digit) {
-    p.kind     = PreprocessingKind::digit;
-    p.box      = r[56];
-    p.speck    = r[57];
-    p.contrast = r[58];
-    p.clarity  = r[59];
-    p.side     = get16(r + 60);
-    right = right && all_zero(r + 9, 3) && digit_fits(p, s.dim[1], s.dim[2], s.last());
-  }
-  for (int c = 0; c < 4; ++c) {
-    p.mean[c] = get_f32(r + 24 + 4 * c);
-    p.std[c]  = get_f32(r + 40 + 4 * c);
-    right     = right && finite_f32(p.mean[c]) && finite_f32(p.std[c]) && p.std[c] > 0;
-  }
-  if (!right || s.rank != 4 || r[8] != picture_colour(s.dim[3]) || get32(r + 12) != uint32_t(s.dim[1]) ||
-      get32(r + 16) != uint32_t(s.dim[2]) || m.input_dtype(0) != real_dtype)
-    return bad(f, here, "PREP", "a field is out of range or does not fit the input");
-  *to                   = p;
-  extras->preprocessing = to;
-  return Status::ok;
+static void fields(Io& io, ModelExtras& x) {
+  io.constant(uint32_t(0));                    // output
+  io.state(x.answer);
+  io.zeros(3);
+  io.state(x.threshold);
+  io.zeros(4);
+}
+static Status read_answer(ExtrasReader& x) {
+  ModelExtras none;
+  Io          io(x.f, id_post);
+  if (x.f.size(id_post) != 16)
+    return refuse(x.f, Status::unsupported, id_post, "bytes; one output has an answer", 16,
+                  x.f.size(id_post));
+  fields(io, x.extras == nullptr ? none : *x.extras);
+  io.require(x.extras == nullptr || x.extras->answer != Answer::none);
+  return io.finish();
 }
 
-static Status read_answer(const File& f, ModelExtras* extras) {
-  uint8_t r[answer_record];
-  if (f.size(id_post) != answer_record)
-    return refuse(f, Status::unsupported, f.offset(id_post), "POST", "bytes; one output has an answer",
-                  answer_record, f.size(id_post));
-  NNLITE_TRY(fetch(f, f.offset(id_post), r, answer_record));
-  if (get32(r) != 0 || r[4] < 1 || r[4] > 4 || !all_zero(r + 5, 3) || get32(r + 12) != 0 ||
-      !finite_f32(get_f32(r + 8)))
-    return bad(f, f.offset(id_post), "POST", "a field is out of range");
-  if (extras == nullptr) return Status::ok;
-  extras->answer    = Answer(r[4]);
-  extras->threshold = get_f32(r + 8);
-  return Status::ok;
-}
-
-static Status read_labels(const File& f, const Model& m, bool in_place, Bump& bump, ModelExtras* extras) {
-  const FileSection& s = f.at[id_labl];
-  uint8_t            r[8];
-  NNLITE_TRY(fetch(f, s.offset, r, s.size < 8 ? 0 : 8));
-  const uint64_t count = s.size < 8 ? 0 : get32(r + 4);
-  if (count == 0 || count > (s.size - 8) / 5)                           // an offset and an end each
-    return bad(f, s.offset, "LABL", "number of labels", (s.size - 8) / 5, count);
-  const uint8_t* bytes  = nullptr;
-  const char**   labels = static_cast<const char**>(bump.take(sizeof(char*), size_t(count)));
-  NNLITE_TRY(view(f, s, in_place, bump, bytes));
+struct LabelHeader {
+  Le32 output, count;
+};
+static Status read_labels(ExtrasReader& x) {
+  LabelHeader    h;
+  const uint8_t* bytes = nullptr;
+  NNLITE_TRY(fetch(x.f, id_labl, 0, h));
+  const uint64_t most = (x.f.size(id_labl) - sizeof h) / 5;             // an offset and an end each
+  if (h.count == 0 || h.count > most || h.output != 0)
+    return bad(x.f, id_labl, "number of labels", most, h.count);
+  const char** labels = x.take<const char*>(h.count);
+  NNLITE_TRY(x.view(x.f.at[id_labl], bytes));
   if (labels == nullptr) return Status::ok;
-  const uint8_t* text = bytes + 8 + 4 * count;
-  const uint64_t size = s.size - 8 - 4 * count;
-  uint64_t       at   = 0;
-  for (uint64_t i = 0; i < count; ++i) {
-    uint64_t end = at;
-    if (get32(bytes + 8 + 4 * i) != at) return bad(f, s.offset, "LABL", "labels are not in order");
-    while (end < size && text[end] != 0) ++end;
-    if (end == size || !valid_utf8(text + at, size_t(end - at)))
-      return bad(f, s.offset, "LABL", "a label is not UTF-8 or has no end");
-    labels[i] = reinterpret_cast<const char*>(text + at);
-    at        = end + 1;
+  const Le32* const offsets = reinterpret_cast<const Le32*>(bytes + sizeof h);
+  const char* const text    = reinterpret_cast<const char*>(offsets + h.count);
+  const uint64_t    size    = x.f.size(id_labl) - sizeof h - sizeof(Le32) * h.count;
+  uint64_t          at      = 0;
+  if (text[size - 1] != 0) return bad(x.f, id_labl, "the last label has no end");
+  for (uint32_t i = 0; i < h.count; ++i) {
+    if (at == size || offsets[i] != at) return bad(x.f, id_labl, "labels are not in order");
+    labels[i] = text + at;
+    at += text_bytes(labels[i]) + 1;
   }
-  if (at != size || get32(r) != 0 || count != uint64_t(m.output_shape(0).last()))
-    return bad(f, s.offset, "LABL", "number of labels", uint64_t(m.output_shape(0).last()), count);
-  extras->labels      = labels;
-  extras->label_count = int(count);
+  if (at != size) return bad(x.f, id_labl, "bytes after the last label");
+  x.extras->labels      = labels;
+  x.extras->label_count = int(h.count);
   return Status::ok;
 }
-
-static Status read_metadata(const File& f, bool in_place, Bump& bump, ModelExtras* extras) {
-  const FileSection& s = f.at[id_meta];
-  if (s.size > 65536) return refuse(f, Status::limit_exceeded, s.offset, "META", "bytes", 65536, s.size);
-  uint8_t  r[4];
-  uint64_t at    = 0;
-  size_t   count = 0;
-  for (; at < s.size; ++count) {
-    if (s.size - at < 6) return bad(f, s.offset + at, "META", "an entry is cut off");
-    NNLITE_TRY(fetch(f, s.offset + at, r, 4));
-    const uint64_t bytes = 6 + uint64_t(r[0]) + get16(r + 2);
-    if (r[0] < 1 || r[0] > 63 || r[1] != 1 || bytes > s.size - at)
-      return bad(f, s.offset + at, "META", "an entry is out of range");
-    at += bytes;
+static void emit_labels(const ModelExtras& x, Emit& e) {
+  uint32_t at = 0;
+  e.write(Le32(0), Le32(uint32_t(x.label_count)));
+  for (int i = 0; i < x.label_count; ++i) {
+    e.write(Le32(at));
+    at += uint32_t(text_bytes(x.labels[i]) + 1);
   }
-  Metadata*      to    = static_cast<Metadata*>(bump.take(sizeof(Metadata), count));
-  const uint8_t* bytes = nullptr;
-  NNLITE_TRY(view(f, s, in_place, bump, bytes));
-  if (to == nullptr) return Status::ok;
-  for (size_t i = 0; i < count; ++i) {
-    const size_t   key = bytes[0], value = get16(bytes + 2);
-    const uint8_t* text = bytes + 4;
-    if (text[key] != 0 || text[key + 1 + value] != 0 || !valid_utf8(text, key) ||
-        !valid_utf8(text + key + 1, value))
-      return bad(f, s.offset, "META", "a text is not UTF-8 or has no end");
-    to[i].key   = reinterpret_cast<const char*>(text);
-    to[i].value = reinterpret_cast<const char*>(text + key + 1);
-    if (i > 0 && compare_text(to[i - 1].key, to[i].key) >= 0)
-      return bad(f, s.offset, "META", "keys are not in order");
-    bytes += 6 + key + value;
-  }
-  extras->metadata       = to;
-  extras->metadata_count = int(count);
-  return Status::ok;
+  for (int i = 0; i < x.label_count; ++i) e.put(x.labels[i], text_bytes(x.labels[i]) + 1);
 }
 
-// Bytes of the three blocks of a golden vector, each filled up to a multiple of 8.
-struct GoldenSize {
-  uint64_t inputs = 0, outputs = 0, nodes = 0;           // with their fill
-  uint64_t input_fill = 0, output_fill = 0;
+struct EntryHeader {
+  uint8_t key_bytes = 0, type = 1;
+  Le16    value_bytes;
 };
-static GoldenSize golden_size(const Model& m, int rows) {
-  GoldenSize s;
-  for (int i = 0; i < m.input_count(); ++i)
-    s.inputs += uint64_t(m.input_shape(i).numel(rows)) * size_of(m.input_dtype(i));
-  for (int i = 0; i < m.output_count(); ++i) s.outputs += uint64_t(m.output_shape(i).numel(rows)) * 4;
-  s.input_fill  = (8 - s.inputs % 8) % 8;
-  s.output_fill = (8 - s.outputs % 8) % 8;
-  s.inputs += s.input_fill;
-  s.outputs += s.output_fill;
-  s.nodes   = 8 * uint64_t(m.node_count());
-  return s;
+constexpr size_t max_metadata_bytes = 65536;
+
+static Status read_metadata(ExtrasReader& x) {
+  const SectionRecord& s     = x.f.at[id_meta];
+  const uint8_t*       bytes = nullptr;
+  EntryHeader          h;
+  size_t               count = 0;
+  if (s.size > max_metadata_bytes)
+    return refuse(x.f, Status::limit_exceeded, id_meta, "bytes", max_metadata_bytes, s.size);
+  for (uint64_t at = 0; at < s.size; ++count) {
+    if (s.size - at < sizeof h + 2) return bad(x.f, s.offset + at, "META", "an entry is cut off");
+    NNLITE_TRY(fetch(x.f, s.offset + at, &h, sizeof h));
+    const uint64_t all = sizeof h + h.key_bytes + 1u + h.value_bytes + 1u;
+    if (h.key_bytes < 1 || h.key_bytes > 63 || h.type != 1 || all > s.size - at)
+      return bad(x.f, s.offset + at, "META", "an entry is out of range");
+    at += all;
+  }
+  Metadata* to = x.take<Metadata>(count);
+  NNLITE_TRY(x.view(s, bytes));
+  if (to == nullptr) return Status::ok;
+  for (size_t i = 0; i < count; ++i, bytes += h.key_bytes + 1u + h.value_bytes + 1u) {
+    copy_bytes(&h, bytes, sizeof h);
+    bytes += sizeof h;
+    to[i].key   = reinterpret_cast<const char*>(bytes);
+    to[i].value = to[i].key + h.key_bytes + 1;
+    if (to[i].key[h.key_bytes] != 0 || to[i].value[h.value_bytes] != 0 ||
+        text_bytes(to[i].key) != h.key_bytes || text_bytes(to[i].value) != h.value_bytes)
+      return bad(x.f, id_meta, "a text ends too early or too late");
+  }
+  x.extras->metadata       = to;
+  x.extras->metadata_count = int(count);
+  return Status::ok;
+}
+static void emit_metadata(const ModelExtras& x, Emit& e) {
+  for (int i = 0; i < x.metadata_count; ++i) {
+    const Metadata& m = x.metadata[i];
+    const size_t    key = text_bytes(m.key), value = text_bytes(m.value);
+    EntryHeader     h;
+    h.key_bytes   = uint8_t(key);
+    h.value_bytes = uint16_t(value);
+    e.write(h);
+    e.put(m.key, key + 1);
+    e.put(m.value, value + 1);
+  }
 }
 
-static Status read_golden(const File& f, const Model& m, bool in_place, Bump& bump, ModelExtras* extras) {
-  const FileSection& s = f.at[id_test];
-  uint8_t            r[8];
-  if (s.size < 8) return bad(f, s.offset, "TEST", "is cut off");
-  NNLITE_TRY(fetch(f, s.offset, r, 8));
-  const uint32_t count = get32(r);
-  if (count < 1 || count > 16 || get32(r + 4) != 0) return bad(f, s.offset, "TEST", "vectors", 16, count);
+// A golden vector: its header, all inputs, all outputs, two floats of every node; each filled up to 8 bytes.
+struct GoldenHeader {
+  Le32    rows;
+  LeFloat tolerance;
+};
+static bool valid(const Golden& g) {
+  return g.rows >= 1 && g.rows <= 64 && is_finite(g.tolerance) && g.tolerance > 0;
+}
+static size_t input_bytes(const Model& m, int i, int rows) {
+  return size_t(m.input_shape(i).numel(rows)) * size_of(m.input_dtype(i));
+}
+static size_t output_floats(const Model& m, int rows) {
+  size_t n = 0;
+  for (int i = 0; i < m.output_count(); ++i) n += size_t(m.output_shape(i).numel(rows));
+  return n;
+}
+
+static Status read_golden(ExtrasReader& x) {
+  struct { Le32 count, zero; } h;
   const uint8_t* bytes = nullptr;
-  Golden*        to    = static_cast<Golden*>(bump.take(sizeof(Golden), count));
-  NNLITE_TRY(view(f, s, in_place, bump, bytes));
+  NNLITE_TRY(fetch(x.f, id_test, 0, h));
+  if (h.count < 1 || h.count > 16 || h.zero != 0) return bad(x.f, id_test, "vectors", 16, h.count);
+  Golden* to = x.take<Golden>(h.count);
+  NNLITE_TRY(x.view(x.f.at[id_test], bytes));
   if (to == nullptr) return Status::ok;
-  uint64_t at = 8;
-  for (uint32_t i = 0; i < count; ++i) {
-    if (s.size - at < 8) return bad(f, s.offset + at, "TEST", "is cut off");
-    Golden g;
-    g.rows      = int(get32(bytes + at));
-    g.tolerance = get_f32(bytes + at + 4);
-    if (get32(bytes + at) - 1u > 63u || !finite_f32(g.tolerance) || !(g.tolerance > 0))
-      return bad(f, s.offset + at, "TEST", "rows or tolerance");
-    const GoldenSize size = golden_size(m, g.rows);
-    at += 8;
-    if (size.inputs + size.outputs + size.nodes > s.size - at)
-      return bad(f, s.offset + at, "TEST", "is cut off");
-    const uint8_t* const end = bytes + at + size.inputs;
-    if (!all_zero(end - size.input_fill, size_t(size.input_fill)) ||
-        !all_zero(end + size.outputs - size.output_fill, size_t(size.output_fill)))
-      return bad(f, s.offset + at, "TEST", "fill is not zero");
-    g.inputs  = bytes + at;
-    g.outputs = reinterpret_cast<const float*>(bytes + at + size.inputs);
-    g.nodes   = reinterpret_cast<const float*>(bytes + at + size.inputs + size.outputs);
-    to[i]     = g;
-    at += size.inputs + size.outputs + size.nodes;
+  uint64_t   at = sizeof h, size = x.f.size(id_test);
+  const auto take = [&](uint64_t n) -> const void* {                    // nullptr where it is not there
+    const uint64_t all = (n + 7) & ~uint64_t(7);
+    if (all > size - at || !all_zero(bytes + at + n, size_t(all - n))) return nullptr;
+    at += all;
+    return bytes + at - all;
+  };
+  for (uint32_t i = 0; i < h.count; ++i) {
+    const GoldenHeader* g = static_cast<const GoldenHeader*>(take(sizeof(GoldenHeader)));
+    to[i] = Golden();
+    if (g == nullptr) return bad(x.f, x.f.offset(id_test) + at, "TEST", "is cut off");
+    to[i].rows      = int(g->rows);
+    to[i].tolerance = g->tolerance;
+    if (!valid(to[i])) return bad(x.f, x.f.offset(id_test) + at - sizeof *g, "TEST", "rows or tolerance");
+    uint64_t inputs = 0;
+    for (int k = 0; k < x.m.input_count(); ++k) inputs += input_bytes(x.m, k, to[i].rows);
+    to[i].inputs  = take(inputs);
+    to[i].outputs = static_cast<const float*>(take(sizeof(float) * output_floats(x.m, to[i].rows)));
+    to[i].nodes   = static_cast<const float*>(take(2 * sizeof(float) * uint64_t(x.m.node_count())));
+    if (to[i].inputs == nullptr || to[i].outputs == nullptr || to[i].nodes == nullptr)
+      return bad(x.f, x.f.offset(id_test) + at, "TEST", "is cut off, or its fill is not zero");
   }
-  if (at != s.size) return bad(f, s.offset + at, "TEST", "bytes after the last vector");
-  if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + 8, size_t(s.size) - 8, 4);
-  extras->golden       = to;
-  extras->golden_count = int(count);
+  if (at != size) return bad(x.f, x.f.offset(id_test) + at, "TEST", "bytes after the last vector");
+  if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + sizeof h, size_t(size) - sizeof h, 4);
+  x.extras->golden       = to;
+  x.extras->golden_count = int(h.count);
   return Status::ok;
+}
+static void emit_golden(const Model& m, const ModelExtras& x, Emit& e) {
+  e.write(Le32(uint32_t(x.golden_count)), Le32());
+  for (int i = 0; i < x.golden_count; ++i) {
+    const Golden&        g    = x.golden[i];
+    const unsigned char* from = static_cast<const unsigned char*>(g.inputs);
+    e.write(Le32(uint32_t(g.rows)), LeFloat(g.tolerance));
+    for (int k = 0; k < m.input_count(); ++k) {
+      e.elements(from, input_bytes(m, k, g.rows), size_of(m.input_dtype(k)));
+      from += input_bytes(m, k, g.rows);
+    }
+    e.align(8);
+    e.elements(g.outputs, sizeof(float) * output_floats(m, g.rows), sizeof(float));
+    e.align(8);
+    e.elements(g.nodes, 2 * sizeof(float) * size_t(m.node_count()), sizeof(float));
+  }
 }
 
 // Sections that were skipped, for a writer to keep.
-static Status read_others(const File& f, bool in_place, Bump& bump, ModelExtras* extras) {
-  OtherSection* to = static_cast<OtherSection*>(bump.take(sizeof(OtherSection), f.others));
+static Status read_others(ExtrasReader& x) {
+  OtherSection* to = x.take<OtherSection>(x.f.others);
   int           n  = 0;
-  for (uint32_t i = 0; i < f.sections; ++i) {
-    uint8_t r[section_record];
-    NNLITE_TRY(fetch(f, file_header + uint64_t(section_record) * i, r, section_record));
-    const int id = find_section_kind(get32(r));
-    if (id >= 0 && f.at[id].there) continue;
-    FileSection    s;
+  for (uint32_t i = 0; i < x.f.header.sections; ++i) {
+    SectionRecord  s;
     const uint8_t* bytes = nullptr;
-    s.offset = get64(r + 8);
-    s.size   = get64(r + 16);
-    NNLITE_TRY(view(f, s, in_place, bump, bytes));
-    if (to == nullptr) continue;
-    OtherSection o;
-    o.type    = get32(r);
-    o.version = get16(r + 4);
-    o.data    = bytes;
-    o.size    = s.size;
-    to[n++]   = o;
+    NNLITE_TRY(fetch_section(x.f, i, s));
+    const int id = find_section_kind(s.type);
+    if (id >= 0 && x.f.there(SectionId(id))) continue;
+    NNLITE_TRY(x.view(s, bytes));
+    if (to != nullptr) to[n++] = OtherSection{s.type, s.version, bytes, s.size};
   }
-  if (extras != nullptr) {
-    extras->others      = to;
-    extras->other_count = n;
-  }
+  if (x.extras == nullptr) return Status::ok;
+  x.extras->others      = to;
+  x.extras->other_count = n;
   return Status::ok;
 }
 
-static Status read_extras(const File& f, const Model& m, bool in_place, Bump& bump) {
-  ModelExtras* extras = static_cast<ModelExtras*>(bump.take(sizeof(ModelExtras)));
-  if (extras != nullptr) *extras = ModelExtras();
-  if (f.at[id_prep].there) NNLITE_TRY(read_picture(f, m, bump, extras));
-  if (f.at[id_post].there) NNLITE_TRY(read_answer(f, extras));
-  if (f.at[id_labl].there) NNLITE_TRY(read_labels(f, m, in_place, bump, extras));
-  if (f.at[id_meta].there) NNLITE_TRY(read_metadata(f, in_place, bump, extras));
-  if (f.at[id_test].there) NNLITE_TRY(read_golden(f, m, in_place, bump, extras));
-  if (f.others > 0) NNLITE_TRY(read_others(f, in_place, bump, extras));
-  return Status::ok;
+// What a file may not hold, whether it is read or written; nullptr: nothing.
+static const char* find_bad_extras(const Model& m, const ModelExtras& x, SectionId& id) {
+  bool right = true;
+  id = id_prep;
+  if (const Preprocessing* p = x.preprocessing) {
+    right = m.input_shape(0).rank == 4 && m.input_dtype(0) == real_dtype &&
+            p->kind <= PreprocessingKind::digit && p->resize <= Resize::centre_crop && is_finite(p->scale);
+    if (p->kind == PreprocessingKind::digit) {
+      const Shape in = m.input_shape(0);
+      right = right && digit_fits(*p, in.dim[1], in.dim[2], in.last());
+    }
+    for (int c = 0; c < 4; ++c)
+      right = right && is_finite(p->mean[c]) && is_finite(p->std[c]) && p->std[c] > 0;
+    if (!right) return "preprocessing is out of range or does not fit the input";
+  }
+  id = id_post;
+  if (!is_finite(x.threshold) || x.answer > Answer::threshold ||
+      (x.answer == Answer::none && x.threshold != 0))
+    return "the answer is out of range";
+  id = id_labl;
+  if (x.label_count != 0 && x.label_count != m.output_shape(0).last()) return "number of labels";
+  for (int i = 0; i < x.label_count; ++i)
+    if (!valid_text(x.labels[i])) return "a label is not UTF-8";
+  id = id_meta;
+  size_t bytes = 0;
+  for (int i = 0; i < x.metadata_count; ++i) {
+    const char * key = x.metadata[i].key, *value = x.metadata[i].value;
+    const size_t k = text_bytes(key), v = text_bytes(value);
+    bytes += sizeof(EntryHeader) + k + 1 + v + 1;
+    if (k < 1 || k > 63 || v > 65535 || bytes > max_metadata_bytes)
+      return "metadata is too long, or a key is empty";
+    if (!valid_text(key) || !valid_text(value)) return "metadata is not UTF-8";
+    if (i > 0 && compare_text(x.metadata[i - 1].key, key) >= 0) return "keys of metadata are not in order";
+  }
+  id    = id_test;
+  right = x.golden_count <= 16;
+  for (int i = 0; right && i < x.golden_count; ++i) right = valid(x.golden[i]);
+  if (!right) return "golden vectors: number, rows or tolerance";
+  id    = id_data;
+  right = x.other_count <= 32;
+  for (int i = 0; right && i < x.other_count; ++i)
+    right = x.others[i].version > 0 && x.others[i].type > 0 && x.others[i].type < 0xFFFF &&
+            (i == 0 || x.others[i - 1].type < x.others[i].type);
+  return right ? nullptr : "other sections: number, order, type or version";
+}
+
+static Status read_extras(ExtrasReader& x) {
+  x.used   = 0;
+  x.extras = x.take<ModelExtras>(1);
+  if (x.extras != nullptr) *x.extras = ModelExtras();
+  if (x.f.there(id_prep)) NNLITE_TRY(read_picture(x));
+  if (x.f.there(id_post)) NNLITE_TRY(read_answer(x));
+  if (x.f.there(id_labl)) NNLITE_TRY(read_labels(x));
+  if (x.f.there(id_meta)) NNLITE_TRY(read_metadata(x));
+  if (x.f.there(id_test)) NNLITE_TRY(read_golden(x));
+  if (x.f.others > 0) NNLITE_TRY(read_others(x));
+  if (x.extras == nullptr) return Status::ok;
+  SectionId   id;
+  const char* wrong = find_bad_extras(x.m, *x.extras, id);
+  return wrong == nullptr ? Status::ok : bad(x.f, id, wrong);
 }
 
 // ================================================================================ >>reader
-// From a checked container to a model, by the engine's own builder: what the file says of shapes,
-// parameters and order must be what the engine makes of it. In constant memory; names are compared where
-// they lie.
-constexpr uint8_t role_activation = 5, role_input = 6, role_state = 7, layout_dense = 0;
+// The parts of a graph in the file: tensors, names, attributes. In constant memory; names are compared where
+// they lie. What a record must be is made from the engine's own nodes and parameters, for reader and writer.
+constexpr uint8_t role_activation = 5, role_input = 6, role_state = 7;
 constexpr size_t  file_name_bytes = 64;        // of the longest name that the engine keeps, with its end
-
-struct StringRef {
-  uint32_t offset = 0;
-  uint32_t length = 0;
-};
-struct FileTensor {
-  uint64_t  here = 0;                          // of its record
-  StringRef name;
-  uint8_t   dtype = 0, rank = 0, layout = 0, role = 0, flags = 0;
-  uint32_t  groups = 1, producer = 0, storage = 0, owner = 0, slot = 0;
-  uint64_t  bytes = 0;
-  uint32_t  dims[max_rank] = {};
-};
-struct FileNode {
-  uint64_t  here = 0;
-  StringRef name, op;
-  uint16_t  version = 0;
-  uint8_t   n_in = 0, n_parameters = 0;
-  uint32_t  ids = 0, attributes = 0, attribute_bytes = 0, shares = 0;
-};
-
-// How a stored tensor lies in memory: [outer][panels][lines][16], `width` of the 16 panels' lanes hold
-// values.
-struct Panels {
-  uint64_t outer = 1, panels = 1, lines = 1, width = 1;
-  uint64_t elements() const { return outer * panels * lines * 16; }
-};
-static bool find_panels(const FileTensor& t, Panels& p) {
-  uint64_t numel = 1;
-  for (int i = 0; i < t.rank; ++i) numel *= t.dims[i];
-  const uint64_t g = t.groups;
-  if (t.layout == 1 + int(Layout::vector)) {
-    p.width = numel;
-  } else if (t.layout == 1 + int(Layout::linear)) {
-    if (t.rank != 2) return false;
-    p.width = t.dims[0];
-    p.lines = t.dims[1];
-  } else if (t.layout == 1 + int(Layout::conv) || t.layout == 1 + int(Layout::transposed)) {
-    const bool     conv = t.layout == 1 + int(Layout::conv);
-    if (t.rank != 4 || t.dims[0] % g != 0) return false;
-    const uint64_t per_group = t.dims[0] / g;
-    p.outer = g;
-    p.width = conv ? per_group : t.dims[1];
-    p.lines = uint64_t(t.dims[2]) * t.dims[3] * (conv ? t.dims[1] : per_group);
-  } else if (t.layout == 1 + int(Layout::depthwise)) {
-    if (t.rank != 4 || t.dims[1] != 1) return false;
-    p.outer = uint64_t(t.dims[2]) * t.dims[3];
-    p.width = t.dims[0];
-  } else {
-    return false;
-  }
-  p.panels = (p.width + 15) / 16;
-  return t.groups == 1 || t.layout == 1 + int(Layout::conv) || t.layout == 1 + int(Layout::transposed);
-}
 
 static uint8_t file_dtype(DType t) {
   return t == DType::f32 ? 1 : t == DType::f64 ? 4 : t == DType::u8 ? 6 : 8;
 }
 
+static TensorRecord form_record(const Shape& s, DType dtype) {
+  TensorRecord t;
+  t.dtype = file_dtype(dtype);
+  t.rank  = uint8_t(s.rank);
+  for (int d = 0; d < s.rank; ++d)
+    t.dims[d] = s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]);
+  return t;
+}
+static TensorRecord output_record(const Node& n, uint32_t number) {
+  TensorRecord t = form_record(n.shape, n.dtype);
+  t.role     = n.op == nullptr ? role_input : role_activation;
+  t.producer = number;
+  return t;
+}
+// But for name and flags.
+static TensorRecord parameter_record(const Parameter& p, uint32_t storage) {
+  TensorRecord t = form_record(p.spec.shape, real_dtype);
+  t.layout  = uint8_t(1 + int(p.spec.layout));
+  t.role    = uint8_t(1 + int(p.spec.role));
+  t.groups  = uint32_t(p.spec.groups);
+  t.storage = storage;
+  t.bytes   = uint64_t(p.stored) * sizeof(real);
+  return t;
+}
+// A state of the parameter with this record and id.
+static TensorRecord state_record(TensorRecord t, uint32_t owner, uint32_t slot, uint32_t storage) {
+  t.name       = 0;
+  t.name_bytes = t.flags = 0;
+  t.role    = role_state;
+  t.storage = storage;
+  t.owner   = owner;
+  t.slot    = slot;
+  return t;
+}
+// But for the places of names, ids and attributes.
+static NodeRecord node_record(const Node& n, uint32_t number) {
+  NodeRecord r;
+  r.name_bytes   = uint8_t(n.name == nullptr ? 0 : text_bytes(n.name));
+  r.op_bytes     = uint8_t(n.op == nullptr ? 0 : text_bytes(n.op->name));
+  r.version      = n.op == nullptr ? uint16_t(0) : n.op->version;
+  r.n_in         = n.n_in;
+  r.n_parameters = n.n_parameters;
+  if (n.owner != number) r.shares = n.owner;
+  return r;
+}
+static bool has_attributes(const Node& n, uint32_t number) { return n.op != nullptr && n.owner == number; }
+
 // The string at a reference, with its end. It must lie where the last one ended, unless it is absent.
-static Status fetch_string(const File& f, uint64_t here, StringRef s, uint64_t& cursor, char* to) {
-  if (s.length == 0 && s.offset != 0) return bad(f, here, "STRS", "an absent string has an offset");
-  if (s.length != 0 && s.offset != cursor)
-    return bad(f, here, "STRS", "offset of a string", cursor, s.offset);
-  if (s.length > f.size(id_strs) - cursor) return bad(f, here, "STRS", "a string leaves the pool");
-  if (s.length >= file_name_bytes)
-    return refuse(f, Status::limit_exceeded, here, "STRS", "bytes of a name", file_name_bytes - 1, s.length);
-  NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, s.length));
-  to[s.length] = 0;
-  cursor += s.length;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), s.length))
+static Status fetch_string(const File& f, uint64_t here, uint32_t offset, uint8_t bytes, uint64_t& cursor,
+                           char* to) {
+  const uint64_t expected = bytes == 0 ? 0 : cursor;
+  if (offset != expected) return bad(f, here, "STRS", "offset of a string", expected, offset);
+  if (bytes > f.size(id_strs) - cursor) return bad(f, here, "STRS", "a string leaves the pool");
+  if (bytes >= file_name_bytes)
+    return refuse(f, Status::limit_exceeded, here, "STRS", "bytes of a name", file_name_bytes - 1, bytes);
+  NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, bytes));
+  to[bytes] = 0;
+  cursor += bytes;
+  if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), bytes))
     return bad(f, here, "STRS", "a name is not UTF-8");
   return Status::ok;
 }
 
-static Status read_tensor(const File& f, uint32_t i, FileTensor& t) {
-  uint8_t r[tensor_record];
-  t      = FileTensor();
-  t.here = f.offset(id_tens) + uint64_t(tensor_record) * i;
-  NNLITE_TRY(fetch(f, t.here, r, tensor_record));
-  t.name     = {get32(r), r[4]};
-  t.dtype    = r[5];
-  t.rank     = r[6];
-  t.layout   = r[7];
-  t.role     = r[8];
-  t.flags    = r[9];
-  t.groups   = get32(r + 12);
-  t.producer = get32(r + 16);
-  t.storage  = get32(r + 20);
-  t.bytes    = get64(r + 32);
-  t.owner    = get32(r + 44);
-  t.slot     = get32(r + 48);
-  for (int d = 0; d < max_rank; ++d) t.dims[d] = get32(r + 56 + 4 * d);
-  if (get16(r + 10) != 0 || get64(r + 24) != 0 || get32(r + 52) != 0 || get64(r + 88) != 0 || t.flags > 3)
-    return bad(f, t.here, "TENS", "reserved bytes are not zero");
-  if (get32(r + 40) != file_none)
-    return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: quantisation");
-  if (t.rank > max_rank || t.groups == 0) return bad(f, t.here, "TENS", "rank or groups");
-  uint64_t numel = 1;
-  for (int d = 0; d < max_rank; ++d) {
-    const bool batch = d == 0 && t.dims[d] == file_batch && t.producer != file_none;
-    if (d >= t.rank ? t.dims[d] != 0 : t.dims[d] == 0) return bad(f, t.here, "TENS", "dims");
-    if (t.dims[d] == file_steps)
-      return refuse(f, Status::unsupported, t.here, "TENS", "needs a newer nnlite: dim T");
-    if (d >= t.rank || batch) continue;
-    if (t.dims[d] > 0x7FFFFFFFu || numel > 0x7FFFFFFFu / t.dims[d])
-      return bad(f, t.here, "TENS", "elements of a tensor");
-    numel *= t.dims[d];
-  }
+// What must hold before a tensor can be compared with what the engine makes of the file.
+static Status read_tensor(const File& f, uint32_t i, TensorRecord& t) {
+  const uint64_t here = place<TensorRecord>(f, id_tens, i);
+  NNLITE_TRY(fetch(f, id_tens, i, t));
+  if (t.quantisation != file_none)
+    return refuse(f, Status::unsupported, here, "TENS", "needs a newer nnlite: quantisation");
+  if (t.rank > max_rank) return bad(f, here, "TENS", "rank", max_rank, t.rank);
+  for (const Le32& dim : t.dims)
+    if (dim == file_steps) return refuse(f, Status::unsupported, here, "TENS", "needs a newer nnlite: dim T");
   return Status::ok;
 }
 
-// What the record of a tensor that lies in a storage says of it.
-static Status check_stored(const File& f, const FileTensor& t) {
-  uint8_t r[storage_record];
-  Panels  p;
-  if (t.dtype != file_dtype(real_dtype))
-    return refuse(f, Status::unsupported, t.here, "TENS", "dtype of a stored tensor", file_dtype(real_dtype),
-                  t.dtype);
-  if (t.producer != file_none || t.storage >= f.storages || !find_panels(t, p))
-    return bad(f, t.here, "TENS", "producer, storage or layout of a stored tensor");
-  if (t.bytes != p.elements() * sizeof(real))
-    return bad(f, t.here, "TENS", "bytes of a tensor", p.elements() * sizeof(real), t.bytes);
-  NNLITE_TRY(fetch(f, f.offset(id_stor) + uint64_t(storage_record) * t.storage, r, storage_record));
-  if (get64(r) != t.bytes) return bad(f, t.here, "STOR", "bytes of a storage", t.bytes, get64(r));
-  return Status::ok;
+static Status check_storage(const File& f, uint64_t here, const TensorRecord& t) {
+  StorageRecord r;
+  if (t.storage >= f.storages) return bad(f, here, "TENS", "storage of a tensor", f.storages, t.storage);
+  NNLITE_TRY(fetch(f, id_stor, t.storage, r));
+  return r.bytes == t.bytes ? Status::ok : bad(f, here, "STOR", "bytes of a storage", t.bytes, r.bytes);
 }
 
-static bool same_form(const FileTensor& a, const FileTensor& b) {
-  bool same = a.rank == b.rank && a.layout == b.layout && a.groups == b.groups && a.dtype == b.dtype;
-  for (int d = 0; d < max_rank; ++d) same = same && a.dims[d] == b.dims[d];
-  return same;
-}
-
-// The three groups of records in their order. `cursor` runs through the names in STRS.
-static Status read_tensors(File& f, uint64_t& cursor) {
-  char       name[file_name_bytes] = {}, last[file_name_bytes] = {};
-  FileTensor t, owner;
-  uint32_t   i = 0, last_owner = 0, last_slot = 0;
+// The three groups of records. The outputs of nodes are compared later, with what the engine makes of them.
+static Status read_tensors(File& f) {
+  char         name[file_name_bytes] = {}, last[file_name_bytes] = {};
+  TensorRecord t, owner;
+  uint32_t     i = 0;
   for (; i < f.tensors; ++i) {
+    const uint64_t here = place<TensorRecord>(f, id_tens, i);
     NNLITE_TRY(read_tensor(f, i, t));
-    if (t.name.length == 0) break;
-    NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, name));
-    if (i > 0 && compare_text(last, name) >= 0) return bad(f, t.here, name, "names are not in order");
+    if (t.name_bytes == 0) break;
+    NNLITE_TRY(fetch_string(f, here, t.name, t.name_bytes, f.names, name));
+    if (i > 0 && compare_text(last, name) >= 0) return bad(f, here, name, "names are not in order");
     copy_bytes(last, name, sizeof name);
-    if (t.role < 1 || t.role > 3 || t.owner != file_none || t.slot != 0 ||
-        (f.kind == kind_model && t.flags > 1))
-      return bad(f, t.here, name, "role, flags or owner of a parameter");
-    NNLITE_TRY(check_stored(f, t));
+    if (t.flags > (f.checkpoint() ? 3 : 1)) return bad(f, here, name, "flags of a parameter");
+    if (t.dtype != file_dtype(real_dtype))
+      return refuse(f, Status::unsupported, here, name, "dtype of a stored tensor", file_dtype(real_dtype),
+                    t.dtype);
+    NNLITE_TRY(check_storage(f, here, t));
   }
   f.parameters = i;
-  if (f.tensors - f.parameters < f.nodes || f.parameters > f.storages)
-    return bad(f, f.offset(id_tens), "TENS", "number of tensors");
-  for (; i < f.parameters + f.nodes; ++i) {
+  if (f.tensors - i < f.nodes || f.storages != f.tensors - f.nodes)
+    return bad(f, id_tens, "number of tensors", uint64_t(f.nodes) + f.storages, f.tensors);
+  uint64_t least = 0;                          // owner and slot of the next state
+  for (; i < f.parameters + f.nodes; ++i) NNLITE_TRY(read_tensor(f, i, t));
+  for (; i < f.tensors; ++i) {
+    const uint64_t here = place<TensorRecord>(f, id_tens, i);
     NNLITE_TRY(read_tensor(f, i, t));
-    if (t.name.length != 0 || t.name.offset != 0 || t.flags != 0 || t.groups != 1 || t.storage != file_none ||
-        t.bytes != 0 || t.owner != file_none || t.slot != 0 || t.layout != layout_dense ||
-        t.producer != i - f.parameters)
-      return bad(f, t.here, "TENS", "fields of an activation");
-  }
-  for (uint32_t k = f.parameters; i < f.tensors; ++i, ++k) {
-    NNLITE_TRY(read_tensor(f, i, t));
-    if (f.kind != kind_checkpoint || t.name.length != 0 || t.name.offset != 0 || t.flags != 0 ||
-        t.role != role_state || t.storage != k || t.owner >= f.parameters)
-      return bad(f, t.here, "TENS", "fields of an optimizer state");
-    if (k > f.parameters && (t.owner < last_owner || (t.owner == last_owner && t.slot <= last_slot)))
-      return bad(f, t.here, "TENS", "optimizer states are not in order");
-    last_owner = t.owner;
-    last_slot  = t.slot;
+    const uint64_t order = uint64_t(t.owner) << 32 | t.slot;
+    if (!f.checkpoint() || t.owner >= f.parameters)
+      return bad(f, here, "TENS", "fields of an optimizer state");
+    if (order < least) return bad(f, here, "TENS", "optimizer states are not in order");
+    least = order + 1;
     NNLITE_TRY(read_tensor(f, t.owner, owner));
-    if (!same_form(t, owner) || (owner.flags & 2) == 0)
-      return bad(f, t.here, "TENS", "an optimizer state differs from its owner");
-    NNLITE_TRY(check_stored(f, t));
+    if ((owner.flags & 2) == 0) return bad(f, here, "TENS", "the owner of an optimizer state is not trained");
+    NNLITE_TRY(check_record(f, here, "TENS", "an optimizer state differs from its owner",
+                            state_record(owner, t.owner, t.slot, i - f.nodes), t));
+    NNLITE_TRY(check_storage(f, here, t));
   }
-  if (f.storages != f.parameters + (f.tensors - f.parameters - f.nodes))
-    return bad(f, f.offset(id_stor), "STOR", "number of storages");
   return Status::ok;
 }
 
-// Zeros fill what a panel or vector does not use: the kernels count on it.
-static Status check_tail(const File& f, const FileTensor& t, uint64_t at) {
-  Panels  p;
-  uint8_t line[16 * sizeof(real)];
-  (void)find_panels(t, p);
-  const size_t used = size_t(p.width - 16 * (p.panels - 1)) * sizeof(real);
+// Zeros fill what a panel or vector does not use: the kernels count on it. A stored parameter is
+// [outer][panels][lines][16]; `width` of the lanes of all panels hold values.
+static Status check_tail(const File& f, const ParameterSpec& p, uint64_t at) {
+  const int32_t* d      = p.shape.dim;
+  const int64_t  window = int64_t(d[2]) * d[3];
+  int64_t        outer = 1, lines = 1, width = p.shape.row_numel();      // a vector
+  if (p.layout == Layout::linear) lines = d[1], width = d[0];
+  if (p.layout == Layout::depthwise) outer = window, width = d[0];
+  if (p.layout == Layout::conv) outer = p.groups, lines = window * d[1], width = d[0] / p.groups;
+  if (p.layout == Layout::transposed) outer = p.groups, lines = window * (d[0] / p.groups), width = d[1];
+  const int64_t panels = (width + panel - 1) / panel;
+  const size_t  used   = size_t(width - panel * (panels - 1)) * sizeof(real);
+  uint8_t       line[panel * sizeof(real)];
   if (used == sizeof line) return Status::ok;
-  for (uint64_t o = 0; o < p.outer; ++o)
-    for (uint64_t l = 0; l < p.lines; ++l) {
-      const uint64_t offset = at + ((o * p.panels + p.panels - 1) * p.lines + l) * sizeof line + used;
+  for (int64_t o = 0; o < outer; ++o)
+    for (int64_t l = 0; l < lines; ++l) {
+      const uint64_t offset = at + uint64_t((o * panels + panels - 1) * lines + l) * sizeof line + used;
       NNLITE_TRY(fetch(f, offset, line, sizeof line - used));
       if (!all_zero(line, sizeof line - used))
         return bad(f, offset, "DATA", "the fill of a panel is not zero");
@@ -10510,35 +10668,32 @@ static Status check_tail(const File& f, const FileTensor& t, uint64_t at) {
   return Status::ok;
 }
 
-static Status read_node(const File& f, uint32_t k, FileNode& n) {
-  uint8_t r[node_record];
-  n      = FileNode();
-  n.here = f.offset(id_node) + uint64_t(node_record) * k;
-  NNLITE_TRY(fetch(f, n.here, r, node_record));
-  n.name            = {get32(r), r[4]};
-  n.op              = {get32(r + 8), r[5]};
-  n.version         = get16(r + 6);
-  n.n_in            = r[12];
-  n.n_parameters    = r[13];
-  n.ids             = get32(r + 16);
-  n.attributes      = get32(r + 20);
-  n.attribute_bytes = get32(r + 24);
-  n.shares          = get32(r + 28);
-  if (r[14] != 1 || r[15] != 0 || get64(r + 32) != 0)
-    return bad(f, n.here, "NODE", "outputs or reserved bytes");
-  if (n.n_in > max_inputs || n.n_parameters > max_parameters)
-    return refuse(f, Status::limit_exceeded, n.here, "NODE", "inputs or parameters of a node");
-  return Status::ok;
+// The op of this name and version.
+static Status find_known(const File& f, const OpSet& ops, uint64_t here, const char* name, uint32_t version,
+                         const Op*& op) {
+  op = find_op(ops, name, text_bytes(name));
+  if (op == nullptr) return refuse(f, Status::unknown_op, here, name, "version", 0, version);
+  if (op->version == version) return Status::ok;
+  return refuse(f, Status::unknown_op, here, name, "needs a newer nnlite, version", op->version, version);
 }
 
-static size_t field_words(FieldType t) { return t == FieldType::pair || t == FieldType::betas ? 2 : 1; }
+static size_t field_bytes(FieldType t) {
+  return t == FieldType::boolean ? 1 : t == FieldType::pair || t == FieldType::betas ? 8 : 4;
+}
+
+static bool same_field(const Field& f, const void* a, const void* b) {
+  const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
+  const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
+  return first_difference(p, q, field_bytes(f.type)) == field_bytes(f.type);
+}
 
 // Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
 // another order or type are refused, so there is one way to write them.
-static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t bytes, unsigned char* to) {
+static Status read_attributes(const File& f, uint64_t at, uint32_t bytes, AnyOp& row) {
+  const Op&      op   = *row.op();
   const uint64_t end  = at + bytes;
+  unsigned char* to   = static_cast<unsigned char*>(row.attributes());
   uint8_t        last = 0, r[8];
-  copy_bytes(to, op.defaults, op.attr_size);
   while (at < end) {
     if (end - at < 3) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at, r, 2));
@@ -10551,18 +10706,13 @@ static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t
       return bad(f, at, op.name, "type of a field", uint8_t(field->type), r[1]);
     if (r[0] <= last) return bad(f, at, op.name, "fields are not in order");
     last = r[0];
-    const bool   boolean = field->type == FieldType::boolean;
-    const size_t size    = boolean ? 1 : 4 * field_words(field->type);
+    const size_t size = field_bytes(field->type);
     if (size > end - at - 2) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at + 2, r, size));
-    if (boolean && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
-    for (size_t w = 0; !boolean && w < size; w += 4) {
-      const uint32_t word = get32(r + w);
-      copy_bytes(r + w, &word, 4);             // now in the order of this machine
-    }
-    bool differs = false;
-    for (size_t b = 0; b < size; ++b) differs = differs || to[field->offset + b] != r[b];
-    if (!differs) return bad(f, at, op.name, "a default is written");
+    if (size == 1 && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
+    if (size > 1 && !little_endian()) swap_elements(r, size, 4);
+    if (first_difference(to + field->offset, r, size) == size)
+      return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
     at += 2 + size;
   }
@@ -10570,230 +10720,208 @@ static Status read_attributes(const File& f, const Op& op, uint64_t at, uint32_t
 }
 
 // ================================================================================ >>load
-// The nodes of a file through the builder, and what it made of them against what is stored.
-// Where node k stands in IDXS and ATTR, and the names read so far.
+// From a checked container to a model, by the engine's own builder: what the file says of shapes, parameters
+// and order must be what the engine makes of it.
+
+// The walk over the nodes of a file, their names, ids and attributes; it goes once to measure, once to build.
 struct GraphCursor {
-  uint64_t strings = 0, ids = 0, attributes = 0;
-  char     name[file_name_bytes] = {}, op[file_name_bytes] = {};
+  const OpSet& ops;
+  uint64_t     strings, ids = 0, attributes = 0;
+  NodeRecord   n;
+  uint64_t     here = 0;                       // of this record
+  const Op*    op   = nullptr;                 // nullptr: an input
+  char         name[file_name_bytes] = {}, op_name[file_name_bytes] = {};
+  GraphCursor(const File& f, const OpSet& known) : ops(known), strings(f.names) {}
 };
 
-static Status fetch_id(const File& f, uint64_t index, uint32_t& id) {
-  uint8_t r[4];
-  if (f.size(id_idxs) / 4 <= index) return bad(f, f.offset(id_idxs), "IDXS", "ends early");
-  NNLITE_TRY(fetch(f, f.offset(id_idxs) + 4 * index, r, 4));
-  id = get32(r);
-  return Status::ok;
+// The next node, number k: everything lies where that of the one before ended.
+static Status next_node(const File& f, uint32_t k, GraphCursor& c) {
+  c.here = place<NodeRecord>(f, id_node, k);
+  NNLITE_TRY(fetch(f, id_node, k, c.n));
+  NNLITE_TRY(fetch_string(f, c.here, c.n.name, c.n.name_bytes, c.strings, c.name));
+  NNLITE_TRY(fetch_string(f, c.here, c.n.op, c.n.op_bytes, c.strings, c.op_name));
+  if (c.n.n_in > max_inputs || c.n.n_parameters > max_parameters)
+    return refuse(f, Status::limit_exceeded, c.here, "NODE", "inputs or parameters of a node");
+  if (c.n.ids != c.ids || c.n.attributes != c.attributes ||
+      c.n.attribute_bytes > f.size(id_attr) - c.attributes)
+    return bad(f, c.here, c.name, "place in IDXS or ATTR");
+  c.ids += uint64_t(c.n.n_in) + c.n.n_parameters + 1;
+  c.attributes += c.n.attribute_bytes;
+  Le32 id;
+  for (uint32_t i = 0; i < c.n.n_in; ++i) {
+    NNLITE_TRY(fetch(f, id_idxs, c.n.ids + i, id));
+    if (id < f.parameters || id - f.parameters >= k)
+      return bad(f, c.here, c.name, "an input is not made by an earlier node");
+  }
+  NNLITE_TRY(fetch(f, id_idxs, c.ids - 1, id));
+  if (id != f.parameters + k) return bad(f, c.here, c.name, "id of the output", f.parameters + k, id);
+  if (c.n.shares != file_none && c.n.shares >= k) return bad(f, c.here, c.name, "shares with a later node");
+  c.op = nullptr;
+  if (c.n.op_bytes == 0) return Status::ok;
+  NNLITE_TRY(find_known(f, c.ops, c.here, c.op_name, c.n.version, c.op));
+  if ((c.op->traits & (traits::optimizer | traits::schedule)) == 0) return Status::ok;
+  return refuse(f, Status::unknown_op, c.here, c.op_name, "is not a layer");
 }
 
-// The record of node k and its names, each where the one before ended.
-static Status next_node(const File& f, uint32_t k, GraphCursor& c, FileNode& n) {
-  NNLITE_TRY(read_node(f, k, n));
-  NNLITE_TRY(fetch_string(f, n.here, n.name, c.strings, c.name));
-  NNLITE_TRY(fetch_string(f, n.here, n.op, c.strings, c.op));
-  if (n.ids != c.ids || n.attributes != c.attributes || n.attribute_bytes > f.size(id_attr) - c.attributes)
-    return bad(f, n.here, c.name, "place in IDXS or ATTR");
-  c.ids += uint64_t(n.n_in) + n.n_parameters + 1;
-  c.attributes += n.attribute_bytes;
-  uint32_t id;
-  for (uint32_t i = 0; i < n.n_in; ++i) {
-    NNLITE_TRY(fetch_id(f, n.ids + i, id));
-    if (id < f.parameters || id - f.parameters >= k)
-      return bad(f, n.here, c.name, "an input is not made by an earlier node");
-  }
-  NNLITE_TRY(fetch_id(f, c.ids - 1, id));
-  if (id != f.parameters + k) return bad(f, n.here, c.name, "id of the output", f.parameters + k, id);
-  if (n.shares != file_none && n.shares >= k) return bad(f, n.here, c.name, "shares with a later node");
-  if (n.op.length == 0 && (n.version != 0 || n.name.length == 0 || n.n_in != 0 || n.n_parameters != 0 ||
-                           n.attribute_bytes != 0 || n.shares != file_none))
-    return bad(f, n.here, c.name, "fields of an input");
-  return Status::ok;
+// The next input or output, number i, and its name.
+static Status next_end(const File& f, const GraphHeader& h, uint32_t i, GraphCursor& c, GraphEnd& end) {
+  const uint64_t here = f.offset(id_grph) + sizeof h + sizeof end * i;
+  NNLITE_TRY(fetch(f, here, &end, sizeof end));
+  if (end.node >= f.nodes || !all_zero(end.zero, 7) || (end.name_bytes == 0) != (i < h.inputs))
+    return bad(f, here, "GRPH", "node or name of an input or output");
+  return fetch_string(f, here, end.name, end.name_bytes, c.strings, c.name);
 }
 
 // Bytes of the caller's arena that the records of the graph take: what the builder takes, to the byte.
 static Status measure_records(const File& f, const OpSet& ops, uint64_t& bytes) {
   const auto  round8 = [](uint64_t n) { return (n + 7) & ~uint64_t(7); };
-  GraphCursor c;
-  FileNode    n;
-  FileTensor  t;
+  GraphCursor c(f, ops);
+  GraphHeader h;
+  GraphEnd    end;
   bytes = round8(2 * uint64_t(f.nodes)) + round8(4 * (uint64_t(f.nodes) + 1));
-  for (uint32_t i = 0; i < f.parameters; ++i) {
-    NNLITE_TRY(read_tensor(f, i, t));
-    c.strings += t.name.length;
-  }
   for (uint32_t k = 0; k < f.nodes; ++k) {
-    NNLITE_TRY(next_node(f, k, c, n));
-    bytes += sizeof(Node) + (n.name.length == 0 ? 0 : round8(n.name.length + uint64_t(1)));
-    if (n.op.length == 0) continue;
-    const Op* op = find_op(ops, c.op, n.op.length);
-    if (op == nullptr) return refuse(f, Status::unknown_op, n.here, c.op, "version", 0, n.version);
-    if (op->version != n.version)
-      return refuse(f, Status::unknown_op, n.here, c.op, "needs a newer nnlite, version", op->version,
-                    n.version);
-    bytes += round8(op->attr_size) + round8(2 * uint64_t(n.n_in)) +
-             round8(sizeof(Parameter) * uint64_t(n.n_parameters));
+    NNLITE_TRY(next_node(f, k, c));
+    bytes += sizeof(Node) + (c.n.name_bytes == 0 ? 0 : round8(c.n.name_bytes + uint64_t(1)));
+    if (c.op == nullptr) continue;
+    bytes += round8(c.op->attr_size) + round8(2 * uint64_t(c.n.n_in)) +
+             round8(sizeof(Parameter) * uint64_t(c.n.n_parameters));
   }
   if (c.ids * 4 != f.size(id_idxs) || c.attributes != f.size(id_attr))
-    return bad(f, f.offset(id_idxs), "IDXS", "bytes after the last node");
-  uint8_t r[graph_header];
-  if (f.size(id_grph) < graph_header) return bad(f, f.offset(id_grph), "GRPH", "is cut off");
-  NNLITE_TRY(fetch(f, f.offset(id_grph), r, graph_header));
-  const uint64_t inputs = get32(r), outputs = get32(r + 4);
-  if (inputs > max_inputs || outputs > max_outputs)
-    return refuse(f, Status::limit_exceeded, f.offset(id_grph), "GRPH", "inputs or outputs of the graph");
-  if (f.size(id_grph) != graph_header + graph_record * (inputs + outputs) || get32(r + 16) > 4 ||
-      get32(r + 20) != 0)
-    return bad(f, f.offset(id_grph), "GRPH", "size or fields");
-  char name[file_name_bytes];
-  for (uint64_t i = 0; i < inputs + outputs; ++i) {
-    const uint64_t here = f.offset(id_grph) + graph_header + graph_record * i;
-    NNLITE_TRY(fetch(f, here, r, graph_record));
-    if (get32(r) >= f.nodes || !all_zero(r + 9, 7) || (r[8] == 0) != (i < inputs))
-      return bad(f, here, "GRPH", "node or name of an input or output");
-    NNLITE_TRY(fetch_string(f, here, {get32(r + 4), r[8]}, c.strings, name));
-    if (i >= inputs) bytes += round8(r[8] + uint64_t(1));
+    return bad(f, id_idxs, "bytes after the last node");
+  NNLITE_TRY(fetch(f, id_grph, 0, h));
+  if (h.inputs > max_inputs || h.outputs > max_outputs)
+    return refuse(f, Status::limit_exceeded, id_grph, "inputs or outputs of the graph");
+  if (f.size(id_grph) != sizeof h + sizeof end * (h.inputs + h.outputs) || h.init > 4 || h.zero != 0)
+    return bad(f, id_grph, "size or fields");
+  for (uint32_t i = 0; i < h.inputs + h.outputs; ++i) {
+    NNLITE_TRY(next_end(f, h, i, c, end));
+    if (i >= h.inputs) bytes += round8(end.name_bytes + uint64_t(1));
   }
-  if (c.strings != f.size(id_strs)) return bad(f, f.offset(id_strs), "STRS", "bytes after the last name");
-  return Status::ok;
+  return c.strings == f.size(id_strs) ? Status::ok : bad(f, id_strs, "bytes after the last name");
 }
 
 // What the builder said, with the place in the file.
-static Status refuse_graph(const File& f, const Model& m, uint64_t here) {
-  if (f.problem != nullptr) {
+static Status built(const File& f, const Model& m, uint64_t here) {
+  if (f.problem != nullptr && !ok(m.problem().status)) {
     *f.problem        = m.problem();
     f.problem->offset = here;
   }
   return m.problem().status;
 }
 
-static Status add_input_node(const File& f, Model& m, uint32_t k, const FileNode& n, const char* name,
-                             Tensor& made) {
-  FileTensor t;
-  Dims       dims;
+static Status add_input_node(const File& f, Model& m, uint32_t k, const GraphCursor& c, Tensor& made) {
+  const uint64_t here = place<TensorRecord>(f, id_tens, f.parameters + k);
+  TensorRecord   t;
+  Dims           dims;
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
   if (t.rank < 1 || t.dims[0] != file_batch || t.role != role_input)
-    return bad(f, t.here, name, "role or dims of an input");
+    return bad(f, here, c.name, "role or dims of an input");
   for (int d = 1; d < t.rank; ++d) dims.dim[d - 1] = int32_t(t.dims[d]);
   dims.rank = t.rank - 1;
-  DType dtype = real_dtype;
-  if (t.dtype == file_dtype(DType::i32)) dtype = DType::i32;
-  else if (t.dtype != file_dtype(real_dtype))
-    return refuse(f, Status::unsupported, t.here, name, "dtype of an input", file_dtype(real_dtype), t.dtype);
-  made = m.input(name, dims, dtype);
-  return ok(m.problem().status) ? Status::ok : refuse_graph(f, m, n.here);
+  const DType dtype = t.dtype == file_dtype(DType::i32) ? DType::i32 : real_dtype;
+  if (t.dtype != file_dtype(dtype))
+    return refuse(f, Status::unsupported, here, c.name, "dtype of an input", file_dtype(dtype), t.dtype);
+  made = m.input(c.name, dims, dtype);
+  return built(f, m, c.here);
 }
 
-static Status add_file_node(const File& f, Model& m, const OpSet& ops, uint32_t k, GraphCursor& c,
-                            uint16_t& self) {
-  FileNode n;
-  Tensor   made, in[max_inputs];
-  NNLITE_TRY(next_node(f, k, c, n));
-  if (n.op.length == 0) {
-    NNLITE_TRY(add_input_node(f, m, k, n, c.name, made));
+// The next node through the builder; `self` is what its handles carry.
+static Status add_file_node(const File& f, Model& m, uint32_t k, GraphCursor& c, uint16_t& self) {
+  Tensor made, in[max_inputs];
+  NNLITE_TRY(next_node(f, k, c));
+  if (c.op == nullptr) {
+    NNLITE_TRY(add_input_node(f, m, k, c, made));
     self = made.model;
     return Status::ok;
   }
-  const Op* op = find_op(ops, c.op, n.op.length);
-  if (op == nullptr || (op->traits & (traits::optimizer | traits::schedule)) != 0)
-    return refuse(f, Status::unknown_op, n.here, c.op, "is not a layer");
-  for (uint32_t i = 0; i < n.n_in; ++i) {
-    uint32_t id;
-    NNLITE_TRY(fetch_id(f, n.ids + i, id));
+  for (uint32_t i = 0; i < c.n.n_in; ++i) {
+    Le32 id;
+    NNLITE_TRY(fetch(f, id_idxs, c.n.ids + i, id));
     in[i] = {uint16_t(id - f.parameters), self};
   }
-  if (n.shares != file_none) {
-    const Node& owner = ModelAccess::node(m, int(n.shares));
-    if (n.name.length != 0 || n.attribute_bytes != 0 || owner.op != op || owner.owner != n.shares)
-      return bad(f, n.here, c.op, "name, attributes or owner of a sharing node");
-    (void)m.share_any({uint16_t(n.shares), self}, in, n.n_in);
-  } else {
-    AnyOp layer(op, op->defaults, op->attr_size);
-    NNLITE_TRY(read_attributes(f, *op, f.offset(id_attr) + n.attributes, n.attribute_bytes,
-                               static_cast<unsigned char*>(layer.attributes())));
-    (void)m.add_any(n.name.length == 0 ? nullptr : c.name, layer, in, n.n_in);
-    if (!ok(m.problem().status)) return refuse_graph(f, m, n.here);
-    const unsigned char* made_of = static_cast<const unsigned char*>(layer.attributes());
-    const unsigned char* became  = static_cast<const unsigned char*>(ModelAccess::node(m, int(k)).attributes);
-    for (size_t b = 0; b < op->attr_size; ++b)
-      if (made_of[b] != became[b]) return bad(f, n.here, c.op, "an attribute is not complete");
+  if (c.n.shares != file_none) {
+    if (ModelAccess::node(m, int(c.n.shares)).op != c.op)
+      return bad(f, c.here, c.op_name, "owner of a sharing node");
+    (void)m.share_any({uint16_t(c.n.shares), self}, in, c.n.n_in);
+    return built(f, m, c.here);
   }
-  return ok(m.problem().status) ? Status::ok : refuse_graph(f, m, n.here);
+  AnyOp layer(c.op, c.op->defaults, c.op->attr_size);
+  NNLITE_TRY(read_attributes(f, f.offset(id_attr) + c.n.attributes, c.n.attribute_bytes, layer));
+  (void)m.add_any(c.n.name_bytes == 0 ? nullptr : c.name, layer, in, c.n.n_in);
+  NNLITE_TRY(built(f, m, c.here));
+  const void* became = ModelAccess::node(m, int(k)).attributes;
+  return first_difference(layer.attributes(), became, c.op->attr_size) == c.op->attr_size
+             ? Status::ok
+             : bad(f, c.here, c.op_name, "an attribute is not complete");
 }
 
 // A parameter of the engine against its record: one name, role, form and place.
-static Status check_parameter(const File& f, const Node& node, int p, const char* owner, uint32_t id,
-                              uint64_t here) {
+static Status check_parameter(const File& f, const Node& node, int p, const char* owner, uint32_t id) {
   char             name[file_name_bytes], stored[file_name_bytes];
-  const Parameter& q = node.parameters[p];
-  FileTensor       t;
-  if (id >= f.parameters) return bad(f, here, owner, "not a parameter", f.parameters, id);
+  const Parameter& q    = node.parameters[p];
+  const uint64_t   here = place<TensorRecord>(f, id_tens, id);
+  TensorRecord     t, own = parameter_record(q, uint32_t(node.first_parameter + p));
   NNLITE_TRY(read_tensor(f, id, t));
   Text(name, sizeof name) << owner << "." << q.spec.name;
-  uint64_t cursor = t.name.offset;
-  if (cursor > f.size(id_strs)) return bad(f, t.here, "STRS", "a string leaves the pool");
-  NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, stored));
-  bool same = t.storage == uint32_t(node.first_parameter + p) && t.role == 1 + int(q.spec.role) &&
-              t.layout == 1 + int(q.spec.layout) && t.groups == uint32_t(q.spec.groups) &&
-              t.rank == q.spec.shape.rank && compare_text(name, stored) == 0 &&
-              (q.spec.role != Role::statistic || t.flags == 0) && (t.flags & 3) != 2;
-  for (int d = 0; same && d < t.rank; ++d) same = t.dims[d] == uint32_t(q.spec.shape.dim[d]);
-  return same ? Status::ok : bad(f, t.here, name, "the layer has another parameter");
+  uint64_t cursor = t.name;
+  NNLITE_TRY(fetch_string(f, here, t.name, t.name_bytes, cursor, stored));
+  if (!same_text(name, stored) || (t.flags != 0 && q.spec.role == Role::statistic) || t.flags == 2)
+    return bad(f, here, name, "the layer has another parameter");
+  own.name       = t.name;
+  own.name_bytes = t.name_bytes;
+  own.flags      = t.flags;
+  return check_record(f, here, name, "the layer has another parameter", own, t);
 }
 
-// The engine's shapes and parameters against the stored ones, node by node.
-static Status check_graph(const File& f, Model& m) {
-  for (uint32_t k = 0; k < f.nodes; ++k) {
-    const Node& node = ModelAccess::node(m, int(k));
-    char        name[file_name_bytes];
-    FileNode    n;
-    FileTensor  t;
-    NNLITE_TRY(read_node(f, k, n));
-    NNLITE_TRY(read_tensor(f, f.parameters + k, t));
-    node_name(&ModelAccess::node(m, 0), int(k), name, sizeof name);
-    bool same = t.rank == node.shape.rank && t.role == (node.op == nullptr ? role_input : role_activation) &&
-                t.dtype == file_dtype(node.dtype);
-    for (int d = 0; same && d < t.rank; ++d)
-      same = t.dims[d] == (node.shape.dim[d] == Shape::batch_dim ? file_batch : uint32_t(node.shape.dim[d]));
-    if (!same)
-      return refuse(f, Status::bad_shape, t.here, name, "the layer gives another shape than the stored one");
-    if (node.n_parameters != n.n_parameters)
-      return bad(f, n.here, name, "parameters", node.n_parameters, n.n_parameters);
-    if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
-    for (int p = 0; p < n.n_parameters; ++p) {
-      uint32_t id;
-      NNLITE_TRY(fetch_id(f, uint64_t(n.ids) + n.n_in + uint32_t(p), id));
-      NNLITE_TRY(check_parameter(f, node, p, name, id, n.here));
-      if (node.owner != k) continue;
-      NNLITE_TRY(read_tensor(f, id, t));
-      NNLITE_TRY(check_tail(f, t, f.offset(id_data) + uint64_t(node.parameters[p].offset) * 64));
-      node.parameters[p].trainable = (t.flags & 1) != 0;
-    }
+// Node k of the engine, its output and its parameters, against the records.
+static Status check_node(const File& f, const Model& m, uint32_t k) {
+  const Node&    node = ModelAccess::node(m, int(k));
+  const uint64_t here = place<TensorRecord>(f, id_tens, f.parameters + k);
+  char           name[file_name_bytes];
+  NodeRecord     n, own = node_record(node, k);
+  TensorRecord   t;
+  NNLITE_TRY(fetch(f, id_node, k, n));
+  NNLITE_TRY(read_tensor(f, f.parameters + k, t));
+  node_name(&ModelAccess::node(m, 0), int(k), name, sizeof name);
+  const TensorRecord out = output_record(node, k);
+  if (t.rank != out.rank || first_difference(t.dims, out.dims, sizeof t.dims) < sizeof t.dims)
+    return refuse(f, Status::bad_shape, here, name, "the layer gives another shape than the stored one");
+  NNLITE_TRY(check_record(f, here, name, "a field of its output differs", out, t));
+  own.name       = n.name;
+  own.op         = n.op;
+  own.ids        = n.ids;
+  own.attributes = n.attributes;
+  if (has_attributes(node, k)) own.attribute_bytes = n.attribute_bytes;
+  NNLITE_TRY(check_record(f, place<NodeRecord>(f, id_node, k), name, "a field of the node differs", own, n));
+  if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
+  for (int p = 0; p < n.n_parameters; ++p) {
+    Le32 id;
+    NNLITE_TRY(fetch(f, id_idxs, uint64_t(n.ids) + n.n_in + uint32_t(p), id));
+    if (id >= f.parameters)
+      return bad(f, place<NodeRecord>(f, id_node, k), name, "not a parameter", f.parameters, id);
+    NNLITE_TRY(check_parameter(f, node, p, name, id));
+    if (node.owner != k) continue;
+    const Parameter& q = node.parameters[p];
+    NNLITE_TRY(check_tail(f, q.spec, f.offset(id_data) + uint64_t(q.offset) * 64));
+    NNLITE_TRY(read_tensor(f, id, t));
+    node.parameters[p].trainable = (t.flags & 1) != 0;
   }
-  if (m.parameter_count() != int(f.parameters))
-    return bad(f, f.offset(id_tens), "TENS", "parameters", uint64_t(m.parameter_count()), f.parameters);
   return Status::ok;
 }
 
-// Inputs and outputs in the order in which the user has them, then the builder's last word.
+// Nodes, then inputs and outputs in the order in which the user has them, then the builder's last word.
 Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
-  GraphCursor c;
-  FileTensor  t;
-  uint16_t    self = 0;
-  uint8_t     r[graph_header];
-  for (uint32_t i = 0; i < f.parameters; ++i) {
-    NNLITE_TRY(read_tensor(f, i, t));
-    c.strings += t.name.length;
-  }
-  for (uint32_t k = 0; k < f.nodes; ++k) NNLITE_TRY(add_file_node(f, m, ops, k, c, self));
-  NNLITE_TRY(fetch(f, f.offset(id_grph), r, graph_header));
-  const uint32_t inputs = get32(r), outputs = get32(r + 4);
-  const Seed     seed   = {get64(r + 8), Init(r[16])};
-  bool           right  = inputs == m.input_count_ && outputs > 0;
-  uint16_t       given[max_inputs];
-  for (uint32_t i = 0; right && i < inputs + outputs; ++i) {
-    NNLITE_TRY(fetch(f, f.offset(id_grph) + graph_header + uint64_t(graph_record) * i, r, graph_record));
-    const uint16_t node = uint16_t(get32(r));
-    if (i >= inputs) {
-      NNLITE_TRY(fetch_string(f, f.offset(id_grph), {get32(r + 4), r[8]}, c.strings, c.name));
+  GraphCursor c(f, ops);
+  GraphHeader h;
+  GraphEnd    end;
+  uint16_t    self = 0, given[max_inputs];
+  for (uint32_t k = 0; k < f.nodes; ++k) NNLITE_TRY(add_file_node(f, m, k, c, self));
+  NNLITE_TRY(fetch(f, id_grph, 0, h));
+  bool right = h.inputs == m.input_count_ && h.outputs > 0;
+  for (uint32_t i = 0; right && i < h.inputs + h.outputs; ++i) {
+    NNLITE_TRY(next_end(f, h, i, c, end));
+    const uint16_t node = uint16_t(end.node);
+    if (i >= h.inputs) {
       m.output(c.name, {node, self});
       continue;
     }
@@ -10801,61 +10929,40 @@ Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
     right    = m.nodes_[node].op == nullptr;
     for (uint32_t k = 0; k < i; ++k) right = right && given[k] != node;
   }
-  if (!right) return bad(f, f.offset(id_grph), "GRPH", "inputs are not the input nodes");
-  for (uint32_t i = 0; i < inputs; ++i) m.inputs_[i] = given[i];
-  if (!ok(m.finish(seed))) return refuse_graph(f, m, f.offset(id_node));
+  if (!right) return bad(f, id_grph, "inputs are not the input nodes");
+  for (uint32_t i = 0; i < h.inputs; ++i) m.inputs_[i] = given[i];
+  (void)m.finish({h.seed, Init(uint8_t(h.init))});
+  NNLITE_TRY(built(f, m, f.offset(id_node)));
   for (int k = 0; m.id_map_ != nullptr && k < m.node_count_; ++k)
-    if (m.id_map_[k] != k) return bad(f, f.offset(id_node), "NODE", "nodes are not in post-order");
-  return check_graph(f, m);
+    if (m.id_map_[k] != k) return bad(f, id_node, "nodes are not in post-order");
+  for (uint32_t k = 0; k < f.nodes; ++k) NNLITE_TRY(check_node(f, m, k));
+  if (m.parameter_count() == int(f.parameters)) return Status::ok;
+  return bad(f, id_tens, "parameters", uint64_t(m.parameter_count()), f.parameters);
 }
 
-// The weights: where they lie, or copied into the arena.
-static Status read_weights(const File& f, const Model& m, bool in_place, Arena& arena,
-                           const unsigned char*& weights) {
-  const size_t bytes = m.weight_bytes();
-  weights            = nullptr;
-  if (bytes == 0) return Status::ok;
-  if (in_place) {
-    weights = f.memory + f.offset(id_data);
-    return Status::ok;
-  }
-  unsigned char* to = static_cast<unsigned char*>(arena.take(bytes));
-  if (to == nullptr)
-    return refuse(f, Status::out_of_memory, 0, "arena", "too small for the weights", bytes, arena.left());
-  NNLITE_TRY(fetch(f, f.offset(id_data), to, bytes));
-  if (!little_endian()) swap_elements(to, bytes, sizeof(real));
-  weights = to;
-  return Status::ok;
-}
-
-// A file may be used where it lies when its memory is aligned and this machine is little-endian.
-static Status choose_place(const File& f, bool copy, bool& in_place) {
-  in_place = f.memory != nullptr && !copy && little_endian();
+// Everything but graph and weights, in the order of Loading; the bytes of the graph's records; whether the
+// file is used where it lies, for which its memory is aligned and this machine is little-endian.
+static Status read_checked(File& f, const LoadOptions& options, uint64_t& records, bool& in_place) {
+  NNLITE_TRY(read_container(f));
+  NNLITE_TRY(read_tensors(f));
+  NNLITE_TRY(measure_records(f, options.ops, records));
+  in_place = f.memory != nullptr && !options.copy && little_endian();
   if (in_place && (reinterpret_cast<uintptr_t>(f.memory) & 63u) != 0)
     return refuse(f, Status::misaligned, 0, "file", "align it to 64 bytes, or load a copy");
   return Status::ok;
 }
 
-// Everything but graph and weights, in the order of Loading, and the bytes to take.
-static Status read_checked(File& f, const OpSet& ops, uint64_t& records) {
-  uint64_t cursor = 0;
-  NNLITE_TRY(read_container(f));
-  NNLITE_TRY(read_tensors(f, cursor));
-  return measure_records(f, ops, records);
-}
-
 Status load_size(const Source& source, const LoadOptions& options, size_t& bytes, Problem* problem) {
-  File     f        = open_file(source, options.limits, problem);
+  File     f(source, options.limits, problem);
   uint64_t records  = 0;
   bool     in_place = false;
   Model    none;
-  Bump     bump;
-  FileTensor t;
-  NNLITE_TRY(read_checked(f, options.ops, records));
-  NNLITE_TRY(choose_place(f, options.copy, in_place));
-  NNLITE_TRY(read_extras(f, none, in_place, bump));
-  bytes = size_t(align64(records) + align64(bump.used));
+  NNLITE_TRY(read_checked(f, options, records, in_place));
+  ExtrasReader extras = {f, none, in_place};
+  NNLITE_TRY(read_extras(extras));
+  bytes = size_t(align64(records) + align64(extras.used));
   for (uint32_t i = 0; !in_place && i < f.parameters; ++i) {
+    TensorRecord t;
     NNLITE_TRY(read_tensor(f, i, t));
     bytes += size_t(align64(t.bytes));
   }
@@ -10875,36 +10982,43 @@ void ModelAccess::clear(Model& m, const Problem& why) {
   m.problem_     = why;
 }
 
+static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned char*& memory) {
+  memory = static_cast<unsigned char*>(arena.take(bytes));
+  if (memory != nullptr) return Status::ok;
+  return refuse(f, Status::out_of_memory, 0, "arena", "too small", bytes, arena.left());
+}
+
 Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const LoadOptions& options) {
   if (m.nodes_ != nullptr || m.finished_)
     return fail(m, Status::bad_argument, "load", "the model is not empty");
-  Problem  problem;
+  Problem     problem;
   const Arena before = arena;
   clear(m, problem);
-  File     f        = open_file(source, options.limits, &problem);
-  uint64_t records  = 0;
-  bool     in_place = false;
-  Bump     bump;
+  File       f(source, options.limits, &problem);
   const auto everything = [&]() -> Status {
-    NNLITE_TRY(read_checked(f, options.ops, records));
-    NNLITE_TRY(choose_place(f, options.copy, in_place));
+    uint64_t       records  = 0;
+    bool           in_place = false;
+    unsigned char* memory   = nullptr;
+    NNLITE_TRY(read_checked(f, options, records, in_place));
     if (!arena.aligned()) return refuse(f, Status::misaligned, 0, "arena", "align it to 64 bytes");
-    void* memory = arena.take(size_t(records));
-    if (memory == nullptr)
-      return refuse(f, Status::out_of_memory, 0, "arena", "too small", records, arena.left());
-    m.nodes_ = static_cast<Node*>(memory);
+    NNLITE_TRY(take_memory(f, arena, size_t(records), memory));
+    m.nodes_ = reinterpret_cast<Node*>(memory);
     m.size_ = m.back_ = size_t(records) & ~size_t(7);
     m.self_ = uint16_t(reinterpret_cast<uintptr_t>(&m) >> 4);
     NNLITE_TRY(read_graph(f, m, options.ops));
-    NNLITE_TRY(read_extras(f, m, in_place, bump));
-    bump.base = static_cast<unsigned char*>(arena.take(bump.used));
-    if (bump.base == nullptr)
-      return refuse(f, Status::out_of_memory, 0, "arena", "too small", bump.used, arena.left());
-    bump.used = 0;
-    NNLITE_TRY(read_extras(f, m, in_place, bump));
-    const unsigned char* weights = nullptr;
-    NNLITE_TRY(read_weights(f, m, in_place, arena, weights));
-    set_weights(m, weights, reinterpret_cast<const ModelExtras*>(bump.base));
+    ExtrasReader extras = {f, m, in_place};
+    NNLITE_TRY(read_extras(extras));
+    NNLITE_TRY(take_memory(f, arena, extras.used, extras.base));
+    NNLITE_TRY(read_extras(extras));
+    memory = nullptr;
+    if (in_place && m.weight_bytes_ > 0) m.weights_ = f.memory + f.offset(id_data);
+    if (!in_place && m.weight_bytes_ > 0) {
+      NNLITE_TRY(take_memory(f, arena, m.weight_bytes_, memory));
+      NNLITE_TRY(fetch(f, f.offset(id_data), memory, m.weight_bytes_));
+      if (!little_endian()) swap_elements(memory, m.weight_bytes_, sizeof(real));
+      m.weights_ = memory;
+    }
+    m.extras_ = extras.extras;
     return Status::ok;
   };
   const Status s = everything();
@@ -10929,102 +11043,35 @@ Status Model::load(const Source& source, Arena& arena, const LoadOptions& option
 // to the sink. Nothing depends on anything but the content, so the same content gives the same bytes.
 constexpr int max_saved_parameters = sizeof(void*) == 8 ? 16384 : 1024;
 struct Content {
-  const Model*       model   = nullptr;
-  const Trainer*     trainer = nullptr;        // where trained values come from; nullptr: the model alone
-  const ModelExtras* extras  = nullptr;
+  const Model*       model      = nullptr;
+  const Trainer*     trainer    = nullptr;     // where trained values come from; nullptr: the model alone
+  const ModelExtras* extras     = nullptr;
   bool               checkpoint = false;
-  uint32_t           states  = 0;              // optimizer states
   uint64_t           generation = 0;
   uint16_t           order[max_saved_parameters];        // of the parameters, by name
 };
 
-// The values of a parameter (slot -1) or of one of its optimizer states, and how many states it has: -1 if
-// it is not trained, or this is no checkpoint.
-static const real* stored_values(const Content& c, int parameter, int slot);
-static int         state_count(const Content& c, int parameter);
+// The values of a parameter (slot -1) or of one of its optimizer states.
+static const real* stored_values(const Content& c, int parameter, int slot) {
+#ifndef NNLITE_NO_TRAINING
+  const real* own =
+      c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, slot < 0 ? 0 : 2 + slot);
+  if (own != nullptr || slot >= 0) return own;
+#else
+  (void)slot;
+#endif
+  const size_t offset = size_t(ModelAccess::parameter(*c.model, parameter)->offset) * 64;
+  return reinterpret_cast<const real*>(ModelAccess::weights(*c.model) + offset);
+}
 
-class Emit {
- public:
-  explicit Emit(const Sink* sink = nullptr) : sink_(sink) {}
-  void put(const void* bytes, size_t n) {
-    const uint8_t* p = static_cast<const uint8_t*>(bytes);
-    if (n >= sizeof buffer_) {
-      flush();
-      pass(p, n);
-      return;
-    }
-    for (size_t i = 0; i < n; ++i) {
-      if (held_ == sizeof buffer_) flush();
-      buffer_[held_++] = p[i];
-    }
-  }
-  // Each little-endian, as many bytes as its type has.
-  template <class... T>
-  void number(T... v) {
-    (one(v), ...);
-  }
-  void zeros(uint64_t n) {
-    const uint8_t none[64] = {};
-    for (; n > 0; n -= n < 64 ? n : 64) put(none, size_t(n < 64 ? n : 64));
-  }
-  void text(const char* s) {
-    while (*s != 0) put(s++, 1);
-  }
-  // Elements of 1, 4 or 8 bytes in the order of this machine.
-  void elements(const void* values, size_t bytes, size_t element) {
-    if (little_endian()) return put(values, bytes);
-    const unsigned char* p = static_cast<const unsigned char*>(values);
-    for (size_t i = 0; i < bytes; i += element)
-      for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
-  }
-  void flush() {
-    pass(buffer_, held_);
-    held_ = 0;
-  }
-  uint64_t at() const { return at_ + held_; }
-  uint32_t crc() {
-    flush();
-    return crc_;
-  }
-  void begin(bool hashed) {                    // a section
-    flush();
-    at_     = 0;
-    crc_    = 0;
-    hashed_ = hashed && sink_ == nullptr;      // the first time is enough
-  }
-  bool   failed() const { return failed_; }
-  Sha256 hash;
-
- private:
-  template <class T>
-  void one(T v) {
-    uint8_t b[sizeof(T)];
-    for (size_t i = 0; i < sizeof(T); ++i) b[i] = uint8_t(uint64_t(v) >> (8 * i));
-    put(b, sizeof b);
-  }
-  void one(float v) {
-    uint32_t bits;
-    copy_bytes(&bits, &v, 4);
-    one(bits);
-  }
-  void pass(const uint8_t* p, size_t n) {
-    at_ += n;
-    crc_ = crc32c(crc_, p, n);
-    if (hashed_) hash.add(p, n);
-    if (sink_ != nullptr && n > 0 && !failed_) failed_ = !sink_->write(sink_->user, p, n);
-  }
-  const Sink* sink_;
-  uint64_t    at_ = 0;
-  uint32_t    crc_ = 0;
-  bool        hashed_ = false, failed_ = false;
-  size_t      held_ = 0;
-  uint8_t     buffer_[512] = {};               // g++ 12 at -O2 thinks that flush reads what is not there
-};
-
-static size_t text_bytes(const char* s) {
-  size_t n = 0;
-  while (s[n] != 0) ++n;
-  return n;
+// How many states a parameter has: -1 if it is not trained, or this is no checkpoint.
+static int state_count(const Content& c, int parameter) {
+#ifndef NNLITE_NO_TRAINING
+  if (c.checkpoint && c.trainer->is_trained(parameter))
+    return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
+#endif
+  (void)c, (void)parameter;
+  return -1;
 }
 
 static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
@@ -11058,160 +11105,103 @@ static uint32_t parameter_id(const Content& c, int parameter) {
   return id;
 }
 
+// The fields that differ from their defaults, ascending by id; without e only their bytes.
 static uint32_t attribute_bytes(const Op& op, const void* attributes, Emit* e) {
-  const unsigned char* a = static_cast<const unsigned char*>(attributes);
-  const unsigned char* d = static_cast<const unsigned char*>(op.defaults);
-  uint32_t             total = 0;
+  uint32_t total = 0;
   for (int id = 1; id < 256; ++id)
     for (int i = 0; i < op.n_fields; ++i) {
-      const Field& f = op.fields[i];
-      if (f.id != id) continue;
-      const size_t bytes = f.type == FieldType::boolean ? 1 : 4 * field_words(f.type);
-      bool         same  = true;
-      for (size_t b = 0; b < bytes; ++b) same = same && a[f.offset + b] == d[f.offset + b];
-      if (same) continue;
+      const Field& f     = op.fields[i];
+      const size_t bytes = field_bytes(f.type);
+      if (f.id != id || same_field(f, attributes, op.defaults)) continue;
       total += uint32_t(2 + bytes);
       if (e == nullptr) continue;
-      e->number(f.id);
-      e->number(uint8_t(f.type));
-      e->elements(a + f.offset, bytes, bytes == 1 ? 1 : 4);
+      e->write(f.id, f.type);
+      e->elements(static_cast<const uint8_t*>(attributes) + f.offset, bytes, bytes == 1 ? 1 : 4);
     }
   return total;
 }
 
-// The one walk over all strings, in the order of STRS. f(text, bytes) for each.
-template <class F>
-static void each_string(const Content& c, F f) {
-  const Model& m = *c.model;
-  for (int i = 0; i < m.parameter_count(); ++i) f(m.parameter(c.order[i]).name);
+static void emit_strings(const Content& c, Emit& e) {
+  const Model& m   = *c.model;
+  const auto   put = [&](const char* s) { e.put(s, text_bytes(s)); };
+  for (int i = 0; i < m.parameter_count(); ++i) put(m.parameter(c.order[i]).name);
   for (int i = 0; i < m.node_count(); ++i) {
     const Node& n = ModelAccess::node(m, i);
-    f(n.name == nullptr ? "" : n.name);
-    f(n.op == nullptr ? "" : n.op->name);
+    put(n.name == nullptr ? "" : n.name);
+    put(n.op == nullptr ? "" : n.op->name);
   }
-  for (int i = 0; i < m.output_count(); ++i) f(m.output_name(i));
-}
-
-static void emit_strings(const Content& c, Emit& e) {
-  each_string(c, [&](const char* s) { e.text(s); });
-}
-
-static void emit_reference(Emit& e, uint32_t& cursor, size_t bytes) {
-  e.number(bytes == 0 ? 0u : cursor);
-  cursor += uint32_t(bytes);
-}
-
-struct TensorFields {
-  uint8_t  dtype = 0, layout = layout_dense, role = 0, flags = 0;
-  uint32_t groups = 1, producer = file_none, storage = file_none, owner = file_none, slot = 0;
-  uint64_t bytes = 0;
-};
-static void emit_tensor(Emit& e, uint32_t name_at, const char* name, const Shape& s, const TensorFields& t) {
-  e.number(*name == 0 ? 0u : name_at, uint8_t(text_bytes(name)), t.dtype, uint8_t(s.rank), t.layout, t.role,
-           t.flags, uint16_t(0), t.groups, t.producer, t.storage, uint64_t(0), t.bytes, file_none, t.owner,
-           t.slot, 0u);
-  for (int d = 0; d < max_rank; ++d)
-    e.number(d >= s.rank ? 0u : s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]));
-  e.zeros(8);
-}
-
-static TensorFields stored_fields(const Content& c, int parameter, uint8_t role) {
-  const Parameter& p = parameter_of(c, parameter);
-  TensorFields     t;
-  t.dtype  = file_dtype(real_dtype);
-  t.layout = uint8_t(1 + int(p.spec.layout));
-  t.role   = role;
-  t.groups = uint32_t(p.spec.groups);
-  t.bytes  = uint64_t(p.stored) * sizeof(real);
-  return t;
+  for (int i = 0; i < m.output_count(); ++i) put(m.output_name(i));
 }
 
 static void emit_tensors(const Content& c, Emit& e) {
-  const Model& m      = *c.model;
-  uint32_t     cursor = 0, storage = uint32_t(m.parameter_count());
+  const Model& m       = *c.model;
+  uint32_t     storage = uint32_t(m.parameter_count());
   for (int k = 0; k < m.parameter_count(); ++k) {
-    const int           i    = c.order[k];
-    const ParameterInfo info = m.parameter(i);
-    TensorFields        t    = stored_fields(c, i, uint8_t(1 + int(info.role)));
-    const bool          may  = info.trainable && info.role != Role::statistic;
-    t.flags   = uint8_t((may ? 1 : 0) | (state_count(c, i) >= 0 ? 2 : 0));
-    t.storage = uint32_t(i);
-    emit_tensor(e, cursor, info.name, info.shape, t);
-    cursor += uint32_t(text_bytes(info.name));
+    const int        i = c.order[k];
+    const Parameter& p = parameter_of(c, i);
+    TensorRecord     t = parameter_record(p, uint32_t(i));
+    t.name_bytes = uint8_t(text_bytes(m.parameter(i).name));
+    t.name       = e.place_string(t.name_bytes);
+    t.flags = p.trainable && p.spec.role != Role::statistic ? 1 : 0;
+    if (state_count(c, i) >= 0) t.flags |= 2;
+    e.write(t);
   }
-  for (int i = 0; i < m.node_count(); ++i) {
-    const Node&  n = ModelAccess::node(m, i);
-    TensorFields t;
-    t.dtype    = file_dtype(n.dtype);
-    t.role     = n.op == nullptr ? role_input : role_activation;
-    t.producer = uint32_t(i);
-    emit_tensor(e, 0, "", n.shape, t);
-  }
+  for (int i = 0; i < m.node_count(); ++i) e.write(output_record(ModelAccess::node(m, i), uint32_t(i)));
   for (int k = 0; k < m.parameter_count(); ++k)
     for (int slot = 0; slot < state_count(c, c.order[k]); ++slot) {
-      TensorFields t = stored_fields(c, c.order[k], role_state);
-      t.storage      = storage++;
-      t.owner        = uint32_t(k);
-      t.slot         = uint32_t(slot);
-      emit_tensor(e, 0, "", parameter_of(c, c.order[k]).spec.shape, t);
+      const TensorRecord owner = parameter_record(parameter_of(c, c.order[k]), 0);
+      e.write(state_record(owner, uint32_t(k), uint32_t(slot), storage++));
     }
 }
 
 static void emit_nodes(const Content& c, Emit& e) {
-  const Model& m      = *c.model;
-  uint32_t     cursor = 0, ids = 0, attributes = 0;
-  for (int i = 0; i < m.parameter_count(); ++i) cursor += uint32_t(text_bytes(m.parameter(i).name));
-  for (int i = 0; i < m.node_count(); ++i) {
-    const Node&    n      = ModelAccess::node(m, i);
-    const bool     shares = n.owner != i;
-    const size_t name = n.name == nullptr ? 0 : text_bytes(n.name),
-                 op = n.op == nullptr ? 0 : text_bytes(n.op->name);
-    const uint32_t size   = n.op == nullptr || shares ? 0 : attribute_bytes(*n.op, n.attributes, nullptr);
-    emit_reference(e, cursor, name);
-    e.number(uint8_t(name), uint8_t(op), uint16_t(n.op == nullptr ? 0 : n.op->version));
-    emit_reference(e, cursor, op);
-    e.number(n.n_in, n.n_parameters, uint16_t(1), ids, attributes, size,
-             shares ? uint32_t(n.owner) : file_none, uint64_t(0));
+  uint32_t ids = 0, attributes = 0;
+  for (int i = 0; i < c.model->node_count(); ++i) {
+    const Node& n = ModelAccess::node(*c.model, i);
+    NodeRecord  r = node_record(n, uint32_t(i));
+    r.name       = e.place_string(r.name_bytes);
+    r.op         = e.place_string(r.op_bytes);
+    r.ids        = ids;
+    r.attributes = attributes;
+    if (has_attributes(n, uint32_t(i))) r.attribute_bytes = attribute_bytes(*n.op, n.attributes, nullptr);
+    e.write(r);
     ids += uint32_t(n.n_in) + n.n_parameters + 1;
-    attributes += size;
+    attributes += r.attribute_bytes;
   }
 }
 
 static void emit_ids(const Content& c, Emit& e) {
-  const Model&   m     = *c.model;
-  const uint32_t first = uint32_t(m.parameter_count());
-  for (int i = 0; i < m.node_count(); ++i) {
-    const Node& n = ModelAccess::node(m, i);
-    for (int k = 0; k < n.n_in; ++k) e.number(first + n.inputs[k]);
-    for (int k = 0; k < n.n_parameters; ++k) e.number(parameter_id(c, n.first_parameter + k));
-    e.number(first + uint32_t(i));
+  const uint32_t first = uint32_t(c.model->parameter_count());
+  for (int i = 0; i < c.model->node_count(); ++i) {
+    const Node& n = ModelAccess::node(*c.model, i);
+    for (int k = 0; k < n.n_in; ++k) e.write(Le32(first + n.inputs[k]));
+    for (int k = 0; k < n.n_parameters; ++k) e.write(Le32(parameter_id(c, n.first_parameter + k)));
+    e.write(Le32(first + uint32_t(i)));
   }
 }
 
 static void emit_attributes(const Content& c, Emit& e) {
   for (int i = 0; i < c.model->node_count(); ++i) {
     const Node& n = ModelAccess::node(*c.model, i);
-    if (n.op != nullptr && n.owner == i) (void)attribute_bytes(*n.op, n.attributes, &e);
+    if (has_attributes(n, uint32_t(i))) (void)attribute_bytes(*n.op, n.attributes, &e);
   }
 }
 
 static void emit_graph(const Content& c, Emit& e) {
-  const Model& m      = *c.model;
-  uint32_t     cursor = 0;
-  each_string(c, [&](const char* s) { cursor += uint32_t(text_bytes(s)); });
-  for (int i = 0; i < m.output_count(); ++i) cursor -= uint32_t(text_bytes(m.output_name(i)));
-  e.number(uint32_t(m.input_count()), uint32_t(m.output_count()), m.seed().value, uint32_t(m.seed().init),
-           0u);
-  for (int i = 0; i < m.input_count(); ++i) {
-    e.number(uint32_t(ModelAccess::input_node(m, i)));
-    e.zeros(12);
-  }
-  for (int i = 0; i < m.output_count(); ++i) {
-    const size_t bytes = text_bytes(m.output_name(i));
-    e.number(uint32_t(ModelAccess::output_node(m, i)));
-    emit_reference(e, cursor, bytes);
-    e.number(uint8_t(bytes));
-    e.zeros(7);
+  const Model& m = *c.model;
+  GraphHeader  h;
+  h.inputs  = uint32_t(m.input_count());
+  h.outputs = uint32_t(m.output_count());
+  h.seed    = m.seed().value;
+  h.init    = uint32_t(m.seed().init);
+  e.write(h);
+  for (int i = 0; i < m.input_count() + m.output_count(); ++i) {
+    const int output = i - m.input_count();
+    GraphEnd  end;
+    end.node = output < 0 ? ModelAccess::input_node(m, i) : ModelAccess::output_node(m, output);
+    if (output >= 0) end.name_bytes = uint8_t(text_bytes(m.output_name(output)));
+    end.name = e.place_string(end.name_bytes);
+    e.write(end);
   }
 }
 
@@ -11225,150 +11215,26 @@ static void each_storage(const Content& c, F f) {
       f(stored_values(c, c.order[k], slot), parameter_of(c, c.order[k]).stored);
 }
 
+static StorageRecord storage_record(const real* values, int64_t count) {
+  Emit          one;
+  StorageRecord r;
+  one.elements(values, size_t(count) * sizeof(real), sizeof(real));
+  r.bytes = one.at();
+  r.crc   = one.crc();
+  return r;
+}
 static void emit_storages(const Content& c, Emit& e) {
-  each_storage(c, [&](const real* values, int64_t count) {
-    Emit one;
-    one.elements(values, size_t(count) * sizeof(real), sizeof(real));
-    e.number(uint64_t(count) * sizeof(real), one.crc(), 0u);
-  });
+  each_storage(c, [&](const real* values, int64_t count) { e.write(storage_record(values, count)); });
 }
 
 static void emit_data(const Content& c, Emit& e) {
   each_storage(c, [&](const real* values, int64_t count) {
-    e.zeros(align64(e.at()) - e.at());         // of the storage before
+    e.align(64);                               // after the storage before
     e.elements(values, size_t(count) * sizeof(real), sizeof(real));
   });
 }
 
-// ================================================================================ >>extras_writer
-static void emit_picture(const Content& c, Emit& e) {
-  const Preprocessing& p = *c.extras->preprocessing;
-  const Shape          s = c.model->input_shape(0);
-  const bool digit = p.kind == PreprocessingKind::digit;
-  e.number(0u, uint16_t(digit ? 2 : 1), uint16_t(1), picture_colour(s.dim[3]));
-  if (digit) e.zeros(3);
-  else       e.number(uint8_t(p.resize), uint8_t(p.invert ? 1 : 0), p.background);
-  e.number(uint32_t(s.dim[1]), uint32_t(s.dim[2]), p.scale);
-  for (float v : p.mean) e.number(v);
-  for (float v : p.std) e.number(v);
-  if (digit) e.number(p.box, p.speck, p.contrast, p.clarity, p.side);
-  e.zeros(digit ? 66 : 72);
-}
-
-static void emit_answer(const Content& c, Emit& e) {
-  e.number(0u, uint8_t(c.extras->answer));
-  e.zeros(3);
-  e.number(c.extras->threshold, 0u);
-}
-
-static void emit_labels(const Content& c, Emit& e) {
-  uint32_t at = 0;
-  e.number(0u, uint32_t(c.extras->label_count));
-  for (int i = 0; i < c.extras->label_count; ++i) {
-    e.number(at);
-    at += uint32_t(text_bytes(c.extras->labels[i]) + 1);
-  }
-  for (int i = 0; i < c.extras->label_count; ++i) {
-    e.text(c.extras->labels[i]);
-    e.zeros(1);
-  }
-}
-
-static void emit_metadata(const Content& c, Emit& e) {
-  for (int i = 0; i < c.extras->metadata_count; ++i) {
-    const Metadata& m = c.extras->metadata[i];
-    e.number(uint8_t(text_bytes(m.key)), uint8_t(1), uint16_t(text_bytes(m.value)));
-    e.text(m.key);
-    e.zeros(1);
-    e.text(m.value);
-    e.zeros(1);
-  }
-}
-
-static void emit_golden(const Content& c, Emit& e) {
-  const Model& m = *c.model;
-  e.number(uint32_t(c.extras->golden_count), 0u);
-  for (int i = 0; i < c.extras->golden_count; ++i) {
-    const Golden&        g = c.extras->golden[i];
-    const GoldenSize     size = golden_size(m, g.rows);
-    const unsigned char* from = static_cast<const unsigned char*>(g.inputs);
-    e.number(uint32_t(g.rows), g.tolerance);
-    const uint64_t start = e.at();
-    for (int k = 0; k < m.input_count(); ++k) {
-      const size_t element = size_of(m.input_dtype(k)),
-                   bytes = size_t(m.input_shape(k).numel(g.rows)) * element;
-      e.elements(from, bytes, element);
-      from += bytes;
-    }
-    e.zeros(size.inputs - (e.at() - start));
-    size_t outputs = 0;
-    for (int k = 0; k < m.output_count(); ++k) outputs += size_t(m.output_shape(k).numel(g.rows));
-    e.elements(g.outputs, outputs * 4, 4);
-    e.zeros(size.outputs - outputs * 4);
-    e.elements(g.nodes, size_t(size.nodes), 4);
-  }
-}
-
-// What a reader would refuse is not written.
-static const char* find_bad_extras(const Model& m, const ModelExtras& x) {
-  const Shape s = m.input_shape(0);
-  bool        right = true;
-  if (x.preprocessing != nullptr) {
-    right = finite_f32(x.preprocessing->scale);
-    for (int c = 0; c < 4; ++c)
-      right = right && finite_f32(x.preprocessing->mean[c]) && finite_f32(x.preprocessing->std[c]) &&
-              x.preprocessing->std[c] > 0;
-    if (x.preprocessing->kind == PreprocessingKind::digit)
-      right = right && digit_fits(*x.preprocessing, s.dim[1], s.dim[2], s.last());
-    if (!right || s.rank != 4 || m.input_dtype(0) != real_dtype) return "preprocessing";
-  }
-  if (!finite_f32(x.threshold) || uint8_t(x.answer) > 4 || (x.answer == Answer::none && x.threshold != 0))
-    return "answer";
-  if (x.label_count != 0 && x.label_count != m.output_shape(0).last()) return "number of labels";
-  for (int i = 0; i < x.label_count; ++i)
-    if (!valid_utf8(reinterpret_cast<const uint8_t*>(x.labels[i]), text_bytes(x.labels[i]))) return "a label";
-  size_t bytes = 0;
-  for (int i = 0; i < x.metadata_count; ++i) {
-    const char * key = x.metadata[i].key, *value = x.metadata[i].value;
-    const size_t k = text_bytes(key), v = text_bytes(value);
-    right = right && k > 0 && k < 64 && v < 65536 && valid_utf8(reinterpret_cast<const uint8_t*>(key), k) &&
-            valid_utf8(reinterpret_cast<const uint8_t*>(value), v) &&
-            (i == 0 || compare_text(x.metadata[i - 1].key, key) < 0);
-    bytes += 6 + k + v;
-  }
-  if (!right || bytes > 65536) return "metadata";
-  for (int i = 0; i < x.golden_count; ++i)
-    right = right && x.golden[i].rows >= 1 && x.golden[i].rows <= 64 && finite_f32(x.golden[i].tolerance) &&
-            x.golden[i].tolerance > 0;
-  if (!right || x.golden_count > 16) return "golden vectors";
-  for (int i = 0; i < x.other_count; ++i)
-    right = right && x.others[i].version > 0 && x.others[i].type > 0 && x.others[i].type < 0xFFFF &&
-            (i == 0 || x.others[i - 1].type < x.others[i].type);
-  return right && x.other_count <= 32 ? nullptr : "other sections";
-}
-
 // ================================================================================ >>save
-static const real* stored_values(const Content& c, int parameter, int slot) {
-#ifndef NNLITE_NO_TRAINING
-  const real* own =
-      c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, slot < 0 ? 0 : 2 + slot);
-  if (own != nullptr || slot >= 0) return own;
-#else
-  (void)slot;
-#endif
-  const size_t offset = size_t(ModelAccess::parameter(*c.model, parameter)->offset) * 64;
-  return reinterpret_cast<const real*>(ModelAccess::weights(*c.model) + offset);
-}
-
-static int state_count(const Content& c, int parameter) {
-#ifndef NNLITE_NO_TRAINING
-  if (c.checkpoint && c.trainer->is_trained(parameter))
-    return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
-#endif
-  (void)c, (void)parameter;
-  return -1;
-}
-
 #ifdef NNLITE_NO_TRAINING
 static void emit_training(const Content&, int, Emit&) {}
 #else
@@ -11376,8 +11242,11 @@ static void emit_training(const Content& c, int id, Emit& e);
 #endif
 
 static void emit_section(const Content& c, int id, Emit& e) {
+  ModelExtras   x = *c.extras;
+  Preprocessing picture;
+  Io            io(e);
   switch (id) {
-    case id_meta: return emit_metadata(c, e);
+    case id_meta: return emit_metadata(x, e);
     case id_strs: return emit_strings(c, e);
     case id_tens: return emit_tensors(c, e);
     case id_node: return emit_nodes(c, e);
@@ -11385,10 +11254,10 @@ static void emit_section(const Content& c, int id, Emit& e) {
     case id_attr: return emit_attributes(c, e);
     case id_grph: return emit_graph(c, e);
     case id_stor: return emit_storages(c, e);
-    case id_prep: return emit_picture(c, e);
-    case id_post: return emit_answer(c, e);
-    case id_labl: return emit_labels(c, e);
-    case id_test: return emit_golden(c, e);
+    case id_prep: return fields(io, picture = *x.preprocessing, *c.model);
+    case id_post: return fields(io, x);
+    case id_labl: return emit_labels(x, e);
+    case id_test: return emit_golden(*c.model, x, e);
     case id_data: return emit_data(c, e);
     default: return emit_training(c, id, e);
   }
@@ -11396,6 +11265,7 @@ static void emit_section(const Content& c, int id, Emit& e) {
 
 static bool section_wanted(const Content& c, int id) {
   const ModelExtras& x = *c.extras;
+  const Presence     p = section_kinds[id].presence;
   switch (id) {
     case id_meta: return x.metadata_count > 0;
     case id_prep: return x.preprocessing != nullptr;
@@ -11403,99 +11273,87 @@ static bool section_wanted(const Content& c, int id) {
     case id_labl: return x.label_count > 0;
     case id_test: return x.golden_count > 0;
     case id_augm: return c.checkpoint && augments(c.trainer->options().augment);
-    default: break;
+    default: return p == Presence::always || (p == Presence::checkpoint && c.checkpoint);
   }
-  const Presence p = section_kinds[id].presence;
-  return p == Presence::always || (p == Presence::checkpoint && c.checkpoint);
 }
 
-// The sections of a file in order of type; `known` is a SectionId, or -1 for extras->others[other].
-struct SectionPlan {
-  int      known = -1, other = -1;
-  uint32_t type = 0, crc = 0;
-  uint64_t size = 0;
-};
-static int plan_sections(const Content& c, SectionPlan (&plan)[max_sections]) {
-  int n = 0, other = 0;
+// The sections of a file in order of type: ours, and those of extras->others that have no content here.
+static uint32_t plan_sections(const Content& c, SectionRecord (&table)[max_sections]) {
+  const ModelExtras& x = *c.extras;
+  uint32_t           n = 0;
+  int                other = 0;
   for (int id = 0; id < section_kind_count; ++id) {
-    const uint32_t type = section_kinds[id].type;
-    for (; other < c.extras->other_count && c.extras->others[other].type <= type; ++other) {
-      if (c.extras->others[other].type == type && section_wanted(c, id)) continue;
-      plan[n].other  = other;
-      plan[n++].type = c.extras->others[other].type;
+    const SectionKind& kind   = section_kinds[id];
+    const bool         wanted = section_wanted(c, id);
+    for (; other < x.other_count && x.others[other].type <= kind.type; ++other) {
+      if (x.others[other].type == kind.type && wanted) continue;
+      table[n].version = x.others[other].version;
+      table[n++].type  = x.others[other].type;
     }
-    if (!section_wanted(c, id)) continue;
-    plan[n].known  = id;
-    plan[n++].type = type;
+    if (!wanted) continue;
+    table[n].flags  = kind.critical ? 1 : 0;
+    table[n++].type = kind.type;
   }
   return n;
 }
 
-static void emit_planned(const Content& c, const SectionPlan& p, Emit& e) {
-  e.begin(p.type != section_kinds[id_sign].type);
-  if (p.known >= 0) return emit_section(c, p.known, e);
-  const OtherSection& o = c.extras->others[p.other];
-  e.put(o.data, size_t(o.size));
+static void emit_planned(const Content& c, uint32_t type, Emit& e) {
+  const int id = find_section_kind(type);
+  e.begin();
+  if (id >= 0 && section_wanted(c, id)) return emit_section(c, id, e);
+  for (int i = 0; i < c.extras->other_count; ++i)
+    if (c.extras->others[i].type == type)
+      return e.put(c.extras->others[i].data, size_t(c.extras->others[i].size));
 }
 
-static uint16_t section_version(const Content& c, int id) {
-  return id == id_prep && c.extras->preprocessing->kind == PreprocessingKind::digit ? 2 : 1;
-}
-
-static void emit_table(const Content& c, const SectionPlan* plan, int n, Emit& e) {
-  uint64_t at = align64(file_header + uint64_t(section_record) * uint64_t(n));
-  for (int i = 0; i < n; ++i) {
-    e.number(plan[i].type,
-             plan[i].known >= 0 ? section_version(c, plan[i].known) : c.extras->others[plan[i].other].version,
-             uint16_t(plan[i].known >= 0 && section_kinds[plan[i].known].critical ? 1 : 0), at,
-             plan[i].size, plan[i].crc);
-    e.zeros(20);
-    at += align64(plan[i].size);
+// The sink of the first time: the content id.
+struct Hashing {
+  Sha256 hash;
+  bool   on = true;
+  static bool write(void* user, const void* from, size_t n) {
+    Hashing& h = *static_cast<Hashing*>(user);
+    if (h.on) h.hash.add(from, n);
+    return true;
   }
-  e.zeros(align64(file_header + e.at()) - file_header - e.at());
-}
-
-static void emit_header(const Content& c, const SectionPlan* plan, int n, const uint8_t id[32],
-                        uint32_t table, Emit& e) {
-  uint64_t size = align64(file_header + uint64_t(section_record) * uint64_t(n));
-  for (int i = 0; i < n; ++i) size += align64(plan[i].size);
-  e.put(file_magic, 8);
-  e.number(uint16_t(1), 0u, uint16_t(file_header), 0x0A0B0C0Du, c.checkpoint ? kind_checkpoint : kind_model,
-           size);
-  e.zeros(16);
-  e.number(uint32_t(n), section_record, uint64_t(file_header));
-  e.put(id, 32);
-  e.number(c.generation);
-  e.zeros(16);
-  e.number(table);
-  e.number(e.crc());
-}
+};
 
 static Status write_content(const Content& c, const Sink& sink, Problem* problem) {
-  SectionPlan plan[max_sections];
-  uint8_t     id[32];
-  const int   n = plan_sections(c, plan);
-  uint32_t    table = 0;
+  SectionRecord table[max_sections];
+  FileHeader    h;
+  h.sections = plan_sections(c, table);
+  const auto emit_table = [&](Emit& e) {
+    e.begin();
+    e.put(table, sizeof(SectionRecord) * h.sections);
+    e.align(64);
+  };
+  h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
   {
-    Emit first;
-    for (int i = 0; i < n; ++i) {
-      emit_planned(c, plan[i], first);
-      plan[i].size = first.at();
-      first.zeros(align64(plan[i].size) - plan[i].size);
-      plan[i].crc = first.crc();
+    Hashing    hashing;
+    const Sink hash = {Hashing::write, &hashing};
+    Emit       e(&hash);
+    for (uint32_t i = 0; i < h.sections; ++i) {
+      hashing.on = table[i].type != section_kinds[id_sign].type;
+      emit_planned(c, table[i].type, e);
+      table[i].offset = h.file_bytes;
+      table[i].size   = e.at();
+      e.align(64);
+      table[i].crc = e.crc();
+      h.file_bytes = h.file_bytes + e.at();
     }
-    first.hash.finish(id);
-    Emit second;
-    emit_table(c, plan, n, second);
-    table = second.crc();
+    hashing.hash.finish(h.content_id);
+    hashing.on = false;
+    emit_table(e);
+    h.table_crc = e.crc();
   }
+  h.kind       = c.checkpoint ? kind_checkpoint : kind_model;
+  h.generation = c.generation;
+  h.crc        = crc32c(0, &h, sizeof h - sizeof h.crc);
   Emit e(&sink);
-  emit_header(c, plan, n, id, table, e);
-  e.begin(false);
-  emit_table(c, plan, n, e);
-  for (int i = 0; i < n && !e.failed(); ++i) {
-    emit_planned(c, plan[i], e);
-    e.zeros(align64(plan[i].size) - plan[i].size);
+  e.write(h);
+  emit_table(e);
+  for (uint32_t i = 0; i < h.sections && !e.failed(); ++i) {
+    emit_planned(c, table[i].type, e);
+    e.align(64);
   }
   e.flush();
   return e.failed() ? refuse_save(problem, Status::io_error, "file", "cannot be written") : Status::ok;
@@ -11511,10 +11369,11 @@ static Status check_content(Content& c, Problem* problem) {
   if (c.extras == nullptr) c.extras = &none;
   for (int i = 0; i < m.output_count(); ++i)
     if (*m.output_name(i) == 0) return refuse_save(problem, Status::bad_graph, "output", "has no name");
-  const char* bad = find_bad_extras(m, *c.extras);
-  if (bad != nullptr) return refuse_save(problem, Status::bad_argument, bad, "does not fit the model");
+  SectionId   id;
+  const char* wrong = find_bad_extras(m, *c.extras, id);
+  if (wrong != nullptr) return refuse_save(problem, Status::bad_argument, "extras", wrong);
   for (int i = 0; c.trainer != nullptr && i < m.parameter_count(); ++i)
-    if (!all_finite(stored_values(c, i, -1), ModelAccess::parameter(m, i)->stored))
+    if (!all_finite(stored_values(c, i, -1), parameter_of(c, i).stored))
       return refuse_save(problem, Status::not_finite, m.parameter(i).name, "training went wrong: not saved");
   return sort_parameters(c, problem);
 }
@@ -11608,356 +11467,337 @@ Status MappedFile::open(const char* path) {
 // A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what else
 // decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
 // never stopped.
-constexpr uint32_t arithmetic_record = 16, options_record = 32, schedule_record = 16, random_record = 24,
-                   data_record = 48, augment_record = 32;
-constexpr uint32_t row_record = 8;
-
-struct CheckpointAccess {
-  static void   emit(const Trainer& t, int id, Emit& e);
-  static void   fingerprint(const Trainer& t, uint8_t digest[32]);
-  static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
-  static Status check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic);
-  static Status check_data(const Trainer& t, const File& f);
-  static Status restore(Trainer& t, const File& f);
+struct RowHeader {
+  uint8_t name_bytes = 0, zero = 0;
+  Le16    version, attribute_bytes, zero_too;
 };
 
-static uint8_t arithmetic_class() { return sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1; }
+struct CheckpointAccess {
+  // What a checkpoint holds beside the network.
+  struct State {
+    uint32_t         arithmetic = NNLITE_ARITHMETIC;
+    uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
+    uint8_t          device = 0;
+    uint32_t         generator = 1;            // Philox4x32-10
+    uint16_t         optimizer_states = 0;
+    TrainerOptions   options;
+    Trainer::Plateau plateau;
+    uint64_t         step = 0, samples = 0;
+    uint32_t         rows = 0, columns = 0;    // of the data set
+    uint8_t          fingerprint[32] = {};
+  };
+  static void   fields(Io& io, int id, State& s);
+  static State  state(const Trainer& t);
+  static void   describe_data(const Trainer& t, State& s);
+  static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
+  static Status check(const Trainer& t, const File& f, const Content& c);
+};
+
+void CheckpointAccess::fields(Io& io, int id, State& s) {
+  TrainerOptions& o     = s.options;
+  uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
+  Augment&        a     = o.augment;
+  float* const    augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
+                               &a.thinner, &a.thicker, &a.background};
+  switch (id) {
+    case id_arth:
+      io.setting("number of arithmetic", s.arithmetic);
+      io.setting("class of arithmetic", s.arithmetic_class);
+      io.setting("device", s.device);
+      return io.zeros(10);
+    case id_opts:
+      io.setting("batch", o.batch);
+      io.setting("warmup_steps", o.warmup_steps);
+      io.state(o.epochs);
+      io.setting("clip_value", o.clip_value);
+      io.setting("clip_norm", o.clip_norm);
+      io.state(o.trainable);                   // the network says what is trained
+      io.setting("shuffle, drop_last or derived_weights", flags);
+      io.setting("states of the optimizer", s.optimizer_states);
+      io.zeros(8);
+      io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
+                 at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
+      o.shuffle         = (flags & 1) != 0;
+      o.drop_last       = (flags & 2) != 0;
+      o.derived_weights = (flags & 4) != 0;
+      return io.row("optimizer", traits::optimizer, o.optimizer);
+    case id_schd:
+      io.state(s.plateau.best, s.plateau.factor, s.plateau.bad, s.plateau.reports);
+      return io.row("schedule", traits::schedule, o.schedule);
+    case id_rngs:
+      io.setting("generator", s.generator);
+      io.zeros(4);
+      return io.state(o.seed, s.step);
+    case id_dpos: return io.state(s.samples, s.rows, s.columns, s.fingerprint);
+    case id_augm:
+      for (float* v : augment) io.setting("augment", *v);
+      io.require(augments(a) && augment_fits(a));
+      return io.zeros(4);
+    default: return io.row("loss", traits::loss, o.loss);
+  }
+}
 
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
   const Op& op = *row.op();
-  e.number(uint8_t(text_bytes(op.name)), uint8_t(0), op.version,
-           uint16_t(attribute_bytes(op, row.attributes(), nullptr)), uint16_t(0));
-  e.text(op.name);
+  RowHeader h;
+  h.name_bytes      = uint8_t(text_bytes(op.name));
+  h.version         = op.version;
+  h.attribute_bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
+  e.write(h);
+  e.put(op.name, h.name_bytes);
   (void)attribute_bytes(op, row.attributes(), &e);
 }
 
-// Columns of the data set: the inputs of the model, then the target of a loss in options.
-static int data_columns(const Engine& e) {
-  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+// The rest of a section: an op with this trait, its attributes; empty where nothing is.
+Status Io::read_row(const OpSet& known, uint32_t trait, AnyOp& row) {
+  const char* const where = section_kinds[id_].name;
+  const uint64_t    left  = end_ - at_;
+  const Op*         op    = nullptr;
+  RowHeader         h;
+  char              name[file_name_bytes];
+  row = AnyOp();
+  if (left == 0) return Status::ok;
+  if (left < sizeof h) return bad(*f_, at_, where, "is cut off");
+  NNLITE_TRY(fetch(*f_, at_, &h, sizeof h));
+  if (h.name_bytes == 0 || h.name_bytes >= file_name_bytes || h.zero != 0 || h.zero_too != 0 ||
+      left != sizeof h + h.name_bytes + h.attribute_bytes)
+    return bad(*f_, at_, where, "fields of a row");
+  NNLITE_TRY(fetch(*f_, at_ + sizeof h, name, h.name_bytes));
+  name[h.name_bytes] = 0;
+  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
+    return bad(*f_, at_, where, "a name is not UTF-8");
+  NNLITE_TRY(find_known(*f_, known, at_, name, h.version, op));
+  if ((op->traits & trait) == 0) return refuse(*f_, Status::unknown_op, at_, name, "is something else here");
+  row = AnyOp(op, op->defaults, op->attr_size);
+  return read_attributes(*f_, at_ + sizeof h + h.name_bytes, h.attribute_bytes, row);
+}
+
+void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
+  if (e_ != nullptr) return emit_row(row, *e_);
+  if (!ok(status_)) return;
+  const AnyOp     own  = row;
+  const Op* const op   = own.op();
+  const OpSet     mine = {&op, op == nullptr ? 0 : 1};
+  status_ = read_row(match ? mine : *ops, trait, row);
+  if (match && (status_ == Status::unknown_op || row.op() != op))
+    status_ = refuse(*f_, other, at_, setting, "the checkpoint has another");
+  for (int i = 0; match && ok(status_) && op != nullptr && i < op->n_fields; ++i)
+    if (!same_field(op->fields[i], row.attributes(), own.attributes()))
+      status_ = refuse(*f_, other, at_, op->fields[i].name, "the checkpoint has another");
+  at_ = end_;
 }
 
 // Adds the class labels of one row; false where they cannot be had.
 static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t count, Sha256& hash) {
   const Column& c = d.columns[column];
   int32_t       labels[256];
-  uint8_t       b[4];
   if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = int64_t(row) * count + i;
-    put32(b, uint32_t(c.data == nullptr      ? labels[i]
-                      : c.dtype == DType::u8 ? static_cast<const uint8_t*>(c.data)[at]
-                                             : static_cast<const int32_t*>(c.data)[at]));
-    hash.add(b, 4);
+    const Le32    label(uint32_t(c.data == nullptr      ? labels[i]
+                                 : c.dtype == DType::u8 ? static_cast<const uint8_t*>(c.data)[at]
+                                                        : static_cast<const int32_t*>(c.data)[at]));
+    hash.add(&label, sizeof label);
   }
   return true;
 }
 
-// What tells one data set from another without reading its pictures: the form of every column, and all
-// class labels.
-void CheckpointAccess::fingerprint(const Trainer& t, uint8_t digest[32]) {
-  Sha256    hash;
-  const int columns = data_columns(t.engine_);
-  for (int i = 0; i < columns; ++i) {
-    Shape   shape;
-    DType   dtype = real_dtype;
-    uint8_t b[8];
-    (void)input_data(t.engine_, i, shape, dtype);
-    put32(b, file_dtype(dtype));
-    put32(b + 4, uint32_t(shape.row_numel()));
-    hash.add(b, 8);
-    for (uint32_t row = 0; i == columns - 1 && dtype == DType::i32 && row < t.data_->count; ++row)
-      if (!hash_labels(*t.data_, i, row, shape.row_numel(), hash)) break;
+// What tells one data set from another without reading its pictures: the form of every column (the inputs of
+// the model, then the target of a loss in options), and all class labels.
+void CheckpointAccess::describe_data(const Trainer& t, State& s) {
+  const Engine& e = t.engine_;
+  Sha256        hash;
+  if (t.data_ == nullptr) return;
+  s.rows    = t.data_->count;
+  s.columns = uint32_t(e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0));
+  for (uint32_t i = 0; i < s.columns; ++i) {
+    Shape shape;
+    DType dtype = real_dtype;
+    (void)input_data(e, int(i), shape, dtype);
+    const Le32 form[2] = {file_dtype(dtype), uint32_t(shape.row_numel())};
+    hash.add(form, sizeof form);
+    for (uint32_t row = 0; i == s.columns - 1 && dtype == DType::i32 && row < s.rows; ++row)
+      if (!hash_labels(*t.data_, int(i), row, shape.row_numel(), hash)) break;
   }
-  hash.finish(digest);
+  hash.finish(s.fingerprint);
 }
 
-void CheckpointAccess::emit(const Trainer& t, int id, Emit& e) {
-  const TrainerOptions& o = t.options_;
-  uint8_t digest[32] = {};
-  if (id == id_arth) {
-    e.number(uint32_t(NNLITE_ARITHMETIC), arithmetic_class());
-    e.zeros(11);
-  } else if (id == id_opts) {
-    e.number(uint32_t(o.batch), uint32_t(o.warmup_steps), uint32_t(o.epochs), o.clip_value, o.clip_norm,
-             uint8_t(o.trainable),
-             uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0)),
-             uint16_t(t.engine_.parameter_stride - 2), uint64_t(0));
-    emit_row(o.optimizer, e);
-  } else if (id == id_schd) {
-    e.number(t.plateau_.best, t.plateau_.factor, t.plateau_.bad, t.plateau_.reports);
-    emit_row(o.schedule, e);
-  } else if (id == id_rngs) {
-    e.number(uint32_t(1), 0u, o.seed, t.step_);
-  } else if (id == id_dpos) {
-    if (t.data_ != nullptr) fingerprint(t, digest);
-    e.number(t.samples_, t.data_ == nullptr ? 0u : t.data_->count,
-             t.data_ == nullptr ? 0u : uint32_t(data_columns(t.engine_)));
-    e.put(digest, 32);
-  } else if (id == id_augm) {
-    const Augment& a = o.augment;
-    e.number(a.degrees, a.scale, a.shear, a.shift, a.thinner, a.thicker, a.background, 0u);
-  } else {
-    emit_row(o.loss, e);
-  }
+CheckpointAccess::State CheckpointAccess::state(const Trainer& t) {
+  State s;
+  s.optimizer_states = uint16_t(t.engine_.parameter_stride - 2);
+  s.options          = t.options_;
+  s.plateau          = t.plateau_;
+  s.step             = t.step_;
+  s.samples          = t.samples_;
+  return s;
 }
+
+static void emit_training(const Content& c, int id, Emit& e) {
+  CheckpointAccess::State s = CheckpointAccess::state(*c.trainer);
+  Io                      io(e);
+  if (id == id_dpos) CheckpointAccess::describe_data(*c.trainer, s);
+  CheckpointAccess::fields(io, id, s);
+}
+
 // Whether values lie in the trainer's own memory rather than in the model.
 static bool owned(const Trainer& t, const real* values) {
   const unsigned char* p = reinterpret_cast<const unsigned char*>(values);
-  const Model&         m = *t.model();
-  const unsigned char* w = ModelAccess::weights(m);
-  return w == nullptr || p < w || p >= w + m.weight_bytes();
+  const unsigned char* w = ModelAccess::weights(*t.model());
+  return w == nullptr || p < w || p >= w + t.model()->weight_bytes();
 }
-static void emit_training(const Content& c, int id, Emit& e) { CheckpointAccess::emit(*c.trainer, id, e); }
 
-static Status checkpoint_content(const Trainer& t, Content& c, Problem* problem) {
+static Status trainer_content(const Trainer& t, Content& c, bool checkpoint, const ModelExtras* extras,
+                              Problem* problem) {
   if (t.model() == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
   c.model      = t.model();
   c.trainer    = &t;
-  c.checkpoint = true;
-  c.generation = t.step_number();
-  for (int i = 0; i < c.model->parameter_count(); ++i)
-    c.states += uint32_t(state_count(c, i) > 0 ? state_count(c, i) : 0);
+  c.extras     = extras;
+  c.checkpoint = checkpoint;
+  c.generation = checkpoint ? t.step_number() : 0;
   return check_content(c, problem);
 }
 
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
   Content c;
-  c.model   = trainer.model();
-  c.trainer = &trainer;
-  c.extras  = extras;
-  if (c.model == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
-  NNLITE_TRY(check_content(c, problem));
+  NNLITE_TRY(trainer_content(trainer, c, false, extras, problem));
   return write_content(c, sink, problem);
 }
 
 Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem) {
   Content c;
-  NNLITE_TRY(checkpoint_content(trainer, c, problem));
+  NNLITE_TRY(trainer_content(trainer, c, true, nullptr, problem));
   return write_content(c, sink, problem);
 }
 
-// A row at `at` in a section that ends at `end`: an op with this trait, its attributes.
-static Status read_row(const File& f, const OpSet& ops, uint64_t at, uint64_t end, uint32_t trait,
-                       const char* where, AnyOp& row) {
-  uint8_t r[row_record];
-  char    name[file_name_bytes];
-  if (end - at < row_record) return bad(f, at, where, "is cut off");
-  NNLITE_TRY(fetch(f, at, r, row_record));
-  const uint64_t bytes = get16(r + 4);
-  if (r[0] == 0 || r[0] >= file_name_bytes || r[1] != 0 || get16(r + 6) != 0 ||
-      end - at != row_record + r[0] + bytes)
-    return bad(f, at, where, "fields of a row");
-  NNLITE_TRY(fetch(f, at + row_record, name, r[0]));
-  name[r[0]] = 0;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), r[0]))
-    return bad(f, at, where, "a name is not UTF-8");
-  const Op* op = find_op(ops, name, r[0]);
-  if (op == nullptr || op->version != get16(r + 2) || (op->traits & trait) == 0)
-    return refuse(f, Status::unknown_op, at, name, "is not known here, version",
-                  op == nullptr ? 0 : op->version, get16(r + 2));
-  row = AnyOp(op, op->defaults, op->attr_size);
-  return read_attributes(f, *op, at + row_record + r[0], uint32_t(bytes),
-                         static_cast<unsigned char*>(row.attributes()));
-}
-
-static Status section_record_of(const File& f, SectionId id, uint8_t* r, uint32_t bytes) {
-  if (f.size(id) < bytes)
-    return bad(f, f.offset(id), section_kinds[id].name, "is cut off", bytes, f.size(id));
-  return fetch(f, f.offset(id), r, bytes);
-}
-
+// The names of the parameters that are trained, in the caller's arena.
 static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
-  FileTensor t;
-  uint64_t   cursor = 0, count = 0, bytes = 0;
+  TensorRecord t;
+  size_t       count = 0, bytes = 0;
   for (uint32_t i = 0; i < f.parameters; ++i) {
     NNLITE_TRY(read_tensor(f, i, t));
-    count += (t.flags & 2) != 0;
-    bytes += (t.flags & 2) != 0 ? t.name.length + 1 : 0;
+    if ((t.flags & 2) == 0) continue;
+    ++count;
+    bytes += sizeof(char*) + t.name_bytes + 1;
   }
-  unsigned char* memory =
-      arena == nullptr ? nullptr
-                       : static_cast<unsigned char*>(arena->take(size_t(count * sizeof(char*) + bytes)));
-  if (memory == nullptr)
+  const char** names = arena == nullptr ? nullptr : static_cast<const char**>(arena->take(bytes));
+  if (names == nullptr)
     return refuse(f, Status::out_of_memory, 0, "arena", "the names of trained parameters need it");
-  const char** names = reinterpret_cast<const char**>(memory);
-  char*        text  = reinterpret_cast<char*>(memory + count * sizeof(char*));
+  char* text = reinterpret_cast<char*>(names + count);
   o.names      = names;
   o.name_count = int(count);
   for (uint32_t i = 0; i < f.parameters; ++i) {
-    char name[file_name_bytes];
     NNLITE_TRY(read_tensor(f, i, t));
-    NNLITE_TRY(fetch_string(f, t.here, t.name, cursor, name));
     if ((t.flags & 2) == 0) continue;
-    copy_bytes(text, name, t.name.length + 1);
+    NNLITE_TRY(fetch(f, f.offset(id_strs) + t.name, text, t.name_bytes));
     *names++ = text;
-    text += t.name.length + 1;
+    text += t.name_bytes;
+    *text++ = 0;
   }
   return Status::ok;
 }
 
-Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem) {
-  const OpSet    ops = all_ops();
-  TrainerOptions o   = options;
-  File           f   = open_file(source, LoadLimits(), problem);
-  uint64_t       cursor = 0;
-  uint8_t        r[data_record];
+static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_augm};
+
+static Status read_checkpoint(File& f) {
   NNLITE_TRY(read_container(f));
-  if (f.kind != kind_checkpoint) return bad(f, 20, "header", "this is a model, not a checkpoint");
-  NNLITE_TRY(read_tensors(f, cursor));
-  NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
-  o.batch        = int(get32(r));
-  o.warmup_steps = int(get32(r + 4));
-  o.epochs       = int(get32(r + 8));
-  o.clip_value   = get_f32(r + 12);
-  o.clip_norm    = get_f32(r + 16);
-  o.trainable    = Trainable(r[20]);
-  o.shuffle      = (r[21] & 1) != 0;
-  o.drop_last    = (r[21] & 2) != 0;
-  o.derived_weights = (r[21] & 4) != 0;
-  if (o.batch < 1 || o.warmup_steps < 0 || o.epochs < 0 || !finite_f32(o.clip_value) || o.clip_value < 0 ||
-      !finite_f32(o.clip_norm) || o.clip_norm < 0 || r[20] > 3 || r[21] > 7 || !all_zero(r + 24, 8))
-    return bad(f, f.offset(id_opts), "OPTS", "a field is out of range");
-  const auto row = [&](SectionId id, uint32_t skip, uint32_t trait, AnyOp& to) -> Status {
-    to = AnyOp();
-    if (f.size(id) == skip) return Status::ok;
-    return read_row(f, ops, f.offset(id) + skip, f.offset(id) + f.size(id), trait, section_kinds[id].name,
-                    to);
-  };
-  NNLITE_TRY(row(id_opts, options_record, traits::optimizer, o.optimizer));
-  NNLITE_TRY(row(id_loss, 0, traits::loss, o.loss));
-  NNLITE_TRY(section_record_of(f, id_schd, r, schedule_record));
-  NNLITE_TRY(row(id_schd, schedule_record, traits::schedule, o.schedule));
-  NNLITE_TRY(section_record_of(f, id_rngs, r, random_record));
-  o.seed       = get64(r + 8);
-  o.names      = nullptr;
-  o.name_count = 0;
-  o.augment    = Augment();
-  if (f.at[id_augm].there) {
-    NNLITE_TRY(section_record_of(f, id_augm, r, augment_record));
-    const auto field = [&](int i) { return get_f32(r + 4 * i); };
-    o.augment = {field(0), field(1), field(2), field(3), field(4), field(5), field(6)};
-    if (f.size(id_augm) != augment_record || get32(r + 28) != 0 || !augments(o.augment) ||
-        !augment_fits(o.augment))
-      return bad(f, f.offset(id_augm), "AUGM", "a field is out of range");
+  return f.checkpoint() ? Status::ok : bad(f, 20, "header", "this is a model, not a checkpoint");
+}
+
+Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
+                    const OpSet& ops) {
+  CheckpointAccess::State s;
+  File                    f(source, LoadLimits(), problem);
+  NNLITE_TRY(read_checkpoint(f));
+  NNLITE_TRY(read_tensors(f));
+  s.options         = options;
+  s.options.augment = Augment();
+  for (SectionId id : state_sections) {
+    if (f.at[id].type == 0) continue;
+    Io io(f, id);
+    io.ops = &ops;
+    CheckpointAccess::fields(io, id, s);
+    NNLITE_TRY(io.finish());
   }
-  if (!o.optimizer) return bad(f, f.offset(id_opts), "OPTS", "no optimizer");
-  if (o.trainable == Trainable::named) NNLITE_TRY(read_names(f, o, arena));
-  options = o;
+  s.options.names      = nullptr;
+  s.options.name_count = 0;
+  if (!s.options.optimizer) return bad(f, id_opts, "no optimizer");
+  if (s.options.trainable == Trainable::named) NNLITE_TRY(read_names(f, s.options, arena));
+  options = s.options;
   return Status::ok;
 }
 
-Status CheckpointAccess::check_data(const Trainer& t, const File& f) {
-  uint8_t r[data_record], digest[32];
-  NNLITE_TRY(section_record_of(f, id_dpos, r, data_record));
-  if (f.size(id_dpos) != data_record)
-    return bad(f, f.offset(id_dpos), "DPOS", "bytes", data_record, f.size(id_dpos));
-  if (t.data_ == nullptr || get32(r + 8) == 0) return Status::ok;
-  if (get32(r + 8) != t.data_->count)
-    return refuse(f, Status::wrong_data, f.offset(id_dpos), "DPOS", "rows of the data set", get32(r + 8),
-                  t.data_->count);
-  fingerprint(t, digest);
-  bool same = get32(r + 12) == uint32_t(data_columns(t.engine_));
-  for (int i = 0; i < 32; ++i) same = same && digest[i] == r[16 + i];
-  return same ? Status::ok
-              : refuse(f, Status::wrong_data, f.offset(id_dpos), "DPOS", "columns or labels differ");
+// The network, what is trained, and frozen weights against those of a checkpoint.
+Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
+  static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
+  Emit     e;
+  uint32_t k = 0;
+  Status   s = Status::ok;
+  for (SectionId id : graph) {
+    e.begin();
+    emit_section(c, id, e);
+    const uint64_t size = e.at();
+    e.align(64);
+    if (size != f.size(id) || e.crc() != f.at[id].crc)
+      return refuse(f, Status::bad_graph, id, "another network, or other parameters are trained");
+  }
+  each_storage(c, [&](const real* values, int64_t count) {
+    StorageRecord r;
+    if (ok(s)) s = fetch(f, id_stor, k++, r);
+    if (ok(s) && r.bytes != uint64_t(count) * sizeof(real))
+      s = bad(f, id_stor, "bytes of a storage", uint64_t(count) * sizeof(real), r.bytes);
+    if (ok(s) && !owned(t, values) && r.crc != storage_record(values, count).crc)
+      s = refuse(f, Status::bad_graph, id_stor, "the model's frozen weights differ");
+  });
+  NNLITE_TRY(s);
+  return k == f.storages ? Status::ok : bad(f, id_stor, "storages", k, f.storages);
 }
 
 // All that could refuse a checkpoint comes before the first value is changed.
-Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c, bool any_arithmetic) {
-  static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
-  for (SectionId id : graph) {
-    Emit e;
-    emit_section(c, id, e);
-    const uint64_t size = e.at();
-    e.zeros(align64(size) - size);
-    if (size != f.size(id) || e.crc() != f.at[id].crc)
-      return refuse(f, Status::bad_graph, f.offset(id), section_kinds[id].name,
-                    "another network, or other parameters are trained");
-  }
-  uint8_t r[data_record];
-  NNLITE_TRY(section_record_of(f, id_arth, r, arithmetic_record));
-  if (!any_arithmetic &&
-      (get32(r) != NNLITE_ARITHMETIC || r[4] != arithmetic_class() || !all_zero(r + 5, 11)))
-    return refuse(f, Status::wrong_arithmetic, f.offset(id_arth), "ARTH", "class of arithmetic", r[4],
-                  arithmetic_class());
-  NNLITE_TRY(section_record_of(f, id_rngs, r, random_record));
-  if (get32(r + 4) != 0 || get64(r + 16) != f.generation)
-    return bad(f, f.offset(id_rngs), "RNGS", "reserved bytes, or the step is not the generation");
-  if (get32(r) != 1 || f.size(id_rngs) != random_record)
-    return refuse(f, Status::unsupported, f.offset(id_rngs), "RNGS", "needs a newer nnlite: generator", 1,
-                  get32(r));
-  NNLITE_TRY(section_record_of(f, id_schd, r, schedule_record));
-  NNLITE_TRY(section_record_of(f, id_opts, r, options_record));
-  if (get16(r + 22) != t.engine_.parameter_stride - 2)
-    return bad(f, f.offset(id_opts), "OPTS", "states of a parameter");
-  AnyOp optimizer;
-  NNLITE_TRY(read_row(f, all_ops(), f.offset(id_opts) + options_record, f.offset(id_opts) + f.size(id_opts),
-                      traits::optimizer, "OPTS", optimizer));
-  if (optimizer.op() != t.options_.optimizer.op())
-    return refuse(f, Status::bad_argument, f.offset(id_opts), optimizer.op()->name,
-                  "the trainer has another optimizer");
-  NNLITE_TRY(check_data(t, f));
-  if (f.storages != uint32_t(c.model->parameter_count()) + c.states)
-    return bad(f, f.offset(id_stor), "STOR", "storages",
-                  uint32_t(c.model->parameter_count()) + c.states, f.storages);
-  uint32_t k = 0;
-  Status   s = Status::ok;
-  each_storage(c, [&](const real* values, int64_t count) {
-    uint8_t      stored[storage_record];
-    const size_t bytes = size_t(count) * sizeof(real);
-    if (ok(s)) s = fetch(f, f.offset(id_stor) + uint64_t(storage_record) * k++, stored, storage_record);
-    if (!ok(s)) return;
-    if (get64(stored) != bytes)
-      s = bad(f, f.offset(id_stor), "STOR", "bytes of a storage", bytes,
-                 get64(stored));
-    if (!ok(s) || owned(t, values)) return;
-    Emit one;
-    one.elements(values, bytes, sizeof(real));
-    if (get32(stored + 8) != one.crc())
-      s = refuse(f, Status::bad_graph, f.offset(id_stor), "STOR", "the model's frozen weights differ");
-  });
-  return s;
-}
-
-Status CheckpointAccess::restore(Trainer& t, const File& f) {
+Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
+  t.problem_ = Problem();
+  File    f(source, LoadLimits(), &t.problem_);
   Content c;
-  NNLITE_TRY(checkpoint_content(t, c, nullptr));
-  uint64_t at = f.offset(id_data);
-  Status   s  = Status::ok;
+  State   s = state(t), own;
+  NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
+  NNLITE_TRY(read_checkpoint(f));
+  NNLITE_TRY(check(t, f, c));
+  if (augments(t.options_.augment) != (f.at[id_augm].type != 0))
+    return refuse(f, Status::bad_argument, id_augm, "augment: the checkpoint has another");
+  for (SectionId id : state_sections) {
+    if (f.at[id].type == 0) continue;
+    Io io(f, id);
+    io.match = id != id_arth || !any_arithmetic;
+    if (id == id_arth) io.other = Status::wrong_arithmetic;
+    if (id == id_rngs) io.other = Status::unsupported;
+    fields(io, id, s);
+    NNLITE_TRY(io.finish());
+  }
+  if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
+  if (t.data_ != nullptr && s.rows != 0) {
+    describe_data(t, own);
+    if (s.rows != own.rows)
+      return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
+    if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
+      return refuse(f, Status::wrong_data, id_dpos, "columns or labels differ");
+  }
+  uint64_t at     = f.offset(id_data);
+  Status   status = Status::ok;
   each_storage(c, [&](const real* values, int64_t count) {
     const size_t bytes = size_t(count) * sizeof(real);
-    if (ok(s) && owned(t, values)) {
+    if (ok(status) && owned(t, values)) {
       real* to = const_cast<real*>(values);
-      s = fetch(f, at, to, bytes);
-      if (!little_endian()) swap_elements(reinterpret_cast<unsigned char*>(to), bytes, sizeof(real));
+      status = fetch(f, at, to, bytes);
+      if (!little_endian()) swap_elements(to, bytes, sizeof(real));
     }
     at += align64(bytes);
   });
-  NNLITE_TRY(s);
-  uint8_t r[data_record];
-  NNLITE_TRY(fetch(f, f.offset(id_schd), r, schedule_record));
-  t.plateau_.best    = get_f32(r);
-  t.plateau_.factor  = get_f32(r + 4);
-  t.plateau_.bad     = get32(r + 8);
-  t.plateau_.reports = get32(r + 12);
-  NNLITE_TRY(fetch(f, f.offset(id_rngs), r, random_record));
-  t.options_.seed = get64(r + 8);
-  t.step_         = get64(r + 16);
-  NNLITE_TRY(fetch(f, f.offset(id_dpos), r, data_record));
-  t.samples_ = get64(r);
+  NNLITE_TRY(status);
+  t.plateau_      = s.plateau;
+  t.options_.seed = s.options.seed;
+  t.step_         = s.step;
+  t.samples_      = s.samples;
   return Status::ok;
-}
-
-Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
-  t.problem_ = Problem();
-  File     f = open_file(source, LoadLimits(), &t.problem_);
-  Content  c;
-  NNLITE_TRY(checkpoint_content(t, c, &t.problem_));
-  NNLITE_TRY(read_container(f));
-  if (f.kind != kind_checkpoint) return bad(f, 20, "header", "this is a model, not a checkpoint");
-  NNLITE_TRY(check(t, f, c, any_arithmetic));
-  return restore(t, f);
 }
 Status Trainer::resume(const Source& source, bool any_arithmetic) {
   return CheckpointAccess::resume(*this, source, any_arithmetic);
@@ -11970,9 +11810,11 @@ Status save(const Trainer& trainer, const char* path, const ModelExtras* extras,
 Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save_checkpoint(trainer, sink, problem); });
 }
-Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem) {
-  return open_path(path, problem,
-                   [&](const Source& source) { return read_options(source, options, arena, problem); });
+Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem,
+                    const OpSet& ops) {
+  return open_path(path, problem, [&](const Source& source) {
+    return read_options(source, options, arena, problem, ops);
+  });
 }
 Status Trainer::resume(const char* path, bool any_arithmetic) {
   return open_path(path, &problem_, [&](const Source& source) { return resume(source, any_arithmetic); });
@@ -11985,35 +11827,24 @@ Status Trainer::resume(const char* path, bool any_arithmetic) {
 Status verify_content(const Source& source, Problem* problem) {
   LoadLimits limits;
   limits.tensors = limits.nodes = 0xFFFFFFFFu;
-  File    f = open_file(source, limits, problem);
+  File    f(source, limits, problem);
   Sha256  hash;
-  uint8_t id[32], r[section_record], buffer[256];
+  uint8_t id[32];
   NNLITE_TRY(read_container(f));
-  for (uint32_t i = 0; i < f.sections; ++i) {
-    NNLITE_TRY(fetch(f, file_header + uint64_t(section_record) * i, r, section_record));
-    if (get32(r) == section_kinds[id_sign].type) continue;
-    uint64_t at = get64(r + 8), left = align64(get64(r + 16));
-    while (left > 0) {
-      const size_t piece = left < sizeof buffer ? size_t(left) : sizeof buffer;
-      NNLITE_TRY(fetch(f, at, buffer, piece));
-      hash.add(buffer, piece);
-      at += piece;
-      left -= piece;
-    }
+  for (uint32_t i = 0; i < f.header.sections; ++i) {
+    SectionRecord s;
+    NNLITE_TRY(fetch_section(f, i, s));
+    if (s.type == section_kinds[id_sign].type) continue;
+    const auto add = [&](const uint8_t* p, size_t n) { hash.add(p, n); };
+    NNLITE_TRY(fetch_pieces(f, s.offset, align64(s.size), add));
   }
   hash.finish(id);
-  bool same = all_zero(f.content_id, 32), equal = true;
-  for (int i = 0; i < 32; ++i) equal = equal && id[i] == f.content_id[i];
-  same = same || equal;
-  return same ? Status::ok
-              : refuse(f, Status::bad_checksum, 64, "header", "the content id is that of another content");
+  if (!all_zero(f.header.content_id, 32) && first_difference(id, f.header.content_id, 32) < 32)
+    return refuse(f, Status::bad_checksum, 64, "header", "the content id is that of another content");
+  return Status::ok;
 }
 
 // The model up to one node, which is its output: how the values of inner nodes become visible.
-struct ModelPrefix {
-  Model model;
-  ModelPrefix(const Model& m, int node) { ModelAccess::cut(m, node, model); }
-};
 void ModelAccess::cut(const Model& m, int node, Model& to) {
   to.nodes_           = m.nodes_;
   to.weight_bytes_    = m.weight_bytes_;
@@ -12029,22 +11860,20 @@ void ModelAccess::cut(const Model& m, int node, Model& to) {
     if (m.inputs_[i] <= node) to.inputs_[to.input_count_++] = m.inputs_[i];
 }
 
-static bool runs_alone(const Model& m, int node) {
-  const Node& n = ModelAccess::node(m, node);
-  return n.op != nullptr && (n.op->traits & traits::loss) == 0;
-}
-
-// Copies the rows of all inputs that the session has, and runs it.
-static Status run_rows(const Model& m, int last_node, Session& session, const void* inputs, int rows) {
+// Builds a session for `part`, the model or it up to a node, and runs it on rows of the model's inputs.
+static Status run_part(const Model& m, const Model& part, const void* inputs, int rows, Arena& arena,
+                       Session& session) {
   const unsigned char* from = static_cast<const unsigned char*>(inputs);
-  int                  kept = 0;               // inputs that a prefix has
-  for (int i = 0; i < m.input_count(); ++i) {
-    const size_t bytes = size_t(m.input_shape(i).numel(rows)) * size_of(m.input_dtype(i));
-    if (ModelAccess::input_node(m, i) <= last_node) {
-      void* to = m.input_dtype(i) == DType::i32 ? static_cast<void*>(session.input_i32(kept).data)
-                                                : session.input(kept).data;
+  SessionOptions       options;
+  options.batch = rows;
+  NNLITE_TRY(session.build(part, options, arena));
+  for (int i = 0, k = 0; i < m.input_count(); ++i) {
+    const size_t bytes = input_bytes(m, i, rows);
+    if (k < part.input_count() && ModelAccess::input_node(part, k) == ModelAccess::input_node(m, i)) {
+      void* to = m.input_dtype(i) == DType::i32 ? static_cast<void*>(session.input_i32(k).data)
+                                                : session.input(k).data;
       if (to != nullptr) copy_bytes(to, from, bytes);
-      ++kept;
+      ++k;
     }
     from += bytes;
   }
@@ -12053,14 +11882,13 @@ static Status run_rows(const Model& m, int last_node, Session& session, const vo
 
 // Mean and largest magnitude of a node's output; zeros for inputs and losses.
 static Status node_summary(const Model& m, int node, const void* inputs, int rows, Arena arena, float* to) {
+  const Op* op = ModelAccess::node(m, node).op;
   to[0] = to[1] = 0;
-  if (!runs_alone(m, node)) return Status::ok;
-  const ModelPrefix prefix(m, node);
-  Session           session;
-  SessionOptions    options;
-  options.batch = rows;
-  NNLITE_TRY(session.build(prefix.model, options, arena));
-  NNLITE_TRY(run_rows(m, node, session, inputs, rows));
+  if (op == nullptr || (op->traits & traits::loss) != 0) return Status::ok;
+  Model   part;
+  Session session;
+  ModelAccess::cut(m, node, part);
+  NNLITE_TRY(run_part(m, part, inputs, rows, arena, session));
   const View<const real> y = session.output(0);
   double sum = 0, largest = 0;
   for (int64_t i = 0; i < y.size(); ++i) {
@@ -12075,23 +11903,14 @@ static Status node_summary(const Model& m, int node, const void* inputs, int row
 
 // All outputs one after another, as floats.
 static Status all_outputs(const Model& m, const void* inputs, int rows, Arena arena, float* to) {
-  Session        session;
-  SessionOptions options;
-  options.batch = rows;
-  NNLITE_TRY(session.build(m, options, arena));
-  NNLITE_TRY(run_rows(m, m.node_count(), session, inputs, rows));
+  Session session;
+  NNLITE_TRY(run_part(m, m, inputs, rows, arena, session));
   for (int i = 0; i < m.output_count(); ++i) {
     const View<const real> y = session.output(i);
     const int64_t          n = m.output_shape(i).numel(rows);
     for (int64_t k = 0; k < n; ++k) *to++ = y.data == nullptr ? 0.0f : float(y[k]);
   }
   return Status::ok;
-}
-
-static size_t output_floats(const Model& m, int rows) {
-  size_t n = 0;
-  for (int i = 0; i < m.output_count(); ++i) n += size_t(m.output_shape(i).numel(rows));
-  return n;
 }
 
 // Largest difference, and whether it is within tolerance max|b|.
@@ -12124,8 +11943,7 @@ Status run_golden(const Model& model, Arena& arena, GoldenReport& report) {
       double error = 0;
       NNLITE_TRY(node_summary(model, k, g.inputs, g.rows, own, here));
       const float scale[2] = {here[0] - g.nodes[2 * k] + g.nodes[2 * k + 1], here[1]};
-      const float given[2] = {g.nodes[2 * k + 1],
-                              g.nodes[2 * k + 1]};  // the mean is judged by the largest magnitude
+      const float given[2] = {g.nodes[2 * k + 1], g.nodes[2 * k + 1]};   // the mean by the largest magnitude
       if (!close_to(scale, given, 2, g.tolerance, error)) report.first_diverging = k;
     }
   }

@@ -148,10 +148,7 @@ class Naive {
     }
     r.out_ = at(out_, i).data();
     for (int p = 0; p < n.n_parameters; p++) r.parameter_[p] = at(values_, n.first_parameter + p).data();
-    nnlite::OpShape s;
-    nnlite::AnyOp copy;
-    nnlite::fill_shape(g_, i, copy, s);
-    (void)n.op->shape(copy.attributes(), s);
+    const nnlite::OpShape s = nnlite::shape_of(g_, i);
     const bool fresh = at(slots_, i).empty();
     for (int k = 0; k < s.n_slots; k++) {
       if (fresh) {

@@ -61,6 +61,72 @@ struct Run {
 
 Source source_of(const Bytes& b) { return memory_source(b.data(), b.size()); }
 
+// A loss and an optimizer that this header does not know.
+struct ScaledError {
+  float scale = 1.0f;
+  NNLITE_OP;
+};
+Status scaled_error_shape(ScaledError&, OpShape& s) {
+  if (s.in[1].rank == 0) s.in[1] = s.in[0];
+  s.in_dtype[1] = real_dtype;
+  s.out.rank    = 1;
+  s.out.dim[0]  = 1;
+  s.dx_reads_in = 3;
+  return Status::ok;
+}
+void scaled_error_forward(const ScaledError& a, const OpRun& r) {
+  r.out()[0] = 0;
+  for (int64_t i = 0; i < r.in_numel(0); ++i) r.out()[0] += a.scale * (r.in(0)[i] - r.in(1)[i]) * (r.in(0)[i] - r.in(1)[i]);
+}
+void scaled_error_backward(const ScaledError& a, const OpRun& r) {
+  for (int64_t i = 0; i < r.in_numel(0); ++i) r.dx(0)[i] = 2 * a.scale * (r.in(0)[i] - r.in(1)[i]);
+}
+NNLITE_DEFINE_OP_INPUTS(ScaledError, scaled_error, "acme.ScaledError", 1, 2, 2, traits::loss, NNLITE_FIELD(1, scale));
+
+struct Heavy {
+  float lr = 0.01f, momentum = 0.5f;
+  NNLITE_OP;
+};
+Status heavy_shape(Heavy&, OpShape& s) {
+  s.out      = s.in[0];
+  s.n_slots  = 1;
+  s.slots[0] = SlotSpec{Keep::saved, real_dtype, false, s.in[0].numel(1)};
+  return Status::ok;
+}
+void heavy_forward(const Heavy& a, const OpRun& r) {
+  for (int64_t i = 0; i < r.in_numel(0); ++i) {
+    r.slot(0)[i] = a.momentum * r.slot(0)[i] + r.dparameter(0)[i];
+    r.parameter(0)[i] -= a.lr * r.slot(0)[i];
+  }
+}
+void heavy_backward(const Heavy&, const OpRun&) {}
+NNLITE_DEFINE_OP(Heavy, heavy, "acme.Heavy", 1, traits::optimizer, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, momentum));
+
+// A line through made-up points, by the two above.
+struct OwnRun {
+  std::vector<unsigned char> records = std::vector<unsigned char>(4096);
+  Model          model{records.data(), records.size()};
+  Block          memory{1 << 16};
+  Arena          arena{memory.data(), memory.size()};
+  TrainerOptions options;
+  Trainer        trainer;
+  real           x[4] = {1, 2, 3, 4}, y[4] = {3, 5, 7, 10};
+
+  OwnRun() {
+    model.output("y", model.add("line", Linear{1, 1}, model.input("x", {1})));
+    REQUIRE(model.finish(Seed{2}) == Status::ok);
+    options.batch     = 4;
+    options.loss      = ScaledError{0.25f};
+    options.optimizer = Heavy{0.02f};
+  }
+  Bytes run(int steps) {
+    for (int i = 0; i < steps; ++i) REQUIRE(trainer.step(Batch{x, y, 4}) == Status::ok);
+    Bytes b;
+    REQUIRE(save_checkpoint(trainer, sink_to(b)) == Status::ok);
+    return b;
+  }
+};
+
 }  // namespace
 
 TEST_CASE("checkpoint: a run that was stopped at any step and resumed ends with the same bytes") {
@@ -199,6 +265,72 @@ TEST_CASE("checkpoint: what does not fit is refused and changes nothing") {
   put(b, find(b, 0x43).offset, 4, 2);
   repair(b);
   refused(random, b, Status::unsupported);
+}
+
+TEST_CASE("checkpoint: a loss and an optimizer of one's own are resumed") {
+  OwnRun whole;
+  REQUIRE(whole.trainer.build(whole.model, whole.options, whole.arena) == Status::ok);
+  const Bytes stop = whole.run(3), end = whole.run(4);
+  OwnRun      again;
+  again.options = TrainerOptions();
+  Problem problem;
+  CHECK(read_options(source_of(stop), again.options, nullptr, &problem) == Status::unknown_op);
+  CHECK(std::string(problem.where) == "acme.Heavy");
+  const Op* const own[] = {&Heavy::op, &ScaledError::op};
+  REQUIRE(read_options(source_of(stop), again.options, nullptr, &problem, OpSet{own, 2}) == Status::ok);
+  CHECK(static_cast<const Heavy*>(again.options.optimizer.attributes())->lr == 0.02f);
+  CHECK(static_cast<const ScaledError*>(again.options.loss.attributes())->scale == 0.25f);
+  REQUIRE(again.trainer.build(again.model, again.options, again.arena) == Status::ok);
+  REQUIRE(again.trainer.resume(source_of(stop)) == Status::ok);
+  CHECK(again.run(0) == stop);
+  CHECK(again.run(4) == end);
+}
+
+TEST_CASE("checkpoint: a trainer with other options is refused by name, with another length or pool it is not") {
+  Run a;
+  a.options.schedule = StepLR{2, 0.5f};
+  REQUIRE(a.build() == Status::ok);
+  REQUIRE(a.trainer.steps(2) == Status::ok);
+  const Bytes stop = a.checkpoint();
+  const struct {
+    const char* name;
+    void (*change)(TrainerOptions& o);
+  } changes[] = {{"batch", [](TrainerOptions& o) { o.batch = 4; }},
+                 {"warmup_steps", [](TrainerOptions& o) { o.warmup_steps = 1; }},
+                 {"clip_value", [](TrainerOptions& o) { o.clip_value = 1; }},
+                 {"clip_norm", [](TrainerOptions& o) { o.clip_norm = 1; }},
+                 {"shuffle, drop_last or derived_weights", [](TrainerOptions& o) { o.drop_last = true; }},
+                 {"lr", [](TrainerOptions& o) { o.optimizer = SGD{0.1f, 0.9f}; }},
+                 {"nesterov", [](TrainerOptions& o) { o.optimizer = SGD{0.05f, 0.9f, 0, 0, true}; }},
+                 {"optimizer", [](TrainerOptions& o) { o.optimizer = Adagrad{}; }},                  // one state, as SGD
+                 {"gamma", [](TrainerOptions& o) { o.schedule = StepLR{2, 0.25f}; }},
+                 {"schedule", [](TrainerOptions& o) { o.schedule = AnyOp(); }},
+                 {"label_smoothing", [](TrainerOptions& o) { o.loss = CrossEntropyLoss{0.5f}; }}};
+  for (const auto& c : changes) {
+    Run b;
+    b.options = a.options;
+    c.change(b.options);
+    REQUIRE(b.build() == Status::ok);
+    const Bytes before = b.checkpoint();
+    CHECK_MESSAGE(b.trainer.resume(source_of(stop)) == Status::bad_argument, c.name);
+    CHECK(std::string(b.trainer.problem().where) == c.name);
+    CHECK(b.checkpoint() == before);
+  }
+  Run        c;
+  ThreadPool pool(2);
+  c.options                = a.options;
+  c.options.epochs         = 9;
+  c.options.pool           = &pool;
+  c.options.keep_gradients = true;
+  c.options.seed           = 99;
+  REQUIRE(c.build() == Status::ok);
+  REQUIRE(c.trainer.resume(source_of(stop)) == Status::ok);
+  REQUIRE(a.trainer.steps(3) == Status::ok);
+  REQUIRE(c.trainer.steps(3) == Status::ok);
+  Bytes x, y;
+  REQUIRE(save(a.trainer, sink_to(x)) == Status::ok);
+  REQUIRE(save(c.trainer, sink_to(y)) == Status::ok);
+  CHECK(x == y);
 }
 
 TEST_CASE("checkpoint: frozen weights must be those of the checkpoint") {

@@ -111,6 +111,15 @@ TEST_CASE("reader: a changed byte with right checksums is refused, or saved agai
   }
 }
 
+TEST_CASE("reader: what fills up a panel or a vector must be zero") {
+  const Bytes  b    = hand_made("tiny_linear.nnl");                      // weight [1][3][16], bias [16], two outputs
+  const size_t data = find(b, 0xFFFF).offset;
+  CHECK(changed(b, data + 4, 1, 1) == Status::ok);
+  CHECK(changed(b, data + 8, 1, 1) == Status::bad_format);
+  CHECK(changed(b, data + 3 * 64 - 1, 1, 1) == Status::bad_format);
+  CHECK(changed(b, data + 3 * 64 + 8, 1, 1) == Status::bad_format);
+}
+
 TEST_CASE("reader: files from the future are refused by name") {
   const Bytes  b = hand_made("tiny_linear.nnl");
   const size_t node = find(b, 0x12).offset, attr = find(b, 0x14).offset, strs = find(b, 0x10).offset;
