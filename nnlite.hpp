@@ -952,6 +952,8 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
 // ================================================================================ >>metrics
 int argmax(View<const real> row);              // of the first row
 int argmax(const real* values, int count);
+// Softmax of the largest of scores: an answer with less than ModelExtras::threshold is rejected.
+real confidence(const real* scores, int count);
 
 // Counts answers by (target, answer) in memory of the caller: classes * classes counters.
 struct Confusion {
@@ -1006,8 +1008,8 @@ struct Sink {
   void* user = nullptr;
 };
 
-// What turns output 0 into an answer: softmax says that it holds logits, threshold that a larger value is a
-// yes.
+// What turns output 0 into an answer: softmax says that it holds logits, and an answer of a confidence below
+// the threshold is rejected (0: none is); threshold that a larger value is a yes.
 enum class Answer : uint8_t { none, softmax, sigmoid, argmax, threshold };
 
 struct Metadata {
@@ -8866,6 +8868,13 @@ int argmax(const real* values, int count) {
   for (int i = 1; i < count; i++)
     if (values[i] > values[best]) best = i;
   return best;
+}
+
+real confidence(const real* scores, int count) {
+  const real largest = scores[argmax(scores, count)];
+  real sum = 0;
+  for (int i = 0; i < count; i++) sum += real_exp(scores[i] - largest);
+  return 1 / sum;
 }
 
 int argmax(View<const real> row) { return argmax(row.data, static_cast<int>(row.shape.row_numel())); }

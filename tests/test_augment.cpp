@@ -181,16 +181,18 @@ TEST_CASE("augment: the same bits with 1, 2, 3 and 7 workers, and of the picture
 TEST_CASE("augment: a sample's change depends on the epoch and on itself, not on its place") {
   Run r;
   Values other, again;
-  r.o.shuffle = false;
-  (void)r.after(0, &other);                                  // samples 0 .. 4 of epoch 0
-  const Augment& a = r.o.augment;
-  for (uint32_t i = 0; i < 5; i++) {
-    Values picture(72), thick(72);
-    for (size_t k = 0; k < 72; k++) picture[k] = real(r.pixels[i * 72 + k]) * (1.0f / 255);
-    const Change change(a, 5, 0, i);
-    thicken({picture.data(), 9, 8, 1, 0}, change.thicker, thick.data());
-    const Values want = warped(thick, 9, 8, 1, change);
-    for (size_t k = 0; k < 72; k++) CHECK(other[i * 72 + k] == want[k]);
+  for (const bool shuffle : {true, false}) {
+    r.o.shuffle = shuffle;
+    (void)r.after(0, &other);                                // the first 5 of epoch 0
+    const Permutation order(5, 0, 23, shuffle);
+    for (uint32_t i = 0; i < 5; i++) {
+      Values picture(72), thick(72);
+      for (size_t k = 0; k < 72; k++) picture[k] = real(r.pixels[order[i] * 72 + k]) * (1.0f / 255);
+      const Change change(r.o.augment, 5, 0, order[i]);
+      thicken({picture.data(), 9, 8, 1, 0}, change.thicker, thick.data());
+      const Values want = warped(thick, 9, 8, 1, change);
+      for (size_t k = 0; k < 72; k++) CHECK(other[i * 72 + k] == want[k]);
+    }
   }
   (void)r.after(4, &again);                                  // the same samples in epoch 1
   CHECK(!same_bytes(again, other));

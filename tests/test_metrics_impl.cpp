@@ -1,5 +1,7 @@
 #include <doctest/doctest.h>
 
+#include <cmath>
+
 #include "nnlite.hpp"
 
 using namespace nnlite;
@@ -45,4 +47,12 @@ TEST_CASE("metrics: dice of masks") {
   CHECK(dice(a, none, 5) == 0);
   CHECK(dice(none, none, 5) == 1);
   CHECK(dice(a, b, 5, real(0.65), real(0.5)) == 2 * 1.0 / 5);
+}
+
+TEST_CASE("metrics: confidence is the softmax of the largest score") {
+  const real equal[] = {2, 2, 2, 2}, two[] = {-1, 1}, far[] = {-1000, 1000, 0};
+  CHECK(confidence(equal, 4) == real(0.25));
+  CHECK(confidence(two, 2) == doctest::Approx(1 / (1 + std::exp(-2.0))).epsilon(1e-6));
+  CHECK(confidence(far, 3) == 1);
+  CHECK(confidence(far, 1) == 1);
 }
