@@ -1,7 +1,7 @@
 #!/bin/sh
-# Installs what is missing, builds, trains LeNet on MNIST, writes 20 test digits as PNG files, reads them, and saves
-# them in one picture, each titled "prediction (label)", green or red. Without MNIST it shows what the shipped
-# models can do.
+# Installs what is missing, builds, and shows: photographs of digits read by the shipped model; a network that learns
+# before your eyes and reads 20 digits from PNG files; a symbol taught from 5 drawings. The digits to learn from are
+# MNIST's where it is found, else drawn by the program. No network is needed once the packages are there, and no Python.
 # sh tools/demo.sh [--built FOLDER]     the programs are there already
 set -eu
 cd "$(dirname "$0")/.."
@@ -17,39 +17,65 @@ else
   cmake --build --preset release --target nnlite_program nnlite_samples
 fi
 nnlite=$build/nnlite
+samples=$build/nnlite-samples
 out=build/demo
 rm -rf "$out"
 mkdir -p "$out"
 
-mnist=$(find_mnist)
-if [ -z "$mnist" ]; then
-  echo "There is no MNIST in \$NNLITE_DATA/mnist or ../shared/data/mnist; to fetch it: sh tools/get_data.sh"
-  echo "Without it, this is what the shipped models say of themselves."
-  for model in models/*.nnl; do
-    [ -e "$model" ] || continue
-    echo
-    echo "== $model"
-    "$nnlite" verify "$model"
-    "$nnlite" info "$model"
-    "$nnlite" bench "$model" --seconds 0.5
-  done
-  echo
-  echo "== a small network, trained on made-up pictures"
-  "$nnlite" train --arch "conv 8 3, relu, maxpool 2, flatten, linear 10" --data synthetic --epochs 2 --out "$out/small.nnl"
-  "$nnlite" verify "$out/small.nnl"
-  exit 0
-fi
-
-echo "== training LeNet on $mnist"
-"$nnlite" train --arch lenet --data "$mnist" --epochs 2 --out "$out/lenet.nnl" --log "$out/lenet.csv" --plot "$out/lenet.svg"
 echo
-echo "== how good it is on the 10,000 test digits"
-"$nnlite" eval "$out/lenet.nnl" --data "$mnist"
+echo "== 240 digits in hands and on papers that the shipped model has never seen"
+"$nnlite" predict models/digits.nnl tests/golden/digits --grid "$out/golden.png" > "$out/golden.txt"
+grep -m 5 . "$out/golden.txt"
+echo "...   all of them: $out/golden.txt"
+"$nnlite" eval models/digits.nnl --data tests/golden/digits
+echo
+echo "== what the model sees of one"
+"$nnlite" predict models/digits.nnl tests/golden/digits/3/00003.png --show
+
+mnist=$(find_mnist)
+if [ -n "$mnist" ]; then
+  data=$mnist
+  arch=lenet
+  epochs=2
+  preprocess=plain
+  "$samples" "$mnist" "$out/digits" 20
+else
+  echo
+  echo "There is no MNIST in \$NNLITE_DATA/mnist or ../shared/data/mnist; to fetch it: sh tools/get_data.sh"
+  data=synthetic-digits:10000
+  arch=lenet
+  epochs=6
+  preprocess=digit
+  "$samples" digits "$out/digits" 20 2
+fi
+echo
+echo "== training $arch on $data"
+"$nnlite" train --arch $arch --preprocess $preprocess --data "$data" --epochs $epochs --out "$out/lenet.nnl" \
+  --log "$out/lenet.csv" --plot "$out/lenet.svg"
+echo
+echo "== how good it is on digits that it did not learn from"
+"$nnlite" eval "$out/lenet.nnl" --data "$data"
 echo
 echo "== 20 of them as PNG files, read back"
-"$build/nnlite-samples" "$mnist" "$out/digits" 20
 "$nnlite" predict "$out/lenet.nnl" "$out/digits" --grid "$out/digits.png"
+
 echo
-echo "$out/digits.png   the 20 digits, titled prediction (label)"
+echo "== a star is no digit; the shipped model is taught it from 5 drawings"
+"$samples" drawn star "$out/lesson" 5 1
+"$samples" drawn star "$out/stars" 10 2
+echo "10 other stars before:"
+"$nnlite" predict models/digits.nnl "$out/stars"
+"$nnlite" finetune models/digits.nnl --data "$out/lesson" --out "$out/taught.nnl"
+echo "and after:"
+"$nnlite" predict "$out/taught.nnl" "$out/stars" --grid "$out/stars.png"
+echo
+echo "and the 240 digits are not forgotten:"
+"$nnlite" eval "$out/taught.nnl" --data tests/golden/digits | head -n 1
+
+echo
+echo "$out/golden.png   the 240 digits, titled prediction (label)"
+echo "$out/digits.png   the 20 digits, read by the network that has just learned"
 echo "$out/lenet.svg    loss and accuracy while it learned"
-echo "$out/lenet.nnl    the model: $nnlite predict $out/lenet.nnl your-own-picture.png"
+echo "$out/stars.png    the 10 stars"
+echo
+echo "Your own photograph of a digit: $nnlite predict models/digits.nnl photo.jpg"
