@@ -25,7 +25,11 @@ struct FitOptions {
   double val = 0, others = 0, reject = 0;
   CLI::App* command = nullptr;
 
-  bool given(const char* option) const { return command->count(option) > 0; }
+  // False too where the subcommand has no such option.
+  bool given(const char* name) const {
+    const CLI::Option* option = command->get_option_no_throw(name);
+    return option != nullptr && option->count() > 0;
+  }
 };
 
 void add_fit_options(CLI::App& command, FitOptions& options);
