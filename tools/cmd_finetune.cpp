@@ -10,7 +10,7 @@ void add_finetune(CLI::App& program, int& code) {
   c.add_option("--replay", o->replay,
                "Data that the model knows, of which some is repeated so that it is not forgotten; none: do not. By "
                "default, when a model with a digit front end is taught a handful of pictures: MNIST where it is "
-               "found, else synthetic-digits; then --augment is digits, --epochs 3, --lr 0.003 and --update head");
+               "found, else synthetic-digits; then --augment is digits, --epochs 8, --lr 0.006 and --update head");
   add_fit_options(c, *o);
   c.callback([o, &code] { code = fit(*o); });
 }

@@ -69,10 +69,11 @@ Evaluation evaluate(Session& session, const Samples& samples) {
 const char* why_rejected(const Model& model, Seen seen, const std::vector<double>& p) {
   static const char* const reasons[] = {nullptr, "blank", "several digits", "noise"};
   const ModelExtras extras = extras_of(model);
-  if (seen != Seen::one) return reasons[static_cast<int>(seen)];
-  const bool sure = extras.answer != Answer::softmax ||
-                    *std::max_element(p.begin(), p.end()) >= static_cast<double>(extras.threshold);
-  return sure ? nullptr : "unsure";
+  if (seen == Seen::blank || seen == Seen::several) return reasons[static_cast<int>(seen)];
+  const bool tells = extras.answer == Answer::softmax && extras.threshold > 0;
+  const bool sure = tells && *std::max_element(p.begin(), p.end()) >= static_cast<double>(extras.threshold);
+  if (seen == Seen::noise) return sure ? nullptr : "noise";  // lines and wrinkles of paper are noise, too
+  return sure || !tells ? nullptr : "unsure";
 }
 
 float threshold_for(const std::vector<double>& right, double share) {

@@ -301,8 +301,8 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
 // The last layer alone, for a moment: quick, and the others are not forgotten.
 void defaults_for_few(FitOptions& o, Settings& settings, const Model& model) {
   if (!o.given("--augment")) o.augment = "digits";
-  if (!o.given("--epochs")) o.epochs = 3;
-  if (!o.given("--lr")) o.lr = 0.003f;
+  if (!o.given("--epochs")) o.epochs = 8;
+  if (!o.given("--lr")) o.lr = 0.006f;
   if (!o.given("--update")) o.update = "head";
   if (!o.given("--others") && extras_of(model).threshold > 0) settings.others = 0.1;
   if (!o.given("--val")) settings.val = 0;
