@@ -58,6 +58,10 @@ check "9 of 10 pairs" [ "$(grep -c 'two/.*rejected: several' out)" -ge 9 ]
 expect 0 0 "$NNLITE" predict "$model" others/two/00003.png --show
 check "28 rows are drawn" [ "$(wc -l < out)" -eq 29 ]
 
+# ---- the picture of the README
+expect 0 0 "$NNLITE" predict "$model" "$tests"/golden/digits/?/000[0-2]?.png --grid grid.png
+check "golden/grid.png is what predict draws" cmp -s grid.png "$tests/golden/grid.png"
+
 # ---- the same answers on any number of threads
 expect 0 0 "$NNLITE" predict "$model" "$tests/golden/digits" --threads 1
 mv out one.txt

@@ -112,7 +112,7 @@ TEST_CASE("picture: text is not a picture") {
 
 TEST_CASE("grid: size and colour of a captioned tile") {
   const Picture sheet =
-      draw_grid({{ramp(4, 4, 1), "7 (7)", Ink::green}, {ramp(400, 20, 3), "1 (7)", Ink::red}}, 5);
+      draw_grid({{ramp(4, 4, 1), "7 (7)", Ink::green}, {ramp(400, 20, 3), "1 (7)", Ink::red}});
   CHECK(sheet.width == 10 + 2 * 122);
   CHECK(sheet.channels == 3);
   CHECK(sheet.pixels.size() == static_cast<std::size_t>(sheet.width * sheet.height * 3));
@@ -123,4 +123,20 @@ TEST_CASE("grid: size and colour of a captioned tile") {
   }
   CHECK(green > 50);
   CHECK(red > 50);
+}
+
+TEST_CASE("grid: five in a row, or a square of them; a long caption is not cut off") {
+  const auto width = [](std::size_t count) {
+    return draw_grid(std::vector<Tile>(count, Tile(ramp(4, 4, 1), "", Ink::black))).width;
+  };
+  CHECK(width(20) == 10 + 5 * 122);
+  CHECK(width(240) == 10 + 16 * 122);
+  const auto dark = [](const char* caption) {
+    const Picture sheet = draw_grid({Tile(ramp(1, 1, 1), caption, Ink::red)});
+    int count = 0;
+    for (std::size_t i = 0; i < sheet.pixels.size(); i += 3)
+      count += sheet.pixels[i] == 200 && sheet.pixels[i + 1] == 30;
+    return count;
+  };
+  CHECK(dark("triangle (star)") == (dark("triang") + dark("le (st") + dark("ar)")) / 4);  // small letters
 }

@@ -134,14 +134,14 @@ void draw(const Options& o, const std::vector<Result>& results, const std::vecto
     const std::string folder = std::filesystem::absolute(r.path).parent_path().filename().string();
     const bool known = std::find(labels.begin(), labels.end(), folder) != labels.end();
     const std::string answer = r.rejected ? "?" : best;
-    tiles.push_back({read_picture(r.path), known ? fmt::format("{} ({})", answer, folder) : answer,
-                     r.rejected         ? Ink::gray
-                     : !known           ? Ink::black
-                     : answer == folder ? Ink::green
-                                        : Ink::red});
+    tiles.emplace_back(read_picture(r.path), known ? fmt::format("{} ({})", answer, folder) : answer,
+                       r.rejected         ? Ink::gray
+                       : !known           ? Ink::black
+                       : answer == folder ? Ink::green
+                                          : Ink::red);
   }
   if (tiles.empty()) return;
-  const Bytes png = encode_png(draw_grid(tiles, 5));
+  const Bytes png = encode_png(draw_grid(tiles));
   write_file(o.grid, png.data(), png.size());
 }
 

@@ -8,11 +8,14 @@
 
 enum class Ink { black, gray, green, red };
 
+// A picture in three channels, brought to the size of a tile's box.
 struct Tile {
   Picture picture;
   std::string caption;
   Ink ink = Ink::black;
+
+  Tile(const Picture& of, const std::string& caption, Ink ink);
 };
 
-// The tiles in rows of `columns`, each picture brought to the same box, its caption above it.
-Picture draw_grid(const std::vector<Tile>& tiles, int columns);
+// The tiles in rows, captions above: 5 in a row, more when there are many.
+Picture draw_grid(const std::vector<Tile>& tiles);
