@@ -105,6 +105,15 @@ TEST_CASE("picture: the orientation of EXIF is honoured") {
   }
 }
 
+TEST_CASE("picture: a JPEG with a table of more codes than there are is refused before it is decoded") {
+  Bytes jpeg = bytes_of("\xff\xd8\xff\xc4");
+  jpeg.insert(jpeg.end(), {1, 21, 0});  // the length of the segment, the number of the table
+  jpeg.insert(jpeg.end(), 2, 129);      // codes of one bit and of two
+  jpeg.resize(jpeg.size() + 14 + 258);
+  jpeg.insert(jpeg.end(), {0xff, 0xd9});
+  CHECK(failure_of(jpeg).find("damaged JPEG picture: x, byte 6:") == 0);
+}
+
 TEST_CASE("picture: text is not a picture") {
   CHECK(failure_of(bytes_of("hello\n")) ==
         "not a PNG, JPEG, BMP or binary PNM picture: x: convert it to PNG");

@@ -192,6 +192,16 @@ Cost jpeg_cost(const Reader& r, std::size_t at, bool progressive) {
   return cost;
 }
 
+// Huffman tables: stb_image up to 2.28 writes past its own when one has more than 256 codes.
+void check_tables(const Reader& r, std::size_t at, std::size_t length) {
+  for (const std::size_t end = at + length; at < end;) {
+    std::size_t codes = 0;
+    for (std::size_t i = 1; i <= 16; ++i) codes += r.be(at + i, 1);
+    if (codes > 256) r.bad("damaged", at);
+    at += 17 + codes;
+  }
+}
+
 // Walks the segments to the end-of-image marker, without which stb_image fills the rest with gray.
 Cost check_jpeg(const Reader& r) {
   Cost cost;
@@ -205,6 +215,7 @@ Cost check_jpeg(const Reader& r) {
     const std::size_t length = r.be(at + 2, 2);
     if (length < 2) r.bad("damaged", at);
     r.need(at + 2, length);
+    if (marker == 0xc4) check_tables(r, at + 4, length - 2);
     if (is_frame(marker)) {
       check_size(r.be(at + 7, 2), r.be(at + 5, 2), r.name);
       const int orientation = cost.orientation;
