@@ -7,7 +7,8 @@ thread_local std::size_t stb_largest_piece = 0;
 static void* resize(void* old, std::size_t size) {
   return size > stb_largest_piece ? nullptr : realloc(old, size);
 }
-static void* take(std::size_t size) { return resize(nullptr, size); }
+// Zero, as a JPEG may use tables that it never gave.
+static void* take(std::size_t size) { return size > stb_largest_piece ? nullptr : calloc(1, size); }
 #define STBI_MALLOC take
 #define STBI_REALLOC resize
 #define STBI_FREE free
