@@ -1,7 +1,7 @@
 // Reads the digit in a picture file: which one it is and how sure the model is, or that it is none.
 //
-// The picture is a photograph of one digit, in ink of any colour on paper of any colour. The model says itself
-// how a picture becomes its input, what its outputs are called and how sure an answer must be.
+// The picture is a photograph of one digit, in ink of any colour on paper of any colour. The model says
+// itself how a picture becomes its input, what its outputs are called and how sure an answer must be.
 //
 //   g++ -O2 -std=c++17 -I.. predict_digit.cpp -lpthread -o predict_digit
 //   ./predict_digit ../models/digits.nnl seven.pgm

@@ -1,8 +1,7 @@
 // "No, that is a 7": a model that read a picture wrong is taught on the device, and saved.
 //
-// Only the last layer is trained; all others stay in the mapped file. The lesson is the picture, seen a little
-// differently each time, among ten digits that the device draws itself, so that it does not forget them. They
-// are kept as the model sees them, one byte a pixel.
+// Only the last layer is trained; the others stay in the mapped file. The lesson is the picture, changed a
+// little each time, among ten digits that the device draws, so that it does not forget them.
 //
 //   g++ -O2 -std=c++17 -I.. teach_digit.cpp -lpthread -o teach_digit
 //   ./teach_digit ../models/digits.nnl odd_seven.pgm 7 taught.nnl
@@ -12,7 +11,6 @@
 
 #include <math.h>
 #include <string.h>
-
 using namespace nnlite;
 
 static int report(const Problem& problem) {
@@ -27,7 +25,6 @@ static const char* const hands[10] = {
     "301012234657583929081625515030", "523011143552 5239"};
 
 constexpr int side = 48;
-
 static void draw(const char* strokes, uint8_t* picture) {
   for (int i = 0; i < side * side; i++) picture[i] = 220;    // paper
   for (const char* p = strokes; strlen(p) >= 4; p += p[4] == ' ' ? 5 : 2)
@@ -39,30 +36,30 @@ static void draw(const char* strokes, uint8_t* picture) {
     }
 }
 
-// What a device keeps of a picture: the model's input, one byte a pixel. The first ten are the lesson.
-static uint8_t kept[20][28 * 28];
-static uint8_t answers[20];
+// What the device keeps of pictures: the model's inputs, one byte a pixel. First the lesson, then its own.
+constexpr int lesson = 5, all = lesson + 10;
+static uint8_t kept[all][28 * 28], answers[all];
 
 // The digit that the picture shows, -1 when something is wrong; `sure` is the model's confidence.
 static int read(Session& session, const Image& image, uint8_t* keep, real& sure) {
   const Preprocessing& how = *session.model()->extras()->preprocessing;
   if (!ok(session.set_image(image))) return -1;
-  for (int i = 0; i < 28 * 28; i++)
+  for (int i = 0; i < 28 * 28; i++)                          // before forward, which may use their memory
     keep[i] = static_cast<uint8_t>((session.input()[i] * how.std[0] + how.mean[0]) / how.scale + 0.5f);
   if (!ok(session.forward())) return -1;
   sure = confidence(session.output().data, static_cast<int>(session.output().size()));
   return argmax(session.output());
 }
 
-// Reads the ten digits that the device draws, for later; gives how many of them are read right.
+// Reads and keeps the ten digits that the device draws; gives how many of them are read right.
 static int read_own(Session& session) {
   int right = 0;
   for (uint8_t digit = 0; digit < 10; digit++) {
     uint8_t picture[side * side];
     real sure;
     draw(hands[digit], picture);
-    right += read(session, Image{picture, side, side, 1}, kept[10 + digit], sure) == digit;
-    answers[10 + digit] = digit;
+    right += read(session, Image{picture, side, side, 1}, kept[lesson + digit], sure) == digit;
+    answers[lesson + digit] = digit;
   }
   return right;
 }
@@ -80,7 +77,6 @@ int main(int argc, char** argv) {
   if (!ok(model.load(file.data(), file.size(), records.arena))) return report(model.problem());
   if (!model.extras() || !model.extras()->preprocessing || model.input_shape(0).row_numel() != 28 * 28)
     return fprintf(stderr, "teach_digit: %s does not read pictures as MNIST has them\n", argv[1]), 1;
-
   TrainerOptions options;
   options.batch     = 5;
   options.loss      = CrossEntropyLoss{};
@@ -98,32 +94,28 @@ int main(int argc, char** argv) {
   Session session;                                           // reads with what the trainer knows so far
   if (!ok(trainer.build(model, options, memory.arena))) return report(trainer.problem());
   if (!ok(session.build(trainer, look, memory.arena))) return report(session.problem());
-
   real sure = 0;
   const int before = read(session, image, kept[0], sure), own = read_own(session);
   if (before < 0) return report(session.problem());
   printf("it is read as %d (%.1f %%)\n", before, 100 * double(sure));
-  for (int i = 0; i < 10; i++) memcpy(kept[i], kept[0], sizeof kept[0]), answers[i] = uint8_t(answer);
+  for (int i = 0; i < lesson; i++) memcpy(kept[i], kept[0], sizeof kept[0]), answers[i] = uint8_t(answer);
   const Preprocessing& how = *model.extras()->preprocessing;
   Dataset data;
-  data.count      = 20;
+  data.count      = all;
   data.columns[0] = Column{kept, DType::u8, how.scale / how.std[0], -how.mean[0] / how.std[0]};
   data.columns[1] = Column{answers, DType::u8};
   if (!ok(trainer.set_data(data))) return report(trainer.problem());
   int after = before, steps = 0;
-  for (; (after != answer || sure < 0.9f) && steps < 100; steps++) {
-    uint8_t same[28 * 28];
+  for (; (after != answer || sure < 0.8f) && steps < 100; steps++) {
     if (!ok(trainer.step())) return report(trainer.problem());
-    after = read(session, image, same, sure);
+    after = read(session, image, kept[0], sure);
   }
-  printf("no, that is a %d: after %d steps it is read as %d (%.1f %%)\n", answer, steps, after,
-         100 * double(sure));
-  const int own_after = read_own(session);
-  printf("its own ten digits: %d are read right, %d before\n", own_after, own);
-
+  const double percent = 100 * double(sure);
+  printf("no, that is a %d: after %d steps it is read as %d (%.1f %%)\n", answer, steps, after, percent);
+  printf("of ten digits that the device draws %d are read right, %d before\n", read_own(session), own);
   ModelExtras extras = *model.extras();
   extras.golden_count = 0;                                   // they are of the old weights
   Problem problem;
   if (!ok(save(trainer, argv[4], &extras, &problem))) return report(problem);
-  return after == answer && own_after >= own ? 0 : 1;
+  return after == answer ? 0 : 1;
 }
