@@ -2,12 +2,15 @@
 
 Whole numbers in the same order, so that both see the same 28 x 28 pixels, but for the reduction, which is Pillow's.
 """
+import struct
+
 import numpy as np
 from PIL import Image
 from scipy import ndimage
 
 CELLS, PARTS = 16, 2048
 BOX, SPECK, CONTRAST, CLARITY, SIDE = 20, 10, 16, 82, 256  # the defaults of Preprocessing
+PARAMETERS = struct.pack("<BBBBH", BOX, SPECK, CONTRAST, CLARITY, SIDE)  # as they stand in a model's file
 
 
 def toward_zero(a, b):

@@ -9,7 +9,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 
 def need(packages):
-    """Starts this script again inside .venv, made and filled on demand, unless all packages (module: name for pip) are here."""
+    """packages: module to its name for pip. Unless all are here, starts the script again in .venv, made and filled now."""
     missing = [name for module, name in packages.items() if importlib.util.find_spec(module) is None]
     if not missing:
         return
