@@ -110,8 +110,7 @@ int main(int argc, char** argv) {
     if (!ok(trainer.step())) return report(trainer.problem());
     after = read(session, image, kept[0], sure);
   }
-  const double percent = 100 * double(sure);
-  printf("no, that is a %d: after %d steps it is read as %d (%.1f %%)\n", answer, steps, after, percent);
+  printf("no, that is a %d: after %d steps read as %d (%.1f %%)\n", answer, steps, after, 100 * double(sure));
   printf("of ten digits that the device draws %d are read right, %d before\n", read_own(session), own);
   ModelExtras extras = *model.extras();
   extras.golden_count = 0;                                   // they are of the old weights
