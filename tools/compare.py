@@ -10,35 +10,18 @@ loss, backward and the update of SGD with momentum 0.9 (the networks are those o
 import argparse
 import json
 import os
-import pathlib
 import statistics
 import subprocess
 import sys
 import time
 
-ROOT = pathlib.Path(__file__).resolve().parent.parent
+import own_python
+from own_python import ROOT
+
 ROWS = [("mlp", 64, True), ("mlp", 1, True), ("lenet", 64, True), ("lenet", 1, True), ("cnn99", 64, True),
         ("resnet8", 32, True), ("resnet8", 1, True),
         ("mlp", 1, False), ("mlp", 64, False), ("lenet", 1, False), ("lenet", 64, False), ("cnn99", 1, False),
         ("resnet8", 1, False)]
-
-
-def need_torch():
-    """Runs this script again inside .venv, made on demand, when torch is not importable here."""
-    try:
-        import torch  # noqa: F401
-        return
-    except ImportError:
-        pass
-    python = ROOT / ".venv" / "bin" / "python"
-    if os.environ.get("NNLITE_COMPARE_VENV"):
-        sys.exit("nnlite: PyTorch cannot be imported from .venv: delete the folder .venv and try again")
-    if not python.exists():
-        print("installing PyTorch into .venv (once)", file=sys.stderr)
-        subprocess.run([sys.executable, "-m", "venv", str(ROOT / ".venv")], check=True)
-        subprocess.run([str(python), "-m", "pip", "install", "-q", "torch", "numpy"], check=True)
-    os.environ["NNLITE_COMPARE_VENV"] = "1"
-    os.execv(str(python), [str(python)] + sys.argv)
 
 
 def build(name):
@@ -125,7 +108,7 @@ def main():
     options = parser.parse_args()
     if not os.path.exists(options.nnlite):
         sys.exit(f"nnlite: {options.nnlite}: not there: build it first (cmake --preset release; cmake --build --preset release)")
-    need_torch()
+    own_python.need({"torch": "torch", "numpy": "numpy"})
     import torch
 
     torch.set_num_threads(options.threads)

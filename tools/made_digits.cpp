@@ -23,8 +23,8 @@ float between_scales(float low, float high, float share) {
 }
 
 // A page whose longer side is `longest`, and room on it for writing that is at most `width` heights wide.
-Paper random_paper(float longest, float width, Random& random) {
-  const float ratio = random.chance(0.3f) ? 1 : between_scales(0.4f, 1, random.unit());
+Paper random_paper(float longest, float width, Random& random, bool square = false) {
+  const float ratio = square || random.chance(0.3f) ? 1 : between_scales(0.4f, 1, random.unit());
   const int a = static_cast<int>(longest + 0.5f), b = std::max(1, static_cast<int>(longest * ratio + 0.5f));
   const bool wide = random.chance(0.5f);
   Paper paper{wide ? a : b, wide ? b : a, {}};
@@ -54,9 +54,10 @@ void shift(Strokes& strokes, float x) {
     for (Point& p : stroke) p.x += x;
 }
 
-Picture written(const Strokes& strokes, Hands hands, float longest, const Look& look, Random& random) {
+Picture written(const Strokes& strokes, Hands hands, float longest, const Look& look, Random& random,
+                bool square = false) {
   const Pen pen = random_pen(random);
-  const Paper paper = random_paper(longest, width_of(strokes) + pen.width, random);
+  const Paper paper = random_paper(longest, width_of(strokes) + pen.width, random, square);
   Mask mask(paper.width, paper.height);
   draw(mask, strokes, paper.place, pen, random);
   return paint(mask, hands, look, paper.place.size, random);
@@ -105,6 +106,13 @@ Picture made_picture(const std::string& name, Hands hands, int smallest, int lar
 
 Picture made_digit(std::uint64_t seed, std::size_t index) {
   return made_picture(digit_names()[index % 10], Hands::training, 40, 200, random_of(seed, index));
+}
+
+Picture square_digit(std::uint64_t seed, std::size_t index, int side) {
+  Random random = random_of(seed, index);
+  const Strokes strokes = write(digit_names()[index % 10], Hands::training, random);
+  const Look look = random_look(random);
+  return written(strokes, Hands::training, static_cast<float>(side), look, random, true);
 }
 
 Picture made_other(Hands hands, std::uint64_t seed, std::size_t index) {

@@ -18,6 +18,9 @@ Picture made_picture(const std::string& name, Hands hands, int smallest, int lar
 // Digit index % 10 of the training hands, 40 to 200 pixels.
 Picture made_digit(std::uint64_t seed, std::size_t index);
 
+// The same, side x side pixels.
+Picture square_digit(std::uint64_t seed, std::size_t index, int side);
+
 // No digit, in turn one of four kinds, 40 to 400 pixels.
 const char* const other_kinds[4] = {"blank", "noise", "letter", "two"};
 Picture made_other(Hands hands, std::uint64_t seed, std::size_t index);

@@ -314,9 +314,10 @@ Picture decode_with_stb(const Reader& r, const Cost& cost) {
   const std::size_t n = static_cast<std::size_t>(width) * static_cast<std::size_t>(height);
   const std::size_t from = static_cast<std::size_t>(channels),
                     to = static_cast<std::size_t>(picture.channels);
-  picture.pixels.resize(n * to);
-  for (std::size_t i = 0; i < n; ++i) {
-    const unsigned alpha = from == to ? 255 : decoded[i * from + to];
+  if (from == to) picture.pixels.assign(decoded, decoded + n * to);
+  else picture.pixels.resize(n * to);
+  for (std::size_t i = 0; i < n && from != to; ++i) {
+    const unsigned alpha = decoded[i * from + to];
     for (std::size_t c = 0; c < to; ++c)
       picture.pixels[i * to + c] =
           static_cast<std::uint8_t>((decoded[i * from + c] * alpha + 255 * (255 - alpha) + 127) / 255);

@@ -94,9 +94,14 @@ void composed(const Words& words) {
 }
 
 void digits(const Words& words) {
-  const std::size_t seed = number(words, 2, training_seed);
+  const std::size_t seed = number(words, 2, training_seed), side = number(words, 3, 1);
+  if (words.size() > 3 && (side < 40 || side > 4000)) throw UsageError{"SIDE is 40 to 4000 pixels"};
   save_all(
-      words[0], number(words, 1, 100), [&](std::size_t i) { return made_digit(seed, i); }, digit_of);
+      words[0], number(words, 1, 100),
+      [&](std::size_t i) {
+        return words.size() > 3 ? square_digit(seed, i, static_cast<int>(side)) : made_digit(seed, i);
+      },
+      digit_of);
 }
 
 void drawn(const Words& words) {
@@ -142,7 +147,8 @@ struct Command {
 const Command commands[] = {
     {"composed", 2, 3, "IDX OUT [COUNT]", "COUNT (500) test digits of an IDX folder, written on pages",
      composed},
-    {"digits", 1, 3, "OUT [COUNT [SEED]]", "COUNT (100) digits, as synthetic-digits has them", digits},
+    {"digits", 1, 4, "OUT [COUNT [SEED [SIDE]]]",
+     "COUNT (100) digits, as synthetic-digits has them; of SIDE x SIDE pixels", digits},
     {"drawn", 2, 4, "NAME OUT [COUNT [SEED]]", "COUNT (20) drawings of a symbol: star, plus, A ...", drawn},
     {"golden", 1, 1, "OUT", "tests/golden/digits", golden},
     {"idx", 2, 3, "IDX OUT [COUNT]", "COUNT (20) test pictures as they are", idx},
