@@ -231,7 +231,7 @@ void add_predict(CLI::App& program, int& code) {
       *program.add_subcommand("predict", "Which class is each picture (PNG, JPEG, BMP, binary PNM)");
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("IMAGE", o->paths, "Pictures, and folders of pictures")->required();
-  c.add_option("--top", o->top, "How many of the likeliest classes to give")->check(CLI::Range(1, 65535));
+  c.add_option("--top", o->top, "How many of the likeliest classes to give")->check(whole_number(1, 65535));
   c.add_flag("--accept-all", o->accept_all, "Answer where the model would reject the picture");
   c.add_flag("--show", o->show, "Draw each picture as the model gets it");
   c.add_option("--grid", o->grid,

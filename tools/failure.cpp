@@ -18,5 +18,6 @@ std::string one_line(const Failure& failure) {
 
 void report(const Failure& failure) {
   const std::string text = "nnlite: " + one_line(failure) + "\n";
+  std::fflush(stdout);  // what was said before stands before it
   std::fputs(text.c_str(), stderr);
 }
