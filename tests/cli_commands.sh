@@ -66,12 +66,39 @@ expect 0 0 "$NNLITE" train --arch lenet $fit --checkpoint run.ck --checkpoint-ev
 cp run.ck first.ck
 expect 0 0 "$NNLITE" train --data data --resume run.ck --checkpoint run.ck --checkpoint-every 1 --out resumed.nnl
 check "resumed is whole" cmp -s whole.nnl resumed.nnl
-expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --resume first.ck --threads 2 --out again.nnl
+cp first.ck going.ck
+expect 0 0 "$NNLITE" train --data data --resume going.ck --steps 12 --out more.nnl
+check "without --checkpoint it is kept up to date where it was" [ "$(cmp first.ck going.ck > cmp.log; echo $?)" -eq 1 ]
+expect 0 0 "$NNLITE" train --data data --resume going.ck --checkpoint other.ck --steps 13 --out more.nnl --json
+has_keys "step unfinished"
+check "the steps done are said" grep -q '"step": 13,$' out
+check "and the loss of the epoch in hand" [ "$(grep -c '"epoch": 5,$\|"train_loss": [0-9]' out)" -eq 2 ]
+expect 0 0 "$NNLITE" train --data data --resume going.ck --out resumed.nnl --json
+check "nothing is unfinished" grep -q '"unfinished": null' out
+check "resumed twice is whole" cmp -s whole.nnl resumed.nnl
+expect 0 0 "$NNLITE" train --data data --resume other.ck --out resumed.nnl
+check "from the other file too" cmp -s whole.nnl resumed.nnl
+expect 1 1 "$NNLITE" train --data data --resume missing.ck --out new.nnl
+says "no such checkpoint: missing.ck"
+expect 1 1 "$NNLITE" train --data data --resume whole.nnl --out new.nnl
+says "this is a model, not a checkpoint: .*: give a file that --checkpoint wrote"
+cp first.ck again.ck
+expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --resume again.ck --threads 2 --out again.nnl
 check "the same settings may be given again" cmp -s whole.nnl again.nnl
-for option in "--arch mlp" "--batch 8" "--optimizer sgd" "--lr 0.5" "--schedule cosine" "--seed 9" "--val 0.5" \
-  "--weight-decay 0.5" "--clip-norm 1"; do
-  expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $option
-done
+differs() {  # OPTION VALUE OF-THE-CHECKPOINT
+  expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $1 $2
+  says "^nnlite: $1 $2: the checkpoint first.ck has $3: leave $1 out"
+}
+differs --arch mlp "another network"
+differs --augment shift=2 none
+differs --batch 8 16
+differs --clip-norm 1 0
+differs --lr 0.5 0.001
+differs --optimizer sgd:momentum=0.5 adam
+differs --schedule cosine:eta_min=1 onecycle
+differs --seed 9 1
+differs --val 0.5 0
+differs --weight-decay 0.5 0
 awk 'BEGIN { for (i = 0; i < 40; i++) print i % 7 "," i % 5 "," i % 2 }' > small.csv
 fit="--arch mlp --data small.csv --val 0.2 --batch 8 --epochs 6 --schedule plateau:patience=0,factor=0.5,threshold=0.5"
 expect 0 0 "$NNLITE" train $fit --out p1.nnl

@@ -177,8 +177,11 @@ int run(const Options& o) {
   std::vector<Result> results = collect(o.paths);
   std::vector<NamedFile> inputs = {{"MODEL", o.model}};
   for (const Result& r : results) inputs.push_back({"IMAGE", r.path});
-  if (!o.grid.empty()) check_different({{"--grid", o.grid}}, inputs);
-  if (!o.grid.empty()) check_writable(o.grid);
+  if (!o.grid.empty()) {
+    check_different({{"--grid", o.grid}}, inputs);
+    check_writable(o.grid);
+    check_ending({"--grid", o.grid}, {".png"});
+  }
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   const Dims input = dims_of(model.input_shape(0));
@@ -235,7 +238,7 @@ void add_predict(CLI::App& program, int& code) {
   c.add_flag("--accept-all", o->accept_all, "Answer where the model would reject the picture");
   c.add_flag("--show", o->show, "Draw each picture as the model gets it");
   c.add_option("--grid", o->grid,
-               "Save the pictures as one PNG, each titled with its class; in a folder named like a class, "
+               "Save the pictures as one .png, each titled with its class; in a folder named like a class, "
                "green or red; rejected ones grey");
   add_common(c, o->common);
   c.callback([o, &code] { code = run(*o); });

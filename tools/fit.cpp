@@ -138,11 +138,9 @@ float calibrated(Fit& f) {
 
 // The model with the weights of the moment, and golden vectors made from its first samples.
 Bytes finished_model(Fit& f) {
-  ModelExtras extras = extras_of(f.base->model);
-  const std::vector<Metadata> metadata = metadata_with(extras, {});
+  const std::vector<Metadata> metadata = metadata_with(extras_of(f.base->model), {});
+  ModelExtras extras = with_metadata(extras_of(f.base->model), metadata);
   if (f.settings.reject > 0) extras.threshold = calibrated(f);
-  extras.metadata = metadata.data();
-  extras.metadata_count = static_cast<int>(metadata.size());
   const std::unique_ptr<Network> trained = load_network(serialise(f.trainer, extras), f.o.out);
   const int rows = f.train.count() > 1 && f.train.sample_size() <= 4096 ? 2 : 1;
   std::vector<float> inputs(static_cast<std::size_t>(rows) * f.train.sample_size());

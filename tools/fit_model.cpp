@@ -36,8 +36,7 @@ std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, const
                                    const std::string& name) {
   const Notes notes = notes_of(settings, {});
   const std::vector<Metadata> metadata = metadata_with(extras, notes);
-  extras.metadata = metadata.data();
-  extras.metadata_count = static_cast<int>(metadata.size());
+  extras = with_metadata(extras, metadata);
   extras.golden_count = 0;  // of other weights
   return load_network(serialise(model, extras), name);
 }
@@ -81,7 +80,7 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   const DataSource& first = sources.front();
   f.few = sources.size() == 1 && first.kind == DataKind::folder && first.pictures.paths.size() <= handful &&
           preprocessing_of(loaded->model).kind == PreprocessingKind::digit;
-  f.settings.base = sha256_hex(read_file(o.model, "model"));
+  f.settings.base = sha256_hex(read_file(o.model, "a model"));
   f.settings.replay = o.given("--replay") ? o.replay : f.few ? default_replay() : "none";
   if (f.settings.replay == "none") f.settings.replay.clear();
   f.few = f.few && !f.settings.replay.empty();

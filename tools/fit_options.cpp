@@ -97,6 +97,7 @@ void check_files(const FitOptions& o) {
   if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
+  if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
   if (o.arch.empty() && o.model.empty() && o.resume.empty())
     throw UsageError{"--arch is required, unless --resume is given"};
 }

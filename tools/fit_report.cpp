@@ -42,7 +42,7 @@ void start_log(Fit& f) {
   if (f.o.log.empty()) return;
   f.log = log_heading;
   if (f.o.resume.empty() || !exists(f.o.log)) return;
-  const Bytes bytes = read_file(f.o.log, "log file");  // rows of the epochs that are done stay
+  const Bytes bytes = read_file(f.o.log, "a log");  // rows of the epochs that are done stay
   std::istringstream lines(std::string(bytes.begin(), bytes.end()));
   for (std::string line; std::getline(lines, line);) {
     const long number = std::atol(line.c_str());

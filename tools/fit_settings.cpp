@@ -161,7 +161,7 @@ void options_from_checkpoint(Fit& f, const DataSource& source) {
   const TrainerOptions w = options_from_command_line(o, f.base->model, f.settings.others, wanted);
   for (const Setting& s : settings_in_both(f, w))
     if (o.given(s.option) && s.wanted != s.have) refuse_conflict(o, s);
-  if (!o.model.empty() && f.settings.base != sha256_hex(read_file(o.model, "model")))
+  if (!o.model.empty() && f.settings.base != sha256_hex(read_file(o.model, "a model")))
     fail("not the model that the run began with", o.model,
          fmt::format("give the one that {} was made from", o.resume));
   if (o.given("--arch") && !same_graph(graph_for(o, source)->model, f.base->model))

@@ -70,7 +70,7 @@ std::unique_ptr<Network> load_network(const Bytes& bytes, const std::string& nam
 }
 
 std::unique_ptr<Network> load_network(const std::string& path) {
-  return load_network(read_file(path, "model"), path);
+  return load_network(read_file(path, "a model"), path);
 }
 
 Bytes serialise(const Model& model, const ModelExtras& extras) { return serialised(model, extras); }

@@ -21,9 +21,14 @@ std::vector<Metadata> metadata_with(const ModelExtras& extras, const Notes& note
   return list;
 }
 
+ModelExtras with_metadata(ModelExtras extras, const std::vector<Metadata>& list) {
+  extras.metadata = list.data();
+  extras.metadata_count = static_cast<int>(list.size());
+  return extras;
+}
+
 void set_metadata(Network& network, const std::vector<Metadata>& list) {
   // The extras of a loaded model lie in the network's own records.
   ModelExtras& extras = const_cast<ModelExtras&>(*network.model.extras());
-  extras.metadata = list.data();
-  extras.metadata_count = static_cast<int>(list.size());
+  extras = with_metadata(extras, list);
 }

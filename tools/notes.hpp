@@ -15,5 +15,6 @@ std::string note(const nnlite::ModelExtras& extras, const std::string& key);
 // The model's own metadata and, of these notes, those that are not empty, in order. It points into both.
 std::vector<nnlite::Metadata> metadata_with(const nnlite::ModelExtras& extras, const Notes& notes);
 
-// Other metadata for a loaded model; the list outlives it.
+// Other metadata for extras, or for a loaded model; the list outlives them.
+nnlite::ModelExtras with_metadata(nnlite::ModelExtras extras, const std::vector<nnlite::Metadata>& list);
 void set_metadata(Network& network, const std::vector<nnlite::Metadata>& list);
