@@ -45,6 +45,8 @@ check "28 rows are drawn" [ "$(wc -l < out)" -eq 29 ]
 expect 0 0 "$NNLITE" verify m.nnl --against m.nnl --json
 has_keys "ok checks name detail max_abs_error first_diverging"
 check "it checks out" grep -q '^  "ok": true' out
+"$NNLITE" predict m.nnl grid.png missing.png > out 2>&1
+check "an error stands behind the answers before it" [ "$(tail -n 1 out | cut -d : -f 1)" = nnlite ]
 expect 0 0 "$NNLITE" info m.nnl --json
 for mode in "" --train; do
   expect 0 0 "$NNLITE" bench m.nnl --seconds 0.05 $mode --json
@@ -57,6 +59,13 @@ expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 1 --out
 expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 3 --out three.nnl
 expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --seed 2 --out seed.nnl
 check "threads do not matter" cmp -s one.nnl three.nnl
+expect 1 1 "$NNLITE" verify one.nnl --against seed.nnl
+says "two models that differ: one.nnl and seed.nnl, layer [a-z0-9_]*: "
+check "the file itself is good" [ "$(grep -c '^ok ' out)$(grep -c '^DIFFERS against' out)" = 31 ]
+"$NNLITE" verify one.nnl --against seed.nnl > out 2>&1
+check "the verdict stands last" [ "$(tail -n 1 out | cut -d : -f 1)" = nnlite ]
+expect 1 1 "$NNLITE" verify one.nnl --against m.nnl --json
+check "the JSON says so" grep -q '^  "ok": false' out
 check "the seed does" [ "$(cmp one.nnl seed.nnl > cmp.log; echo $?)" -eq 1 ]
 
 # ---- stop and go on: the same bytes as never stopped, however often checkpoints are written
@@ -128,15 +137,25 @@ expect 0 0 "$NNLITE" embed part.nnl part.h
 check "the state of training is left out" [ "$(array_of ck.h | wc -l)" -le "$(array_of part.h | wc -l)" ]
 
 # ---- Ctrl-C: the checkpoint is saved, the way to go on is said, exit 130
-"$NNLITE" train --arch lenet --data data --epochs 100000 --checkpoint stop.ck --out stop.nnl 2> err &
+mkdir "it's here"
+cp -r data "it's here/my data"
+fit="--epochs 100000 --checkpoint-every 50 --threads 2 --val 0.25 --batch 16 --augment shift=2"
+"$NNLITE" train --arch lenet --data "it's here/my data" $fit --checkpoint "it's here/a ck" --out stop.nnl \
+  --log "a log.csv" --plot stop.svg --json > out 2> err &
 pid=$!
 sleep 1
 kill -INT $pid
 wait $pid
 check "exit 130" [ $? -eq 130 ]
-check "it says how to go on" grep -q 'to go on: nnlite train --data data --out stop.nnl .*--resume stop.ck' err
-check "a checkpoint but no model" [ -s stop.ck -a ! -e stop.nnl ]
-expect 0 0 "$NNLITE" train --data data --resume stop.ck --steps 1 --out stop.nnl
+has_keys "epochs step unfinished"
+check "no model in the JSON" grep -q '"model": null' out
+check "a checkpoint but no model" [ -s "it's here/a ck" -a ! -e stop.nnl ]
+go_on=$(sed -n 's/.*; to go on: nnlite //p' err)
+for part in "--data 'it'\\\\''s here/my data'" "--log 'a log.csv'" "--plot stop.svg" "--threads 2" "--checkpoint-every 50"; do
+  check "it says $part" grep -q -- "$part" err
+done
+eval "expect 0 0 \"\$NNLITE\" $go_on --steps 1"
+check "what it says goes on" [ -s stop.nnl ]
 
 # ---- finetune: only what is named changes
 for update in all bias head linear_3; do
@@ -165,11 +184,22 @@ expect 0 0 "$NNLITE" train --arch lenet --data pictures --epochs 2 --out folders
 expect 0 0 "$NNLITE" eval folders.nnl --data pictures --json
 check "all 20 pictures are counted" grep -q '"count": 20' out
 awk 'BEGIN { for (i = 0; i < 200; i++) { x = i % 20; print x "," 20 - x "," (x > 9) } }' > table.csv
+grep ',1$' table.csv > ones.csv
 for list in "linear 8, relu, linear 2" "linear 8, relu, linear 1" "linear 8, relu, linear 1, sigmoid" mlp; do
   expect 0 0 "$NNLITE" train --arch "$list" --data table.csv --epochs 40 --lr 0.01 --out table.nnl
   expect 0 0 "$NNLITE" eval table.nnl --data table.csv --json
   check "$list: learned" grep -q '"accuracy": \(1\|0.9\)' out
+  expect 0 0 "$NNLITE" eval table.nnl --data ones.csv --json
+  check "$list: a table of one class" grep -q '"accuracy": \(1\|0.9\)' out
 done
+awk 'BEGIN { for (i = 0; i < 60; i++) { x = i % 3; print x "," x * x "," 5 * x + 2 } }' > gaps.csv
+expect 0 0 "$NNLITE" train --arch "linear 3" --data gaps.csv --epochs 60 --lr 0.1 --out gaps.nnl
+expect 0 0 "$NNLITE" eval gaps.nnl --data gaps.csv --json
+check "classes keep their numbers" [ "$(grep -c '"label": "\(2\|7\|12\)"' out)" -eq 3 ]
+expect 0 0 "$NNLITE" train --arch "linear 2" --data table.csv --epochs 1 --optimizer sgd --schedule constant --lr 1e9 \
+  --out table.nnl
+says "loss [0-9.]*e+[0-9]*  "
+says "[0-9]\.[0-9] KB to train in"
 for schedule in constant step:step_size=1 exponential cosine onecycle plateau; do
   for optimizer in sgd:momentum=0.9,nesterov adagrad rmsprop adam:beta1=0.8 adamw; do
     expect 0 0 "$NNLITE" train --arch "linear 2" --data table.csv --epochs 2 --schedule $schedule --optimizer $optimizer \

@@ -212,7 +212,7 @@ int run(const Options& o) {
     for (; from < to; ++from) {
       Result& r = results[from];
       if (!r.error.empty()) {
-        std::fprintf(stderr, "nnlite: %s\n", r.error.c_str());
+        report(r.error);
         code = 1;
       }
       if (r.error.empty() && o.show) show(r.input, input, o.common.json ? stderr : stdout);
