@@ -71,8 +71,8 @@ std::string quoted(const std::string& word) {
 void add_fit_options(CLI::App& c, FitOptions& o) {
   o.command = &c;
   c.add_option("--data", o.data,
-               "Folder with IDX files (train-*), folder of class folders, .csv, synthetic-digits[:COUNT], "
-               "or synthetic; several are put together")
+               "Folder with IDX files (train-*), folder of class folders, .csv (features, used as they are, and "
+               "last the number of the class), synthetic-digits[:COUNT], or synthetic; several are put together")
       ->required()
       ->allow_extra_args(false);
   c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
