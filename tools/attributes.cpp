@@ -21,9 +21,9 @@ struct Choice {
 
 const std::vector<Choice> optimizers = {
     {"adagrad", Adagrad{}}, {"adam", Adam{}}, {"adamw", AdamW{}}, {"rmsprop", RMSprop{}}, {"sgd", SGD{}}};
-const std::vector<Choice> schedules = {
-    {"constant", ConstantLR{}},       {"cosine", CosineAnnealingLR{}}, {"exponential", ExponentialLR{}},
-    {"onecycle", OneCycleLR{}}, {"plateau", ReduceLROnPlateau{}},  {"step", StepLR{}}};
+const std::vector<Choice> schedules = {{"constant", ConstantLR{}},       {"cosine", CosineAnnealingLR{}},
+                                       {"exponential", ExponentialLR{}}, {"onecycle", OneCycleLR{}},
+                                       {"plateau", ReduceLROnPlateau{}}, {"step", StepLR{}}};
 
 // Betas are two floats: betas= sets neither, beta1= and beta2= one each.
 bool find_field(const AnyOp& op, const std::string& name, FieldType& type, std::size_t& offset) {
@@ -122,7 +122,8 @@ std::string text_of(const AnyOp& op, const std::vector<std::string>& without) {
   const AnyOp plain = op ? AnyOp(op.op(), op.op()->defaults, op.op()->attr_size) : AnyOp();
   for (const std::string& field : field_names(op)) {
     const double value = get_attribute(op, field);
-    if (value != get_attribute(plain, field) && std::find(without.begin(), without.end(), field) == without.end())
+    if (value != get_attribute(plain, field) &&
+        std::find(without.begin(), without.end(), field) == without.end())
       settings += fmt::format("{}{}={}", settings.empty() ? ":" : ",", field, static_cast<float>(value));
   }
   return name + settings;

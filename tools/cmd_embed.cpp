@@ -89,7 +89,8 @@ void run(const Options& o) {
   const std::unique_ptr<Network> given = load_network(o.model);
   const ModelExtras extras = extras_of(given->model);
   const std::vector<Metadata> metadata = metadata_with(extras, {});
-  const Bytes file = serialise(given->model, with_metadata(extras, metadata));  // of a checkpoint, the model alone
+  const Bytes file =
+      serialise(given->model, with_metadata(extras, metadata));  // of a checkpoint, the model alone
   const std::unique_ptr<Network> network = load_network(file, o.model);
   const std::set<std::string> ops = ops_of(network->model);
   const std::size_t bytes = arena_bytes(*network);

@@ -93,7 +93,8 @@ void check_against(const Network& ours, const Network& theirs, const Options& o,
 
 void print(const Options& o, const Report& report) {
   if (o.common.json) {
-    Json json = {{"ok", report.ok && report.same}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
+    Json json = {
+        {"ok", report.ok && report.same}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
     json["first_diverging"] = report.first_diverging.empty() ? Json(nullptr) : Json(report.first_diverging);
     print_json(json);
     return;

@@ -41,7 +41,8 @@ std::unique_ptr<Network> as_loaded(const Model& model, ModelExtras extras, const
   return load_network(serialise(model, extras), name);
 }
 
-std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& source, const Settings& settings) {
+std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& source,
+                                     const Settings& settings) {
   const std::unique_ptr<Network> graph = graph_for(o, source);
   Model& model = graph->model;
   const Memory weights(model.weight_bytes());
@@ -78,13 +79,14 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   check_usable(loaded->model, o.model);
   const ModelExtras extras = extras_of(loaded->model);
   const DataSource& first = sources.front();
-  f.few = sources.size() == 1 && first.kind == DataKind::folder && first.pictures.paths.size() <= handful &&
-          preprocessing_of(loaded->model).kind == PreprocessingKind::digit;
+  bool few = sources.size() == 1 && first.kind == DataKind::folder &&
+             first.pictures.paths.size() <= handful &&
+             preprocessing_of(loaded->model).kind == PreprocessingKind::digit;
   f.settings.base = sha256_hex(read_file(o.model, "a model"));
-  f.settings.replay = o.given("--replay") ? o.replay : f.few ? default_replay() : "none";
+  f.settings.replay = o.given("--replay") ? o.replay : few ? default_replay() : "none";
   if (f.settings.replay == "none") f.settings.replay.clear();
-  f.few = f.few && !f.settings.replay.empty();
-  if (f.few) defaults_for_few(o, f.settings, loaded->model);
+  few = few && !f.settings.replay.empty();
+  if (few) defaults_for_few(o, f.settings, loaded->model);
   if (!f.settings.replay.empty())
     fmt::print(stderr, "seen again, so that it is not forgotten: {} pictures of {}\n", replay_count,
                f.settings.replay);

@@ -27,13 +27,15 @@ void add_recipe(CLI::App& c, FitOptions& o) {
       ->check(real_number(0));
   c.add_option("--clip-norm", o.clip_norm, "Largest norm of all gradients together")->check(real_number(0));
   c.add_option("--clip-value", o.clip_value, "Largest magnitude of a gradient")->check(real_number(0));
-  c.add_option("--augment", o.augment,
-               "Change pictures at random: digits, or settings: degrees=15,scale=0.1,shear=0.1,shift=2,thinner=0.3,"
-               "thicker=0.3 (default none)");
+  c.add_option(
+      "--augment", o.augment,
+      "Change pictures at random: digits, or settings: degrees=15,scale=0.1,shear=0.1,shift=2,thinner=0.3,"
+      "thicker=0.3 (default none)");
   c.add_option("--label-smoothing", o.label_smoothing, "How much of each target is spread over all classes")
       ->check(real_number(0, 0.9));
-  c.add_option("--others", o.others,
-               "Learn what is no digit, from that many drawings of letters, symbols and noise for each sample")
+  c.add_option(
+       "--others", o.others,
+       "Learn what is no digit, from that many drawings of letters, symbols and noise for each sample")
       ->check(real_number(0, 1));
   c.add_option("--reject", o.reject,
                "Reject unsure answers: at most this share of the right ones on validation data")
@@ -70,16 +72,16 @@ std::string quoted(const std::string& word) {
 
 void add_fit_options(CLI::App& c, FitOptions& o) {
   o.command = &c;
-  c.add_option("--data", o.data,
-               "Folder with IDX files (train-*), folder of class folders, .csv (features, used as they are, and "
-               "last the number of the class), synthetic-digits[:COUNT], or synthetic; several are put together")
+  c.add_option(
+       "--data", o.data,
+       "Folder with IDX files (train-*), folder of class folders, .csv (features, used as they are, and "
+       "last the number of the class), synthetic-digits[:COUNT], or synthetic; several are put together")
       ->required()
       ->allow_extra_args(false);
   c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
   c.add_option("--epochs", o.epochs, "How often to go through the data (default 10)")
       ->check(whole_number(1, 1000000));
-  c.add_option("--steps", o.steps, "Stop after this many steps, if they come first")
-      ->check(whole_number(1));
+  c.add_option("--steps", o.steps, "Stop after this many steps, if they come first")->check(whole_number(1));
   c.add_option("--batch", o.batch, "Samples a step (default 64)")->check(whole_number(1, 1 << 20));
   add_recipe(c, o);
   add_records(c, o);

@@ -168,8 +168,7 @@ void print_result(const Fit& f, const std::string& hash) {
                     {"val_accuracy", e.val_accuracy},
                     {"seconds", e.seconds}});
   Json unfinished = nullptr;
-  if (f.running.rows > 0)
-    unfinished = {{"epoch", f.trainer.epoch() + 1}, {"train_loss", f.running.mean()}};
+  if (f.running.rows > 0) unfinished = {{"epoch", f.trainer.epoch() + 1}, {"train_loss", f.running.mean()}};
   print_json({{"epochs", list},
               {"step", f.trainer.step_number()},
               {"unfinished", unfinished},

@@ -61,7 +61,6 @@ struct Fit {
   nnlite::TrainerOptions options;
   Settings settings;
   bool hold_out_test = false;  // the t10k part stands in for a share
-  bool few = false;            // a handful of pictures for a model with a digit front end
   nnlite::Dataset data;
   nnlite::Trainer trainer;
   nnlite::Session session;
@@ -105,6 +104,6 @@ void check_finite(Fit& f);
 void save_checkpoint_file(Fit& f);
 void show_progress(Fit& f, std::uint32_t number, std::size_t done);
 void end_epoch(Fit& f, std::uint32_t number);
-void end_inside_epoch(Fit& f);  // the end that --steps gives
-int stopped(Fit& f);          // after Ctrl-C: the exit code
+void end_inside_epoch(Fit& f);                             // the end that --steps gives
+int stopped(Fit& f);                                       // after Ctrl-C: the exit code
 void print_result(const Fit& f, const std::string& hash);  // of the saved model; empty: none

@@ -57,8 +57,9 @@ struct Setting {
 };
 
 [[noreturn]] void refuse_conflict(const FitOptions& o, const Setting& s) {
-  throw UsageError{fmt::format("{} {}: the checkpoint {} has {}: leave {} out, or start anew without --resume",
-                               s.option, s.wanted, o.resume, s.have, s.option)};
+  throw UsageError{
+      fmt::format("{} {}: the checkpoint {} has {}: leave {} out, or start anew without --resume", s.option,
+                  s.wanted, o.resume, s.have, s.option)};
 }
 
 // `w` is what the command line says.
