@@ -5,7 +5,8 @@
 //
 //   g++ -O2 -std=c++17 -I.. train_mnist.cpp -lz -lpthread -o train_mnist && ./train_mnist [EPOCHS [SAMPLES]]
 //
-// MNIST is looked for in $NNLITE_DATA/mnist, else ../shared/data/mnist: the four IDX files, gzipped or not.
+// MNIST is looked for in $NNLITE_DATA/mnist, else ../shared/data/mnist from here or from the folder above:
+// four IDX files, gzipped or not. tools/get_data.sh fetches them.
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
 
@@ -18,15 +19,24 @@
 
 using namespace nnlite;
 
-// The bytes behind the header of an IDX file; empty when it is not there or too short.
+// A file of MNIST, gzipped or not. Without it there is nothing to do.
+static gzFile open_mnist(const std::string& name) {
+  std::vector<std::string> folders = {"../shared/data", "../../shared/data"};
+  if (const char* data = getenv("NNLITE_DATA")) folders = {data};
+  for (const std::string& folder : folders)
+    for (const char* end : {".gz", ""})
+      if (gzFile file = gzopen((folder + "/mnist/" + name + end).c_str(), "rb")) return file;
+  printf("SKIP: no %s[.gz] in %s/mnist: fetch it with tools/get_data.sh, or set NNLITE_DATA to the folder "
+         "that holds mnist/\n", name.c_str(), folders[0].c_str());
+  exit(77);
+}
+
+// The bytes behind the header of an IDX file; empty when it is too short.
 static std::vector<uint8_t> read_idx(const std::string& name, unsigned header, size_t bytes) {
-  const char* data = getenv("NNLITE_DATA");
-  const std::string path = std::string(data ? data : "../shared/data") + "/mnist/" + name;
-  gzFile file = gzopen((path + ".gz").c_str(), "rb");
-  if (!file) file = gzopen(path.c_str(), "rb");              // reads plain files too
+  gzFile file = open_mnist(name);
   std::vector<uint8_t> all(header + bytes);
-  const int got = file ? gzread(file, all.data(), static_cast<unsigned>(all.size())) : 0;
-  if (file) gzclose(file);
+  const int got = gzread(file, all.data(), static_cast<unsigned>(all.size()));
+  gzclose(file);
   if (got != static_cast<int>(all.size())) return {};
   return std::vector<uint8_t>(all.begin() + header, all.end());
 }
@@ -53,7 +63,7 @@ int main(int argc, char** argv) {
   const auto questions = read_idx("t10k-images-idx3-ubyte", 16, 10000 * 784);
   const auto answers   = read_idx("t10k-labels-idx1-ubyte", 8, 10000);
   if (images.empty() || labels.empty() || questions.empty() || answers.empty()) {
-    printf("SKIP: no MNIST: set NNLITE_DATA to the folder that holds mnist/\n");
+    printf("SKIP: a file of MNIST is cut off: fetch it again with tools/get_data.sh\n");
     return 77;
   }
 

@@ -21,6 +21,7 @@ poke future.nnl 8 002
 cp good.nnl longer.nnl
 head -c 64 /dev/zero >> longer.nnl
 echo before > old
+echo before > old.h
 for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nnl longer.nnl; do
   expect 1 1 "$NNLITE" predict $bad $picture
   expect 1 1 "$NNLITE" eval $bad --data data
@@ -31,7 +32,7 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
   expect 1 1 "$NNLITE" verify good.nnl --against $bad
   expect 1 1 "$NNLITE" bench $bad --seconds 0.01
   expect 1 1 "$NNLITE" embed $bad new.h
-  expect 1 1 "$NNLITE" embed $bad old
+  expect 1 1 "$NNLITE" embed $bad old.h
   for out in new.nnl old; do
     expect 1 1 "$NNLITE" finetune $bad --data data --epochs 1 --out $out --log $out.csv --plot $out.svg
     expect 1 1 "$NNLITE" train --resume $bad --data data --out $out --checkpoint $out.ck
@@ -39,12 +40,18 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
 done
 check "new.nnl is not there" [ ! -e new.nnl ]
 check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
-check "old is untouched" [ "$(cat old)" = before ]
+check "old is untouched" [ "$(cat old)$(cat old.h)" = beforebefore ]
 check "new.h is not there" [ ! -e new.h ]
 
 # ---- valid files that the program cannot use, or whose answers it must put right
 expect 0 0 "$NNLITE_ODD_MODELS"
 printf '1,2,3,4,5,6,7,8,9,10,0\n10,9,8,7,6,5,4,3,2,1,1\n' > ten.csv
+expect 1 1 "$NNLITE" info damaged.nnl
+check "damaged is said once" [ "$(grep -o damage err | wc -l)" -eq 2 ]  # and in the name
+expect 1 1 "$NNLITE" info empty.nnl
+says "an empty file, not a model"
+expect 1 1 "$NNLITE" info missing.nnl
+says "give the name of a model"
 for odd in input_only input_only10 whole_numbers; do
   expect 1 1 "$NNLITE" predict $odd.nnl $picture
   expect 1 1 "$NNLITE" eval $odd.nnl --data ten.csv
@@ -107,9 +114,10 @@ train_fails 1 missing
 train_fails 1 nothing
 train_fails 1 good.nnl
 train_fails 1 synthetic-digits:9
-for set in short long counts text zipped label; do
+for set in short long counts text zipped label empty; do
   cp -r data $set
 done
+: > empty/train-images-idx3-ubyte
 head -c 5000 data/train-images-idx3-ubyte > short/train-images-idx3-ubyte
 echo >> long/train-labels-idx1-ubyte
 poke counts/train-labels-idx1-ubyte 7 051
@@ -118,7 +126,8 @@ gzip zipped/train-images-idx3-ubyte
 head -c 60 zipped/train-images-idx3-ubyte.gz > cut.gz
 mv cut.gz zipped/train-images-idx3-ubyte.gz
 poke label/train-labels-idx1-ubyte 12 014
-for set in short long counts text zipped label; do train_fails 1 $set; done
+for set in short long counts text zipped label empty; do train_fails 1 $set; done
+says "an empty file, not an IDX file"
 train_fails 1 label
 says "label 12 out of range"
 says "record 4"
@@ -162,16 +171,21 @@ expect 1 1 "$NNLITE" train --arch "linear 8, relu, linear 2" --data large.csv --
   --optimizer sgd --lr 1e30 --schedule constant --out new.nnl --json
 check "step and layer are named" grep -q 'step [0-9].*linear_' err
 check "no model is written" [ ! -e new.nnl ]
+cp old last.ck
 for cut in "--lr 1e38 --steps 1" "--lr 1e30 --steps 50 --checkpoint last.ck --checkpoint-every 1"; do
-  cp old last.ck
   expect 1 1 "$NNLITE" train --arch mlp --data synthetic --optimizer sgd --schedule constant $cut --out old
   says "step [0-9]*: .*linear_"
-  check "old is untouched" [ "$(cat old)$(cat last.ck)" = beforebefore ]
+  check "old is untouched" [ "$(cat old)" = before ]
 done
+expect 1 1 "$NNLITE" train --resume last.ck --data synthetic --arch mlp --optimizer sgd --lr 1e30 --out old
+says "the loss of step 2"
 
 # ---- usage
 expect 2 1 "$NNLITE"
 expect 2 1 "$NNLITE" nonsense
+says "'nonsense' is not a command: there are bench, .*, verify: see nnlite --help"
+expect 2 1 "$NNLITE" train --nonsense
+says "see nnlite train --help"
 expect 2 1 "$NNLITE" predict
 expect 2 1 "$NNLITE" predict good.nnl $picture --top 0
 expect 2 1 "$NNLITE" predict good.nnl $picture --nonsense
@@ -181,6 +195,10 @@ expect 2 1 "$NNLITE" info --arch "conv, relu"
 expect 2 1 "$NNLITE" info --arch "conv 8 3,, relu"
 expect 2 1 "$NNLITE" info --arch "flatten, maxpool 2"
 expect 2 1 "$NNLITE" info --arch "linear 0"
+for data in data pictures synthetic-digits:50; do
+  expect 2 1 "$NNLITE" train --arch "conv 8 3, relu, linear 10" --data $data --out new.nnl
+  says "put flatten before linear"
+done
 for size in 3000000000 2147483647 1000001; do
   expect 2 1 "$NNLITE" info --arch "flatten, linear $size"
   says "'$size' is not a size"
@@ -198,6 +216,11 @@ expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --epochs 0
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --lr -1
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --val 1
 expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --checkpoint new.nnl
+for number in "--steps -1" "--steps 0" "--seed -1" "--seed 1x" "--epochs five" "--threads 0" "--checkpoint-every 0" \
+  "--seed 18446744073709551616" "--batch 1.5"; do
+  expect 2 1 "$NNLITE" train --arch "$list" --data data --epochs 1 --out new.nnl $number
+  says "${number% *}: '${number#* }' is not a whole number"
+done
 for size in "--clip-norm nan" "--clip-value nan" "--clip-norm -1" "--clip-value inf" "--warmup -1" "--lr nan" "--val nan"; do
   expect 2 1 "$NNLITE" train --arch "$list" --data data --epochs 1 --out new.nnl $size
 done
@@ -206,6 +229,25 @@ for name in 3d.h my-model.h _m.h a__b.h .h "a b.h" a.b.h; do
   expect 2 1 "$NNLITE" embed good.nnl "$name"
   says "is no name in C++"
   check "$name is not there" [ ! -e "$name" ]
+done
+for name in grid.jpg grid PNG grid.png.gz; do
+  expect 2 1 "$NNLITE" predict good.nnl $picture --grid $name
+  says "ends in .png"
+done
+expect 2 1 "$NNLITE" embed good.nnl good.c
+says "ends in .h or .hpp"
+expect 2 1 "$NNLITE" train --arch mlp --data data --out new.nnl --plot run.png
+says "ends in .svg"
+check "none of them is there" [ ! -e grid.jpg -a ! -e grid -a ! -e PNG -a ! -e grid.png.gz -a ! -e good.c -a ! -e run.png ]
+
+# ---- with --json one object is on stdout after a failure too
+for words in "info missing.nnl" "eval good.nnl --data missing" "bench missing.nnl" "embed missing.nnl x.h" \
+  "train --arch lenet --data missing --out new.nnl" "finetune missing.nnl --data data --out new.nnl" \
+  "verify good.nnl --against missing.nnl" "predict missing.nnl $picture" "predict good.nnl $picture --top 0" "nonsense"; do
+  "$NNLITE" $words --json > out 2> err
+  check "$words --json: an object with the error" \
+    [ "$(head -c 1 out)$(tail -n 1 out)$(grep -c '"error": {$\|"what": "\|"where": "\|"advice": "' out)" = "{}4" ]
+  check "one line too" [ "$(wc -l < err)" -eq 1 ]
 done
 expect 2 1 env NNLITE_ISA=bogus "$NNLITE" info good.nnl
 expect 2 1 "$NNLITE" finetune good.nnl --data data --update "" --out new.nnl

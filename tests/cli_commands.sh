@@ -45,6 +45,8 @@ check "28 rows are drawn" [ "$(wc -l < out)" -eq 29 ]
 expect 0 0 "$NNLITE" verify m.nnl --against m.nnl --json
 has_keys "ok checks name detail max_abs_error first_diverging"
 check "it checks out" grep -q '^  "ok": true' out
+"$NNLITE" predict m.nnl grid.png missing.png > out 2>&1
+check "an error stands behind the answers before it" [ "$(tail -n 1 out | cut -d : -f 1)" = nnlite ]
 expect 0 0 "$NNLITE" info m.nnl --json
 for mode in "" --train; do
   expect 0 0 "$NNLITE" bench m.nnl --seconds 0.05 $mode --json
@@ -57,6 +59,13 @@ expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 1 --out
 expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 3 --out three.nnl
 expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --seed 2 --out seed.nnl
 check "threads do not matter" cmp -s one.nnl three.nnl
+expect 1 1 "$NNLITE" verify one.nnl --against seed.nnl
+says "two models that differ: one.nnl and seed.nnl, layer [a-z0-9_]*: "
+check "the file itself is good" [ "$(grep -c '^ok ' out)$(grep -c '^DIFFERS against' out)" = 31 ]
+"$NNLITE" verify one.nnl --against seed.nnl > out 2>&1
+check "the verdict stands last" [ "$(tail -n 1 out | cut -d : -f 1)" = nnlite ]
+expect 1 1 "$NNLITE" verify one.nnl --against m.nnl --json
+check "the JSON says so" grep -q '^  "ok": false' out
 check "the seed does" [ "$(cmp one.nnl seed.nnl > cmp.log; echo $?)" -eq 1 ]
 
 # ---- stop and go on: the same bytes as never stopped, however often checkpoints are written
@@ -66,12 +75,39 @@ expect 0 0 "$NNLITE" train --arch lenet $fit --checkpoint run.ck --checkpoint-ev
 cp run.ck first.ck
 expect 0 0 "$NNLITE" train --data data --resume run.ck --checkpoint run.ck --checkpoint-every 1 --out resumed.nnl
 check "resumed is whole" cmp -s whole.nnl resumed.nnl
-expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --resume first.ck --threads 2 --out again.nnl
+cp first.ck going.ck
+expect 0 0 "$NNLITE" train --data data --resume going.ck --steps 12 --out more.nnl
+check "without --checkpoint it is kept up to date where it was" [ "$(cmp first.ck going.ck > cmp.log; echo $?)" -eq 1 ]
+expect 0 0 "$NNLITE" train --data data --resume going.ck --checkpoint other.ck --steps 13 --out more.nnl --json
+has_keys "step unfinished"
+check "the steps done are said" grep -q '"step": 13,$' out
+check "and the loss of the epoch in hand" [ "$(grep -c '"epoch": 5,$\|"train_loss": [0-9]' out)" -eq 2 ]
+expect 0 0 "$NNLITE" train --data data --resume going.ck --out resumed.nnl --json
+check "nothing is unfinished" grep -q '"unfinished": null' out
+check "resumed twice is whole" cmp -s whole.nnl resumed.nnl
+expect 0 0 "$NNLITE" train --data data --resume other.ck --out resumed.nnl
+check "from the other file too" cmp -s whole.nnl resumed.nnl
+expect 1 1 "$NNLITE" train --data data --resume missing.ck --out new.nnl
+says "no such checkpoint: missing.ck"
+expect 1 1 "$NNLITE" train --data data --resume whole.nnl --out new.nnl
+says "this is a model, not a checkpoint: .*: give a file that --checkpoint wrote"
+cp first.ck again.ck
+expect 0 0 "$NNLITE" train --arch lenet $fit --lr 0.001 --seed 1 --resume again.ck --threads 2 --out again.nnl
 check "the same settings may be given again" cmp -s whole.nnl again.nnl
-for option in "--arch mlp" "--batch 8" "--optimizer sgd" "--lr 0.5" "--schedule cosine" "--seed 9" "--val 0.5" \
-  "--weight-decay 0.5" "--clip-norm 1"; do
-  expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $option
-done
+differs() {  # OPTION VALUE OF-THE-CHECKPOINT
+  expect 2 1 "$NNLITE" train --data data --resume first.ck --out new.nnl $1 $2
+  says "^nnlite: $1 $2: the checkpoint first.ck has $3: leave $1 out"
+}
+differs --arch mlp "another network"
+differs --augment shift=2 none
+differs --batch 8 16
+differs --clip-norm 1 0
+differs --lr 0.5 0.001
+differs --optimizer sgd:momentum=0.5 adam
+differs --schedule cosine:eta_min=1 onecycle
+differs --seed 9 1
+differs --val 0.5 0
+differs --weight-decay 0.5 0
 awk 'BEGIN { for (i = 0; i < 40; i++) print i % 7 "," i % 5 "," i % 2 }' > small.csv
 fit="--arch mlp --data small.csv --val 0.2 --batch 8 --epochs 6 --schedule plateau:patience=0,factor=0.5,threshold=0.5"
 expect 0 0 "$NNLITE" train $fit --out p1.nnl
@@ -101,15 +137,25 @@ expect 0 0 "$NNLITE" embed part.nnl part.h
 check "the state of training is left out" [ "$(array_of ck.h | wc -l)" -le "$(array_of part.h | wc -l)" ]
 
 # ---- Ctrl-C: the checkpoint is saved, the way to go on is said, exit 130
-"$NNLITE" train --arch lenet --data data --epochs 100000 --checkpoint stop.ck --out stop.nnl 2> err &
+mkdir "it's here"
+cp -r data "it's here/my data"
+fit="--epochs 100000 --checkpoint-every 50 --threads 2 --val 0.25 --batch 16 --augment shift=2"
+"$NNLITE" train --arch lenet --data "it's here/my data" $fit --checkpoint "it's here/a ck" --out stop.nnl \
+  --log "a log.csv" --plot stop.svg --json > out 2> err &
 pid=$!
 sleep 1
 kill -INT $pid
 wait $pid
 check "exit 130" [ $? -eq 130 ]
-check "it says how to go on" grep -q 'to go on: nnlite train --data data --out stop.nnl .*--resume stop.ck' err
-check "a checkpoint but no model" [ -s stop.ck -a ! -e stop.nnl ]
-expect 0 0 "$NNLITE" train --data data --resume stop.ck --steps 1 --out stop.nnl
+has_keys "epochs step unfinished"
+check "no model in the JSON" grep -q '"model": null' out
+check "a checkpoint but no model" [ -s "it's here/a ck" -a ! -e stop.nnl ]
+go_on=$(sed -n 's/.*; to go on: nnlite //p' err)
+for part in "--data 'it'\\\\''s here/my data'" "--log 'a log.csv'" "--plot stop.svg" "--threads 2" "--checkpoint-every 50"; do
+  check "it says $part" grep -q -- "$part" err
+done
+eval "expect 0 0 \"\$NNLITE\" $go_on --steps 1"
+check "what it says goes on" [ -s stop.nnl ]
 
 # ---- finetune: only what is named changes
 for update in all bias head linear_3; do
@@ -138,11 +184,22 @@ expect 0 0 "$NNLITE" train --arch lenet --data pictures --epochs 2 --out folders
 expect 0 0 "$NNLITE" eval folders.nnl --data pictures --json
 check "all 20 pictures are counted" grep -q '"count": 20' out
 awk 'BEGIN { for (i = 0; i < 200; i++) { x = i % 20; print x "," 20 - x "," (x > 9) } }' > table.csv
+grep ',1$' table.csv > ones.csv
 for list in "linear 8, relu, linear 2" "linear 8, relu, linear 1" "linear 8, relu, linear 1, sigmoid" mlp; do
   expect 0 0 "$NNLITE" train --arch "$list" --data table.csv --epochs 40 --lr 0.01 --out table.nnl
   expect 0 0 "$NNLITE" eval table.nnl --data table.csv --json
   check "$list: learned" grep -q '"accuracy": \(1\|0.9\)' out
+  expect 0 0 "$NNLITE" eval table.nnl --data ones.csv --json
+  check "$list: a table of one class" grep -q '"accuracy": \(1\|0.9\)' out
 done
+awk 'BEGIN { for (i = 0; i < 60; i++) { x = i % 3; print x "," x * x "," 5 * x + 2 } }' > gaps.csv
+expect 0 0 "$NNLITE" train --arch "linear 3" --data gaps.csv --epochs 60 --lr 0.1 --out gaps.nnl
+expect 0 0 "$NNLITE" eval gaps.nnl --data gaps.csv --json
+check "classes keep their numbers" [ "$(grep -c '"label": "\(2\|7\|12\)"' out)" -eq 3 ]
+expect 0 0 "$NNLITE" train --arch "linear 2" --data table.csv --epochs 1 --optimizer sgd --schedule constant --lr 1e9 \
+  --out table.nnl
+says "loss [0-9.]*e+[0-9]*  "
+says "[0-9]\.[0-9] KB to train in"
 for schedule in constant step:step_size=1 exponential cosine onecycle plateau; do
   for optimizer in sgd:momentum=0.9,nesterov adagrad rmsprop adam:beta1=0.8 adamw; do
     expect 0 0 "$NNLITE" train --arch "linear 2" --data table.csv --epochs 2 --schedule $schedule --optimizer $optimizer \
@@ -158,6 +215,11 @@ expect 0 0 "$NNLITE" train --data synthetic-digits:100 --resume drawn.ck --out a
 check "resumed is whole" cmp -s drawn.nnl again.nnl
 expect 0 0 "$NNLITE" eval drawn.nnl --data synthetic-digits:100 --json
 check "the test part is a fifth" grep -q '"count": 20' out
+tune="drawn.nnl --data pictures --epochs 1"
+expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out tuned.nnl
+expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out half.nnl --checkpoint tuned.ck --steps 1
+expect 0 0 "$NNLITE" finetune drawn.nnl --data pictures --resume tuned.ck --out again.nnl
+check "what is seen again comes from the checkpoint" cmp -s tuned.nnl again.nnl
 count_files() { find "$1" -name '*.png' | wc -l; }
 expect 0 0 "$NNLITE_SAMPLES" composed data pages 30
 check "3 pages of each digit" [ "$(count_files pages/7)" -eq 3 ]

@@ -19,6 +19,8 @@ train="$NNLITE train --arch mlp --data data --epochs 1"
 expect 1 1 $train --out disk/model.nnl
 expect 1 1 $train --out disk/new.nnl
 expect 1 1 $train --out new.nnl --checkpoint disk/run.ck
+says "^nnlite: cannot be written: No space left on device: disk/run.ck: free some space"
+check "the place is said once" [ "$(grep -o run.ck err | wc -l)" -eq 1 ]
 expect 1 1 $train --out new.nnl --log disk/log.csv
 expect 1 1 $train --out new.nnl --plot disk/plot.svg
 expect 1 1 "$NNLITE" predict good.nnl pictures --grid disk/grid.png

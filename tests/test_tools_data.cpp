@@ -115,7 +115,7 @@ TEST_CASE("file: writing replaces all at once and leaves nothing behind when it 
   Folder folder;
   write_file(folder / "a", "one");
   write_file(folder / "a", "two");
-  CHECK(read_file(folder / "a", "text") == Bytes{'t', 'w', 'o'});
+  CHECK(read_file(folder / "a", "a text") == Bytes{'t', 'w', 'o'});
   CHECK(failure_of([&] { write_file(folder / "no/a", "x"); }).find("cannot write (no such folder): ") == 0);
   CHECK(failure_of([&] { write_file(folder.path, "x"); }).find("cannot write (it is a folder): ") == 0);
   CHECK(failure_of([&] { write_file("/dev/null", "x"); }).find("cannot write (not a regular file): ") == 0);
@@ -127,8 +127,8 @@ TEST_CASE("file: writing replaces all at once and leaves nothing behind when it 
 TEST_CASE("file: missing, folder and empty are told apart") {
   Folder folder;
   write_file(folder / "empty", "");
-  CHECK(failure_of([&] { read_file(folder / "x", "picture"); }).find("no such file: ") == 0);
-  CHECK(failure_of([&] { read_file(folder.path, "picture"); }).find("a folder, not a picture: ") == 0);
-  CHECK(failure_of([&] { read_file(folder / "empty", "picture"); }).find("an empty file, not a picture: ") ==
+  CHECK(failure_of([&] { read_file(folder / "x", "a picture"); }).find("no such file: ") == 0);
+  CHECK(failure_of([&] { read_file(folder.path, "a picture"); }).find("a folder, not a picture: ") == 0);
+  CHECK(failure_of([&] { read_file(folder / "empty", "a picture"); }).find("an empty file, not a picture: ") ==
         0);
 }

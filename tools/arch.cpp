@@ -157,6 +157,7 @@ Tensor add_list(Model& model, Tensor x, int rank, const std::string& list) {
   for (;;) {
     const std::size_t to = std::min(list.find(',', from), list.size());
     Words words(list.substr(from, to - from));
+    if (words.words[0] == "linear" && rank > 1) bad_layer(words.item, "put flatten before linear");
     const AnyOp layer = parse_layer(words, rank);
     if (words.more()) words.unknown();
     if (words.words[0] == "flatten") rank = 1;

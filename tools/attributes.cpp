@@ -2,6 +2,7 @@
 
 #include <fmt/format.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdlib>
 #include <cstring>
@@ -17,6 +18,12 @@ struct Choice {
   const char* name;
   AnyOp op;
 };
+
+const std::vector<Choice> optimizers = {
+    {"adagrad", Adagrad{}}, {"adam", Adam{}}, {"adamw", AdamW{}}, {"rmsprop", RMSprop{}}, {"sgd", SGD{}}};
+const std::vector<Choice> schedules = {{"constant", ConstantLR{}},       {"cosine", CosineAnnealingLR{}},
+                                       {"exponential", ExponentialLR{}}, {"onecycle", OneCycleLR{}},
+                                       {"plateau", ReduceLROnPlateau{}}, {"step", StepLR{}}};
 
 // Betas are two floats: betas= sets neither, beta1= and beta2= one each.
 bool find_field(const AnyOp& op, const std::string& name, FieldType& type, std::size_t& offset) {
@@ -34,14 +41,20 @@ bool find_field(const AnyOp& op, const std::string& name, FieldType& type, std::
   return false;
 }
 
-std::string known_fields(const AnyOp& op) {
-  std::string text;
-  for (int i = 0; i < op.op()->n_fields; ++i) {
+// Pairs cannot be set.
+std::vector<std::string> field_names(const AnyOp& op) {
+  std::vector<std::string> names;
+  for (int i = 0; op && i < op.op()->n_fields; ++i) {
     const Field& field = op.op()->fields[i];
-    text += std::string(text.empty() ? "" : ", ") +
-            (field.type == FieldType::betas ? "beta1, beta2" : field.name);
+    if (field.type == FieldType::betas) names.insert(names.end(), {"beta1", "beta2"});
+    else if (field.type != FieldType::pair) names.push_back(field.name);
   }
-  return text.empty() ? "none" : text;
+  return names;
+}
+
+std::string known_fields(const AnyOp& op) {
+  const std::vector<std::string> names = field_names(op);
+  return names.empty() ? "none" : fmt::format("{}", fmt::join(names, ", "));
 }
 
 AnyOp parse(const std::string& text, const char* what, const std::vector<Choice>& choices) {
@@ -101,32 +114,20 @@ double get_attribute(const AnyOp& op, const std::string& name) {
   return static_cast<double>(value);
 }
 
-bool same_attributes(const AnyOp& a, const AnyOp& b) {
-  if (a.op() != b.op()) return false;
-  for (int i = 0; a && i < a.op()->n_fields; ++i) {
-    const Field& field = a.op()->fields[i];
-    const std::size_t size = field.type == FieldType::boolean                                  ? 1
-                             : field.type == FieldType::pair || field.type == FieldType::betas ? 8
-                                                                                               : 4;
-    if (std::memcmp(static_cast<const char*>(a.attributes()) + field.offset,
-                    static_cast<const char*>(b.attributes()) + field.offset, size) != 0)
-      return false;
+std::string text_of(const AnyOp& op, const std::vector<std::string>& without) {
+  std::string name = op ? op.op()->name : "none", settings;
+  for (const std::vector<Choice>* list : {&optimizers, &schedules})
+    for (const Choice& choice : *list)
+      if (choice.op.op() == op.op()) name = choice.name;
+  const AnyOp plain = op ? AnyOp(op.op(), op.op()->defaults, op.op()->attr_size) : AnyOp();
+  for (const std::string& field : field_names(op)) {
+    const double value = get_attribute(op, field);
+    if (value != get_attribute(plain, field) &&
+        std::find(without.begin(), without.end(), field) == without.end())
+      settings += fmt::format("{}{}={}", settings.empty() ? ":" : ",", field, static_cast<float>(value));
   }
-  return true;
+  return name + settings;
 }
 
-AnyOp parse_optimizer(const std::string& text) {
-  return parse(
-      text, "--optimizer",
-      {{"adagrad", Adagrad{}}, {"adam", Adam{}}, {"adamw", AdamW{}}, {"rmsprop", RMSprop{}}, {"sgd", SGD{}}});
-}
-
-AnyOp parse_schedule(const std::string& text) {
-  return parse(text, "--schedule",
-               {{"constant", ConstantLR{}},
-                {"cosine", CosineAnnealingLR{}},
-                {"exponential", ExponentialLR{}},
-                {"onecycle", OneCycleLR{}},
-                {"plateau", ReduceLROnPlateau{}},
-                {"step", StepLR{}}});
-}
+AnyOp parse_optimizer(const std::string& text) { return parse(text, "--optimizer", optimizers); }
+AnyOp parse_schedule(const std::string& text) { return parse(text, "--schedule", schedules); }

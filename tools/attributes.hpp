@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <vector>
 
 #include "nnlite.hpp"
 
@@ -13,4 +14,5 @@ nnlite::AnyOp parse_schedule(const std::string& text);
 bool set_attribute(nnlite::AnyOp& op, const std::string& name, float value);
 double get_attribute(const nnlite::AnyOp& op, const std::string& name);
 
-bool same_attributes(const nnlite::AnyOp& a, const nnlite::AnyOp& b);
+// As it can be written: the name and the settings that are not the defaults, but those in `without`.
+std::string text_of(const nnlite::AnyOp& op, const std::vector<std::string>& without = {});

@@ -60,7 +60,10 @@ Augment parse_augment(const std::string& text) {
   return augment;
 }
 
-bool same_augment(const Augment& a, const Augment& b) {
-  return std::all_of(std::begin(settings), std::end(settings),
-                     [&](const Setting& s) { return a.*s.value == b.*s.value; });
+std::string text_of(const Augment& augment) {
+  std::string text;
+  for (const Setting& s : settings)
+    if (augment.*s.value != Augment().*s.value)
+      text += fmt::format("{}{}={}", text.empty() ? "" : ",", s.name, augment.*s.value);
+  return text.empty() ? "none" : text;
 }

@@ -9,4 +9,5 @@
 // thinner=0.3,thicker=0.3,background=0". A bad text is a UsageError.
 nnlite::Augment parse_augment(const std::string& text);
 
-bool same_augment(const nnlite::Augment& a, const nnlite::Augment& b);
+// As it can be written: its settings that are not the defaults, or "none".
+std::string text_of(const nnlite::Augment& augment);

@@ -138,10 +138,10 @@ void add_bench(CLI::App& program, int&) {
   CLI::App& c = *program.add_subcommand(
       "bench", "Time inference or training steps, on one thread unless told otherwise");
   add_subject(c, o->subject);
-  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(CLI::Range(1, 1 << 16));
+  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 16));
   c.add_flag("--train", o->train, "Training steps in place of inference");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
-  c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(CLI::Range(0.01, 600.0));
+  c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(real_number(0.01, 600));
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

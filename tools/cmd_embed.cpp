@@ -8,6 +8,7 @@
 
 #include "command.hpp"
 #include "network.hpp"
+#include "notes.hpp"
 
 using namespace nnlite;
 
@@ -84,8 +85,12 @@ void run(const Options& o) {
   const std::string name = name_of(o.out);
   check_different({{"OUT", o.out}}, {{"MODEL", o.model}});
   check_writable(o.out);
+  check_ending({"OUT", o.out}, {".h", ".hpp"});
   const std::unique_ptr<Network> given = load_network(o.model);
-  const Bytes file = serialise(given->model, extras_of(given->model));  // of a checkpoint, the model alone
+  const ModelExtras extras = extras_of(given->model);
+  const std::vector<Metadata> metadata = metadata_with(extras, {});
+  const Bytes file =
+      serialise(given->model, with_metadata(extras, metadata));  // of a checkpoint, the model alone
   const std::unique_ptr<Network> network = load_network(file, o.model);
   const std::set<std::string> ops = ops_of(network->model);
   const std::size_t bytes = arena_bytes(*network);

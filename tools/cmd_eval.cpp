@@ -87,8 +87,8 @@ void add_eval(CLI::App& program, int&) {
       *program.add_subcommand("eval", "Loss, accuracy and confusion matrix of a model on labelled data");
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("--data", o->data,
-               "Folder with IDX files (t10k-*), folder of class folders, .csv, synthetic-digits[:COUNT], "
-               "or synthetic")
+               "Folder with IDX files (t10k-*), folder of class folders, .csv (every row counts, those trained on "
+               "too), synthetic-digits[:COUNT], or synthetic")
       ->required();
   c.add_flag("--pictures", o->pictures,
              "Take IDX digits through the model's digit front end, as if they were files");

@@ -99,7 +99,7 @@ void add_info(CLI::App& program, int&) {
   auto o = std::make_shared<Options>();
   CLI::App& c = *program.add_subcommand("info", "Layers, parameters and exact memory of a model");
   add_subject(c, o->subject);
-  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(CLI::Range(1, 1 << 20));
+  c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 20));
   c.add_flag("--train", o->train, "Show the memory of training too");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
   add_common(c, o->common);

@@ -177,8 +177,11 @@ int run(const Options& o) {
   std::vector<Result> results = collect(o.paths);
   std::vector<NamedFile> inputs = {{"MODEL", o.model}};
   for (const Result& r : results) inputs.push_back({"IMAGE", r.path});
-  if (!o.grid.empty()) check_different({{"--grid", o.grid}}, inputs);
-  if (!o.grid.empty()) check_writable(o.grid);
+  if (!o.grid.empty()) {
+    check_different({{"--grid", o.grid}}, inputs);
+    check_writable(o.grid);
+    check_ending({"--grid", o.grid}, {".png"});
+  }
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   const Dims input = dims_of(model.input_shape(0));
@@ -209,7 +212,7 @@ int run(const Options& o) {
     for (; from < to; ++from) {
       Result& r = results[from];
       if (!r.error.empty()) {
-        std::fprintf(stderr, "nnlite: %s\n", r.error.c_str());
+        report(r.error);
         code = 1;
       }
       if (r.error.empty() && o.show) show(r.input, input, o.common.json ? stderr : stdout);
@@ -231,11 +234,11 @@ void add_predict(CLI::App& program, int& code) {
       *program.add_subcommand("predict", "Which class is each picture (PNG, JPEG, BMP, binary PNM)");
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("IMAGE", o->paths, "Pictures, and folders of pictures")->required();
-  c.add_option("--top", o->top, "How many of the likeliest classes to give")->check(CLI::Range(1, 65535));
+  c.add_option("--top", o->top, "How many of the likeliest classes to give")->check(whole_number(1, 65535));
   c.add_flag("--accept-all", o->accept_all, "Answer where the model would reject the picture");
   c.add_flag("--show", o->show, "Draw each picture as the model gets it");
   c.add_option("--grid", o->grid,
-               "Save the pictures as one PNG, each titled with its class; in a folder named like a class, "
+               "Save the pictures as one .png, each titled with its class; in a folder named like a class, "
                "green or red; rejected ones grey");
   add_common(c, o->common);
   c.callback([o, &code] { code = run(*o); });

@@ -19,14 +19,15 @@ struct Options {
 };
 
 struct Report {
-  bool ok = true;
+  bool ok = true;    // the file itself
+  bool same = true;  // as the other file
   Json checks = Json::array();
   double max_abs_error = 0;
   std::string first_diverging;
 
   void add(const std::string& name, bool passed, const std::string& detail) {
     checks.push_back({{"name", name}, {"ok", passed}, {"detail", detail}});
-    ok = ok && passed;
+    (name == "against" ? same : ok) &= passed;
   }
 };
 
@@ -92,14 +93,17 @@ void check_against(const Network& ours, const Network& theirs, const Options& o,
 
 void print(const Options& o, const Report& report) {
   if (o.common.json) {
-    Json json = {{"ok", report.ok}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
+    Json json = {
+        {"ok", report.ok && report.same}, {"checks", report.checks}, {"max_abs_error", report.max_abs_error}};
     json["first_diverging"] = report.first_diverging.empty() ? Json(nullptr) : Json(report.first_diverging);
     print_json(json);
     return;
   }
-  for (const Json& check : report.checks)
-    fmt::print("{:6} {:15} {}\n", check["ok"].get<bool>() ? "ok" : "FAILED", check["name"].get<std::string>(),
-               check["detail"].get<std::string>());
+  for (const Json& check : report.checks) {
+    const std::string name = check["name"].get<std::string>();
+    const char* const verdict = check["ok"].get<bool>() ? "ok" : name == "against" ? "DIFFERS" : "FAILED";
+    fmt::print("{:7} {:15} {}\n", verdict, name, check["detail"].get<std::string>());
+  }
 }
 
 std::unique_ptr<Network> load(const Options& o, Report& report) {
@@ -124,10 +128,11 @@ void run(const Options& o) {
   check_golden(*network, report);
   if (!o.against.empty()) check_against(*network, *load_network(o.against), o, report);
   print(o, report);
-  if (report.ok) return;
-  const std::string place =
-      report.first_diverging.empty() ? o.model : o.model + ", layer " + report.first_diverging;
-  fail("the model does not check out", place, "make or copy it again");
+  const std::string layer = report.first_diverging.empty() ? "" : ", layer " + report.first_diverging;
+  if (!report.ok) fail("the model does not check out", o.model + layer, "make or copy it again");
+  if (!report.same)
+    fail("two models that differ", fmt::format("{} and {}{}", o.model, o.against, layer),
+         "compare those that should be the same");
 }
 
 }  // namespace

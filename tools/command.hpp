@@ -2,6 +2,7 @@
 #pragma once
 
 #include <CLI/CLI.hpp>
+#include <cmath>
 #include <cstdint>
 #include <memory>
 #include <nlohmann/json.hpp>
@@ -17,13 +18,17 @@ struct Common {
   std::uint64_t seed = 1;
   bool json = false;
 };
-// For options that take real numbers: finite and not negative. CLI::Range lets NaN pass.
-extern const CLI::Validator finite_number;
+
+// For options that take a number within limits, both included: no NaN, no sign, nothing behind it.
+CLI::Validator whole_number(std::uint64_t least, std::uint64_t most = ~std::uint64_t{0});
+CLI::Validator real_number(double least, double most = HUGE_VAL);
+CLI::Validator positive_number();
 
 void add_common(CLI::App& command, Common& common);
 
 // Prints one JSON object on stdout.
 void print_json(const Json& json);
+bool json_printed();
 
 // As many threads as --threads says, else `otherwise`, where 0 is all that the machine has.
 std::unique_ptr<nnlite::ThreadPool> make_pool(const Common& common, int otherwise = 0);

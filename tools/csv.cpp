@@ -105,6 +105,6 @@ Samples parse_csv(const std::string& text, const std::string& name) {
 }
 
 Samples read_csv(const std::string& path) {
-  const Bytes bytes = read_file(path, "CSV table");
+  const Bytes bytes = read_file(path, "a CSV table");
   return parse_csv(std::string(bytes.begin(), bytes.end()), path);
 }

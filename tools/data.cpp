@@ -96,14 +96,17 @@ class Maker {
   std::vector<float> rows_;  // one for every worker
 };
 
-// Labels by name, from their place in the data's list to that in the model's; by place where the model
-// names none.
+// Labels by name, from their place in the data's list to that in the model's. Where the model names none, and
+// the numbers that stand in for names are not the data's, by place.
 void match_labels(const Model& model, Samples& samples) {
   const std::vector<std::string> known = labels_of(model);
+  const auto place = [&](const std::string& name) { return std::find(known.begin(), known.end(), name); };
+  const bool by_name = std::all_of(samples.label_names.begin(), samples.label_names.end(),
+                                   [&](const std::string& name) { return place(name) != known.end(); });
   std::vector<std::int32_t> index;
   for (std::size_t i = 0; i < samples.label_names.size(); ++i) {
-    auto at = std::find(known.begin(), known.end(), samples.label_names[i]);
-    if (extras_of(model).label_count == 0 && i < known.size())
+    auto at = place(samples.label_names[i]);
+    if (!by_name && extras_of(model).label_count == 0 && i < known.size())
       at = known.begin() + static_cast<std::ptrdiff_t>(i);
     index.push_back(at == known.end() ? -1 : static_cast<std::int32_t>(at - known.begin()));
   }

@@ -16,7 +16,10 @@ std::string one_line(const Failure& failure) {
   return text;
 }
 
-void report(const Failure& failure) {
-  const std::string text = "nnlite: " + one_line(failure) + "\n";
+void report(const Failure& failure) { report(one_line(failure)); }
+
+void report(const std::string& line) {
+  const std::string text = "nnlite: " + line + "\n";
+  std::fflush(stdout);  // what was said before stands before it
   std::fputs(text.c_str(), stderr);
 }

@@ -19,5 +19,6 @@ struct UsageError {
 // "what: where: advice" on one line, whatever bytes a file name holds.
 std::string one_line(const Failure& failure);
 
-// Prints "nnlite: " and the line on stderr.
+// Prints "nnlite: " and the line on stderr, behind all that stdout was given.
 void report(const Failure& failure);
+void report(const std::string& line);

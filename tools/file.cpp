@@ -7,6 +7,7 @@
 #include <zlib.h>
 
 #include <algorithm>
+#include <cctype>
 #include <cerrno>
 #include <climits>
 #include <cstdlib>
@@ -75,6 +76,14 @@ void check_different(const std::vector<NamedFile>& outputs, const std::vector<Na
   }
 }
 
+void check_ending(const NamedFile& file, const std::vector<std::string>& endings) {
+  std::string ending = fs::path(file.path).extension().string();
+  for (char& c : ending) c = static_cast<char>(std::tolower(static_cast<unsigned char>(c)));
+  if (std::find(endings.begin(), endings.end(), ending) == endings.end())
+    throw UsageError{fmt::format("{} {}: give a name that ends in {}", file.option, file.path,
+                                 fmt::join(endings, " or "))};
+}
+
 bool is_folder(const std::string& path) {
   struct stat info;
   return stat(path.c_str(), &info) == 0 && S_ISDIR(info.st_mode);
@@ -89,19 +98,18 @@ Bytes read_file(const std::string& path, const std::string& kind) {
   Descriptor file;
   struct stat info;
   if (stat(path.c_str(), &info) != 0) {
-    if (errno == ENOENT || errno == ENOTDIR)
-      fail("no such file", path, fmt::format("check the name of the {}", kind));
-    fail(fmt::format("cannot read ({})", std::strerror(errno)), path,
-         fmt::format("check the name of the {}", kind));
+    const std::string advice = fmt::format("give the name of {}", kind);
+    if (errno == ENOENT || errno == ENOTDIR) fail("no such file", path, advice);
+    fail(fmt::format("cannot read ({})", std::strerror(errno)), path, advice);
   }
-  if (S_ISDIR(info.st_mode)) fail(fmt::format("a folder, not a {}", kind), path, "give a file");
-  if (!S_ISREG(info.st_mode)) fail(fmt::format("not a regular file, so not a {}", kind), path, "give a file");
+  if (S_ISDIR(info.st_mode)) fail(fmt::format("a folder, not {}", kind), path, "give a file");
+  if (!S_ISREG(info.st_mode)) fail(fmt::format("not a regular file, so not {}", kind), path, "give a file");
   file.fd = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (file.fd < 0) fail(fmt::format("cannot read ({})", std::strerror(errno)), path, "allow reading it");
   if (info.st_size == 0)
-    fail(fmt::format("an empty file, not a {}", kind), path, "copy or make the file again");
+    fail(fmt::format("an empty file, not {}", kind), path, "copy or make the file again");
   const std::size_t size = static_cast<std::size_t>(info.st_size);
-  if (size > largest_file) fail("larger than 4 GiB", path, fmt::format("check that it is a {}", kind));
+  if (size > largest_file) fail("larger than 4 GiB", path, fmt::format("check that it is {}", kind));
   Bytes bytes(size);
   std::size_t have = 0;
   while (have < size) {
@@ -132,7 +140,7 @@ Bytes read_maybe_gzip(const std::string& path, const std::string& kind) {
     const std::size_t have = bytes.size(), room = std::max<std::size_t>(1u << 20, have / 2);
     if (have > largest_file) {
       inflateEnd(&stream);
-      fail("unpacks to more than 4 GiB", path, fmt::format("check that it is a {}", kind));
+      fail("unpacks to more than 4 GiB", path, fmt::format("check that it is {}", kind));
     }
     bytes.resize(have + room);
     stream.next_out = bytes.data() + have;

@@ -30,7 +30,7 @@ std::string find_file(const std::string& folder, const std::string& part, const 
 
 IdxFile read_one(const std::string& path, std::size_t rank) {
   IdxFile file;
-  file.values = read_maybe_gzip(path, "IDX file");
+  file.values = read_maybe_gzip(path, "an IDX file");
   const Bytes& b = file.values;
   const std::size_t header = 4 + 4 * rank;
   if (b.size() < 4 || b[0] != 0 || b[1] != 0) fail("not an IDX file", fmt::format("{}, byte 0", path), again);

@@ -1,25 +1,41 @@
 // nnlite: the command line. One file per subcommand, cmd_*.cpp.
+#include <fmt/format.h>
+
+#include <algorithm>
 #include <cstdio>
 #include <cstdlib>
 #include <new>
+#include <string>
 
 #include "command.hpp"
 #include "failure.hpp"
 
 namespace {
 
-int usage(const std::string& text) {
-  std::string line = "nnlite: " + text;
-  for (char& c : line)
-    if (c == '\n') c = ' ';
-  std::fprintf(stderr, "%s (see nnlite --help)\n", line.c_str());
-  return 2;
+// With --json stdout holds one object whatever happens: that of the command, or this one.
+void print_error(const Failure& failure, int argc, char** argv) {
+  report(failure);
+  const auto is_json = [](const char* word) { return std::string(word) == "--json"; };
+  if (json_printed() || std::none_of(argv, argv + argc, is_json)) return;
+  print_json({{"error", {{"what", failure.what}, {"where", failure.where}, {"advice", failure.advice}}}});
 }
 
-int run(int argc, char** argv) {
+// "train " in front of the options of train; empty where the first word is an option.
+std::string command_of(const CLI::App& program, int argc, char** argv) {
+  if (argc < 2 || argv[1][0] == '-') return "";
+  const std::string word = argv[1];
+  std::string names;
+  for (const CLI::App* command : program.get_subcommands(nullptr)) {
+    if (command->get_name() == word) return word + " ";
+    names += (names.empty() ? "" : ", ") + command->get_name();
+  }
+  throw UsageError{fmt::format("'{}' is not a command: there are {}", word, names)};
+}
+
+int run(int argc, char** argv, std::string& command) {
   const char* isa = std::getenv("NNLITE_ISA");
   if (isa && *isa && std::string(isa) != nnlite::isa_name(nnlite::current_isa()))
-    return usage(std::string("NNLITE_ISA: '") + isa + "' is no instruction set of this machine");
+    throw UsageError{fmt::format("NNLITE_ISA: '{}' is no instruction set of this machine", isa)};
   CLI::App program("nnlite " NNLITE_VERSION ": runs and trains neural networks", "nnlite");
   program.set_version_flag("--version", NNLITE_VERSION);
   program.require_subcommand(1);
@@ -32,11 +48,12 @@ int run(int argc, char** argv) {
   add_predict(program, code);
   add_train(program, code);
   add_verify(program, code);
+  command = command_of(program, argc, argv);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {
     if (error.get_exit_code() == 0) return program.exit(error);  // --help, --version
-    return usage(error.what());
+    throw UsageError{error.what()};
   }
   return code;
 }
@@ -45,12 +62,14 @@ int run(int argc, char** argv) {
 
 int main(int argc, char** argv) {
   int code = 1;
+  std::string command;
   try {
-    code = run(argc, argv);
-  } catch (const UsageError& error) { code = usage(error.text); } catch (const Failure& failure) {
-    report(failure);
-  } catch (const std::bad_alloc&) {
-    report({"out of memory", "", "use smaller data, a smaller batch or model"});
+    code = run(argc, argv, command);
+  } catch (const UsageError& error) {
+    print_error({error.text, "", fmt::format("see nnlite {}--help", command)}, argc, argv);
+    code = 2;
+  } catch (const Failure& failure) { print_error(failure, argc, argv); } catch (const std::bad_alloc&) {
+    print_error({"out of memory", "", "use smaller data, a smaller batch or model"}, argc, argv);
   }
   if (std::fflush(stdout) != 0 || std::ferror(stdout)) {
     report({"cannot write", "standard output", "check where it goes"});

@@ -13,6 +13,7 @@ const char* advice_for(Status status) {
     case Status::bad_checksum: return "copy the file again";
     case Status::bad_format: return "give a .nnl file that nnlite wrote";
     case Status::bad_label: return "check the labels";
+    case Status::io_error: return "check the disk";
     case Status::limit_exceeded: return "use a smaller model";
     case Status::not_finite: return "lower --lr or set --clip-norm";
     case Status::out_of_memory: return "use a smaller batch or model";
@@ -41,13 +42,16 @@ Bytes serialised(const T& what, const ModelExtras& extras) {
 
 }  // namespace
 
-void require(Status status, const Problem& problem, const std::string& where) {
+void require(Status status, const Problem& problem, const std::string& where, const char* advice) {
   if (ok(status)) return;
-  const std::string what = problem.what[0] ? problem.what : describe(status);
+  const std::string general = describe(status);
+  std::string what = problem.what[0] ? problem.what : general;
+  if (status == Status::bad_checksum) what = general;  // the rest would say again that it is damaged
+  if (status == Status::io_error && what.rfind(general + ": ", 0) == 0) what.erase(0, general.size() + 2);
   std::string place = where;
-  if (problem.where[0]) place += std::string(", ") + problem.where;
+  if (problem.where[0] && problem.where != final_path(where)) place += std::string(", ") + problem.where;
   if (problem.offset) place += fmt::format(", byte {}", problem.offset);
-  fail(what, place, advice_for(status));
+  fail(what, place, advice ? advice : advice_for(status));
 }
 
 std::unique_ptr<Network> load_network(const Bytes& bytes, const std::string& name) {
@@ -66,7 +70,7 @@ std::unique_ptr<Network> load_network(const Bytes& bytes, const std::string& nam
 }
 
 std::unique_ptr<Network> load_network(const std::string& path) {
-  return load_network(read_file(path, "model"), path);
+  return load_network(read_file(path, "a model"), path);
 }
 
 Bytes serialise(const Model& model, const ModelExtras& extras) { return serialised(model, extras); }

@@ -49,7 +49,9 @@ int output_size(const nnlite::Model& model);
 std::string shape_text(const nnlite::Shape& shape);
 nnlite::Dims dims_of(const nnlite::Shape& shape);
 
-// Throws a Failure that says what went wrong, unless status is ok.
-void require(nnlite::Status status, const nnlite::Problem& problem, const std::string& where);
+// Throws a Failure that says what went wrong, unless status is ok. `where` is a file or an architecture;
+// without advice there is one for each status.
+void require(nnlite::Status status, const nnlite::Problem& problem, const std::string& where,
+             const char* advice = nullptr);
 
 std::string sha256_hex(const Bytes& bytes);

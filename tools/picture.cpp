@@ -383,7 +383,7 @@ Picture decode_picture(const Bytes& bytes, const std::string& name) {
   fail("not a PNG, JPEG, BMP or binary PNM picture", name, "convert it to PNG");
 }
 
-Picture read_picture(const std::string& path) { return decode_picture(read_file(path, "picture"), path); }
+Picture read_picture(const std::string& path) { return decode_picture(read_file(path, "a picture"), path); }
 
 bool named_as_picture(const std::string& path) {
   std::string end = std::filesystem::path(path).extension().string();

@@ -122,7 +122,7 @@ void tell() {
 }
 
 void fill_pool(const char* folder) {
-  for (const std::string& path : list_pictures(folder)) pool.push_back(read_file(path, "picture"));
+  for (const std::string& path : list_pictures(folder)) pool.push_back(read_file(path, "a picture"));
 }
 
 }  // namespace
