@@ -45,6 +45,7 @@
 #else
 #define NNLITE_CONFIGURATION real_chosen
 #endif
+#define NNLITE_COLD __attribute__((cold))       // seldom run: small, and compiled fast
 #ifndef NNLITE_SELF
 #define NNLITE_SELF "nnlite.hpp"
 #endif
@@ -1200,6 +1201,7 @@ struct OpShape {
   int64_t macs = 0;                            // of one row
   // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and
   // in_dtype[last].
+  Shape expected;                              // with bad_shape: of the input at fault; 0: any size
 };
 
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
@@ -1304,7 +1306,7 @@ void op_thunk(const void* attributes, const OpRun& run) {
   f(*static_cast<const T*>(attributes), run);
 }
 template <class T, Status (*f)(T&, OpShape&)>
-Status shape_thunk(void* attributes, OpShape& s) {
+NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) {
   return f(*static_cast<T*>(attributes), s);
 }
 
@@ -1325,7 +1327,8 @@ struct OpDefaults {
   NNLITE_DEFINE_ROW(Type, prefix, text, version, min_in, max_in, trait_bits,                                 \
                     (::nnlite::shape_thunk<Type, prefix##_shape>),                                           \
                     (::nnlite::op_thunk<Type, prefix##_forward>),                                            \
-                    NNLITE_BACKWARD(Type, prefix##_backward), nullptr, nullptr, nullptr, __VA_ARGS__)
+                    NNLITE_BACKWARD(::nnlite::op_thunk, Type, prefix##_backward), nullptr, nullptr, nullptr, \
+                    __VA_ARGS__)
 #define NNLITE_DEFINE_ROW(Type, prefix, text, version, min_in, max_in, trait_bits, shape, forward, backward, \
                           commit, rate, kernels, ...)                                                        \
   struct prefix##_fields {                                                                                   \
@@ -1337,9 +1340,9 @@ struct OpDefaults {
                                  max_in, sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,       \
                                  shape, forward, backward, commit, rate, kernels}
 #ifdef NNLITE_NO_TRAINING
-#define NNLITE_BACKWARD(Type, function) (false ? ::nnlite::op_thunk<Type, function> : nullptr)
+#define NNLITE_BACKWARD(thunk, Type, function) (false ? thunk<Type, function> : nullptr)
 #else
-#define NNLITE_BACKWARD(Type, function) ::nnlite::op_thunk<Type, function>
+#define NNLITE_BACKWARD(thunk, Type, function) thunk<Type, function>
 #endif
 
 }  // inline namespace
@@ -1437,6 +1440,11 @@ struct OpDefaults {
 #define NNLITE_UNROLL_FULLY _Pragma("GCC unroll 32")
 #endif
 #define NNLITE_VERB static inline __attribute__((always_inline))
+// The head of a Kernel::run.
+#define NNLITE_RUN(name)                                                                                     \
+  static NNLITE_RUN_KIND void name(const OpRun& r, [[maybe_unused]] uint32_t stage,                          \
+                                   [[maybe_unused]] uint32_t first, [[maybe_unused]] uint32_t last,          \
+                                   [[maybe_unused]] uint32_t worker)
 #define NNLITE_NOINLINE __attribute__((noinline))
 #define NNLITE_INLINED __attribute__((always_inline))                  // of a lambda
 
@@ -2326,7 +2334,18 @@ static int64_t parameter_at(const ParameterSpec& spec, int64_t e) {
 // What the shape functions of ops share.
 static bool real_input(const OpShape& s, int i) { return s.in[i].rank > 0 && s.in_dtype[i] == real_dtype; }
 static bool rows_input(const OpShape& s, int i) { return real_input(s, i) && s.in[i].batched(); }
-static bool image_input(const OpShape& s, int i) { return rows_input(s, i) && s.in[i].rank == 4; }
+static bool image_input(OpShape& s) {
+  s.expected.rank   = 4;
+  s.expected.dim[0] = Shape::batch_dim;
+  return rows_input(s, 0) && s.in[0].rank == 4;
+}
+// The last dimension of in[0] is n, which 0 leaves to it.
+static Status infer_last(OpShape& s, int& n) {
+  if (n == 0) n = s.in[0].last();
+  s.expected = s.in[0];
+  s.expected.dim[s.expected.rank - 1] = n;
+  return s.expected == s.in[0] ? Status::ok : Status::bad_shape;
+}
 
 static Status set_out(OpShape& s, const Shape& out) {
   int64_t numel = 1;
@@ -2427,10 +2446,13 @@ static inline void zero(real* to, int64_t count) {
 //   load_bytes_part   numbers 0 .. 255 from the first n bytes, store_bytes_part into them.
 // Where vector units are compiled, too, scalar is their oracle and need not be fast: its code stays small.
 #undef NNLITE_UNROLL
+#undef NNLITE_RUN_KIND
 #if NNLITE_PASS == NNLITE_PASS_SCALAR && (defined(NNLITE_X86) || defined(NNLITE_NEON))
 #define NNLITE_UNROLL
+#define NNLITE_RUN_KIND NNLITE_COLD
 #else
 #define NNLITE_UNROLL NNLITE_UNROLL_FULLY
+#define NNLITE_RUN_KIND
 #endif
 
 namespace nnlite {
@@ -2966,7 +2988,7 @@ static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
 #endif
 
 namespace NNLITE_ISA {
-static void linear_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(linear_forward) {
   const LinearSizes s = linear_sizes(r);
   const float* b = r.parameter(1);
   for (uint32_t task = first; task < last;) {
@@ -2987,7 +3009,7 @@ static void linear_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t la
 }
 
 #ifndef NNLITE_NO_TRAINING
-static void linear_grad_input(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(linear_grad_input) {
   const LinearSizes s = linear_sizes(r);
   float* turned = worker_scratch(r, worker, s.O * 32);
   for (uint32_t task = first; task < last; task++) {
@@ -3005,7 +3027,7 @@ static void linear_grad_input(const OpRun& r, uint32_t, uint32_t first, uint32_t
   }
 }
 
-static void linear_grad_parameter(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
   const int64_t whole = s.O / 16;                                    // panels without a tail
   float* dw = r.dparameter(0);
@@ -3447,7 +3469,7 @@ static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
 #endif
 
 template <class A, bool down>
-static void conv_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(conv_forward) {
   const Conv   c = conv_sizes(attributes_of<A>(r), r);
   float* const scratch = worker_scratch(r, worker, (down ? down_bands(c) : up_bands(c)).scratch());
   constexpr auto run = down ? conv_down : conv_up;
@@ -3457,7 +3479,7 @@ static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
 #ifndef NNLITE_NO_TRAINING
 template <class A, bool down>
-static void conv_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(conv_grad_input) {
   const Conv    c = conv_sizes(attributes_of<A>(r), r);
   const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
   float* const  turned = shared_scratch(r, patch);
@@ -3467,8 +3489,7 @@ static void conv_grad_input(const OpRun& r, uint32_t stage, uint32_t first, uint
   run(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
 }
 template <class A, bool in_is_big>
-static void conv_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                                uint32_t worker) {
+NNLITE_RUN(conv_grad_parameter) {
   const Conv   c = conv_sizes(attributes_of<A>(r), r);
   float* const scratch = grad_patches(c, in_is_big).scratch(r, worker);
   if (stage == 0 && r.dparameter(0) != nullptr)
@@ -3577,7 +3598,7 @@ static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, 
                              : copy_patch(image, H, W, rows, columns, 1, d.channels, d.c.big, to);
 }
 
-static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(depthwise_forward) {
   const Depthwise d = depthwise_sizes(r);
   const Conv&     c = d.c;
   const Bands     b = down_bands(c);
@@ -3595,7 +3616,7 @@ static void depthwise_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t
 }
 
 #ifndef NNLITE_NO_TRAINING
-static void depthwise_grad_input(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t worker) {
+NNLITE_RUN(depthwise_grad_input) {
   const Depthwise d = depthwise_sizes(r);
   const Conv&     c = d.c;
   const Bands     b = up_bands(c);
@@ -3656,8 +3677,7 @@ static void depthwise_grad_chunk(const Conv& c, Patch x, Patch dy, int64_t rows,
   }
 }
 
-static void depthwise_grad_parameter(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last,
-                                     uint32_t worker) {
+NNLITE_RUN(depthwise_grad_parameter) {
   if (stage == 1) return bias_grad(r, first, last);
   if (r.dparameter(0) == nullptr) return;
   const Depthwise   d = depthwise_sizes(r);
@@ -3722,7 +3742,7 @@ NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
 
 template <class A>
-static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(activation_forward) {
   const A&     a = attributes_of<A>(r);
   const float* x = r.in(0);
   float*       y = r.out();
@@ -3731,14 +3751,14 @@ static void activation_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
   });
 }
 
-static void add_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(add_forward) {
   each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     vf sum = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) sum = add(sum, load_part(r.in(k) + i, n));
     store_part(r.out() + i, sum, n);
   });
 }
-static void mul_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(mul_forward) {
   each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     vf y = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) y = mul(y, load_part(r.in(k) + i, n));
@@ -3768,7 +3788,7 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
     give(to + i, x, n, more);
   });
 }
-static void dropout_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(dropout_forward) {
   drop(r, first, last, r.in(0), r.out(), false);
 }
 
@@ -3787,7 +3807,7 @@ NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
 }
 
 template <class A>
-static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(activation_backward) {
   if (r.dx(0) == nullptr) return;
   const A&     a = attributes_of<A>(r);
   const float *y = r.y(), *dy = r.dy();
@@ -3799,7 +3819,7 @@ static void activation_backward(const OpRun& r, uint32_t, uint32_t first, uint32
 }
 
 // dx_k = dy; a dx may lie over dy.
-static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(add_backward) {
   each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++)
@@ -3808,7 +3828,7 @@ static void add_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last
 }
 
 // dx_k = dy times the other inputs
-static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(mul_backward) {
   each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
     const vf dy = load_part(r.dy() + i, n);
     for (int k = 0; k < r.n_in; k++) {
@@ -3821,7 +3841,7 @@ static void mul_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last
   });
 }
 
-static void dropout_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(dropout_backward) {
   if (r.dx(0) != nullptr) drop(r, first, last, r.dy(), r.dx(0), r.accumulate(0));
 }
 #endif
@@ -3930,7 +3950,7 @@ NNLITE_VERB void max_window(const float* x, float* y, uint8_t* place, const Axis
   });
 }
 
-static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(max_pool2d_forward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int64_t    C = r.out_shape().last();
@@ -3949,7 +3969,7 @@ static void max_pool2d_forward(const OpRun& r, uint32_t, uint32_t first, uint32_
 
 // The mean of a region for the channels of every output.
 template <class A>
-static void average_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(average_forward) {
   const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t W = x.dim[2], C = x.dim[3], oW = y.dim[2];
@@ -3972,7 +3992,7 @@ static void average_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
   }
 }
 
-static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(upsample_forward) {
   const Pair f = attributes_of<Upsample>(r).scale_factor;
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   for (int64_t task = first; task < last; task++) {
@@ -3985,7 +4005,7 @@ static void upsample_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t 
 }
 
 // A run is what one input gives between two runs of the others; a task is one run of y.
-static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(concat_forward) {
   const ConcatRuns runs = concat_runs(r);
   for (int64_t task = first; task < last; task++) {
     float* to = r.out() + task * runs.length;
@@ -3999,7 +4019,7 @@ static void concat_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t la
 
 #ifndef NNLITE_NO_TRAINING
 // dy of one window to the pixel that it chose, where that is in this row of x.
-static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int64_t    C = r.out_shape().last(), step = C * k.w.dilation;
@@ -4033,7 +4053,7 @@ static void max_pool2d_backward(const OpRun& r, uint32_t, uint32_t first, uint32
 
 // dy / count of one region to every pixel of one of its rows.
 template <class A>
-static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(average_backward) {
   const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t C = x.dim[3], row = x.dim[2] * C;
@@ -4059,7 +4079,7 @@ static void average_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t 
 }
 
 // dx of one pixel: the sum of dy over its copies.
-static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(upsample_backward) {
   const Pair    f = attributes_of<Upsample>(r).scale_factor;
   const int64_t W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3], row_step = W * f.w * C;
   const bool    more = r.accumulate(0);
@@ -4077,7 +4097,7 @@ static void upsample_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t
   }
 }
 
-static void concat_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(concat_backward) {
   const ConcatRuns runs = concat_runs(r);
   for (int64_t task = first; task < last; task++) {
     const float* from = r.dy() + task * runs.length;
@@ -4239,7 +4259,7 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
   fill_pattern(n, 1, c, shift, count);
 }
 
-static void batch_norm_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(batch_norm_forward) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
     for (int64_t c = 0; c < n.C; c += 16) chunk_statistics(n, task, c, channels_of(n, c));
@@ -4307,7 +4327,7 @@ static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
   for (int i = 0; i < 4; i++) fill_pattern(n, i, c, *all[i], count);
 }
 
-static void batch_norm_backward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(batch_norm_backward) {
   const NormRun n(r);
   for (int64_t task = first; task < last && stage == 0; task++)
     for (int64_t c = 0; c < n.C; c += 16) chunk_gradients(n, task, c, channels_of(n, c));
@@ -4429,7 +4449,7 @@ struct Lines {
         C(r.in_shape(0).last()) {}
 };
 
-static void softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(softmax_forward) {
   const Lines l(r, first, last);
   for (int64_t p = l.first; p < l.last; p++) {
     const float* x = r.in(0) + p * l.C;
@@ -4450,7 +4470,7 @@ static void softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t l
   }
 }
 
-static void log_softmax_forward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(log_softmax_forward) {
   const Lines l(r, first, last);
   for (int64_t p = l.first; p < l.last; p++) {
     const float* x = r.in(0) + p * l.C;
@@ -4509,7 +4529,7 @@ static float cross_entropy_at(const Target& target, const float* x, int64_t posi
   return tree_sum(loss.part);
 }
 
-static void cross_entropy_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(cross_entropy_forward) {
   if (stage == 1) return finish_loss(r, positions_of(r));
   const Target target(r);
   for (uint32_t task = first; task < last; task++) {
@@ -4520,7 +4540,7 @@ static void cross_entropy_forward(const OpRun& r, uint32_t stage, uint32_t first
   }
 }
 
-static void nll_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(nll_forward) {
   if (stage == 1) return finish_loss(r, positions_of(r));
   for (uint32_t task = first; task < last; task++) {
     const Lines l(r, task, task + 1);
@@ -4557,17 +4577,16 @@ NNLITE_VERB vf loss_of(const HuberLoss& a, vf x, vf t) {
 NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) {
   return max(set(-a.delta), min(set(a.delta), sub(x, t)));
 }
-NNLITE_VERB vf slope_by_t(const HuberLoss& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
 
 NNLITE_VERB vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
 NNLITE_VERB vf slope_by_x(const L1Loss&, vf x, vf t) {
   return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
 }
-NNLITE_VERB vf slope_by_t(const L1Loss& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
 
 NNLITE_VERB vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
 NNLITE_VERB vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
-NNLITE_VERB vf slope_by_t(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(t, x)); }
+template <class A>                              // of a difference
+NNLITE_VERB vf slope_by_t(const A& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
 
 // Losses of elements differ in formulas, which are called: few values of a network meet a loss.
 using LossFormula = vf (*)(const void* attributes, vf x, vf t);
@@ -4591,7 +4610,7 @@ static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint3
   }
 }
 template <class A>
-static void element_loss_forward(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(element_loss_forward) {
   element_losses(r, stage, first, last, loss_formula<A>);
 }
 
@@ -4604,46 +4623,33 @@ NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accum
   store_line(y, C, c, s);
 }
 
-// dx = y (dy - sum dy y)
-static void softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
+static void softmax_gradient(const OpRun& r, uint32_t first, uint32_t last, bool of_log) {
   const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
+  for (int64_t p = l.first; p < l.last && r.dx(0) != nullptr; p++) {
     const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
     Sixteen sum = {};
     for (int64_t c = 0; c < l.C; c += 16) {
       const Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART sum.part[j] = fma(a.part[j], b.part[j], sum.part[j]);
+      NNLITE_EACH_PART
+        sum.part[j] = of_log ? add(sum.part[j], b.part[j]) : fma(a.part[j], b.part[j], sum.part[j]);
     }
-    const float total = tree_sum(sum.part);
+    const float whole = tree_sum(sum.part);
+    const vf    total = set(whole), minus = set(-whole);
     for (int64_t c = 0; c < l.C; c += 16) {
       Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART a.part[j] = mul(a.part[j], sub(b.part[j], set(total)));
+      NNLITE_EACH_PART
+        a.part[j] = of_log ? fma(exp(a.part[j]), minus, b.part[j]) : mul(a.part[j], sub(b.part[j], total));
       give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
     }
   }
 }
-
-// dx = dy - exp(y) sum dy
-static void log_softmax_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
-  if (r.dx(0) == nullptr) return;
-  const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float *y = r.y() + p * l.C, *dy = r.dy() + p * l.C;
-    Sixteen sum = {};
-    for (int64_t c = 0; c < l.C; c += 16) add_to(sum, load_line(dy, l.C, c));
-    const float minus = -tree_sum(sum.part);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen a = load_line(y, l.C, c), b = load_line(dy, l.C, c);
-      NNLITE_EACH_PART a.part[j] = fma(exp(a.part[j]), set(minus), b.part[j]);
-      give_line(r.dx(0) + p * l.C, l.C, c, a, r.accumulate(0));
-    }
-  }
-}
+NNLITE_RUN(softmax_backward) { softmax_gradient(r, first, last, false); }
+NNLITE_RUN(log_softmax_backward) { softmax_gradient(r, first, last, true); }
 
 // dx_c = (softmax(x)_c sum q - q_c) / positions
 // and for probabilities dtarget_c = -keep log softmax(x)_c / positions
-static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(cross_entropy_backward) {
   const Target target(r);
   const Lines  l(r, first, last);
   const float  share = 1 / static_cast<float>(positions_of(r)), kept = product(-target.keep, share);
@@ -4667,7 +4673,7 @@ static void cross_entropy_backward(const OpRun& r, uint32_t, uint32_t first, uin
   }
 }
 
-static void nll_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(nll_backward) {
   if (r.dx(0) == nullptr) return;
   const Lines l(r, first, last);
   const float minus = -1 / static_cast<float>(positions_of(r));
@@ -4694,7 +4700,7 @@ static void element_slopes(const OpRun& r, uint32_t first, uint32_t last, const 
   }
 }
 template <class A>
-static void element_loss_backward(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
 #endif
@@ -4731,7 +4737,7 @@ NNLITE_VERB void each_weight(const OpRun& r, float weight_decay, uint32_t first,
   }
 }
 
-static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(sgd_update) {
   const SGD&   a = attributes_of<SGD>(r);
   float* const state = r.slot(0);              // nullptr without momentum
   const vf     lr = set(-r.context->lr), momentum = set(a.momentum), given = set(1 - a.dampening);
@@ -4746,7 +4752,7 @@ static void sgd_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, 
   });
 }
 
-static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(adagrad_update) {
   const Adagrad& a = attributes_of<Adagrad>(r);
   float* const   state = r.slot(0);            // the sum of g^2 without its initial value
   const vf lr = set(-adagrad_rate(a, *r.context)), initial = set(a.initial_accumulator_value),
@@ -4758,7 +4764,7 @@ static void adagrad_update(const OpRun& r, uint32_t, uint32_t first, uint32_t la
   });
 }
 
-static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(rmsprop_update) {
   const RMSprop& a = attributes_of<RMSprop>(r);
   float *const squares = r.slot(0), *const buffer = a.momentum > 0 ? r.slot(1) : nullptr;
   const vf lr = set(-r.context->lr), alpha = set(a.alpha), rest = set(1 - a.alpha), eps = set(a.eps),
@@ -4776,7 +4782,7 @@ static void rmsprop_update(const OpRun& r, uint32_t, uint32_t first, uint32_t la
 }
 
 template <class A>
-static void adam_update(const OpRun& r, uint32_t, uint32_t first, uint32_t last, uint32_t) {
+NNLITE_RUN(adam_update) {
   const A& a = attributes_of<A>(r);
   const AdamRates k = adam_rates(a, *r.context);
   float *const m = r.slot(0), *const v = r.slot(1);
@@ -4904,10 +4910,12 @@ bool set_isa(Isa isa) {
 
 // The rows of every op; the first whose plan accepts is used. f is the run function of all instruction sets.
 #ifdef NNLITE_KERNELS
+#define NNLITE_LOOPS NNLITE_COLD                 // plain loops hardly run
 #define NNLITE_ROW(name, text, phase, chain, plan, f)                                                        \
   static const Kernel name##_row = {text, phase, chain, plan, NNLITE_RUNS(f)};
 #define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {__VA_ARGS__ nullptr};
 #else
+#define NNLITE_LOOPS
 #define NNLITE_ROW(...)
 #define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {nullptr};
 #endif
@@ -5062,16 +5070,19 @@ template <class A>
 static void activation_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const real *y = r.y(), *dy = r.dy();
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++)
     give(r.dx(0), i, product(dy[i], slope_of(a, y[i])), r.accumulate(0));
-  }
 }
+
+template <class T, void (*f)(const T&, const OpRun&)>
+NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thunk<T, f>(attributes, run); }
 
 // A layer or loss of this header, whose functions are called family_shape, family_forward, family_backward.
 #define NNLITE_DEFINE_BUILT_IN(Type, prefix, family, min_in, max_in, trait_bits, commit, ...)                \
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, min_in, max_in, trait_bits, (shape_thunk<Type, family##_shape>), \
-                    (op_thunk<Type, family##_forward>), NNLITE_BACKWARD(Type, family##_backward), commit,    \
-                    nullptr, prefix##_kernels, __VA_ARGS__)
+                    (loops_thunk<Type, family##_forward>),                                                   \
+                    NNLITE_BACKWARD(loops_thunk, Type, family##_backward), commit, nullptr,                  \
+                    prefix##_kernels, __VA_ARGS__)
 #define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
   NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
 #define NNLITE_DEFINE_ACTIVATION(Type, prefix, ...)                                                          \
@@ -5088,9 +5099,9 @@ NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
 template <class A>
 static Status arithmetic_shape(A&, OpShape& s) {
-  for (int i = 0; i < s.n_in; i++) {
+  s.expected = s.in[0];
+  for (int i = 0; i < s.n_in; i++)
     if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
-  }
   return set_out(s, s.in[0]);
 }
 
@@ -5150,18 +5161,17 @@ NNLITE_DEFINE_BUILT_IN(Mul, mul, mul, 2, max_inputs, arithmetic_traits, nullptr,
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
 // x, y [N, ..., C]   weight, bias, running_mean, running_var [C]
 // mean and var are those of the batch while training (slot 0 and slot 1, var biased), else the running ones.
-static bool norm_input(const BatchNorm1d&, const OpShape& s) {
+static bool norm_input(const BatchNorm1d&, OpShape& s) {
   return rows_input(s, 0) && (s.in[0].rank == 2 || s.in[0].rank == 3);
 }
-static bool norm_input(const BatchNorm2d&, const OpShape& s) { return image_input(s, 0); }
+static bool norm_input(const BatchNorm2d&, OpShape& s) { return image_input(s); }
 
 template <class A>
 static Status batch_norm_shape(A& a, OpShape& s) {
   if (!norm_input(a, s)) return Status::bad_shape;
-  if (a.num_features == 0) a.num_features = s.in[0].last();
   if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
     return Status::bad_attribute;
-  if (a.num_features != s.in[0].last()) return Status::bad_shape;
+  NNLITE_TRY(infer_last(s, a.num_features));
   NNLITE_TRY(set_out(s, s.in[0]));
   const int32_t C = a.num_features;
   if (a.affine) {
@@ -5279,6 +5289,8 @@ static Status concat_shape(Concat& a, OpShape& s) {
   int64_t total = 0;
   for (int k = 0; k < s.n_in; k++) {
     if (!rows_input(s, k)) return Status::bad_shape;
+    s.expected = out;
+    s.expected.dim[dim] = 0;
     Shape same = s.in[k];
     if (same.rank == out.rank) same.dim[dim] = out.dim[dim];
     if (same != out) return Status::bad_shape;
@@ -5331,9 +5343,8 @@ static ParameterSpec weight_of(const Conv2d& a) {
 // What the shapes of both convolutions have in common: before and after the size of y.
 template <class A>
 static Status conv_attributes(A& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
-  if (a.in_channels == 0) a.in_channels = s.in[0].last();
-  if (a.in_channels != s.in[0].last()) return Status::bad_shape;
+  if (!image_input(s)) return Status::bad_shape;
+  NNLITE_TRY(infer_last(s, a.in_channels));
   const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
   if (a.out_channels <= 0 || a.groups <= 0 || !k.h.valid() || !k.w.valid()) return Status::bad_attribute;
   return a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 ? Status::bad_attribute : Status::ok;
@@ -5542,9 +5553,8 @@ static ParameterSpec weight_of(const Linear& a) {
 
 static Status linear_shape(Linear& a, OpShape& s) {
   if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
-  if (a.in_features == 0) a.in_features = s.in[0].last();
   if (a.out_features <= 0) return Status::bad_attribute;
-  if (a.in_features != s.in[0].last()) return Status::bad_shape;
+  NNLITE_TRY(infer_last(s, a.in_features));
   Shape out = s.in[0];
   out.dim[out.rank - 1] = a.out_features;
   NNLITE_TRY(set_out(s, out));
@@ -5600,6 +5610,7 @@ static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
     s.in[1]       = shape;
     s.in_dtype[1] = dtype;
   }
+  s.expected = shape;
   if (s.in[1] != shape || s.in_dtype[1] != dtype) return Status::bad_shape;
   Shape one;
   one.rank   = 1;
@@ -5887,7 +5898,7 @@ static void adam_update(const A& a, const OpRun& r) {
 
 #define NNLITE_DEFINE_OPTIMIZER(Type, prefix, family, ...)                                                   \
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
-                    (op_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,          \
+                    (loops_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,       \
                     __VA_ARGS__)
 
 NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
@@ -5916,7 +5927,7 @@ static int64_t pool_places(const Axis& a, bool ceil_mode) {
 
 template <class A>
 static Status pool_shape(A& a, Pair dilation, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
+  if (!image_input(s)) return Status::bad_shape;
   if (a.stride.h == 0) a.stride.h = a.kernel_size.h;
   if (a.stride.w == 0) a.stride.w = a.kernel_size.w;
   const Axes k = axes_of(a, dilation, s.in[0], s.in[0]);
@@ -5992,7 +6003,7 @@ NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLI
 
 static Status average_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
 static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
+  if (!image_input(s)) return Status::bad_shape;
   if (a.output_size.h <= 0 || a.output_size.w <= 0) return Status::bad_attribute;
   return set_image_out(s, a.output_size.h, a.output_size.w, s.in[0].last());
 }
@@ -6089,9 +6100,8 @@ static void softmax_backward(const Softmax& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
     for (int64_t i = 0, at = first; i < count; i++, at += stride) sum = madd(r.dy()[at], r.y()[at], sum);
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+    for (int64_t i = 0, at = first; i < count; i++, at += stride)
       give(r.dx(0), at, product(r.y()[at], r.dy()[at] - sum), r.accumulate(0));
-    }
   });
 }
 
@@ -6111,9 +6121,8 @@ static void softmax_backward(const LogSoftmax& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
     for (int64_t i = 0, at = first; i < count; i++, at += stride) sum += r.dy()[at];
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+    for (int64_t i = 0, at = first; i < count; i++, at += stride)
       give(r.dx(0), at, madd(-real_exp(r.y()[at]), sum, r.dy()[at]), r.accumulate(0));
-    }
   });
 }
 
@@ -6124,7 +6133,7 @@ NNLITE_DEFINE_BUILT_IN(Softmax, softmax, softmax, 1, 1, traits::accumulates, nul
 // ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
 static Status upsample_shape(Upsample& a, OpShape& s) {
-  if (!image_input(s, 0)) return Status::bad_shape;
+  if (!image_input(s)) return Status::bad_shape;
   if (a.scale_factor.h <= 0 || a.scale_factor.w <= 0) return Status::bad_attribute;
   return set_image_out(s, size_product(s.in[0].dim[1], a.scale_factor.h),
                        size_product(s.in[0].dim[2], a.scale_factor.w), s.in[0].last());
@@ -6338,11 +6347,11 @@ struct Text {
     *at = 0;
     return *this;
   }
-  Text& operator<<(const char* s) {
+  NNLITE_COLD Text& operator<<(const char* s) {
     for (; s && *s; s++) put(*s);
     return *this;
   }
-  Text& operator<<(int64_t n) {
+  NNLITE_COLD Text& operator<<(int64_t n) {
     char digits[24];
     int count = 0;
     if (n < 0) put('-');
@@ -6358,6 +6367,7 @@ struct Text {
     for (int d = 0; d < s.rank; d++) {
       if (d > 0) *this << ", ";
       if (s.dim[d] == Shape::batch_dim) put('N');
+      else if (s.dim[d] == 0) put('?');
       else *this << static_cast<int64_t>(s.dim[d]);
     }
     return put(']');
@@ -6393,13 +6403,20 @@ const char* describe(Status s) {
 }
 
 // Starts a problem; the caller streams details to the returned text, and may return it as the status.
-static Text set_problem(Problem& p, Status status, const char* where) {
+static NNLITE_COLD Text set_problem(Problem& p, Status status, const char* where) {
   p.status = status;
   p.offset = 0;
   Text(p.where, sizeof p.where) << where;
   Text what(p.what, sizeof p.what);
   what.status = status;
   return what << describe(status);
+}
+
+// Of a call that needs a build and 1 to `most` rows.
+static Status check_rows(Problem& p, bool built, const char* where, int rows, int most) {
+  if (!built) return set_problem(p, Status::not_built, where);
+  if (rows < 1 || rows > most) return set_problem(p, Status::bad_argument, where) << ": rows 1 to " << most;
+  return Status::ok;
 }
 
 // UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
@@ -6514,18 +6531,16 @@ static void collect_inputs(const Node* nodes, const uint16_t* inputs, int n, OpS
 }
 
 // The name of a node, its own or made from the op and its number among the nodes of that op: "conv2d_2".
+static void made_name(const Node* nodes, int index, const Op* op, Text text) {
+  int ordinal = 1;
+  for (int i = 0; i < index; i++) ordinal += nodes[i].op == op ? 1 : 0;
+  for (const char* c = op->name; *c; c++) text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
+  text << "_" << ordinal;
+}
 static void node_name(const Node* nodes, int index, char* to, size_t size) {
   const Node& n = nodes[index];
-  Text text(to, size);
-  if (n.name || !n.op) {
-    text << (n.name ? n.name : "input");
-    return;
-  }
-  int ordinal = 1;
-  for (int i = 0; i < index; i++) ordinal += nodes[i].op == n.op ? 1 : 0;
-  for (const char* c = n.op->name; *c; c++)
-    text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
-  text << "_" << ordinal;
+  if (!n.name && n.op) return made_name(nodes, index, n.op, Text(to, size));
+  Text(to, size) << (n.name ? n.name : "input");
 }
 
 Status ModelAccess::check_name(Model& m, const char* name) {
@@ -6585,10 +6600,12 @@ Status ModelAccess::attach_parameters(Model& m, Node& node, const OpShape& s) {
   return Status::ok;
 }
 
-Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
-                             Tensor& made) {
-  const Op* op      = layer.op();
-  const char* where = name ? name : op->name;
+NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer,
+                                         const uint16_t* inputs, int n, Tensor& made) {
+  const Op* op = layer.op();
+  char made_up[sizeof m.problem_.where];
+  made_name(m.nodes_, m.node_count_, op, Text(made_up, sizeof made_up));
+  const char* where = name ? name : made_up;
   if ((op->traits & (traits::optimizer | traits::schedule)) != 0)
     return fail(m, Status::bad_graph, where, "not a layer");
   if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
@@ -6602,6 +6619,7 @@ Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer, con
     t << ":";
     for (int i = 0; i < n; i++) t << " " << s.in[i];
     t << " into " << op->name;
+    if (shaped == Status::bad_shape && s.expected.rank > 0) t << ", expected " << s.expected;
     return shaped;
   }
   const char* kept = name ? keep_text(m, name) : nullptr;
@@ -6649,7 +6667,7 @@ Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs
   return made;
 }
 
-Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
+NNLITE_COLD Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
   if (!ModelAccess::owns(*this, made_by, "share")) return {};
   const Node& first = nodes_[made_by.id];
   if (!first.op) {
@@ -6693,7 +6711,7 @@ void Model::freeze(Tensor made_by) {
   for (int p = 0; p < n.n_parameters; p++) n.parameters[p].trainable = false;
 }
 
-void Model::output(const char* name, Tensor x) {
+NNLITE_COLD void Model::output(const char* name, Tensor x) {
   if (!ModelAccess::owns(*this, x, name) || !ok(ModelAccess::check_name(*this, name))) return;
   const char* kept = nullptr;
   bool        twice = false;
@@ -6960,7 +6978,7 @@ Status Model::materialise(Arena& arena) {
 }
 
 // The nodes of `from` in their order, with other out_features in node `last`.
-void ModelAccess::copy_graph(const Model& from, int last, int outputs, Model& m) {
+NNLITE_COLD void ModelAccess::copy_graph(const Model& from, int last, int outputs, Model& m) {
   const auto handle = [&](int node) { return Tensor{static_cast<uint16_t>(node), m.self_}; };
   for (int i = 0; i < from.node_count_; i++) {
     const Node& n = from.nodes_[i];
@@ -6985,7 +7003,7 @@ void ModelAccess::copy_graph(const Model& from, int last, int outputs, Model& m)
   for (int i = 0; i < from.output_count_; i++) m.output(from.output_names_[i], handle(from.outputs_[i]));
 }
 
-Status Model::grow(const Model& from, int outputs, Seed seed, Arena& arena) {
+NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena& arena) {
   int last = from.node_count_ - 1;
   while (last >= 0 && from.nodes_[last].op != &Linear::op) last--;
   const int before = last < 0 ? 0 : from.nodes_[last].shape.last();
@@ -7097,8 +7115,7 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in[0] = model.output_shape(0);
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
-  if (!ok(shaped))
-    return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
+  if (!ok(shaped)) return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
   to.nodes[0]        = Node();
   to.nodes[0].name   = "target";
   to.nodes[0].shape  = s.in[1];
@@ -7300,7 +7317,7 @@ bool Planner::skipped(int i) const {
   return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
 }
 
-void Planner::mark() {
+NNLITE_COLD void Planner::mark() {
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
   for (int i = 0; i < g.count; i++) {
@@ -7374,7 +7391,7 @@ void Planner::assign_slots(int i) {
   }
 }
 
-void Planner::assign_values() {
+NNLITE_COLD void Planner::assign_values() {
   const Graph& g = graph();
   for (int i = 0; i < g.count && !overflow; i++) {
     const Node& n = g.node(i);
@@ -7490,7 +7507,7 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
 }
 
 // The first row that accepts; its scratch is planned.
-const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
+NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
   for (const Kernel* const* k = op.kernels; k && *k; k++) {
     KernelPlan plan;
     if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
@@ -7500,7 +7517,7 @@ const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) 
   }
   return nullptr;
 }
-const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
+NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
   OpRun run;
   imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
   return find_kernel(*graph().node(i).op, phase, run);
@@ -7520,7 +7537,7 @@ void Planner::forward_node(int i) {
   step_count++;
 }
 
-void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
+NNLITE_COLD void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
   const Node& n = graph().node(i);
   StepRecord& r = begin(StepKind::backward, i);
   r.kernel      = kernel;
@@ -7562,7 +7579,7 @@ void Planner::sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shap
 
 // The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can,
 // else aside first.
-void Planner::choose_targets(int i, Wanted& w) {
+NNLITE_COLD void Planner::choose_targets(int i, Wanted& w) {
   const Node& n = graph().node(i);
   for (int k = 0; k < n.n_in; k++) {
     if ((w.dx_bits >> k & 1u) == 0) continue;
@@ -7598,7 +7615,7 @@ void Planner::view_gradient(int i) {
   in.has_grad = true;
 }
 
-void Planner::update_step(int i, int p, uint16_t gradient) {
+NNLITE_COLD void Planner::update_step(int i, int p, uint16_t gradient) {
   const Parameter& q = graph().node(i).parameters[p];
   StepRecord& r      = begin(StepKind::update, i);
   r.parameter        = static_cast<uint8_t>(p);
@@ -7622,7 +7639,7 @@ void Planner::update_step(int i, int p, uint16_t gradient) {
 
 // After a node's gradients: update at once where nothing else needs them; add up where the layer is used
 // again.
-void Planner::parameter_steps(int i, const Wanted& w) {
+NNLITE_COLD void Planner::parameter_steps(int i, const Wanted& w) {
   const Node& n = graph().node(i);
   for (int p = 0; p < n.n_parameters; p++) {
     if ((w.parameter_bits >> p & 1u) == 0) continue;
@@ -7634,7 +7651,7 @@ void Planner::parameter_steps(int i, const Wanted& w) {
   }
 }
 
-void Planner::backward_node(int i) {
+NNLITE_COLD void Planner::backward_node(int i) {
   const Node& n = graph().node(i);
   Wanted w;
   wanted(i, w.dx_bits, w.parameter_bits);
@@ -7684,7 +7701,7 @@ void Planner::final_steps() {
   }
 }
 
-void Planner::walk() {
+NNLITE_COLD void Planner::walk() {
   step_count = ref_count = 0;
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) {
@@ -7719,7 +7736,7 @@ void Planner::try_merge(uint16_t into, uint16_t from, int step) {
   b.root = root(into);
 }
 
-void Planner::merge_in_place() {
+NNLITE_COLD void Planner::merge_in_place() {
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) {
     const Node& n = g.node(i);
@@ -8059,8 +8076,8 @@ static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a m
 enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
 
 // What sessions and trainers begin with.
-Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
-                       Engine* built) {
+NNLITE_COLD Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
+                                   Engine* built) {
   to = MemoryPlan();
   plan = &to, arena = from, engine = built, pool = workers;
   request.graph   = &graph;
@@ -8073,7 +8090,7 @@ Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan&
       << ": batch and workers must be at least 1";
 }
 
-Status Layouter::count_slots() {
+NNLITE_COLD Status Layouter::count_slots() {
   slot_count = 0;
   if (!request.training) return Status::ok;
   AnyOp copy = *optimizer;
@@ -8091,7 +8108,7 @@ Status Layouter::count_slots() {
 
 // Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter
 // order.
-void Layouter::reserve_parameters(Ref* table) {
+NNLITE_COLD void Layouter::reserve_parameters(Ref* table) {
   const int stride = 2 + slot_count;
   for (int i = 0; i < graph.model_nodes && request.training; i++) {
     const Node& n = graph.node(i);
@@ -8123,7 +8140,7 @@ void Layouter::sum_in_place() {
   }
 }
 
-Status Layouter::run() {
+NNLITE_COLD Status Layouter::run() {
   planner.request   = request;
   planner.parameter_stride = 2 + slot_count;
   NNLITE_TRY(planner.run_first(plan->problem));
@@ -8145,11 +8162,9 @@ Status Layouter::run() {
   sum_in_place();
   plan->total       = size_t(units) * 64;
   plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
-  if (huge)
-    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
+  if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
   if (!arena) return Status::ok;
-  if (!arena->aligned())
-    return set_problem(plan->problem, Status::misaligned, "arena");
+  if (!arena->aligned()) return set_problem(plan->problem, Status::misaligned, "arena");
   unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
   if (!base)
     return set_problem(plan->problem, Status::out_of_memory, "arena")
@@ -8265,8 +8280,8 @@ static bool augments(const Augment& a);
 static bool augment_fits(const Augment& a);
 static size_t augment_bytes(const Shape& picture);
 
-static Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan, Arena* arena,
-                             Engine* engine) {
+static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan,
+                                         Arena* arena, Engine* engine) {
   Layouter l;
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   l.optimizer = &o.optimizer;
@@ -8380,9 +8395,7 @@ Status Session::set_image(const Image& image, int row) {
 }
 
 Status Session::forward(int rows) {
-  if (!engine_.steps || rows < 1 || rows > engine_.batch)
-    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "forward")
-        << ": rows 1 to " << engine_.batch;
+  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
@@ -8677,8 +8690,7 @@ Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   const Executor run(engine_);
   const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
-  if (data.count < 1)
-    return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
+  if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
   for (int c = 0; c < inputs; c++) {
     const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
                                                          : run.graph.node(run.graph.model_nodes).dtype;
@@ -8798,9 +8810,7 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
 }
 
 Status Trainer::step(const Batch& batch) {
-  if (!engine_.steps || batch.rows < 1 || batch.rows > options_.batch)
-    return set_problem(problem_, engine_.steps ? Status::bad_argument : Status::not_built, "step")
-        << ": rows 1 to " << options_.batch;
+  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "step", batch.rows, options_.batch));
   return TrainerAccess::step(*this, &batch, batch.rows);
 }
 
@@ -9819,8 +9829,8 @@ struct File {
 };
 
 // Says what is wrong at an offset of the file; with numbers, where two are given that differ.
-static Status refuse(const File& f, Status status, uint64_t offset, const char* where, const char* what,
-                     uint64_t expected = 0, uint64_t got = 0) {
+static NNLITE_COLD Status refuse(const File& f, Status status, uint64_t offset, const char* where,
+                                 const char* what, uint64_t expected = 0, uint64_t got = 0) {
   if (f.problem == nullptr) return status;
   Text text = set_problem(*f.problem, status, where);
   text << ": " << what;
@@ -9828,8 +9838,8 @@ static Status refuse(const File& f, Status status, uint64_t offset, const char* 
   f.problem->offset = offset;
   return status;
 }
-static Status refuse(const File& f, Status status, SectionId id, const char* what, uint64_t expected = 0,
-                     uint64_t got = 0) {
+static NNLITE_COLD Status refuse(const File& f, Status status, SectionId id, const char* what,
+                                 uint64_t expected = 0, uint64_t got = 0) {
   return refuse(f, status, f.offset(id), section_kinds[id].name, what, expected, got);
 }
 static Status bad(const File& f, uint64_t offset, const char* where, const char* what, uint64_t expected = 0,
@@ -9927,7 +9937,7 @@ static Status fetch_padding(const File& f, uint64_t offset, uint32_t& crc) {
   return all_zero(buffer, n) ? Status::ok : bad(f, offset, "padding", "is not zero");
 }
 
-static Status read_header(File& f) {
+static NNLITE_COLD Status read_header(File& f) {
   const FileHeader own;
   FileHeader&      h     = f.header;
   const auto       newer = [&](uint64_t offset, const char* what, uint64_t known, uint64_t got) {
@@ -9988,8 +9998,7 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
     return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version",
                   s.type, s.version);
   const bool of_checkpoint = presence == Presence::checkpoint || presence == Presence::in_checkpoint;
-  if (known && of_checkpoint && !f.checkpoint())
-    return bad(f, here, name, "belongs into a checkpoint");
+  if (known && of_checkpoint && !f.checkpoint()) return bad(f, here, name, "belongs into a checkpoint");
   if (known && (presence == Presence::optional || presence == Presence::in_checkpoint) && s.size == 0)
     return bad(f, here, name, "is empty");
   if (known) f.at[id] = s;
@@ -10032,7 +10041,7 @@ static Status count_records(const File& f, SectionId id, size_t bytes, uint32_t 
 }
 
 // Header, table, every checksum, and the number of records: what any use of a file begins with.
-static Status read_container(File& f) {
+static NNLITE_COLD Status read_container(File& f) {
   NNLITE_TRY(read_header(f));
   uint32_t last_type = 0;
   uint64_t end       = align64(sizeof(FileHeader) + sizeof(SectionRecord) * f.header.sections);
@@ -10057,7 +10066,7 @@ static Status read_container(File& f) {
 class Emit {
  public:
   explicit Emit(const Sink* sink = nullptr) : sink_(sink) {}
-  void put(const void* bytes, size_t n) {
+  NNLITE_COLD void put(const void* bytes, size_t n) {
     if (n > sizeof buffer_ - held_) flush();
     if (n > sizeof buffer_) return pass(static_cast<const uint8_t*>(bytes), n);
     copy_bytes(buffer_ + held_, bytes, n);
@@ -10154,7 +10163,7 @@ class Io {
   }
 
  private:
-  void bytes(void* p, size_t n) {
+  NNLITE_COLD void bytes(void* p, size_t n) {
     if (e_ != nullptr) return e_->put(p, n);
     require(n <= end_ - at_);
     if (ok(status_)) status_ = fetch(*f_, at_, p, n);
@@ -10234,7 +10243,7 @@ static bool valid_text(const char* s) {
   return valid_utf8(reinterpret_cast<const uint8_t*>(s), text_bytes(s));
 }
 
-static void fields(Io& io, Preprocessing& p, const Model& m) {
+static NNLITE_COLD void fields(Io& io, Preprocessing& p, const Model& m) {
   const Shape s = m.input_shape(0);
   uint16_t    kind = uint16_t(1 + int(p.kind));
   io.constant(uint32_t(0));                    // input
@@ -10264,7 +10273,7 @@ static Status read_picture(ExtrasReader& x) {
   return io.finish();
 }
 
-static void fields(Io& io, ModelExtras& x) {
+static NNLITE_COLD void fields(Io& io, ModelExtras& x) {
   io.constant(uint32_t(0));                    // output
   io.state(x.answer);
   io.zeros(3);
@@ -10460,7 +10469,7 @@ static Status read_others(ExtrasReader& x) {
 }
 
 // What a file may not hold, whether it is read or written; nullptr: nothing.
-static const char* find_bad_extras(const Model& m, const ModelExtras& x, SectionId& id) {
+static NNLITE_COLD const char* find_bad_extras(const Model& m, const ModelExtras& x, SectionId& id) {
   bool right = true;
   id = id_prep;
   if (const Preprocessing* p = x.preprocessing) {
@@ -10505,7 +10514,7 @@ static const char* find_bad_extras(const Model& m, const ModelExtras& x, Section
   return right ? nullptr : "other sections: number, order, type or version";
 }
 
-static Status read_extras(ExtrasReader& x) {
+static NNLITE_COLD Status read_extras(ExtrasReader& x) {
   x.used   = 0;
   x.extras = x.take<ModelExtras>(1);
   if (x.extras != nullptr) *x.extras = ModelExtras();
@@ -10535,8 +10544,7 @@ static TensorRecord form_record(const Shape& s, DType dtype) {
   TensorRecord t;
   t.dtype = file_dtype(dtype);
   t.rank  = uint8_t(s.rank);
-  for (int d = 0; d < s.rank; ++d)
-    t.dims[d] = s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]);
+  for (int d = 0; d < s.rank; ++d) t.dims[d] = s.dim[d] == Shape::batch_dim ? file_batch : uint32_t(s.dim[d]);
   return t;
 }
 static TensorRecord output_record(const Node& n, uint32_t number) {
@@ -10614,7 +10622,7 @@ static Status check_storage(const File& f, uint64_t here, const TensorRecord& t)
 }
 
 // The three groups of records. The outputs of nodes are compared later, with what the engine makes of them.
-static Status read_tensors(File& f) {
+static NNLITE_COLD Status read_tensors(File& f) {
   char         name[file_name_bytes] = {}, last[file_name_bytes] = {};
   TensorRecord t, owner;
   uint32_t     i = 0;
@@ -10681,7 +10689,7 @@ static Status check_tail(const File& f, const ParameterSpec& p, uint64_t at) {
 static Status find_known(const File& f, const OpSet& ops, uint64_t here, const char* name, uint32_t version,
                          const Op*& op) {
   op = find_op(ops, name, text_bytes(name));
-  if (op == nullptr) return refuse(f, Status::unknown_op, here, name, "version", 0, version);
+  if (op == nullptr) return refuse(f, Status::unknown_op, here, name, "not among LoadOptions::ops");
   if (op->version == version) return Status::ok;
   return refuse(f, Status::unknown_op, here, name, "needs a newer nnlite, version", op->version, version);
 }
@@ -10698,7 +10706,7 @@ static bool same_field(const Field& f, const void* a, const void* b) {
 
 // Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
 // another order or type are refused, so there is one way to write them.
-static Status read_attributes(const File& f, uint64_t at, uint32_t bytes, AnyOp& row) {
+static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t bytes, AnyOp& row) {
   const Op&      op   = *row.op();
   const uint64_t end  = at + bytes;
   unsigned char* to   = static_cast<unsigned char*>(row.attributes());
@@ -10919,7 +10927,7 @@ static Status check_node(const File& f, const Model& m, uint32_t k) {
 }
 
 // Nodes, then inputs and outputs in the order in which the user has them, then the builder's last word.
-Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
+NNLITE_COLD Status ModelAccess::read_graph(const File& f, Model& m, const OpSet& ops) {
   GraphCursor c(f, ops);
   GraphHeader h;
   GraphEnd    end;
@@ -11250,7 +11258,7 @@ static void emit_training(const Content&, int, Emit&) {}
 static void emit_training(const Content& c, int id, Emit& e);
 #endif
 
-static void emit_section(const Content& c, int id, Emit& e) {
+static NNLITE_COLD void emit_section(const Content& c, int id, Emit& e) {
   ModelExtras   x = *c.extras;
   Preprocessing picture;
   Io            io(e);
@@ -11326,7 +11334,7 @@ struct Hashing {
   }
 };
 
-static Status write_content(const Content& c, const Sink& sink, Problem* problem) {
+static NNLITE_COLD Status write_content(const Content& c, const Sink& sink, Problem* problem) {
   SectionRecord table[max_sections];
   FileHeader    h;
   h.sections = plan_sections(c, table);
@@ -11368,7 +11376,7 @@ static Status write_content(const Content& c, const Sink& sink, Problem* problem
   return e.failed() ? refuse_save(problem, Status::io_error, "file", "cannot be written") : Status::ok;
 }
 
-static Status check_content(Content& c, Problem* problem) {
+static NNLITE_COLD Status check_content(Content& c, Problem* problem) {
   static const ModelExtras none;
   const Model& m = *c.model;
   if (!m.finished()) return refuse_save(problem, Status::bad_graph, "save", "the model is not finished");
@@ -11410,7 +11418,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 
 // A temporary file beside `path` takes its place once f(sink) has written it and it is on the disk.
 template <class F>
-static Status save_path(const char* path, Problem* problem, F f) {
+static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   char   directory[1024], prefix[1024], temporary[1024];
   size_t cut = 0;
   for (size_t i = 0; path[i] != 0; ++i)
@@ -11442,7 +11450,7 @@ static Status save_path(const char* path, Problem* problem, F f) {
 }
 
 template <class F>
-static Status open_path(const char* path, Problem* problem, F f) {
+static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
   FileHandle file;
   Source     source;
   source.read = read_handle;
@@ -11502,7 +11510,7 @@ struct CheckpointAccess {
   static Status check(const Trainer& t, const File& f, const Content& c);
 };
 
-void CheckpointAccess::fields(Io& io, int id, State& s) {
+NNLITE_COLD void CheckpointAccess::fields(Io& io, int id, State& s) {
   TrainerOptions& o     = s.options;
   uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
   Augment&        a     = o.augment;
@@ -11582,7 +11590,7 @@ Status Io::read_row(const OpSet& known, uint32_t trait, AnyOp& row) {
   return read_attributes(*f_, at_ + sizeof h + h.name_bytes, h.attribute_bytes, row);
 }
 
-void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
+NNLITE_COLD void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   if (e_ != nullptr) return emit_row(row, *e_);
   if (!ok(status_)) return;
   const AnyOp     own  = row;
@@ -11614,7 +11622,7 @@ static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t coun
 
 // What tells one data set from another without reading its pictures: the form of every column (the inputs of
 // the model, then the target of a loss in options), and all class labels.
-void CheckpointAccess::describe_data(const Trainer& t, State& s) {
+NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
   const Engine& e = t.engine_;
   Sha256        hash;
   if (t.data_ == nullptr) return;
@@ -11713,8 +11721,8 @@ static Status read_checkpoint(File& f) {
   return f.checkpoint() ? Status::ok : bad(f, 20, "header", "this is a model, not a checkpoint");
 }
 
-Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
-                    const OpSet& ops) {
+NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
+                                const OpSet& ops) {
   CheckpointAccess::State s;
   File                    f(source, LoadLimits(), problem);
   NNLITE_TRY(read_checkpoint(f));
@@ -11737,7 +11745,7 @@ Status read_options(const Source& source, TrainerOptions& options, Arena* arena,
 }
 
 // The network, what is trained, and frozen weights against those of a checkpoint.
-Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
+NNLITE_COLD Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
   static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
   Emit     e;
   uint32_t k = 0;
@@ -11763,7 +11771,7 @@ Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c
 }
 
 // All that could refuse a checkpoint comes before the first value is changed.
-Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
+NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
   t.problem_ = Problem();
   File    f(source, LoadLimits(), &t.problem_);
   Content c;
@@ -11819,8 +11827,8 @@ Status save(const Trainer& trainer, const char* path, const ModelExtras* extras,
 Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save_checkpoint(trainer, sink, problem); });
 }
-Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem,
-                    const OpSet& ops) {
+NNLITE_COLD Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem,
+                                const OpSet& ops) {
   return open_path(path, problem, [&](const Source& source) {
     return read_options(source, options, arena, problem, ops);
   });
@@ -11833,7 +11841,7 @@ Status Trainer::resume(const char* path, bool any_arithmetic) {
 
 // ================================================================================ >>golden
 // Golden vectors: what a model answered when it was saved, against what it answers here.
-Status verify_content(const Source& source, Problem* problem) {
+NNLITE_COLD Status verify_content(const Source& source, Problem* problem) {
   LoadLimits limits;
   limits.tensors = limits.nodes = 0xFFFFFFFFu;
   File    f(source, limits, problem);
@@ -11934,7 +11942,7 @@ static bool close_to(const float* a, const float* b, size_t n, float tolerance, 
   return worst <= double(tolerance) * largest || worst == 0;
 }
 
-Status run_golden(const Model& model, Arena& arena, GoldenReport& report) {
+NNLITE_COLD Status run_golden(const Model& model, Arena& arena, GoldenReport& report) {
   report = GoldenReport();
   const ModelExtras* extras = model.extras();
   for (int i = 0; extras != nullptr && i < extras->golden_count; ++i) {
@@ -11959,8 +11967,8 @@ Status run_golden(const Model& model, Arena& arena, GoldenReport& report) {
   return Status::ok;
 }
 
-Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena,
-                   Golden& golden) {
+NNLITE_COLD Status make_golden(const Model& model, const void* inputs, int rows, float tolerance,
+                               Arena& arena, Golden& golden) {
   if (rows < 1 || rows > 64 || !model.has_weights())
     return rows < 1 || rows > 64 ? Status::bad_argument : Status::no_weights;
   float* outputs = static_cast<float*>(arena.take(output_floats(model, rows) * sizeof(float)));

@@ -63,6 +63,27 @@ TEST_CASE("graph: the first failure poisons the rest and is what finish says") {
   CHECK(!n.model.finished());
 }
 
+TEST_CASE("graph: a layer that does not fit says which it is, what it expected and what it got") {
+  const auto refused = [](auto layer, const Dims& dims, const char* where, const char* text) {
+    Net n;
+    const Tensor x = n.model.chain(n.model.input("x", dims), Conv2d{0, 4, 1}, BatchNorm2d{}, Flatten{},
+                                   Linear{0, 4}, layer);
+    n.model.output("y", x);
+    CHECK(n.model.finish(Seed{}) == Status::bad_shape);
+    CHECK(std::string(n.model.problem().where) == where);
+    CHECK(says(n.model, text));
+  };
+  refused(Linear{8, 1}, {2, 2, 1}, "linear_2", "[N, 4] into Linear, expected [N, 8]");
+  refused(BatchNorm1d{3}, {2, 2, 1}, "batchnorm1d_1", "[N, 4] into BatchNorm1d, expected [N, 3]");
+  refused(Conv2d{4, 4, 1}, {2, 2, 1}, "conv2d_2", "[N, 4] into Conv2d, expected [N, ?, ?, ?]");
+  Net n;
+  const Tensor a = n.model.input("a", {4}), b = n.model.input("b", {5});
+  n.model.output("y", n.model.add(Add{}, a, b));
+  CHECK(n.model.finish(Seed{}) == Status::bad_shape);
+  CHECK(std::string(n.model.problem().where) == "add_1");
+  CHECK(says(n.model, "[N, 4] [N, 5] into Add, expected [N, 4]"));
+}
+
 TEST_CASE("graph: a node that reaches no output is named") {
   Net n;
   const Tensor x = n.model.input("x", {4});

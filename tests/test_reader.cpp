@@ -260,6 +260,7 @@ TEST_CASE("reader: an op outside the given set is refused") {
   Model          model;
   CHECK(model.load(file.data(), file.size(), arena, LoadOptions{set, {}, false}) == Status::unknown_op);
   CHECK(std::string(model.problem().where) == "ReLU");
+  CHECK(std::string(model.problem().what) == "the op is not known here: not among LoadOptions::ops");
 }
 
 TEST_CASE("reader: a path that is missing, a folder, empty or no .nnl is refused") {

@@ -38,6 +38,7 @@ TEST_CASE("session: without weights, without build, misaligned and with bad rows
   CHECK(none.status == Status::no_weights);
   CHECK(none.memory.untouched());
   CHECK(none.it.forward() == Status::not_built);
+  CHECK(std::string(none.it.problem().what) == describe(Status::not_built));
   CHECK(none.it.input().data == nullptr);
   CHECK(none.it.output().data == nullptr);
   Small s;

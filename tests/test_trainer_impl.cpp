@@ -317,6 +317,7 @@ TEST_CASE("trainer: what is missing or out of range is refused by name") {
   Trainer nothing;
   CHECK(nothing.step() == Status::not_built);
   CHECK(nothing.step(rows_of(0, 5)) == Status::not_built);
+  CHECK(std::string(nothing.problem().what) == describe(Status::not_built));
   PlacedTrainer t(s.net.model, s.o);
   CHECK(t.it.step() == Status::no_data);
   CHECK(t.it.step(rows_of(0, 6)) == Status::bad_argument);
