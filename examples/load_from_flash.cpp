@@ -5,7 +5,7 @@
 // ops that it needs: the linker leaves all others out. read_digit() is all that a device has. The picture is
 // as a camera gives it: any ink on any paper, any size up to max_image.
 //
-//   nnlite embed ../models/digits.nnl digits_nnl.h
+//   nnlite embed ../models/digits.nnl digits_nnl.h --max-image 84
 //   g++ -Os -std=c++17 -I.. -I. load_from_flash.cpp -o load_from_flash && ./load_from_flash
 #define NNLITE_IMPLEMENTATION
 #define NNLITE_NO_STDIO
@@ -17,8 +17,8 @@
 
 #include <stdio.h>
 
-constexpr int side = 84;                                     // of the camera's pictures, in pixels
-alignas(64) static unsigned char memory[digits_arena + 58944];        // and prepare_bytes() of such a picture
+constexpr int side = digits_max_image;                       // of the camera's pictures, in pixels
+alignas(64) static unsigned char memory[digits_arena];       // to the byte what load and build take
 
 static nnlite::Model model;
 static nnlite::Session session;

@@ -134,6 +134,8 @@ expect 0 0 "$NNLITE" embed one.nnl digits.h
 check "the name is that of the file, the bytes are the same" cmp -s digits.h digits_nnl.h
 expect 0 0 "$NNLITE" embed first.ck ck.h
 expect 0 0 "$NNLITE" embed part.nnl part.h
+expect 0 0 "$NNLITE" embed one.nnl room.h --max-image 90
+check "room for pictures is asked for" grep -q '^static const int room_max_image = 90;$' room.h
 check "the state of training is left out" [ "$(array_of ck.h | wc -l)" -le "$(array_of part.h | wc -l)" ]
 
 # ---- Ctrl-C: the checkpoint is saved, the way to go on is said, exit 130

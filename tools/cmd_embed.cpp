@@ -17,6 +17,7 @@ namespace {
 struct Options {
   Common common;
   std::string model, out;
+  int max_image = 0;  // pixels a side
 };
 
 // "digits" of some/digits_nnl.h or some/digits.h.
@@ -41,8 +42,9 @@ std::set<std::string> ops_of(const Model& model) {
 }
 
 // What load and a session of one row take.
-std::size_t arena_bytes(const Network& network) {
+std::size_t arena_bytes(const Network& network, int max_image) {
   SessionOptions options;
+  if (max_image > 0) options.max_image = max_image;
   options.derived_weights = false;
   MemoryPlan plan;
   require(Session::plan(network.model, options, plan), plan.problem, network.name);
@@ -50,7 +52,7 @@ std::size_t arena_bytes(const Network& network) {
 }
 
 std::string header_of(const std::string& name, const Bytes& file, const std::set<std::string>& ops,
-                      std::size_t bytes) {
+                      std::size_t bytes, int max_image) {
   std::string list, out;
   for (const std::string& op : ops) list += fmt::format("{}&nnlite::{}::op", list.empty() ? "" : ", ", op);
   out += fmt::format(
@@ -60,13 +62,16 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
       "// Build sessions with SessionOptions::derived_weights = false, so that they keep no copies of "
       "weights.\n"
       "// The model's records and a session of one row then take {0}_arena bytes on a 64-bit machine, else "
-      "less.\n"
+      "less.\n{2}"
       "#pragma once\n"
       "#ifndef NNLITE_HPP\n"
       "#error \"include nnlite.hpp before this file\"\n"
       "#endif\n\n",
-      name, sha256_hex(file));
+      name, sha256_hex(file),
+      max_image == 0 ? ""
+                     : fmt::format("// set_image takes any size up to SessionOptions::max_image = {}_max_image.\n", name));
   out += fmt::format("static const size_t {}_arena = {};\n", name, bytes);
+  if (max_image > 0) out += fmt::format("static const int {}_max_image = {};\n", name, max_image);
   if (ops.empty()) out += fmt::format("static const nnlite::OpSet {}_ops = {{nullptr, 0}};\n\n", name);
   else
     out += fmt::format(
@@ -93,8 +98,8 @@ void run(const Options& o) {
       serialise(given->model, with_metadata(extras, metadata));  // of a checkpoint, the model alone
   const std::unique_ptr<Network> network = load_network(file, o.model);
   const std::set<std::string> ops = ops_of(network->model);
-  const std::size_t bytes = arena_bytes(*network);
-  write_file(o.out, header_of(name, file, ops, bytes));
+  const std::size_t bytes = arena_bytes(*network, o.max_image);
+  write_file(o.out, header_of(name, file, ops, bytes, o.max_image));
   if (o.common.json)
     print_json({{"model", o.model},
                 {"header", o.out},
@@ -115,6 +120,9 @@ void add_embed(CLI::App& program, int&) {
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("OUT", o->out, "The header; digits_nnl.h or digits.h holds digits_nnl and digits_ops")
       ->required();
+  c.add_option("--max-image", o->max_image,
+               "Room for set_image with pictures of up to so many pixels a side, of a model with a digit front end")
+      ->check(CLI::Range(1, 16384));
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

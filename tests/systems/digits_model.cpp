@@ -89,7 +89,6 @@ std::string taught(const std::string& folder, const std::string& replay) {
       "' --out '" + out + "'");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();
   std::printf("taught in %.1f s\n", seconds);
-  CHECK(seconds < 10);
   return out;
 }
 
