@@ -1062,7 +1062,8 @@ Status save(const Model& model, const Sink& sink, const ModelExtras* extras = nu
             Problem* problem = nullptr);
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras = nullptr,
             Problem* problem = nullptr);
-Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem = nullptr);
+Status save_checkpoint(const Trainer& trainer, const Sink& sink, const ModelExtras* extras = nullptr,
+                       Problem* problem = nullptr);
 
 // The options that a checkpoint was made with, to plan and build the trainer that resumes it; pool and
 // keep_gradients stay as they are. Trainable::named takes its list of names from the arena. ops: where loss,
@@ -1078,7 +1079,8 @@ Status save(const Model& model, const char* path, const ModelExtras* extras = nu
             Problem* problem = nullptr);
 Status save(const Trainer& trainer, const char* path, const ModelExtras* extras = nullptr,
             Problem* problem = nullptr);
-Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem = nullptr);
+Status save_checkpoint(const Trainer& trainer, const char* path, const ModelExtras* extras = nullptr,
+                       Problem* problem = nullptr);
 Status read_options(const char* path, TrainerOptions& options, Arena* arena = nullptr,
                     Problem* problem = nullptr, const OpSet& ops = all_ops());
 
@@ -11681,9 +11683,10 @@ Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras,
   return write_content(c, sink, problem);
 }
 
-Status save_checkpoint(const Trainer& trainer, const Sink& sink, Problem* problem) {
+Status save_checkpoint(const Trainer& trainer, const Sink& sink, const ModelExtras* extras,
+                       Problem* problem) {
   Content c;
-  NNLITE_TRY(trainer_content(trainer, c, true, nullptr, problem));
+  NNLITE_TRY(trainer_content(trainer, c, true, extras, problem));
   return write_content(c, sink, problem);
 }
 
@@ -11824,8 +11827,10 @@ Status Trainer::resume(const Source& source, bool any_arithmetic) {
 Status save(const Trainer& trainer, const char* path, const ModelExtras* extras, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save(trainer, sink, extras, problem); });
 }
-Status save_checkpoint(const Trainer& trainer, const char* path, Problem* problem) {
-  return save_path(path, problem, [&](const Sink& sink) { return save_checkpoint(trainer, sink, problem); });
+Status save_checkpoint(const Trainer& trainer, const char* path, const ModelExtras* extras,
+                       Problem* problem) {
+  const auto write = [&](const Sink& sink) { return save_checkpoint(trainer, sink, extras, problem); };
+  return save_path(path, problem, write);
 }
 NNLITE_COLD Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem,
                                 const OpSet& ops) {

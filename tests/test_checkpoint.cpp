@@ -409,6 +409,31 @@ TEST_CASE("checkpoint: a changed byte with right checksums is refused, or saved 
     }
 }
 
+TEST_CASE("checkpoint: it carries the extras that are given with it") {
+  Run            a;
+  const Metadata note   = {"training.note", "step 2"};
+  ModelExtras    extras;
+  extras.metadata       = &note;
+  extras.metadata_count = 1;
+  REQUIRE(a.build() == Status::ok);
+  REQUIRE(a.trainer.steps(2) == Status::ok);
+  Bytes with;
+  REQUIRE(save_checkpoint(a.trainer, sink_to(with), &extras) == Status::ok);
+  CHECK(with != a.checkpoint());
+  Block memory{1 << 20};
+  Arena arena{memory.data(), memory.size()};
+  Model model;
+  REQUIRE(model.load(source_of(with), arena, LoadOptions()) == Status::ok);
+  REQUIRE(model.extras() != nullptr);
+  REQUIRE(model.extras()->metadata_count == 1);
+  CHECK(std::string(model.extras()->metadata[0].value) == "step 2");
+  Run b;
+  REQUIRE(read_options(source_of(with), b.options) == Status::ok);
+  REQUIRE(b.build() == Status::ok);
+  REQUIRE(b.trainer.resume(source_of(with)) == Status::ok);
+  CHECK(b.checkpoint() == a.checkpoint());
+}
+
 TEST_CASE("checkpoint: to a file and back") {
   Run               a, b;
   const std::string path = "/tmp/nnlite_test_checkpoint.nnl";

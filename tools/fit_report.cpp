@@ -85,11 +85,10 @@ void save_checkpoint_file(Fit& f) {
   const std::string path = final_path(f.o.checkpoint);
   Running running = f.running;
   if (running.rows > 0) running.seconds += now() - f.started;
-  Notes notes = notes_of(f.settings, running);
-  f.metadata = metadata_with(extras_of(f.base->model), notes);
-  f.notes = std::move(notes);
-  set_metadata(*f.base, f.metadata);
-  require(save_checkpoint(f.trainer, path.c_str(), &problem), problem, f.o.checkpoint,
+  const Notes notes = notes_of(f.settings, running);
+  const std::vector<Metadata> metadata = metadata_with(extras_of(f.base->model), notes);
+  const ModelExtras extras = with_metadata(extras_of(f.base->model), metadata);
+  require(save_checkpoint(f.trainer, path.c_str(), &extras, &problem), problem, f.o.checkpoint,
           "free some space or choose another place for --checkpoint");
 }
 

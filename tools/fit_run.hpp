@@ -51,8 +51,6 @@ struct Rows {
 // Everything that one training owns. The order matters: what stands above outlives what stands below.
 struct Fit {
   FitOptions o;
-  Notes notes;
-  std::vector<nnlite::Metadata> metadata;
   std::unique_ptr<Network> base;  // the graph, frozen weights, labels and preprocessing
   Samples train, val;
   std::unique_ptr<nnlite::ThreadPool> pool;

@@ -26,9 +26,3 @@ ModelExtras with_metadata(ModelExtras extras, const std::vector<Metadata>& list)
   extras.metadata_count = static_cast<int>(list.size());
   return extras;
 }
-
-void set_metadata(Network& network, const std::vector<Metadata>& list) {
-  // The extras of a loaded model lie in the network's own records.
-  ModelExtras& extras = const_cast<ModelExtras&>(*network.model.extras());
-  extras = with_metadata(extras, list);
-}

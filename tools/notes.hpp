@@ -15,6 +15,5 @@ std::string note(const nnlite::ModelExtras& extras, const std::string& key);
 // The model's own metadata and, of these notes, those that are not empty, in order. It points into both.
 std::vector<nnlite::Metadata> metadata_with(const nnlite::ModelExtras& extras, const Notes& notes);
 
-// Other metadata for extras, or for a loaded model; the list outlives them.
+// The extras with that list, which outlives them, for their metadata.
 nnlite::ModelExtras with_metadata(nnlite::ModelExtras extras, const std::vector<nnlite::Metadata>& list);
-void set_metadata(Network& network, const std::vector<nnlite::Metadata>& list);
