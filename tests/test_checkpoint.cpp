@@ -423,7 +423,8 @@ TEST_CASE("checkpoint: it carries the extras that are given with it") {
   Block memory{1 << 20};
   Arena arena{memory.data(), memory.size()};
   Model model;
-  REQUIRE(model.load(source_of(with), arena, LoadOptions()) == Status::ok);
+  const Block file(with);
+  REQUIRE(model.load(file.data(), file.size(), arena) == Status::ok);
   REQUIRE(model.extras() != nullptr);
   REQUIRE(model.extras()->metadata_count == 1);
   CHECK(std::string(model.extras()->metadata[0].value) == "step 2");
