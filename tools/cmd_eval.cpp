@@ -33,10 +33,12 @@ void print_text(const Evaluation& e, const Json& classes) {
   fmt::print("{} samples, loss {:.6g}, accuracy {:.2f} %\n\n", e.count, e.loss, 100 * e.accuracy);
   std::size_t width = 5;
   for (const Json& c : classes) width = std::max(width, c["label"].get_ref<const std::string&>().size());
-  fmt::print("{:>{}}  precision  recall   answers\n", "label", width);
+  fmt::print("{:{}}  answers\n{:>{}}  precision    recall", "", width + 21, "label", width);
+  for (const Json& c : classes) fmt::print(" {:>5}", c["label"].get_ref<const std::string&>().substr(0, 5));
+  fmt::print("\n");
   for (int t = 0; t < e.classes; ++t) {
     const Json& c = classes[static_cast<std::size_t>(t)];
-    fmt::print("{:>{}}  {:7.2f} %  {:5.2f} %", c["label"].get_ref<const std::string&>(), width,
+    fmt::print("{:>{}}  {:7.2f} %  {:6.2f} %", c["label"].get_ref<const std::string&>(), width,
                100 * c["precision"].get<double>(), 100 * c["recall"].get<double>());
     for (int a = 0; a < e.classes; ++a)
       fmt::print(" {:5}", e.confusion[static_cast<std::size_t>(t * e.classes + a)]);
