@@ -6,6 +6,7 @@
 #include "arch.hpp"
 #include "attributes.hpp"
 #include "failure.hpp"
+#include "lessons.hpp"
 #include "network.hpp"
 
 using namespace nnlite;
@@ -124,4 +125,36 @@ TEST_CASE("attributes: settings by name") {
   CHECK_THROWS_AS(parse_optimizer("lion"), UsageError);
   CHECK_THROWS_AS(parse_optimizer("sgd:speed=1"), UsageError);
   CHECK_THROWS_AS(parse_optimizer("sgd:momentum=fast"), UsageError);
+}
+
+TEST_CASE("lessons: a model carries them in a section of its file, of each class the newest") {
+  const std::unique_ptr<Network> network =
+      build_arch("flatten, linear 3", ArchWish{Dims(2, 2, 1), 0}, Seed{1});
+  const Memory weights(network->model.weight_bytes());
+  Arena arena = weights.arena();
+  require(network->model.materialise(arena), network->model.problem(), "x");
+  Samples lessons = lessons_of(network->model);
+  CHECK(lessons.count() == 0);
+  for (int i = 0; i < 25; ++i) {
+    lessons.labels.push_back(i == 7 ? 2 : 1);
+    for (int k = 0; k < 4; ++k) lessons.bytes.push_back(static_cast<std::uint8_t>(4 * i + k));
+  }
+  lessons = newest(lessons);
+  CHECK(lessons.count() == 21);
+  Bytes section = lesson_section(lessons);
+  const auto carried = [&]() {
+    const std::vector<OtherSection> sections = sections_with({}, section);
+    ModelExtras extras;
+    extras.others = sections.data();
+    extras.other_count = static_cast<int>(sections.size());
+    const std::unique_ptr<Network> loaded = load_network(serialise(network->model, extras), "x");
+    CHECK(sections_with(extras_of(loaded->model), {}).empty());
+    return lessons_of(loaded->model);
+  };
+  CHECK(carried().labels == lessons.labels);
+  CHECK(carried().bytes == lessons.bytes);
+  CHECK(carried().bytes[0] == 4 * 4);
+  section[0] = 3;  // a class that the model does not have
+  section.resize(section.size() - 5);
+  CHECK(carried().count() == 19);
 }

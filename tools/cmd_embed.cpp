@@ -7,6 +7,7 @@
 #include <set>
 
 #include "command.hpp"
+#include "lessons.hpp"
 #include "network.hpp"
 #include "notes.hpp"
 
@@ -92,7 +93,10 @@ void run(const Options& o) {
   check_writable(o.out);
   check_ending({"OUT", o.out}, {".h", ".hpp"});
   const std::unique_ptr<Network> given = load_network(o.model);
-  const ModelExtras extras = extras_of(given->model);
+  ModelExtras extras = extras_of(given->model);
+  const std::vector<OtherSection> sections = sections_with(extras, {});  // without lessons
+  extras.others = sections.data();
+  extras.other_count = static_cast<int>(sections.size());
   const std::vector<Metadata> metadata = metadata_with(extras, {});
   const Bytes file =
       serialise(given->model, with_metadata(extras, metadata));  // of a checkpoint, the model alone

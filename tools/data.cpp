@@ -343,7 +343,7 @@ Samples as_pictures(const Model& model, const Samples& samples, const Reading& r
 
 void append(Samples& to, const Samples& more) {
   Samples as_floats;
-  if (to.bytes.empty() != more.bytes.empty()) {
+  if (to.count() > 0 && to.bytes.empty() != more.bytes.empty()) {
     to_floats(to);
     as_floats = more;
     to_floats(as_floats);

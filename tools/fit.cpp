@@ -13,6 +13,7 @@
 #include "fit_data.hpp"
 #include "fit_run.hpp"
 #include "interrupt.hpp"
+#include "lessons.hpp"
 
 using namespace nnlite;
 
@@ -23,6 +24,21 @@ Samples test_samples(const Fit& f, const Reading& reading) {
   std::vector<std::string> names;
   std::copy_if(f.o.data.begin(), f.o.data.end(), std::back_inserter(names), has_test_part);
   return samples_of_all(f.base->model, open_all(names, "t10k"), f.options.seed, reading);
+}
+
+// What the model knows beside what it is taught now and was taught before.
+void add_replay(Fit& f, const Reading& reading) {
+  const Model& model = f.base->model;
+  Samples lesson = lessons_of(model);
+  const std::size_t earlier = lesson.count();
+  if (f.train.bytes.empty()) lesson = f.train;
+  else append(lesson, f.train);
+  f.train = replayed(model, f.settings.replay, f.options.seed, reading);
+  const std::size_t known = f.train.count(), times = lesson_times(lesson, f.train);
+  fmt::print(stderr, "a lesson of {} pictures, {} of earlier ones, each {} times beside {} of {}\n",
+             lesson.count() - earlier, earlier, times, known, f.settings.replay);
+  for (std::size_t i = 0; i < times; ++i) append(f.train, lesson);
+  if (!lesson.bytes.empty()) f.lessons = newest(lesson);
 }
 
 void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
@@ -38,7 +54,7 @@ void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
     throw UsageError{"--schedule plateau needs validation data: set --val"};
   if (f.settings.reject > 0 && (f.val.count() == 0 || answer_of(model) != Answer::softmax))
     throw UsageError{"--reject needs a model of classes and validation data: set --val"};
-  if (!f.settings.replay.empty()) f.train = with_replay(model, f.train, f.settings.replay, seed, reading);
+  if (!f.settings.replay.empty()) add_replay(f, reading);
   const double others = f.settings.others * static_cast<double>(f.train.count());
   if (others >= 1) append(f.train, others_for(model, static_cast<std::size_t>(others), seed, reading));
   f.data.count = static_cast<std::uint32_t>(f.train.count());
@@ -140,6 +156,12 @@ float calibrated(Fit& f) {
 Bytes finished_model(Fit& f) {
   const std::vector<Metadata> metadata = metadata_with(extras_of(f.base->model), {});
   ModelExtras extras = with_metadata(extras_of(f.base->model), metadata);
+  const Bytes lessons = lesson_section(f.lessons);
+  const std::vector<OtherSection> sections = sections_with(extras, lessons);
+  if (!lessons.empty()) {
+    extras.others = sections.data();
+    extras.other_count = static_cast<int>(sections.size());
+  }
   if (f.settings.reject > 0) extras.threshold = calibrated(f);
   const std::unique_ptr<Network> trained = load_network(serialise(f.trainer, extras), f.o.out);
   const int rows = f.train.count() > 1 && f.train.sample_size() <= 4096 ? 2 : 1;

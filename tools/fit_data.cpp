@@ -4,11 +4,24 @@
 
 #include <algorithm>
 #include <cstdlib>
+#include <set>
 
 #include "idx.hpp"
 #include "random.hpp"
 
 using namespace nnlite;
+
+namespace {
+
+std::vector<std::string> without(std::vector<std::string> names, const std::vector<std::string>& those) {
+  const auto in = [&](const std::string& name) {
+    return std::find(those.begin(), those.end(), name) != those.end();
+  };
+  names.erase(std::remove_if(names.begin(), names.end(), in), names.end());
+  return names;
+}
+
+}  // namespace
 
 std::vector<DataSource> open_all(const std::vector<std::string>& data, const std::string& part) {
   std::vector<DataSource> sources;
@@ -62,8 +75,7 @@ std::string default_replay() {
   return fmt::format("synthetic-digits:{}", replay_count);
 }
 
-Samples with_replay(const Model& model, const Samples& taught, const std::string& replay, std::uint64_t seed,
-                    const Reading& reading) {
+Samples replayed(const Model& model, const std::string& replay, std::uint64_t seed, const Reading& reading) {
   const Samples known = samples_for(model, open_data(replay, "train"), seed, reading);
   std::vector<std::size_t> which(known.count());
   for (std::size_t i = 0; i < which.size(); ++i) which[i] = i;
@@ -71,24 +83,26 @@ Samples with_replay(const Model& model, const Samples& taught, const std::string
   for (std::size_t i = 0; i < std::min(replay_count, which.size()); ++i)
     std::swap(which[i], which[i + random.next() % (which.size() - i)]);
   which.resize(std::min(replay_count, which.size()));
-  Samples all = chosen(known, which);
-  std::vector<std::int32_t> classes = taught.labels;
-  std::sort(classes.begin(), classes.end());
-  const auto end = std::unique(classes.begin(), classes.end());
-  const std::size_t wanted =
-      which.size() / known.label_names.size() * static_cast<std::size_t>(end - classes.begin());
-  for (std::size_t times = std::max<std::size_t>(1, wanted / taught.count()); times > 0; --times)
-    append(all, taught);
-  return all;
+  return chosen(known, which);
+}
+
+std::size_t lesson_times(const Samples& lesson, const Samples& replay) {
+  const std::set<std::int32_t> taught(lesson.labels.begin(), lesson.labels.end());
+  const std::set<std::int32_t> known(replay.labels.begin(), replay.labels.end());
+  if (known.empty()) return 1;
+  return std::max<std::size_t>(1, replay.count() / known.size() * taught.size() / lesson.count());
 }
 
 std::vector<std::string> new_classes(const Model& model, const DataSource& source) {
-  std::vector<std::string> names;
-  if (source.kind != DataKind::folder || extras_of(model).label_count < 2) return names;
-  const std::vector<std::string> known = labels_of(model);
-  for (const std::string& name : source.label_names())
-    if (std::find(known.begin(), known.end(), name) == known.end()) names.push_back(name);
-  return names;
+  if (source.kind != DataKind::folder || extras_of(model).label_count < 2) return {};
+  return without(source.label_names(), labels_of(model));
+}
+
+bool is_lesson(const Model& model, const std::vector<DataSource>& sources) {
+  const DataSource& data = sources.front();
+  return sources.size() == 1 && data.kind == DataKind::folder &&
+         preprocessing_of(model).kind == PreprocessingKind::digit &&
+         (data.pictures.paths.size() <= handful || !without(labels_of(model), data.label_names()).empty());
 }
 
 std::unique_ptr<Network> grown(const Model& model, const std::vector<std::string>& classes, std::uint64_t seed,

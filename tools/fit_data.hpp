@@ -19,12 +19,16 @@ std::string joined(const std::vector<std::string>& data);
 // Targets of classes as probabilities: 1 for the class; the same for all of them where there is none.
 std::vector<float> soft_targets(const Samples& samples, int classes);
 
-// A handful of pictures is taught beside `replay_count` others that the model knows, each repeated so often
-// that a class has about as many samples as theirs.
+// A lesson: a handful of pictures in class folders, or pictures of some classes alone, for a model with a digit front
+// end. The others would be forgotten: it is taught beside `replay_count` samples that the model knows.
 const std::size_t handful = 500, replay_count = 2000;
+bool is_lesson(const nnlite::Model& model, const std::vector<DataSource>& sources);
 std::string default_replay();  // MNIST where it is found, else synthetic-digits
-Samples with_replay(const nnlite::Model& model, const Samples& taught, const std::string& replay,
-                    std::uint64_t seed, const Reading& reading);
+Samples replayed(const nnlite::Model& model, const std::string& replay, std::uint64_t seed,
+                 const Reading& reading);
+
+// How often a lesson is repeated, so that a class of it has about as many samples as one of the others.
+std::size_t lesson_times(const Samples& lesson, const Samples& replay);
 
 // Names of classes in a folder of pictures that the model does not know.
 std::vector<std::string> new_classes(const nnlite::Model& model, const DataSource& source);

@@ -63,7 +63,7 @@ std::unique_ptr<Network> new_network(const FitOptions& o, const DataSource& sour
 }
 
 // The last layer alone, for a moment: quick, and the others are not forgotten.
-void defaults_for_few(FitOptions& o, Settings& settings, const Model& model) {
+void defaults_for_lesson(FitOptions& o, Settings& settings, const Model& model) {
   if (!o.given("--augment")) o.augment = "digits";
   if (!o.given("--epochs")) o.epochs = 8;
   if (!o.given("--lr")) o.lr = 0.006f;
@@ -78,20 +78,13 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   std::unique_ptr<Network> loaded = load_network(o.model);
   check_usable(loaded->model, o.model);
   const ModelExtras extras = extras_of(loaded->model);
-  const DataSource& first = sources.front();
-  bool few = sources.size() == 1 && first.kind == DataKind::folder &&
-             first.pictures.paths.size() <= handful &&
-             preprocessing_of(loaded->model).kind == PreprocessingKind::digit;
+  const bool lesson = is_lesson(loaded->model, sources);
   f.settings.base = sha256_hex(read_file(o.model, "a model"));
-  f.settings.replay = o.given("--replay") ? o.replay : few ? default_replay() : "none";
+  f.settings.replay = o.given("--replay") ? o.replay : lesson ? default_replay() : "none";
   if (f.settings.replay == "none") f.settings.replay.clear();
-  few = few && !f.settings.replay.empty();
-  if (few) defaults_for_few(o, f.settings, loaded->model);
-  if (!f.settings.replay.empty())
-    fmt::print(stderr, "seen again, so that it is not forgotten: {} pictures of {}\n", replay_count,
-               f.settings.replay);
+  if (lesson && !f.settings.replay.empty()) defaults_for_lesson(o, f.settings, loaded->model);
   if (extras.label_count > 0) {
-    const std::vector<std::string> added = new_classes(loaded->model, first);
+    const std::vector<std::string> added = new_classes(loaded->model, sources.front());
     for (const std::string& name : added) fmt::print(stderr, "new class: {}\n", name);
     if (!added.empty()) loaded = grown(loaded->model, added, o.common.seed, o.model);
   }

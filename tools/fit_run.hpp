@@ -53,6 +53,7 @@ struct Fit {
   FitOptions o;
   std::unique_ptr<Network> base;  // the graph, frozen weights, labels and preprocessing
   Samples train, val;
+  Samples lessons;  // what the model will carry of them
   std::unique_ptr<nnlite::ThreadPool> pool;
   Memory names, trainer_memory, session_memory;
   UpdateNames update;

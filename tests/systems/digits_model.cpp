@@ -81,11 +81,11 @@ std::string mnist_folder() {
   return std::string(data ? data : "../shared/data") + "/mnist";
 }
 
-// Teaches the shipped model what lies in the folder; gives the path of the new one.
-std::string taught(const std::string& folder, const std::string& replay) {
+// Teaches a model what lies in the folder; gives the path of the new one.
+std::string taught(const std::string& folder, const std::string& replay, const std::string& model = shipped) {
   const std::string out = folder + "/taught.nnl";
   const auto before     = std::chrono::steady_clock::now();
-  run("'" NNLITE_PROGRAM "' finetune " + shipped + " --data '" + folder + "/lesson' --replay '" + replay +
+  run("'" NNLITE_PROGRAM "' finetune '" + model + "' --data '" + folder + "/lesson' --replay '" + replay +
       "' --out '" + out + "'");
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - before).count();
   std::printf("taught in %.1f s\n", seconds);
@@ -103,9 +103,10 @@ int count_read(Reader& reader, const std::string& symbol, int count) {
 }
 
 // Five drawings of the symbol are the lesson; of ten others at least nine are read.
-std::string teach_symbol(const std::string& folder, const std::string& symbol, const std::string& replay) {
+std::string teach_symbol(const std::string& folder, const std::string& symbol, const std::string& replay,
+                         const std::string& model = shipped) {
   run("'" NNLITE_SAMPLES "' drawn " + symbol + " '" + folder + "/lesson' 5 1");
-  const std::string out = taught(folder, replay);
+  const std::string out = taught(folder, replay, model);
   Reader after(out);
   const int right = count_read(after, symbol, 10);
   std::printf("%s: %d of 10 others are read\n", symbol.c_str(), right);
@@ -158,6 +159,26 @@ TEST_CASE("teaching: a symbol from 5 drawings, beside digits that the program dr
     std::printf("tests/golden/digits: %.2f %%, before %.2f %%\n", after, before);
     CHECK(after > before - 1);
   }
+}
+
+TEST_CASE("teaching: what an earlier lesson taught stays") {
+  std::string model = shipped;
+  const char* const symbols[] = {"star", "triangle", "A"};
+  for (const char* symbol : symbols) model = teach_symbol(folder_of(std::string("then_") + symbol), symbol, drawn, model);
+  Reader last(model);
+  for (const char* symbol : symbols) {
+    const int right = count_read(last, symbol, 10);
+    std::printf("after three lessons %s: %d of 10\n", symbol, right);
+    CHECK(right >= 9);
+  }
+}
+
+TEST_CASE("teaching: many pictures of one class do not wipe out the others") {
+  const std::string folder = folder_of("many");
+  run("'" NNLITE_SAMPLES "' drawn star '" + folder + "/lesson' 501 1");
+  const double before = Reader(shipped).accuracy(golden), after = Reader(taught(folder, drawn)).accuracy(golden);
+  std::printf("tests/golden/digits: %.2f %%, before %.2f %%\n", after, before);
+  CHECK(after > before - 1);
 }
 
 TEST_CASE("teaching: a wrong digit is right after being taught, the others stay") {
