@@ -180,6 +180,29 @@ done
 expect 1 1 "$NNLITE" train --resume last.ck --data synthetic --arch mlp --optimizer sgd --lr 1e30 --out old
 says "the loss of step 2"
 
+# ---- folders one too high or one too deep, pictures of several sizes, lessons with nothing on them
+mkdir up up/mnist
+cp data/train-* up/mnist
+expect 1 1 "$NNLITE" train --arch mlp --data up --out new.nnl
+says "one folder down: up: give up/mnist"
+expect 1 1 "$NNLITE" train --arch mlp --data pictures/3 --out new.nnl
+says "give a folder that holds one for each class"
+expect 1 1 "$NNLITE" train --arch mlp --data syntetic-digits --out new.nnl
+says "a .csv, or synthetic-digits"
+expect 0 0 "$NNLITE_SAMPLES" digits sizes 20
+expect 1 1 "$NNLITE" train --arch "flatten, linear 10" --data sizes --out new.nnl
+says "pictures of several sizes.*--preprocess digit"
+printf 'P5 40 40 255\n' > sizes/7/blank.pgm
+head -c 1600 /dev/zero | tr '\000' '\310' >> sizes/7/blank.pgm
+expect 1 1 "$NNLITE" train --arch lenet --preprocess digit --data sizes --out new.nnl
+says "nothing is seen on it: sizes/7/blank.pgm"
+expect 2 1 "$NNLITE" train --arch lenet --data data --epochs 1 --out new.nnl --log log.txt
+says ".csv"
+rm sizes/7/blank.pgm
+expect 2 1 "$NNLITE" train --arch lenet --preprocess digit --data sizes --val 0.01 --reject 0.01 --out new.nnl
+says "of so few samples --val leaves none"
+check "new.nnl is not there" [ ! -e new.nnl ]
+
 # ---- usage
 expect 2 1 "$NNLITE"
 expect 2 1 "$NNLITE" nonsense

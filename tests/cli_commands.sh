@@ -217,16 +217,18 @@ expect 0 0 "$NNLITE" train --data synthetic-digits:100 --resume drawn.ck --out a
 check "resumed is whole" cmp -s drawn.nnl again.nnl
 expect 0 0 "$NNLITE" eval drawn.nnl --data synthetic-digits:100 --json
 check "the test part is a fifth" grep -q '"count": 20' out
-tune="drawn.nnl --data pictures --epochs 1"
-expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out tuned.nnl
-expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out half.nnl --checkpoint tuned.ck --steps 1
-expect 0 0 "$NNLITE" finetune drawn.nnl --data pictures --resume tuned.ck --out again.nnl
-check "what is seen again comes from the checkpoint" cmp -s tuned.nnl again.nnl
 count_files() { find "$1" -name '*.png' | wc -l; }
-expect 0 0 "$NNLITE_SAMPLES" composed data pages 30
-check "3 pages of each digit" [ "$(count_files pages/7)" -eq 3 ]
 expect 0 0 "$NNLITE_SAMPLES" digits made 20
 check "2 drawings of each digit" [ "$(count_files made/7)" -eq 2 ]
+tune="drawn.nnl --data made --epochs 1"
+expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out tuned.nnl
+expect 0 0 "$NNLITE" finetune $tune --replay synthetic-digits:100 --out half.nnl --checkpoint tuned.ck --steps 1
+expect 0 0 "$NNLITE" finetune drawn.nnl --data made --resume tuned.ck --out again.nnl
+check "what is seen again comes from the checkpoint" cmp -s tuned.nnl again.nnl
+expect 0 0 "$NNLITE_SAMPLES" composed data pages 30
+check "3 pages of each digit" [ "$(count_files pages/7)" -eq 3 ]
+expect 0 0 "$NNLITE" train --arch lenet --preprocess digit $fit --out digit.nnl
+check "synthetic-digits come through the front end unless told otherwise" cmp -s drawn.nnl digit.nnl
 expect 0 0 "$NNLITE_SAMPLES" digits made2 20
 check "the same seed, the same bytes" diff -r made made2
 expect 0 0 "$NNLITE_SAMPLES" drawn star symbols 5

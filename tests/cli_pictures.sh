@@ -58,6 +58,14 @@ check "9 of 10 pairs" [ "$(grep -c 'two/.*rejected: several' out)" -ge 9 ]
 expect 0 0 "$NNLITE" predict "$model" others/two/00003.png --show
 check "28 rows are drawn" [ "$(wc -l < out)" -eq 29 ]
 
+expect 0 0 "$NNLITE" eval "$model" --data "$tests/golden/digits" --json
+check "eval says what predict would reject" grep -q '"rejected": 0' out
+"$NNLITE_SAMPLES" drawn star lesson 5 > /dev/null
+"$NNLITE_SAMPLES" digits odd 10 > /dev/null
+for file in lesson/star/*; do mv "$file" odd/4/star-"${file##*/}"; done
+expect 0 0 "$NNLITE" eval "$model" --data odd
+check "stars are rejected" grep -q '^predict answers 10, 100.00 % of them right, and rejects 5, [0-5] of them with a right guess$' out
+
 # ---- the picture of the README
 expect 0 0 "$NNLITE" predict "$model" "$tests"/golden/digits/?/000[0-2]?.png --grid grid.png
 check "golden/grid.png is what predict draws" cmp -s grid.png "$tests/golden/grid.png"

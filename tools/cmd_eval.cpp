@@ -30,7 +30,13 @@ Json classes_of(const Evaluation& e, const std::vector<std::string>& labels) {
 }
 
 void print_text(const Evaluation& e, const Json& classes) {
-  fmt::print("{} samples, loss {:.6g}, accuracy {:.2f} %\n\n", e.count, e.loss, 100 * e.accuracy);
+  fmt::print("{} samples, loss {:.6g}, accuracy {:.2f} %\n", e.count, e.loss, 100 * e.accuracy);
+  const std::size_t answered = e.count - e.rejected;
+  if (e.rejected > 0)
+    fmt::print("predict answers {}, {:.2f} % of them right, and rejects {}, {} of them with a right guess\n", answered,
+               answered ? 100 * static_cast<double>(e.right.size() - e.rejected_right) / static_cast<double>(answered) : 0.0,
+               e.rejected, e.rejected_right);
+  fmt::print("\n");
   std::size_t width = 5;
   for (const Json& c : classes) width = std::max(width, c["label"].get_ref<const std::string&>().size());
   fmt::print("{:{}}  answers\n{:>{}}  precision    recall", "", width + 21, "label", width);
@@ -77,6 +83,8 @@ void run(const Options& o) {
   print_json({{"loss", e.loss},
               {"accuracy", e.accuracy},
               {"count", e.count},
+              {"rejected", e.rejected},
+              {"rejected_right", e.rejected_right},
               {"confusion", rows},
               {"classes", classes}});
 }

@@ -54,6 +54,7 @@ class Maker {
         rows_(static_cast<std::size_t>(workers_of(reading.pool)) * preparer_.size()) {
     samples.scale = how.scale;
     samples.labels.resize(count);
+    if (how.kind == PreprocessingKind::digit) samples.seen.resize(count);
     if (bytes_) samples.bytes.resize(count * preparer_.size());
     else samples.floats.resize(count * preparer_.size());
   }
@@ -63,6 +64,7 @@ class Maker {
   void run(const char* title, Work work) {
     std::atomic<std::size_t> done{0};
     Progress progress;
+    progress.begin(title, samples.count());
     for_each(pool_, samples.count(), [&](std::size_t i, int worker) {
       work(i, worker);
       const std::size_t n = ++done;
@@ -71,11 +73,13 @@ class Maker {
   }
   Seen put(std::size_t i, const Image& image, const std::string& name, int worker) {
     const std::size_t size = preparer_.size();
-    if (!bytes_) return preparer_.prepare(image, name, worker, samples.floats.data() + i * size);
-    float* const row = rows_.data() + static_cast<std::size_t>(worker) * size;
+    float* const row = bytes_ ? rows_.data() + static_cast<std::size_t>(worker) * size
+                              : samples.floats.data() + i * size;
     const Seen seen = preparer_.prepare(image, name, worker, row);
-    std::transform(row, row + size, samples.bytes.data() + i * size,
-                   [](float v) { return static_cast<std::uint8_t>(v); });
+    if (!samples.seen.empty()) samples.seen[i] = static_cast<std::uint8_t>(seen);
+    if (bytes_)
+      std::transform(row, row + size, samples.bytes.data() + i * size,
+                     [](float v) { return static_cast<std::uint8_t>(v); });
     return seen;
   }
   Seen put(std::size_t i, const Picture& p, const std::string& name, int worker) {
@@ -152,7 +156,9 @@ Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, 
   std::vector<std::vector<Failure>> failures(pictures.paths.size());
   maker.run("reading pictures", [&](std::size_t i, int worker) {
     try {
-      maker.put(i, read_picture(pictures.paths[i]), pictures.paths[i], worker);
+      const Seen seen = maker.put(i, read_picture(pictures.paths[i]), pictures.paths[i], worker);
+      if (reading.no_blanks && seen == Seen::blank)
+        fail("nothing is seen on it", pictures.paths[i], "give a clearer one, or leave it out");
     } catch (const Failure& failure) { failures[i].push_back(failure); }
   });
   std::vector<Failure> all;
@@ -219,6 +225,7 @@ Samples fit_pictures(Samples&& samples, Preprocessing how, const Dims& input, co
   });
   samples.bytes = std::move(maker.samples.bytes);
   samples.floats = std::move(maker.samples.floats);
+  samples.seen = std::move(maker.samples.seen);
   return std::move(samples);
 }
 
@@ -240,7 +247,8 @@ DataSource open_data(const std::string& data, const std::string& part) {
     if (ends_with(data, end))
       fail(fmt::format("{} files are not read by this version", end), data, "give a .csv or folders");
   if (!exists(data))
-    fail("no such file or folder", data, "give a folder with IDX files, class folders, or a .csv");
+    fail("no such file or folder", data,
+         fmt::format("give a folder with IDX files, class folders, a .csv, or {}", digits_word));
   if (!is_folder(data)) {
     if (!ends_with(data, ".csv"))
       fail("a file that is not a .csv", data, "give a folder with IDX files, class folders, or a .csv");
@@ -251,8 +259,12 @@ DataSource open_data(const std::string& data, const std::string& part) {
     source.samples = read_idx(data, part);
   } else {
     source.kind = DataKind::folder;
-    if (!has_class_folders(data))
-      fail("neither IDX files nor class folders", data, "see nnlite train --help");
+    if (class_folders(data).empty())
+      fail("neither IDX files nor class folders", data,
+           "give a folder that holds one for each class, or train-* and t10k-* files");
+    for (const std::string& inner : class_folders(data))
+      if (has_idx(data + "/" + inner, "train") || has_idx(data + "/" + inner, "t10k"))
+        fail("no IDX files here, but one folder down", data, "give " + data + "/" + inner);
     source.pictures = list_class_folders(data);
     return source;
   }
@@ -263,17 +275,18 @@ DataSource open_data(const std::string& data, const std::string& part) {
 Dims data_shape(const DataSource& source) {
   if (source.kind != DataKind::folder) return source.shape;
   Picture first;
+  std::string other;  // a picture of another size
   std::vector<Failure> failures;
   for (const std::string& path : source.pictures.paths) try {
       const Picture p = read_picture(path);
       if (first.width == 0) first = p;
-      if (p.width != first.width || p.height != first.height)
-        fail(fmt::format("{} x {} pixels, but the first picture has {} x {}", p.width, p.height, first.width,
-                         first.height),
-             path, "choose an --arch by name, which has a size, or bring the pictures to one size");
+      if (p.width != first.width || p.height != first.height) other = path;
       first.channels = std::max(first.channels, p.channels);
     } catch (const Failure& failure) { failures.push_back(failure); }
   throw_all(failures);
+  if (!other.empty())
+    fail(fmt::format("pictures of several sizes; the first has {} x {} pixels", first.width, first.height), other,
+         "choose an --arch by name, which has a size, --preprocess digit, or bring them to one size");
   return Dims(first.height, first.width, first.channels);
 }
 
@@ -350,6 +363,7 @@ void append(Samples& to, const Samples& more) {
   }
   const Samples& from = as_floats.count() ? as_floats : more;
   const auto add = [](auto& a, const auto& b) { a.insert(a.end(), b.begin(), b.end()); };
+  to.seen.clear();
   add(to.bytes, from.bytes);
   add(to.floats, from.floats);
   add(to.labels, from.labels);

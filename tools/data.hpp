@@ -39,6 +39,7 @@ nnlite::Dims data_shape(const DataSource& source);
 struct Reading {
   nnlite::Pool* pool = nullptr;  // absent: one thread; the samples do not depend on it
   bool as_pictures = false;      // IDX digits go through the digit front end too, as if they were files
+  bool no_blanks = false;        // a file on which the digit front end sees nothing cannot be read
 };
 
 // The samples as the model wants them: its input shape, its preprocessing, labels by the names it knows. IDX

@@ -1,5 +1,5 @@
 #!/bin/sh
-# Installs what is missing, builds, and shows: photographs of digits read by the shipped model; a network that learns
+# Installs what is missing, builds, and shows: pictures of digits read by the shipped model; a network that learns
 # before your eyes and reads 20 digits from PNG files; a symbol taught from 5 drawings. The digits to learn from are
 # MNIST's where it is found, else drawn by the program. No network is needed once the packages are there, and no Python.
 # sh tools/demo.sh [--built FOLDER]     the programs are there already
@@ -8,8 +8,11 @@ cd "$(dirname "$0")/.."
 . tools/setup.sh
 
 build=build/release
-if [ "${1:-}" = --built ]; then
+if [ $# -eq 2 ] && [ "$1" = --built ]; then
   build=$2
+elif [ $# -gt 0 ]; then
+  echo "usage: sh tools/demo.sh [--built FOLDER]     FOLDER holds the programs" >&2
+  exit 2
 else
   install_missing
   echo "== building"
@@ -23,7 +26,7 @@ rm -rf "$out"
 mkdir -p "$out"
 
 echo
-echo "== 240 digits in hands and on papers that the shipped model has never seen"
+echo "== 240 pictures drawn by the program, in hands and on papers that the shipped model did not learn from"
 "$nnlite" predict models/digits.nnl tests/golden/digits --grid "$out/golden.png" > "$out/golden.txt"
 grep -m 5 . "$out/golden.txt"
 echo "...   all of them: $out/golden.txt"

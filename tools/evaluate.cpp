@@ -56,8 +56,13 @@ Evaluation evaluate(Session& session, const Samples& samples) {
     for (std::size_t k = 0; k < rows && e.classes > 0; ++k) {
       const std::vector<double> p = probabilities(model, out.data + k * width);
       const int answer = static_cast<int>(std::max_element(p.begin(), p.end()) - p.begin());
+      const bool right = answer == samples.labels[from + k];
+      const Seen seen = samples.seen.empty() ? Seen::one : static_cast<Seen>(samples.seen[from + k]);
+      const bool rejected = why_rejected(model, seen, p) != nullptr;
+      e.rejected += rejected;
+      e.rejected_right += rejected && right;
       confusion.add(samples.labels[from + k], answer);
-      if (answer == samples.labels[from + k]) e.right.push_back(p[static_cast<std::size_t>(answer)]);
+      if (right) e.right.push_back(p[static_cast<std::size_t>(answer)]);
     }
   }
   std::sort(e.right.begin(), e.right.end());

@@ -13,6 +13,7 @@ struct Evaluation {
   std::size_t count = 0;
   std::vector<std::uint32_t> confusion;  // [target][answer]
   int classes = 0;
+  std::size_t rejected = 0, rejected_right = 0;  // of classes; these had a right guess
   std::vector<double> right;  // the probabilities of the right answers, ascending; of classes alone
 };
 

@@ -44,7 +44,7 @@ void add_replay(Fit& f, const Reading& reading) {
 void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
   const Model& model = f.base->model;
   const std::uint64_t seed = f.options.seed;
-  const Reading reading{f.pool.get(), false};
+  const Reading reading{f.pool.get(), false, true};
   f.train = samples_of_all(model, std::move(sources), seed, reading);
   if (f.hold_out_test) f.val = test_samples(f, reading);
   if (f.settings.val > 0) f.val = split(f.train, f.settings.val, seed);
@@ -53,7 +53,9 @@ void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
   if (f.options.schedule.op() == &ReduceLROnPlateau::op && f.val.count() == 0)
     throw UsageError{"--schedule plateau needs validation data: set --val"};
   if (f.settings.reject > 0 && (f.val.count() == 0 || answer_of(model) != Answer::softmax))
-    throw UsageError{"--reject needs a model of classes and validation data: set --val"};
+    throw UsageError{f.settings.val > 0 && f.val.count() == 0
+                         ? "--reject needs validation data, and of so few samples --val leaves none: give more"
+                         : "--reject needs a model of classes and validation data: set --val"};
   if (!f.settings.replay.empty()) add_replay(f, reading);
   const double others = f.settings.others * static_cast<double>(f.train.count());
   if (others >= 1) append(f.train, others_for(model, static_cast<std::size_t>(others), seed, reading));
@@ -183,6 +185,12 @@ Bytes finished_model(Fit& f) {
   return serialise(trained->model, extras);
 }
 
+// The program draws digits as on photographs.
+bool any_drawn(const std::vector<DataSource>& sources) {
+  return std::any_of(sources.begin(), sources.end(),
+                     [](const DataSource& source) { return source.kind == DataKind::digits; });
+}
+
 }  // namespace
 
 int fit(const FitOptions& given) {
@@ -197,6 +205,7 @@ int fit(const FitOptions& given) {
   }
   f.pool = make_pool(o.common);
   std::vector<DataSource> sources = open_all(o.data, "train");
+  if (o.preprocess.empty()) o.preprocess = any_drawn(sources) ? "digit" : "plain";
   prepare_model(f, sources);
   f.options.pool = f.pool.get();
   prepare_data(f, std::move(sources));

@@ -15,7 +15,7 @@ struct FitOptions {
   std::string model;  // finetune
   std::string update = "all";
   std::vector<std::string> data;
-  std::string preprocess = "plain";  // train
+  std::string preprocess;  // train; empty: as the data needs
   std::string replay;                // finetune
   std::string out, checkpoint, resume, log, plot;
   std::string optimizer = "adam", schedule = "onecycle", augment = "none";

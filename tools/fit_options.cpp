@@ -100,6 +100,7 @@ void check_files(const FitOptions& o) {
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
   if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
+  if (!o.log.empty()) check_ending({"--log", o.log}, {".csv"});
   if (o.arch.empty() && o.model.empty() && o.resume.empty())
     throw UsageError{"--arch is required, unless --resume is given"};
 }

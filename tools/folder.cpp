@@ -11,8 +11,6 @@
 
 namespace fs = std::filesystem;
 
-namespace {
-
 std::vector<std::string> class_folders(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error, ignored;  // a link to nowhere is no folder, and no reason to stop
@@ -24,8 +22,6 @@ std::vector<std::string> class_folders(const std::string& folder) {
   std::sort(names.begin(), names.end());
   return names;
 }
-
-}  // namespace
 
 std::vector<std::string> list_pictures(const std::string& folder) {
   std::vector<std::string> paths;
@@ -40,8 +36,6 @@ std::vector<std::string> list_pictures(const std::string& folder) {
   std::sort(paths.begin(), paths.end());
   return paths;
 }
-
-bool has_class_folders(const std::string& folder) { return !class_folders(folder).empty(); }
 
 LabelledPictures list_class_folders(const std::string& folder) {
   LabelledPictures found;

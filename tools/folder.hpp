@@ -14,5 +14,5 @@ struct LabelledPictures {
   std::vector<std::int32_t> labels;
   std::vector<std::string> label_names;
 };
-bool has_class_folders(const std::string& folder);
+std::vector<std::string> class_folders(const std::string& folder);  // their names
 LabelledPictures list_class_folders(const std::string& folder);

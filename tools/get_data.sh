@@ -3,6 +3,9 @@
 # sh tools/get_data.sh [FOLDER]     default: $NNLITE_DATA, else ../shared/data
 set -eu
 cd "$(dirname "$0")/.."
+case ${1:-} in
+  -*) echo "usage: sh tools/get_data.sh [FOLDER]     MNIST into FOLDER/mnist; default: \$NNLITE_DATA, else ../shared/data" >&2; exit 2 ;;
+esac
 folder=${1:-${NNLITE_DATA:-../shared/data}}
 
 fetch() {  # URL FILE

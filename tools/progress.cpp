@@ -14,6 +14,10 @@ double now() {
 
 Progress::Progress() : terminal_(isatty(STDERR_FILENO) != 0) {}
 
+void Progress::begin(const std::string& title, std::size_t total) {
+  if (!terminal_ && total >= 1000) fmt::print(stderr, "{}: {}\n", title, total);
+}
+
 void Progress::show(const std::string& title, std::size_t done, std::size_t total, const std::string& note) {
   if (!terminal_ || (now() - last_ < 0.1 && done < total)) return;
   last_ = now();

@@ -15,6 +15,7 @@ struct Samples {
   float scale = 1.0f / 255.0f;       // value = byte * scale
   std::vector<std::int32_t> labels;  // index into label_names, or no_class
   std::vector<float> targets;        // instead of labels, where the model answers with values
+  std::vector<std::uint8_t> seen;    // nnlite::Seen, of samples that a digit front end made
   std::vector<std::string> label_names;
   std::string source;  // for messages
 

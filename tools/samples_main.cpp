@@ -51,17 +51,23 @@ std::size_t number(const Words& words, std::size_t at, std::size_t otherwise) {
   return static_cast<std::size_t>(value);
 }
 
+// The first ones, of each class the same number where there are so many.
 void idx(const Words& words) {
   const Samples samples = read_idx(words[0], "t10k");
-  const std::size_t size = samples.sample_size();
+  const std::size_t size = samples.sample_size(), classes = samples.label_names.size();
+  const std::size_t count = std::min(number(words, 2, 20), samples.count());
+  std::vector<std::size_t> taken, rest, seen(classes);
+  for (std::size_t i = 0; i < samples.count(); ++i)
+    (seen[static_cast<std::size_t>(samples.labels[i])]++ < (count + classes - 1) / classes ? taken : rest).push_back(i);
+  taken.insert(taken.end(), rest.begin(), rest.end());
   save_all(
-      words[1], std::min(number(words, 2, 20), samples.count()),
+      words[1], count,
       [&](std::size_t i) {
-        const auto from = samples.bytes.begin() + static_cast<std::ptrdiff_t>(i * size);
+        const auto from = samples.bytes.begin() + static_cast<std::ptrdiff_t>(taken[i] * size);
         return Picture{
             samples.shape[1], samples.shape[0], 1, {from, from + static_cast<std::ptrdiff_t>(size)}};
       },
-      [&](std::size_t i) { return samples.label_names[static_cast<std::size_t>(samples.labels[i])]; });
+      [&](std::size_t i) { return samples.label_names[static_cast<std::size_t>(samples.labels[taken[i]])]; });
 }
 
 // The classes in turn, of each other members from all over the test set.
