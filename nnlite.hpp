@@ -938,7 +938,8 @@ struct Preprocessing {
   uint16_t side      = 256;                    // the image is first reduced to this, 64 .. 256
 };
 
-// What the digit kind saw. A best guess is made of several digits and of noise, but it is one: reject it.
+// What the digit kind saw. A best guess is made of several digits and of noise. Reject the former; the latter
+// where confidence() is below a threshold too, for lines and wrinkles of paper are noise as well.
 enum class Seen : uint8_t { one, blank, several, noise };
 
 // Bytes that preprocess takes from its scratch for any image up to this size: 0 for the plain kind, below 300
@@ -1201,9 +1202,9 @@ struct OpShape {
   bool  dx_reads_out = false, dw_reads_out = false;
   bool  dx_reads_slots = true, dw_reads_slots = true;
   int64_t macs = 0;                            // of one row
+  Shape expected;                              // with bad_shape: of the input at fault; 0: any size
   // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and
   // in_dtype[last].
-  Shape expected;                              // with bad_shape: of the input at fault; 0: any size
 };
 
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
@@ -2337,7 +2338,7 @@ static int64_t parameter_at(const ParameterSpec& spec, int64_t e) {
 static bool real_input(const OpShape& s, int i) { return s.in[i].rank > 0 && s.in_dtype[i] == real_dtype; }
 static bool rows_input(const OpShape& s, int i) { return real_input(s, i) && s.in[i].batched(); }
 static bool image_input(OpShape& s) {
-  s.expected.rank   = 4;
+  s.expected.rank   = s.in[0].rank == 4 ? 0 : 4;
   s.expected.dim[0] = Shape::batch_dim;
   return rows_input(s, 0) && s.in[0].rank == 4;
 }
@@ -6619,9 +6620,13 @@ NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp
   if (!ok(shaped)) {
     Text t = set_problem(m.problem_, shaped, where);
     t << ":";
-    for (int i = 0; i < n; i++) t << " " << s.in[i];
+    bool fits = true;
+    for (int i = 0; i < n; i++) {
+      t << " " << s.in[i];
+      fits = fits && s.in[i] == s.expected;
+    }
     t << " into " << op->name;
-    if (shaped == Status::bad_shape && s.expected.rank > 0) t << ", expected " << s.expected;
+    if (shaped == Status::bad_shape && s.expected.rank > 0 && !fits) t << ", expected " << s.expected;
     return shaped;
   }
   const char* kept = name ? keep_text(m, name) : nullptr;
@@ -7011,7 +7016,7 @@ NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena&
   const int before = last < 0 ? 0 : from.nodes_[last].shape.last();
   if (!from.finished_ || node_count_ > 0 || last < 0 || outputs < before ||
       from.output_shape(0).last() != before)
-    return ModelAccess::fail(*this, Status::bad_graph, "grow", "no smaller last Linear that makes output 0");
+    return ModelAccess::fail(*this, Status::bad_graph, "grow", "not empty, or no smaller last Linear");
   if (!from.has_weights()) return ModelAccess::fail(*this, Status::no_weights, "grow");
   ModelAccess::copy_graph(from, last, outputs, *this);
   NNLITE_TRY(finish(seed));
@@ -9498,7 +9503,7 @@ struct Digit {
     if (!connect()) return Seen::noise;
     const Seen seen = choose();
     cut(height, width, to);
-    return clarity < how.clarity ? Seen::noise : seen;
+    return clarity < how.clarity && seen == Seen::one ? Seen::noise : seen;
   }
 };
 
@@ -9509,7 +9514,7 @@ static bool digit_fits(const Preprocessing& p, int height, int width, int channe
 
 size_t prepare_bytes(const Preprocessing& how, int width, int height) {
   if (how.kind != PreprocessingKind::digit || width < 1 || height < 1) return 0;
-  const int W = width < how.side ? width : how.side, H = height < how.side ? height : how.side;
+  const int64_t W = width < how.side ? width : how.side, H = height < how.side ? height : how.side;
   return static_cast<size_t>(round_up(int64_t(sizeof(DigitScratch)) + 4 * W * H, 64));
 }
 
@@ -11683,10 +11688,9 @@ Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras,
   return write_content(c, sink, problem);
 }
 
-Status save_checkpoint(const Trainer& trainer, const Sink& sink, const ModelExtras* extras,
-                       Problem* problem) {
+Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
   Content c;
-  NNLITE_TRY(trainer_content(trainer, c, true, extras, problem));
+  NNLITE_TRY(trainer_content(t, c, true, extras, problem));
   return write_content(c, sink, problem);
 }
 
@@ -11827,10 +11831,8 @@ Status Trainer::resume(const Source& source, bool any_arithmetic) {
 Status save(const Trainer& trainer, const char* path, const ModelExtras* extras, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save(trainer, sink, extras, problem); });
 }
-Status save_checkpoint(const Trainer& trainer, const char* path, const ModelExtras* extras,
-                       Problem* problem) {
-  const auto write = [&](const Sink& sink) { return save_checkpoint(trainer, sink, extras, problem); };
-  return save_path(path, problem, write);
+Status save_checkpoint(const Trainer& t, const char* path, const ModelExtras* extras, Problem* problem) {
+  return save_path(path, problem, [&](const Sink& s) { return save_checkpoint(t, s, extras, problem); });
 }
 NNLITE_COLD Status read_options(const char* path, TrainerOptions& options, Arena* arena, Problem* problem,
                                 const OpSet& ops) {

@@ -11,6 +11,7 @@
 // four IDX files, gzipped or not. tools/get_data.sh fetches them.
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
+#include "shared.hpp"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -52,14 +53,6 @@ static std::vector<float> lay_down(const std::vector<uint8_t>& images, size_t co
   }
   return x;
 }
-
-struct Memory {
-  std::vector<unsigned char> bytes;
-  Arena arena;
-  explicit Memory(size_t n) : bytes(n + 64) {
-    arena = Arena(bytes.data() + 64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64, n);
-  }
-};
 
 static int report(const Problem& problem) {
   fprintf(stderr, "finetune_last_layer: %s: %s\n", problem.where, problem.what);

@@ -39,7 +39,7 @@ static int read_digit(const unsigned char* gray, int width, int height) {
   using namespace nnlite;
   Status status = session.set_image(Image{gray, width, height, 1});     // by the model's own preprocessing
   if (ok(status)) status = session.forward();
-  if (!ok(status) || session.seen() != Seen::one) return -1;
+  if (!ok(status) || session.seen() == Seen::blank || session.seen() == Seen::several) return -1;
   const View<const real> scores = session.output();
   const bool sure = confidence(scores.data, int(scores.size())) >= model.extras()->threshold;
   return sure ? argmax(scores) : -1;

@@ -7,7 +7,7 @@
 //   ./predict_digit ../models/digits.nnl seven.pgm
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
-#include "picture.hpp"
+#include "shared.hpp"
 
 using namespace nnlite;
 
@@ -18,9 +18,10 @@ static int report(const char* where, const char* what) {
 
 // Why the picture last set is no answer; nullptr when it is one.
 static const char* why_rejected(const Session& session, const ModelExtras& extras, real sure) {
-  static const char* const seen[] = {nullptr, "blank", "several digits", "noise"};
-  if (session.seen() != Seen::one) return seen[static_cast<int>(session.seen())];
-  return extras.answer == Answer::softmax && sure < real(extras.threshold) ? "unsure" : nullptr;
+  if (session.seen() == Seen::blank) return "blank";
+  if (session.seen() == Seen::several) return "several digits";
+  if (extras.answer != Answer::softmax || sure >= real(extras.threshold)) return nullptr;
+  return session.seen() == Seen::noise ? "noise" : "unsure";
 }
 
 int main(int argc, char** argv) {

@@ -1,5 +1,4 @@
 // "No, that is a 7": a model that read a picture wrong is taught on the device, and saved.
-//
 // Only the last layer is trained; the others stay in the mapped file. The lesson is the picture, changed a
 // little each time, among ten digits that the device draws, so that it does not forget them.
 //
@@ -7,15 +6,14 @@
 //   ./teach_digit ../models/digits.nnl odd_seven.pgm 7 taught.nnl
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
-#include "picture.hpp"
+#include "shared.hpp"
 
 #include <math.h>
 #include <string.h>
 using namespace nnlite;
 
 static int report(const Problem& problem) {
-  fprintf(stderr, "teach_digit: %s: %s\n", problem.where, problem.what);
-  return 1;
+  return fprintf(stderr, "teach_digit: %s: %s\n", problem.where, problem.what), 1;
 }
 
 // Strokes: column and row of each point, a blank between two strokes.
@@ -67,7 +65,7 @@ static int read_own(Session& session) {
 int main(int argc, char** argv) {
   Image image;
   const std::vector<uint8_t> pixels = argc == 5 ? read_pnm(argv[2], image) : std::vector<uint8_t>();
-  const int answer = argc == 5 ? argv[3][0] - '0' : -1;
+  const int answer = argc == 5 && strlen(argv[3]) == 1 ? argv[3][0] - '0' : -1;
   if (pixels.empty() || answer < 0 || answer > 9)
     return fprintf(stderr, "usage: teach_digit MODEL PICTURE DIGIT OUT, the picture a PGM or PPM\n"), 2;
   MappedFile file;
@@ -95,8 +93,10 @@ int main(int argc, char** argv) {
   if (!ok(trainer.build(model, options, memory.arena))) return report(trainer.problem());
   if (!ok(session.build(trainer, look, memory.arena))) return report(session.problem());
   real sure = 0;
-  const int before = read(session, image, kept[0], sure), own = read_own(session);
+  const int before = read(session, image, kept[0], sure);
   if (before < 0) return report(session.problem());
+  if (session.seen() != Seen::one) return fprintf(stderr, "teach_digit: %s shows no digit\n", argv[2]), 1;
+  const int own = read_own(session);
   printf("it is read as %d (%.1f %%)\n", before, 100 * double(sure));
   for (int i = 0; i < lesson; i++) memcpy(kept[i], kept[0], sizeof kept[0]), answers[i] = uint8_t(answer);
   const Preprocessing& how = *model.extras()->preprocessing;

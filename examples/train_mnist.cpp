@@ -9,6 +9,7 @@
 // four IDX files, gzipped or not. tools/get_data.sh fetches them.
 #define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
+#include "shared.hpp"
 
 #include <stdio.h>
 #include <stdlib.h>
@@ -41,18 +42,19 @@ static std::vector<uint8_t> read_idx(const std::string& name, unsigned header, s
   return std::vector<uint8_t>(all.begin() + header, all.end());
 }
 
-// An arena of exactly as many bytes as a plan asks for, aligned to 64 bytes.
-struct Memory {
-  std::vector<unsigned char> bytes;
-  Arena arena;
-  explicit Memory(size_t n) : bytes(n + 64) {
-    arena = Arena(bytes.data() + 64 - reinterpret_cast<uintptr_t>(bytes.data()) % 64, n);
-  }
-};
-
 static int report(const Problem& problem) {
-  fprintf(stderr, "train_mnist: %s: %s: %s\n", to_string(problem.status), problem.where, problem.what);
-  return 1;
+  return fprintf(stderr, "train_mnist: %s: %s: %s\n", to_string(problem.status), problem.where, problem.what), 1;
+}
+
+// How many of the pictures the session reads right, a hundred at a time; -1 when something is wrong.
+static int count_right(Session& session, const std::vector<uint8_t>& pixels, const std::vector<uint8_t>& answers) {
+  int right = 0;
+  for (size_t first = 0; first < answers.size(); first += 100) {
+    for (int i = 0; i < 100 * 784; i++) session.input()[i] = real(pixels[first * 784 + size_t(i)]) / 255;
+    if (!ok(session.forward(100))) return -1;
+    for (int r = 0; r < 100; r++) right += argmax(session.output().row(r), 10) == answers[first + size_t(r)];
+  }
+  return right;
 }
 
 int main(int argc, char** argv) {
@@ -111,13 +113,8 @@ int main(int argc, char** argv) {
   Memory session_memory(plan.total);
   Session session;
   if (!ok(session.build(trainer, run, session_memory.arena))) return report(session.problem());
-  int right = 0;
-  for (int first = 0; first < 10000; first += 100) {
-    const uint8_t* pixels = &questions[size_t(first) * 784];
-    for (int i = 0; i < 100 * 784; i++) session.input()[i] = static_cast<real>(pixels[i]) / 255;
-    if (!ok(session.forward(100))) return report(session.problem());
-    for (int r = 0; r < 100; r++) right += argmax(session.output().row(r), 10) == answers[size_t(first + r)];
-  }
+  const int right = count_right(session, questions, answers);
+  if (right < 0) return report(session.problem());
   printf("test accuracy %.2f %%\n", right / 100.0);
   return right > 9000 ? 0 : 1;
 }

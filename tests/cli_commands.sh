@@ -236,14 +236,16 @@ check "5 stars" [ "$(count_files symbols/star)" -eq 5 ]
 # a second lesson repeats what the model keeps of the first, and so when it is resumed
 expect 0 0 "$NNLITE" train --arch lenet --preprocess digit --data synthetic-digits:100 --epochs 1 --out seen.nnl
 expect 0 0 "$NNLITE" finetune seen.nnl --data symbols --replay synthetic-digits:100 --epochs 1 --out first.nnl
-mv symbols/star symbols/comet
+mv symbols/star star
+"$NNLITE_SAMPLES" drawn triangle symbols 5 > /dev/null
 again="finetune first.nnl --data symbols --replay synthetic-digits:100 --epochs 2"
 expect 0 0 "$NNLITE" $again --out second.nnl
 check "5 pictures and 5 of before" grep -q 'a lesson of 5 pictures, 5 of earlier ones' err
 expect 0 0 "$NNLITE" $again --out half.nnl --checkpoint second.ck --steps 2
 expect 0 0 "$NNLITE" finetune first.nnl --data symbols --resume second.ck --out resumed.nnl
 check "resumed is whole" cmp -s second.nnl resumed.nnl
-mv symbols/comet symbols/star
+rm -r symbols/triangle
+mv star symbols/star
 expect 0 0 "$NNLITE_SAMPLES" others others 40
 check "10 of each kind" [ "$(count_files others/two)" -eq 10 ]
 expect 0 0 "$NNLITE_SAMPLES" others others2 8 3 training

@@ -40,6 +40,18 @@ for file in larger16.png huge.png bomb.png; do
   expect 1 1 "$NNLITE" predict "$model" $file
   says $file
 done
+expect 1 1 "$NNLITE" predict "$model" larger16.png
+says "MB to read"
+truncate -s 3G enormous.png  # no block of the disk is taken
+expect 1 1 "$NNLITE" predict "$model" enormous.png
+says "MB to read: enormous.png: make it smaller"
+peak "$NNLITE" predict "$model" enormous.png
+rm enormous.png
+{ printf 'P6 5700 5700 255\n'; head -c 97470000 /dev/zero | tr '\000' '\310'; } > wide.ppm
+mkdir wide
+for i in 1 2 3; do ln wide.ppm wide/$i.ppm; done
+peak "$NNLITE" predict "$model" wide --threads 3
+rm -r wide wide.ppm
 mkdir large
 for i in 1 2 3 4; do
   cp large16.png large/$i.png

@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include "nnl_file.hpp"
 
@@ -437,7 +438,7 @@ TEST_CASE("checkpoint: it carries the extras that are given with it") {
 
 TEST_CASE("checkpoint: to a file and back") {
   Run               a, b;
-  const std::string path = "/tmp/nnlite_test_checkpoint.nnl";
+  const std::string path = "/tmp/nnlite_test_checkpoint_" + std::to_string(getpid()) + ".nnl";
   REQUIRE(a.build() == Status::ok);
   REQUIRE(a.trainer.steps(2) == Status::ok);
   REQUIRE(save_checkpoint(a.trainer, path.c_str()) == Status::ok);

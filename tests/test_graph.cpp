@@ -76,6 +76,11 @@ TEST_CASE("graph: a layer that does not fit says which it is, what it expected a
   refused(Linear{8, 1}, {2, 2, 1}, "linear_2", "[N, 4] into Linear, expected [N, 8]");
   refused(BatchNorm1d{3}, {2, 2, 1}, "batchnorm1d_1", "[N, 4] into BatchNorm1d, expected [N, 3]");
   refused(Conv2d{4, 4, 1}, {2, 2, 1}, "conv2d_2", "[N, 4] into Conv2d, expected [N, ?, ?, ?]");
+  Net small;  // the channels fit, the size does not: nothing is expected that it has
+  small.model.output("y", small.model.chain(small.model.input("x", {4, 4, 1}), Conv2d{1, 2, 7}));
+  CHECK(small.model.finish(Seed{}) == Status::bad_shape);
+  CHECK(says(small.model, "[N, 4, 4, 1] into Conv2d"));
+  CHECK(!says(small.model, "expected"));
   Net n;
   const Tensor a = n.model.input("a", {4}), b = n.model.input("b", {5});
   n.model.output("y", n.model.add(Add{}, a, b));
@@ -183,6 +188,7 @@ TEST_CASE("graph: a grown model has the old outputs in their places, and new one
   Tensor x = a.model.input("x", {5});
   x = a.model.chain(x, Linear{0, 7}, BatchNorm1d{}, ReLU{});
   const Tensor shared = a.model.add("same", Linear{0, 7}, x);
+  a.model.freeze(shared);
   x = a.model.share(shared, a.model.add(Add{}, shared, x));
   a.model.output("y", a.model.chain(x, Linear{0, 3}, Softmax{}));
   REQUIRE(a.model.finish(Seed{5}) == Status::ok);
@@ -198,6 +204,7 @@ TEST_CASE("graph: a grown model has the old outputs in their places, and new one
     REQUIRE(b.model.get(i, now.data()) == Status::ok);
     REQUIRE(now.size() >= old.size());
     CHECK(std::memcmp(old.data(), now.data(), old.size() * sizeof(real)) == 0);
+    CHECK(a.model.parameter(i).trainable == b.model.parameter(i).trainable);
     for (size_t k = old.size(); k < now.size(); k++) CHECK(now[k] != 0);
   }
 }

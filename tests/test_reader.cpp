@@ -1,4 +1,5 @@
 #include <doctest/doctest.h>
+#include <unistd.h>
 
 #include "nnl_file.hpp"
 
@@ -269,7 +270,7 @@ TEST_CASE("reader: a path that is missing, a folder, empty or no .nnl is refused
   Model       model;
   CHECK(model.load("/nonexistent/model.nnl", arena) == Status::io_error);
   CHECK(model.load("/tmp", arena) == Status::io_error);
-  const std::string path = "/tmp/nnlite_test_reader.nnl";
+  const std::string path = "/tmp/nnlite_test_reader_" + std::to_string(getpid()) + ".nnl";
   write_file(path, {});
   CHECK(model.load(path.c_str(), arena) == Status::bad_format);
   write_file(path, Bytes(4096, 'x'));

@@ -5,6 +5,7 @@
 
 #include "arch.hpp"
 #include "attributes.hpp"
+#include "evaluate.hpp"
 #include "failure.hpp"
 #include "lessons.hpp"
 #include "network.hpp"
@@ -139,6 +140,12 @@ TEST_CASE("lessons: a model carries them in a section of its file, of each class
     lessons.labels.push_back(i == 7 ? 2 : 1);
     for (int k = 0; k < 4; ++k) lessons.bytes.push_back(static_cast<std::uint8_t>(4 * i + k));
   }
+  Samples again = lessons;
+  again.labels.resize(1);
+  again.bytes.resize(4);
+  again.labels[0] = 0;  // no, that is a 0
+  CHECK(without_repeated(lessons, again).count() == 24);
+  CHECK(without_repeated(lessons, again).bytes[0] == 4);
   lessons = newest(lessons);
   CHECK(lessons.count() == 21);
   Bytes section = lesson_section(lessons);
@@ -157,4 +164,12 @@ TEST_CASE("lessons: a model carries them in a section of its file, of each class
   section[0] = 3;  // a class that the model does not have
   section.resize(section.size() - 5);
   CHECK(carried().count() == 19);
+}
+
+TEST_CASE("threshold: at most the share of right answers that was asked for falls under it") {
+  std::vector<double> right;
+  for (int i = 1; i <= 100; ++i) right.push_back(i / 100.0);
+  CHECK(threshold_for(right, 0.05) == doctest::Approx(0.06));
+  CHECK(threshold_for(right, 0) == doctest::Approx(0.01));
+  CHECK(threshold_for({}, 0.05) == 0);
 }

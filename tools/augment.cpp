@@ -67,3 +67,11 @@ std::string text_of(const Augment& augment) {
       text += fmt::format("{}{}={}", text.empty() ? "" : ",", s.name, augment.*s.value);
   return text.empty() ? "none" : text;
 }
+
+void check_augment(const Augment& augment, const Model& model) {
+  const Shape picture = model.input_shape(0);
+  if (text_of(augment) == "none") return;
+  if (picture.rank != 4) throw UsageError{"--augment: the model takes no pictures"};
+  if (picture.dim[3] != 1 && (augment.thinner > 0 || augment.thicker > 0))
+    throw UsageError{"--augment: thinner and thicker are for pictures of one channel"};
+}

@@ -69,8 +69,10 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
       "#error \"include nnlite.hpp before this file\"\n"
       "#endif\n\n",
       name, sha256_hex(file),
-      max_image == 0 ? ""
-                     : fmt::format("// set_image takes any size up to SessionOptions::max_image = {}_max_image.\n", name));
+      max_image == 0
+          ? ""
+          : fmt::format("// set_image takes any size up to SessionOptions::max_image = {}_max_image.\n",
+                        name));
   out += fmt::format("static const size_t {}_arena = {};\n", name, bytes);
   if (max_image > 0) out += fmt::format("static const int {}_max_image = {};\n", name, max_image);
   if (ops.empty()) out += fmt::format("static const nnlite::OpSet {}_ops = {{nullptr, 0}};\n\n", name);
@@ -124,8 +126,9 @@ void add_embed(CLI::App& program, int&) {
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
   c.add_option("OUT", o->out, "The header; digits_nnl.h or digits.h holds digits_nnl and digits_ops")
       ->required();
-  c.add_option("--max-image", o->max_image,
-               "Room for set_image with pictures of up to so many pixels a side, of a model with a digit front end")
+  c.add_option(
+       "--max-image", o->max_image,
+       "Room for set_image with pictures of up to so many pixels a side, of a model with a digit front end")
       ->check(CLI::Range(1, 16384));
   add_common(c, o->common);
   c.callback([o] { run(*o); });

@@ -33,8 +33,11 @@ void print_text(const Evaluation& e, const Json& classes) {
   fmt::print("{} samples, loss {:.6g}, accuracy {:.2f} %\n", e.count, e.loss, 100 * e.accuracy);
   const std::size_t answered = e.count - e.rejected;
   if (e.rejected > 0)
-    fmt::print("predict answers {}, {:.2f} % of them right, and rejects {}, {} of them with a right guess\n", answered,
-               answered ? 100 * static_cast<double>(e.right.size() - e.rejected_right) / static_cast<double>(answered) : 0.0,
+    fmt::print("predict answers {}, {:.2f} % of them right, and rejects {}, {} of them with a right guess\n",
+               answered,
+               answered ? 100 * static_cast<double>(e.right.size() - e.rejected_right) /
+                              static_cast<double>(answered)
+                        : 0.0,
                e.rejected, e.rejected_right);
   fmt::print("\n");
   std::size_t width = 5;
@@ -96,9 +99,10 @@ void add_eval(CLI::App& program, int&) {
   CLI::App& c =
       *program.add_subcommand("eval", "Loss, accuracy and confusion matrix of a model on labelled data");
   c.add_option("MODEL", o->model, "The model, a .nnl file")->required();
-  c.add_option("--data", o->data,
-               "Folder with IDX files (t10k-*), folder of class folders, .csv (every row counts, those trained on "
-               "too), synthetic-digits[:COUNT], or synthetic")
+  c.add_option(
+       "--data", o->data,
+       "Folder with IDX files (t10k-*), folder of class folders, .csv (every row counts, those trained on "
+       "too), synthetic-digits[:COUNT], or synthetic")
       ->required();
   c.add_flag("--pictures", o->pictures,
              "Take IDX digits through the model's digit front end, as if they were files");

@@ -146,7 +146,7 @@ void draw(const Options& o, const std::vector<Result>& results, const std::vecto
 }
 
 Json to_json(const Result& r, const std::vector<std::string>& labels, int top) {
-  Json json = {{"path", r.path},         {"label", nullptr},  {"probability", nullptr}, {"rejected", false},
+  Json json = {{"path", r.path},       {"label", nullptr}, {"probability", nullptr}, {"rejected", false},
                {"top", Json::array()}, {"error", nullptr}, {"reason", nullptr}};
   if (!r.error.empty()) {
     json["error"] = r.error;
@@ -181,6 +181,8 @@ int run(const Options& o) {
     check_different({{"--grid", o.grid}}, inputs);
     check_writable(o.grid);
     check_ending({"--grid", o.grid}, {".png"});
+    if (results.size() > most_tiles)
+      throw UsageError{fmt::format("--grid: {} pictures; at most {} fit in one", results.size(), most_tiles)};
   }
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;

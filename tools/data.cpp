@@ -73,8 +73,8 @@ class Maker {
   }
   Seen put(std::size_t i, const Image& image, const std::string& name, int worker) {
     const std::size_t size = preparer_.size();
-    float* const row = bytes_ ? rows_.data() + static_cast<std::size_t>(worker) * size
-                              : samples.floats.data() + i * size;
+    float* const row =
+        bytes_ ? rows_.data() + static_cast<std::size_t>(worker) * size : samples.floats.data() + i * size;
     const Seen seen = preparer_.prepare(image, name, worker, row);
     if (!samples.seen.empty()) samples.seen[i] = static_cast<std::uint8_t>(seen);
     if (bytes_)
@@ -156,7 +156,9 @@ Samples read_folder(const LabelledPictures& pictures, const Preprocessing& how, 
   std::vector<std::vector<Failure>> failures(pictures.paths.size());
   maker.run("reading pictures", [&](std::size_t i, int worker) {
     try {
-      const Seen seen = maker.put(i, read_picture(pictures.paths[i]), pictures.paths[i], worker);
+      Seen seen = Seen::one;
+      with_picture(pictures.paths[i],
+                   [&](const Picture& picture) { seen = maker.put(i, picture, pictures.paths[i], worker); });
       if (reading.no_blanks && seen == Seen::blank)
         fail("nothing is seen on it", pictures.paths[i], "give a clearer one, or leave it out");
     } catch (const Failure& failure) { failures[i].push_back(failure); }
@@ -279,14 +281,14 @@ Dims data_shape(const DataSource& source) {
   std::vector<Failure> failures;
   for (const std::string& path : source.pictures.paths) try {
       const Picture p = read_picture(path);
-      if (first.width == 0) first = p;
+      if (first.width == 0) first.width = p.width, first.height = p.height;
       if (p.width != first.width || p.height != first.height) other = path;
       first.channels = std::max(first.channels, p.channels);
     } catch (const Failure& failure) { failures.push_back(failure); }
   throw_all(failures);
   if (!other.empty())
-    fail(fmt::format("pictures of several sizes; the first has {} x {} pixels", first.width, first.height), other,
-         "choose an --arch by name, which has a size, --preprocess digit, or bring them to one size");
+    fail(fmt::format("pictures of several sizes; the first has {} x {} pixels", first.width, first.height),
+         other, "choose an --arch by name, which has a size, --preprocess digit, or bring them to one size");
   return Dims(first.height, first.width, first.channels);
 }
 

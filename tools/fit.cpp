@@ -27,24 +27,26 @@ Samples test_samples(const Fit& f, const Reading& reading) {
 }
 
 // What the model knows beside what it is taught now and was taught before.
-void add_replay(Fit& f, const Reading& reading) {
+void add_replay(Fit& f, bool keep, const Reading& reading) {
   const Model& model = f.base->model;
-  Samples lesson = lessons_of(model);
-  const std::size_t earlier = lesson.count();
-  if (f.train.bytes.empty()) lesson = f.train;
+  Samples lesson;
+  if (!f.train.bytes.empty()) lesson = without_repeated(lessons_of(model), f.train);
+  const std::size_t earlier = lesson.count(), now = f.train.count();
+  if (earlier == 0) lesson = f.train;
   else append(lesson, f.train);
   f.train = replayed(model, f.settings.replay, f.options.seed, reading);
   const std::size_t known = f.train.count(), times = lesson_times(lesson, f.train);
-  fmt::print(stderr, "a lesson of {} pictures, {} of earlier ones, each {} times beside {} of {}\n",
-             lesson.count() - earlier, earlier, times, known, f.settings.replay);
+  fmt::print(stderr, "a lesson of {} pictures, {} of earlier ones, each {} times beside {} of {}\n", now,
+             earlier, times, known, f.settings.replay);
   for (std::size_t i = 0; i < times; ++i) append(f.train, lesson);
-  if (!lesson.bytes.empty()) f.lessons = newest(lesson);
+  if (keep && !lesson.bytes.empty()) f.lessons = newest(lesson);
 }
 
 void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
   const Model& model = f.base->model;
   const std::uint64_t seed = f.options.seed;
   const Reading reading{f.pool.get(), false, true};
+  const bool lesson = is_lesson(model, sources);
   f.train = samples_of_all(model, std::move(sources), seed, reading);
   if (f.hold_out_test) f.val = test_samples(f, reading);
   if (f.settings.val > 0) f.val = split(f.train, f.settings.val, seed);
@@ -53,10 +55,11 @@ void prepare_data(Fit& f, std::vector<DataSource>&& sources) {
   if (f.options.schedule.op() == &ReduceLROnPlateau::op && f.val.count() == 0)
     throw UsageError{"--schedule plateau needs validation data: set --val"};
   if (f.settings.reject > 0 && (f.val.count() == 0 || answer_of(model) != Answer::softmax))
-    throw UsageError{f.settings.val > 0 && f.val.count() == 0
-                         ? "--reject needs validation data, and of so few samples --val leaves none: give more"
-                         : "--reject needs a model of classes and validation data: set --val"};
-  if (!f.settings.replay.empty()) add_replay(f, reading);
+    throw UsageError{
+        f.settings.val > 0 && f.val.count() == 0
+            ? "--reject needs validation data, and of so few samples --val leaves none: give more"
+            : "--reject needs a model of classes and validation data: set --val"};
+  if (!f.settings.replay.empty()) add_replay(f, lesson, reading);
   const double others = f.settings.others * static_cast<double>(f.train.count());
   if (others >= 1) append(f.train, others_for(model, static_cast<std::size_t>(others), seed, reading));
   f.data.count = static_cast<std::uint32_t>(f.train.count());

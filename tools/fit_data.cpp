@@ -7,6 +7,7 @@
 #include <set>
 
 #include "idx.hpp"
+#include "made_digits.hpp"
 #include "random.hpp"
 
 using namespace nnlite;
@@ -67,6 +68,8 @@ std::vector<float> soft_targets(const Samples& samples, int classes) {
   return targets;
 }
 
+bool reads_digits(const Model& model) { return without(digit_names(), labels_of(model)).empty(); }
+
 std::string default_replay() {
   const char* data = std::getenv("NNLITE_DATA");
   const std::string folders[] = {data ? std::string(data) + "/mnist" : "", "../shared/data/mnist"};
@@ -105,16 +108,17 @@ bool is_lesson(const Model& model, const std::vector<DataSource>& sources) {
          (data.pictures.paths.size() <= handful || !without(labels_of(model), data.label_names()).empty());
 }
 
-std::unique_ptr<Network> grown(const Model& model, const std::vector<std::string>& classes, std::uint64_t seed,
-                               const std::string& name) {
+std::unique_ptr<Network> grown(const Model& model, const std::vector<std::string>& classes,
+                               std::uint64_t seed, const std::string& name) {
   ModelExtras extras = extras_of(model);
   std::vector<const char*> labels(extras.labels, extras.labels + extras.label_count);
   for (const std::string& c : classes) labels.push_back(c.c_str());
   Network bigger(2 * model.record_bytes() + 65536);
-  const Memory weights(model.weight_bytes() + 4096 * 4 * labels.size() + 65536);
+  // Weights come in panels of 16 features, none larger than all that the model has.
+  const Memory weights(model.weight_bytes() * (2 + classes.size() / 16 + 1) + 65536);
   Arena arena = weights.arena();
-  require(bigger.model.grow(model, static_cast<int>(labels.size()), Seed{seed}, arena), bigger.model.problem(),
-          name);
+  require(bigger.model.grow(model, static_cast<int>(labels.size()), Seed{seed}, arena),
+          bigger.model.problem(), name);
   extras.labels = labels.data();
   extras.label_count = static_cast<int>(labels.size());
   extras.golden_count = 0;  // of other weights

@@ -23,7 +23,9 @@ std::vector<float> soft_targets(const Samples& samples, int classes);
 // end. The others would be forgotten: it is taught beside `replay_count` samples that the model knows.
 const std::size_t handful = 500, replay_count = 2000;
 bool is_lesson(const nnlite::Model& model, const std::vector<DataSource>& sources);
-std::string default_replay();  // MNIST where it is found, else synthetic-digits
+// For a model that reads digits: MNIST where it is found, else synthetic-digits.
+bool reads_digits(const nnlite::Model& model);
+std::string default_replay();
 Samples replayed(const nnlite::Model& model, const std::string& replay, std::uint64_t seed,
                  const Reading& reading);
 

@@ -80,7 +80,9 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   const ModelExtras extras = extras_of(loaded->model);
   const bool lesson = is_lesson(loaded->model, sources);
   f.settings.base = sha256_hex(read_file(o.model, "a model"));
-  f.settings.replay = o.given("--replay") ? o.replay : lesson ? default_replay() : "none";
+  f.settings.replay = o.given("--replay")                     ? o.replay
+                      : lesson && reads_digits(loaded->model) ? default_replay()
+                                                              : "none";
   if (f.settings.replay == "none") f.settings.replay.clear();
   if (lesson && !f.settings.replay.empty()) defaults_for_lesson(o, f.settings, loaded->model);
   if (extras.label_count > 0) {
@@ -104,7 +106,8 @@ std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source
   const bool named = named_arch(o.arch, own);
   if (source.kind == DataKind::folder || source.kind == DataKind::table)
     wish.classes = static_cast<int>(source.label_names().size());
-  if (wish.classes == 1) fail("a single class", source.name, "give at least two");
+  if (wish.classes == 1)
+    fail("a single class", source.name, "give at least two, or add it to a model with nnlite finetune");
   if (source.kind != DataKind::synthetic && (!named || (o.arch == "mlp" && source.kind == DataKind::table)))
     wish.input = digit ? Dims(28, 28, 1) : data_shape(source);
   if (named && own.rank == 3 && source.kind == DataKind::table && o.arch != "mlp")
@@ -113,7 +116,9 @@ std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source
   std::unique_ptr<Network> graph = build_arch(o.arch, wish, Seed{o.common.seed});
   const Dims input = dims_of(graph->model.input_shape(0));
   if (digit && (input.rank != 3 || input.dim[2] != 1 || std::min(input.dim[0], input.dim[1]) < 20))
-    throw UsageError{"--preprocess digit: it makes pictures of one channel, at least 20 x 20, for --arch"};
+    throw UsageError{
+        "--preprocess digit makes pictures of one channel: choose --arch lenet, mlp, cnn99 or a list of "
+        "layers"};
   return graph;
 }
 

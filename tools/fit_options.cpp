@@ -30,7 +30,7 @@ void add_recipe(CLI::App& c, FitOptions& o) {
   c.add_option(
       "--augment", o.augment,
       "Change pictures at random: digits, or settings: degrees=15,scale=0.1,shear=0.1,shift=2,thinner=0.3,"
-      "thicker=0.3 (default none)");
+      "thicker=0.3,background=0 (default none)");
   c.add_option("--label-smoothing", o.label_smoothing, "How much of each target is spread over all classes")
       ->check(real_number(0, 0.9));
   c.add_option(

@@ -133,6 +133,7 @@ TrainerOptions options_from_command_line(const FitOptions& o, const Model& model
   t.clip_norm = o.clip_norm;
   t.clip_value = o.clip_value;
   t.augment = parse_augment(o.augment);
+  check_augment(t.augment, model);
   t.seed = o.common.seed;
   if (o.update == "bias") t.trainable = Trainable::bias;
   else if (o.update == "head") t.trainable = Trainable::head;

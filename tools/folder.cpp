@@ -4,6 +4,7 @@
 
 #include <algorithm>
 #include <filesystem>
+#include <nlohmann/json.hpp>
 #include <system_error>
 
 #include "failure.hpp"
@@ -11,12 +12,24 @@
 
 namespace fs = std::filesystem;
 
+// UTF-8 of one line?
+static bool is_text(const std::string& name) {
+  for (char c : name)
+    if (static_cast<unsigned char>(c) < 32) return false;
+  try {
+    return !nlohmann::json(name).dump().empty();
+  } catch (const nlohmann::json::type_error&) { return false; }
+}
+
 std::vector<std::string> class_folders(const std::string& folder) {
   std::vector<std::string> names;
   std::error_code error, ignored;  // a link to nowhere is no folder, and no reason to stop
   for (fs::directory_iterator it(folder, error), end; !error && it != end; it.increment(error)) {
     const std::string name = it->path().filename().string();
-    if (it->is_directory(ignored) && name[0] != '.') names.push_back(name);
+    if (!it->is_directory(ignored) || name[0] == '.') continue;
+    if (!is_text(name))
+      fail("a folder whose name is no UTF-8 text of one line", it->path().string(), "rename it");
+    names.push_back(name);
   }
   if (error) fail(fmt::format("cannot read ({})", error.message()), folder, "check the folder");
   std::sort(names.begin(), names.end());

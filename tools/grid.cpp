@@ -16,7 +16,8 @@ void put(Picture& sheet, int x, int y, const std::uint8_t* rgb) {
 }
 
 // Around the middle, `scale` pixels for one of the font.
-void draw_text(Picture& sheet, int middle, int y, const std::string& text, int scale, const std::uint8_t* rgb) {
+void draw_text(Picture& sheet, int middle, int y, const std::string& text, int scale,
+               const std::uint8_t* rgb) {
   const int step = (glyph_width + 1) * scale;
   int x = middle - (static_cast<int>(text.size()) * step - scale) / 2;
   for (char c : text) {
@@ -32,7 +33,9 @@ void draw_text(Picture& sheet, int middle, int y, const std::string& text, int s
 void draw_caption(Picture& sheet, int middle, int y, const std::string& text, const std::uint8_t* rgb) {
   const std::size_t small = box / (glyph_width + 1);
   if (text.size() <= small / 2) draw_text(sheet, middle, y, text, 2, rgb);
-  else draw_text(sheet, middle, y + glyph_height / 2, text.size() <= small ? text : text.substr(0, small - 1) + "~", 1, rgb);
+  else
+    draw_text(sheet, middle, y + glyph_height / 2,
+              text.size() <= small ? text : text.substr(0, small - 1) + "~", 1, rgb);
 }
 
 }  // namespace
@@ -70,7 +73,8 @@ Picture draw_grid(const std::vector<Tile>& tiles) {
   sheet.width = margin + columns * (box + margin);
   sheet.height = margin + rows * (caption_height + box + margin);
   sheet.channels = 3;
-  sheet.pixels.assign(static_cast<std::size_t>(sheet.width) * static_cast<std::size_t>(sheet.height) * 3, 250);
+  sheet.pixels.assign(static_cast<std::size_t>(sheet.width) * static_cast<std::size_t>(sheet.height) * 3,
+                      250);
   for (int i = 0; i < count; ++i) {
     const Tile& tile = tiles[static_cast<std::size_t>(i)];
     const Picture& p = tile.picture;

@@ -17,5 +17,7 @@ struct Tile {
   Tile(const Picture& of, const std::string& caption, Ink ink);
 };
 
+const std::size_t most_tiles = 10000;
+
 // The tiles in rows, captions above: 5 in a row, more when there are many.
 Picture draw_grid(const std::vector<Tile>& tiles);

@@ -27,13 +27,29 @@ Samples lessons_of(const Model& model) {
     const std::size_t record = 4 + lessons.sample_size(), size = static_cast<std::size_t>(section.size);
     for (std::size_t at = 0; at + record <= size; at += record) {
       const std::uint8_t* const r = data + at;
-      const std::uint32_t label = r[0] | std::uint32_t{r[1]} << 8 | std::uint32_t{r[2]} << 16 | std::uint32_t{r[3]} << 24;
+      const std::uint32_t label =
+          r[0] | std::uint32_t{r[1]} << 8 | std::uint32_t{r[2]} << 16 | std::uint32_t{r[3]} << 24;
       if (label >= lessons.label_names.size()) continue;
       lessons.labels.push_back(static_cast<std::int32_t>(label));
       lessons.bytes.insert(lessons.bytes.end(), r + 4, r + record);
     }
   }
   return lessons;
+}
+
+Samples without_repeated(const Samples& earlier, const Samples& lesson) {
+  const std::size_t size = earlier.sample_size();
+  const auto at = [size](const Samples& samples, std::size_t i) {
+    return samples.bytes.begin() + static_cast<std::ptrdiff_t>(i * size);
+  };
+  std::vector<std::size_t> which;
+  for (std::size_t i = 0; i < earlier.count(); ++i) {
+    bool repeated = false;
+    for (std::size_t k = 0; k < lesson.count() && !repeated; ++k)
+      repeated = std::equal(at(earlier, i), at(earlier, i + 1), at(lesson, k));
+    if (!repeated) which.push_back(i);
+  }
+  return chosen(earlier, which);
 }
 
 Samples newest(const Samples& lessons) {

@@ -1,15 +1,17 @@
-// What a model was taught with a handful of pictures. It carries them, 784 bytes each, so that the next lesson does
-// not wipe out the last one: section 0x8001 of its file, version 1, one record a sample: u32 label, then the input's
-// bytes.
+// What a model was taught. It carries the pictures as its inputs, so that the next lesson does not wipe out the
+// last one: section 0x8001 of its file, version 1, a record for each: u32 label, then the input's bytes.
 #pragma once
 
 #include <vector>
 
-#include "samples.hpp"
 #include "network.hpp"
+#include "samples.hpp"
 
 // The samples that the model carries, oldest first; none where it has no such section.
 Samples lessons_of(const nnlite::Model& model);
+
+// The earlier samples without those that a new one repeats, of whichever class: what is said last counts.
+Samples without_repeated(const Samples& earlier, const Samples& lesson);
 
 // Earlier samples and new ones, of each class the newest.
 const std::size_t most_lessons = 20;

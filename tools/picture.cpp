@@ -34,36 +34,37 @@ struct Cost {
   std::size_t piece = 0, total = 0;
 };
 
-// Lets threads decode at the same time as long as they stay under one bound together.
-class Gate {
- public:
-  explicit Gate(std::size_t bytes) : bytes_(bytes) {
-    std::unique_lock<std::mutex> lock(mutex());
-    changed().wait(lock, [&] { return used() == 0 || used() + bytes_ <= most_decoding; });
-    used() += bytes_;
-  }
-  ~Gate() {
-    const std::lock_guard<std::mutex> lock(mutex());
-    used() -= bytes_;
-    changed().notify_all();
-  }
-  Gate(const Gate&) = delete;
-  Gate& operator=(const Gate&) = delete;
+// What threads that read pictures take together. One of them at a time, which holds `next`, takes its share in two
+// parts: for the file, then for what decoding it costs. The others only give back, so it gets what it waits for.
+struct Gate {
+  std::mutex mutex, next;
+  std::condition_variable changed;
+  std::size_t used = 0;
+};
 
- private:
-  static std::mutex& mutex() {
-    static std::mutex m;
-    return m;
+Gate& the_gate() {
+  static Gate gate;
+  return gate;
+}
+
+struct Share {
+  Gate& gate = the_gate();
+  std::size_t bytes = 0;
+
+  Share() = default;
+  Share(const Share&) = delete;
+  Share& operator=(const Share&) = delete;
+  ~Share() {
+    const std::lock_guard<std::mutex> lock(gate.mutex);
+    gate.used -= bytes;
+    gate.changed.notify_all();
   }
-  static std::condition_variable& changed() {
-    static std::condition_variable c;
-    return c;
+  void take(std::size_t more) {
+    std::unique_lock<std::mutex> lock(gate.mutex);
+    gate.changed.wait(lock, [&] { return gate.used == bytes || gate.used + more <= most_decoding; });
+    gate.used += more;
+    bytes += more;
   }
-  static std::size_t& used() {
-    static std::size_t bytes = 0;
-    return bytes;
-  }
-  std::size_t bytes_;
 };
 
 // Bytes of one file with big- and little-endian reads that fail by name instead of running over the end.
@@ -139,9 +140,11 @@ Cost png_cost(const Reader& r, std::size_t at) {
   const std::size_t pixels = w * h * std::max<std::size_t>(4, channels[colour] * (depth > 8 ? 2 : 1));
   const std::size_t from_palette = colour == 3 ? 4 * w * h : 0;
   Cost cost;
-  const bool interlaced = r.be(at + 12, 1) != 0;  // needs a little more than was guessed, and takes twice that
+  const bool interlaced =
+      r.be(at + 12, 1) != 0;  // needs a little more than was guessed, and takes twice that
   cost.piece = std::max(interlaced ? 3 * rows : rows, pixels) + 4096;
-  cost.total = (interlaced ? 3 : 1) * rows + w * h * channels[colour] * (depth > 8 ? 2 : 1) + from_palette;
+  const std::size_t made = w * h * channels[colour] * (depth > 8 ? 2 : 1) + from_palette;
+  cost.total = std::max((interlaced ? 3 : 1) * rows + made, 2 * w * h * (colour == 3 ? 4 : channels[colour]));
   return cost;
 }
 
@@ -247,12 +250,17 @@ Cost check_bmp(const Reader& r) {
   r.need(pixels, row * height);
   Cost cost;
   cost.piece = std::size_t{4} * width * height + 4096;
-  cost.total = cost.piece;
+  cost.total = 2 * cost.piece;  // and a copy
   return cost;
 }
 
 // P4, P5 and P6 after netpbm's format pages: header numbers with comments, one blank, rows.
-Picture decode_pnm(const Reader& r) {
+struct PnmHeader {
+  std::uint32_t width = 0, height = 0, most = 1;  // `most` is white
+  std::size_t channels = 1, rows = 0;             // where the rows begin
+};
+
+PnmHeader read_pnm_header(const Reader& r) {
   std::size_t at = 2;
   const auto number = [&]() {
     for (;; ++at) {
@@ -264,42 +272,54 @@ Picture decode_pnm(const Reader& r) {
     if (!std::isdigit(r.bytes[at])) r.bad("damaged", at);
     std::uint32_t value = 0;
     for (; std::isdigit(static_cast<int>(r.be(at, 1))); ++at)
-      value = std::min<std::uint32_t>(value * 10 + (r.bytes[at] - std::uint32_t{'0'}), 1000000);
+      value = std::min<std::uint32_t>(value * 10 + (r.bytes[at] - std::uint32_t{'0'}), 100000000);
     return value;
   };
-  const char kind = static_cast<char>(r.bytes[1]);
-  const std::uint32_t width = number(), height = number();
-  check_size(width, height, r.name);
+  PnmHeader h;
+  h.width = number();
+  h.height = number();
+  check_size(h.width, h.height, r.name);
+  if (r.bytes[1] != '4') h.most = number();
+  if (r.bytes[1] == '6') h.channels = 3;
+  if (h.most == 0 || h.most > 65535 || !std::isspace(static_cast<int>(r.be(at, 1)))) r.bad("damaged", at);
+  h.rows = at + 1;
+  return h;
+}
+
+Cost check_pnm(const Reader& r) {
+  const PnmHeader h = read_pnm_header(r);
   Cost cost;
-  cost.total = std::size_t{width} * height * (kind == '6' ? 3 : 1);
-  check_cost(cost, r.bytes.size(), r.name);
-  const std::uint32_t most = kind == '4' ? 1 : number();
-  if (most == 0 || most > 65535 || !std::isspace(static_cast<int>(r.be(at, 1)))) r.bad("damaged", at);
-  ++at;
+  cost.total = std::size_t{h.width} * h.height * h.channels;
+  return cost;
+}
+
+Picture decode_pnm(const Reader& r, const Cost& cost) {
+  const PnmHeader h = read_pnm_header(r);
+  const bool bits = r.bytes[1] == '4';
   Picture picture;
-  picture.width = static_cast<int>(width);
-  picture.height = static_cast<int>(height);
-  picture.channels = kind == '6' ? 3 : 1;
-  const std::size_t values = std::size_t{width} * (kind == '6' ? 3 : 1);
-  const std::size_t row = kind == '4' ? (width + 7) / 8 : most > 255 ? 2 * values : values;
-  r.need(at, row * height);
-  picture.pixels.reserve(values * height);
-  for (std::size_t y = 0; y < height; ++y) {
-    const std::uint8_t* p = r.bytes.data() + at + y * row;
+  picture.width = static_cast<int>(h.width);
+  picture.height = static_cast<int>(h.height);
+  picture.channels = static_cast<int>(h.channels);
+  const std::size_t values = h.width * h.channels;
+  const std::size_t row = bits ? (values + 7) / 8 : h.most > 255 ? 2 * values : values;
+  r.need(h.rows, row * h.height);
+  picture.pixels.reserve(cost.total);
+  for (std::size_t y = 0; y < h.height; ++y) {
+    const std::uint8_t* p = r.bytes.data() + h.rows + y * row;
     for (std::size_t x = 0; x < values; ++x) {
-      if (kind == '4') {  // 1 is black
+      if (bits) {  // 1 is black
         picture.pixels.push_back(p[x / 8] >> (7 - x % 8) & 1 ? 0 : 255);
         continue;
       }
-      const std::uint32_t value = most > 255 ? std::uint32_t{p[2 * x]} << 8 | p[2 * x + 1] : p[x];
-      picture.pixels.push_back(static_cast<std::uint8_t>((std::min(value, most) * 255 + most / 2) / most));
+      const std::uint32_t value = h.most > 255 ? std::uint32_t{p[2 * x]} << 8 | p[2 * x + 1] : p[x];
+      picture.pixels.push_back(
+          static_cast<std::uint8_t>((std::min(value, h.most) * 255 + h.most / 2) / h.most));
     }
   }
   return picture;
 }
 
 Picture decode_with_stb(const Reader& r, const Cost& cost) {
-  check_cost(cost, r.bytes.size(), r.name);
   stb_largest_piece = std::max(cost.piece, 2 * r.bytes.size() + 4096);  // it collects the packed bytes
   if (r.bytes.size() > 0x7fffffff) fail("a picture file over 2 GiB", r.name, "make it smaller");
   int width = 0, height = 0, channels = 0;
@@ -356,34 +376,70 @@ void append(void* to, void* data, int size) {
 
 }  // namespace
 
-Picture decode_picture(const Bytes& bytes, const std::string& name) {
+namespace {
+
+// A file whose format and cost are known, before anything of it is decoded.
+struct Checked {
+  Reader reader;
+  Cost cost;
+  Picture (*decode)(const Reader&, const Cost&);
+};
+
+Checked check(const Bytes& bytes, const std::string& name) {
   const auto starts = [&](const char* magic, std::size_t n) {
     return bytes.size() >= n && std::memcmp(bytes.data(), magic, n) == 0;
   };
+  Checked c{{bytes, name, "PNG picture"}, {}, decode_with_stb};
   if (starts("\x89PNG\r\n\x1a\n", 8)) {
-    const Reader r{bytes, name, "PNG picture"};
-    const Cost cost = check_png(r);
-    const Gate gate(cost.total + bytes.size());
-    return oriented(decode_with_stb(r, cost), cost.orientation);
+    c.cost = check_png(c.reader);
+  } else if (starts("\xff\xd8\xff", 3)) {
+    c.reader.format = "JPEG picture";
+    c.cost = check_jpeg(c.reader);
+  } else if (starts("BM", 2)) {
+    c.reader.format = "BMP picture";
+    c.cost = check_bmp(c.reader);
+  } else if (starts("P4", 2) || starts("P5", 2) || starts("P6", 2)) {
+    c.reader.format = "PNM picture";
+    c.cost = check_pnm(c.reader);
+    c.decode = decode_pnm;
+  } else {
+    fail("not a PNG, JPEG, BMP or binary PNM picture", name, "convert it to PNG");
   }
-  if (starts("\xff\xd8\xff", 3)) {
-    const Reader r{bytes, name, "JPEG picture"};
-    const Cost cost = check_jpeg(r);
-    const Gate gate(cost.total + bytes.size());
-    return oriented(decode_with_stb(r, cost), cost.orientation);
-  }
-  if (starts("BM", 2)) {
-    const Reader r{bytes, name, "BMP picture"};
-    const Cost cost = check_bmp(r);
-    const Gate gate(cost.total + bytes.size());
-    return decode_with_stb(r, cost);
-  }
-  if (starts("P4", 2) || starts("P5", 2) || starts("P6", 2))
-    return decode_pnm(Reader{bytes, name, "PNM picture"});
-  fail("not a PNG, JPEG, BMP or binary PNM picture", name, "convert it to PNG");
+  check_cost(c.cost, bytes.size(), name);
+  return c;
 }
 
-Picture read_picture(const std::string& path) { return decode_picture(read_file(path, "a picture"), path); }
+}  // namespace
+
+Picture decode_picture(const Bytes& bytes, const std::string& name) {
+  const Checked c = check(bytes, name);
+  return oriented(c.decode(c.reader, c.cost), c.cost.orientation);
+}
+
+void with_picture(const std::string& path, const std::function<void(const Picture&)>& work) {
+  std::error_code none;  // read_file says what is wrong
+  const std::uintmax_t size = std::filesystem::file_size(path, none);
+  if (!none) check_cost({}, size, path);
+  Share share;
+  Bytes bytes;
+  Picture picture;
+  {
+    const std::lock_guard<std::mutex> one_at_a_time(share.gate.next);
+    share.take(none ? 0 : size);
+    bytes = read_file(path, "a picture");
+    share.take(check(bytes, path).cost.total);
+  }
+  picture = decode_picture(bytes, path);
+  bytes = {};
+  work(picture);
+}
+
+Picture read_picture(const std::string& path) {
+  std::error_code none;
+  const std::uintmax_t size = std::filesystem::file_size(path, none);
+  if (!none) check_cost({}, size, path);
+  return decode_picture(read_file(path, "a picture"), path);
+}
 
 bool named_as_picture(const std::string& path) {
   std::string end = std::filesystem::path(path).extension().string();

@@ -2,6 +2,7 @@
 #pragma once
 
 #include <cstdint>
+#include <functional>
 #include <string>
 #include <vector>
 
@@ -21,6 +22,9 @@ const int largest_side = 16384;
 // palettes brought to 8 bits. Fails, before anything is decoded, when a side is 0 or over `largest_side`, the
 // file is cut short, or a checksum in it is wrong.
 Picture read_picture(const std::string& path);
+
+// Reads a picture for work(picture). All threads that do so stay under one bound of memory together.
+void with_picture(const std::string& path, const std::function<void(const Picture&)>& work);
 
 // The same from bytes in memory; `name` is for messages.
 Picture decode_picture(const Bytes& bytes, const std::string& name);

@@ -31,5 +31,7 @@ Seen Preparer::prepare(const Picture& p, const std::string& name, int worker, fl
 }
 
 Seen Preparer::read(const std::string& path, int worker, float* to) const {
-  return prepare(read_picture(path), path, worker, to);
+  Seen seen = Seen::one;
+  with_picture(path, [&](const Picture& picture) { seen = prepare(picture, path, worker, to); });
+  return seen;
 }

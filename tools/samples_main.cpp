@@ -58,7 +58,8 @@ void idx(const Words& words) {
   const std::size_t count = std::min(number(words, 2, 20), samples.count());
   std::vector<std::size_t> taken, rest, seen(classes);
   for (std::size_t i = 0; i < samples.count(); ++i)
-    (seen[static_cast<std::size_t>(samples.labels[i])]++ < (count + classes - 1) / classes ? taken : rest).push_back(i);
+    (seen[static_cast<std::size_t>(samples.labels[i])]++ < (count + classes - 1) / classes ? taken : rest)
+        .push_back(i);
   taken.insert(taken.end(), rest.begin(), rest.end());
   save_all(
       words[1], count,

@@ -1,5 +1,5 @@
-// What the examples that read a picture share: aligned memory, and the reader of binary PGM (gray) and PPM
-// (colour) files, which are easy enough to parse here. Include it after nnlite.hpp.
+// What examples share: aligned memory, and the reader of binary PGM (gray) and PPM (colour) files, which are
+// easy enough to parse here. Include it after nnlite.hpp.
 #pragma once
 
 #include <ctype.h>
