@@ -3,7 +3,8 @@
 . "$(dirname "$0")/shell.sh"
 
 model=$tests/../models/digits.nnl
-peak() {  # COMMAND...: its peak memory must stay under 256 MB, where it can be measured
+peak() {  # COMMAND...: its peak memory must stay under 256 MB, where it can be measured; not with a sanitizer
+  grep -q __asan_init "$NNLITE" && return 0  # it keeps what was freed
   [ -x /usr/bin/time ] || return 0
   /usr/bin/time -o peak -f %M "$@" > out 2> err
   check "$(tail -n 1 peak) KB of memory: $*" [ "$(tail -n 1 peak)" -lt 262144 ]
