@@ -4146,7 +4146,11 @@ struct NormRun {
   float*   coefficients(int i) const { return reinterpret_cast<float*>(r.scratch) + i * pattern; }
   float*   sums(int64_t chunk, int i) const { return coefficients(4) + (chunk * 2 + i) * padded; }  // i: 0, 1
   int64_t  chunk_pixels(int64_t chunk) const { return smaller(norm_chunk, pixels - chunk * norm_chunk); }
-  uint32_t channel_blocks() const { return static_cast<uint32_t>(padded / 16); }
+  // A unit is sixteen channels of a chunk.
+  int64_t  groups() const { return padded / 16; }
+  int64_t  unit_pixels(int64_t unit) const { return chunk_pixels(unit / groups()); }
+  int64_t  unit_place(int64_t unit) const { return unit / groups() * norm_chunk * C + unit % groups() * 16; }
+  float*   unit_sums(int64_t unit, int i) const { return sums(unit / groups(), i) + unit % groups() * 16; }
   int64_t  block() const { return round_up(element_block, pattern); }
   const float* weight() const { return affine ? r.parameter(0) : nullptr; }
   const float* bias() const { return affine ? r.parameter(1) : nullptr; }
@@ -4165,7 +4169,7 @@ static bool plan_norm(const OpRun& r, KernelPlan& plan) {
   const NormRun n(r);
   plan.stages   = 3;
   plan.tasks[0] = n.by_batch ? static_cast<uint32_t>(n.chunks) : 0;
-  plan.tasks[1] = n.channel_blocks();
+  plan.tasks[1] = static_cast<uint32_t>(n.groups());
   plan.tasks[2] = blocks_of(r.out_numel(), n.block());
   plan.scratch_shared = n.bytes();
   return true;
@@ -4196,25 +4200,48 @@ NNLITE_VERB void store_sixteen(float* p, const Sixteen& s, int count = 16) {
 }
 NNLITE_VERB int channels_of(const NormRun& n, int64_t c) { return static_cast<int>(smaller(16, n.C - c)); }
 
-// Mean and M2 of one chunk for the channels c .. c + count - 1.
-static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int count) {
-  const int64_t pixels = n.chunk_pixels(chunk);
-  const float*  x      = n.r.in(0) + chunk * norm_chunk * n.C + c;
-  Sixteen mean = {}, m2 = {};
-  for (int64_t p = 0; p < pixels; p++) {
-    const Sixteen v = load_sixteen(x + p * n.C, count);
-    NNLITE_EACH_PART mean.part[j] = add(mean.part[j], v.part[j]);
+// Sums run over units: sixteen channels of a chunk. Several at once, so that no chain waits for itself.
+constexpr int together = lanes == 16 ? 4 : lanes == 8 ? 2 : 1;
+using SumUnits = void (*)(const NormRun&, int64_t unit, int channels);
+static void sum_units(const NormRun& n, uint32_t first, uint32_t last, SumUnits one, SumUnits several) {
+  const int64_t end = last * n.groups();
+  for (int64_t unit = first * n.groups(); unit < end;) {
+    const int64_t final = unit + together - 1;
+    const bool    many = n.C % 16 == 0 && final < end && n.unit_pixels(final) == n.unit_pixels(unit);
+    (many ? several : one)(n, unit, channels_of(n, unit % n.groups() * 16));
+    unit += many ? together : 1;
   }
-  NNLITE_EACH_PART mean.part[j] = div(mean.part[j], set(static_cast<float>(pixels)));
-  for (int64_t p = 0; p < pixels; p++) {
-    const Sixteen v = load_sixteen(x + p * n.C, count);
-    NNLITE_EACH_PART {
-      const vf d = sub(v.part[j], mean.part[j]);
-      m2.part[j] = fma(d, d, m2.part[j]);
+}
+
+// Mean and M2 of K units; `channels` where they may be fewer than 16.
+template <int K>
+static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
+  constexpr size_t units = static_cast<size_t>(K);
+  const int        count = K > 1 ? 16 : channels;
+  const int64_t    end = n.unit_pixels(unit) * n.C;
+  const vf         pixels = set(static_cast<float>(n.unit_pixels(unit)));
+  const float*     x[units];
+  Sixteen          mean[units] = {}, m2[units] = {};
+  NNLITE_UNROLL for (int k = 0; k < K; k++) x[k] = n.r.in(0) + n.unit_place(unit + k);
+  for (int64_t at = 0; at < end; at += n.C)
+    NNLITE_UNROLL for (int k = 0; k < K; k++) {
+      const Sixteen v = load_sixteen(x[k] + at, count);
+      NNLITE_EACH_PART mean[k].part[j] = add(mean[k].part[j], v.part[j]);
     }
+  NNLITE_UNROLL for (int k = 0; k < K; k++)
+    NNLITE_EACH_PART mean[k].part[j] = div(mean[k].part[j], pixels);
+  for (int64_t at = 0; at < end; at += n.C)
+    NNLITE_UNROLL for (int k = 0; k < K; k++) {
+      const Sixteen v = load_sixteen(x[k] + at, count);
+      NNLITE_EACH_PART {
+        const vf d = sub(v.part[j], mean[k].part[j]);
+        m2[k].part[j] = fma(d, d, m2[k].part[j]);
+      }
+    }
+  for (int k = 0; k < K; k++) {
+    store_sixteen(n.unit_sums(unit + k, 0), mean[k]);
+    store_sixteen(n.unit_sums(unit + k, 1), m2[k]);
   }
-  store_sixteen(n.sums(chunk, 0) + c, mean);
-  store_sixteen(n.sums(chunk, 1) + c, m2);
 }
 
 // Chan, Golub, LeVeque 1979. Leaves mean and biased variance in the slots.
@@ -4264,8 +4291,7 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
 
 NNLITE_RUN(batch_norm_forward) {
   const NormRun n(r);
-  for (int64_t task = first; task < last && stage == 0; task++)
-    for (int64_t c = 0; c < n.C; c += 16) chunk_statistics(n, task, c, channels_of(n, c));
+  if (stage == 0) return sum_units(n, first, last, unit_statistics<1>, unit_statistics<together>);
   for (int64_t task = first; task < last && stage == 1; task++) {
     const int64_t c = task * 16;
     if (n.by_batch) merge_statistics(n, c, channels_of(n, c));
@@ -4285,22 +4311,32 @@ NNLITE_RUN(batch_norm_forward) {
 }
 
 #ifndef NNLITE_NO_TRAINING
-// sum dy and sum dy (x - mean) of one chunk.
-static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
-  const int64_t pixels = n.chunk_pixels(chunk), start = chunk * norm_chunk * n.C + c;
-  const float*  input = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();   // not kept where only sum dy is wanted
-  const Sixteen mean = load_sixteen(n.mean() + c, count);
-  Sixteen sum = {}, sum_x = {};
-  for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
-    const Sixteen x = load_sixteen(input + at, count),
-                  dy = load_sixteen(n.r.dy() + at, count);
-    NNLITE_EACH_PART {
-      sum.part[j]   = add(sum.part[j], dy.part[j]);
-      sum_x.part[j] = fma(dy.part[j], sub(x.part[j], mean.part[j]), sum_x.part[j]);
-    }
+// sum dy and sum dy (x - mean) of K units.
+template <int K>
+static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
+  constexpr size_t units = static_cast<size_t>(K);
+  const int        count = K > 1 ? 16 : channels;
+  const int64_t    end = n.unit_pixels(unit) * n.C;
+  const float*     input = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();  // not kept where only sum dy is wanted
+  const float     *x[units], *dy[units];
+  Sixteen          mean[units], sum[units] = {}, sum_x[units] = {};
+  NNLITE_UNROLL for (int k = 0; k < K; k++) {
+    const int64_t place = n.unit_place(unit + k);
+    x[k] = input + place, dy[k] = n.r.dy() + place;
+    mean[k] = load_sixteen(n.mean() + (unit + k) % n.groups() * 16, count);
   }
-  store_sixteen(n.sums(chunk, 0) + c, sum);
-  store_sixteen(n.sums(chunk, 1) + c, sum_x);
+  for (int64_t at = 0; at < end; at += n.C)
+    NNLITE_UNROLL for (int k = 0; k < K; k++) {
+      const Sixteen v = load_sixteen(x[k] + at, count), d = load_sixteen(dy[k] + at, count);
+      NNLITE_EACH_PART {
+        sum[k].part[j]   = add(sum[k].part[j], d.part[j]);
+        sum_x[k].part[j] = fma(d.part[j], sub(v.part[j], mean[k].part[j]), sum_x[k].part[j]);
+      }
+    }
+  for (int k = 0; k < K; k++) {
+    store_sixteen(n.unit_sums(unit + k, 0), sum[k]);
+    store_sixteen(n.unit_sums(unit + k, 1), sum_x[k]);
+  }
 }
 
 // With s = weight / sqrt(var + eps), t = x - mean, and through batch statistics:
@@ -4332,8 +4368,7 @@ static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
 
 NNLITE_RUN(batch_norm_backward) {
   const NormRun n(r);
-  for (int64_t task = first; task < last && stage == 0; task++)
-    for (int64_t c = 0; c < n.C; c += 16) chunk_gradients(n, task, c, channels_of(n, c));
+  if (stage == 0) return sum_units(n, first, last, unit_gradients<1>, unit_gradients<together>);
   for (int64_t task = first; task < last && stage == 1; task++)
     gradient_coefficients(n, task * 16, channels_of(n, task * 16));
   if (stage < 2) return;
