@@ -29,6 +29,7 @@
 //   NNLITE_IMPLEMENTATION   put the implementation into this source file (one of them)
 //   NNLITE_REAL             float (default) or double: the arithmetic of everything; double has no fast
 //                           kernels and exists as the oracle of the tests
+//   NNLITE_NO_FUSION        every op is a step of its own: the same bits, slower
 //   NNLITE_NO_SIMD          plain C++ only, chosen by itself where no vector unit is known
 //   NNLITE_NO_STDIO         no files: load from memory or a callback, save to a callback
 //   NNLITE_NO_STRINGS       no texts of problems
@@ -68,6 +69,11 @@ constexpr int max_parameters = 4;      // of one op
 constexpr int max_slots      = 4;      // of one op
 constexpr int max_attributes = 64;     // bytes of one attribute struct
 constexpr int max_workers    = 64;     // threads of a pool
+#ifdef NNLITE_NO_FUSION
+constexpr bool fuses_rows = false;
+#else
+constexpr bool fuses_rows = true;
+#endif
 
 // ================================================================================ >>status
 // Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what
@@ -1209,6 +1215,19 @@ struct OpShape {
 
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 
+// What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses and
+// OpRun::fused. The bits of every result are those of the steps one by one.
+namespace fusion {
+constexpr uint8_t norm    = 1;                 // forward: a batch norm in evaluation follows (OpRun::norm)
+constexpr uint8_t relu    = 2;                 // forward: then ReLU
+constexpr uint8_t mask_dx = 4;                 // backward: and that of the ReLU whose output in(0) is
+constexpr uint8_t mask_dy = 8;                 // backward: that of the fused ReLU, whose output y() is, first
+}
+struct FusedNorm {
+  const real *weight, *bias, *mean, *var;      // weight and bias are nullptr without `affine`
+  float       eps;
+};
+
 // Everything an op or kernel gets to run: shapes, pointers to the real data, what is wanted. Inputs i and
 // parameters p are numbered as in OpShape. Pointers that are not there are nullptr.
 struct OpRun {
@@ -1229,7 +1248,9 @@ struct OpRun {
   int16_t  workers;
   uint8_t  n_in, n_parameters;
   bool     training;
+  uint8_t  fused;                              // bits of fusion
   uint16_t node;
+  FusedNorm norm;                              // with fusion::norm
 
   const Shape& in_shape(int i) const { return *in_shapes[i]; }
   const Shape& out_shape() const { return *out_shape_; }
@@ -1299,6 +1320,7 @@ struct Kernel {
   const char* name;
   Phase       phase;
   uint16_t    chain;                           // rows with the same chain give the same bits
+  uint8_t     fuses;                           // bits of fusion that it can do
   // accepts this? reads shapes, rows, workers and whether pointers are null, no data
   bool (*plan)(const OpRun& shapes, KernelPlan&);
   void (*run[isa_count])(const OpRun&, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker);
@@ -2757,13 +2779,34 @@ NNLITE_VERB vf tanh(vf x) {
 struct Loop {
   int64_t count = 1, a = 0, b = 0;             // steps in A and B, in floats
 };
-struct Product {
+// What becomes of a finished element v of C, in this order.
+struct Epilogue {
+  const float *scale = nullptr, *shift = nullptr;      // by column: v scale + shift
+  bool         relu = false;                   // max(0, v)
+  const float *mask = nullptr, *base = nullptr;        // zero unless mask[i] > 0, where v becomes base[i]
+  bool         add = false;                    // the value is added to what C holds
+  bool plain() const { return scale == nullptr && !relu && mask == nullptr; }
+  void from(const Epilogue& e, int64_t column) {       // that column of e is the first
+    *this = e;
+    if (scale != nullptr) scale += column, shift += column;
+  }
+};
+struct Product : Epilogue {
   Loop    outer, middle, inner;                // the chain
   int64_t lines = 1, a_line = 0, c_line = 0;   // the elements of C: lines of rows of columns
   int64_t rows  = 1, a_row = 0, c_row = 0;
   int64_t b_panel = 16, c_panel = 16;          // from one panel of columns to the next
-  bool    add = false;                         // the finished value is added to what C holds
 };
+
+// Floats of a fused batch norm's coefficients in the scratch of a worker.
+static inline int64_t norm_floats(const OpRun& r) {
+  return (r.fused & fusion::norm) != 0 ? 2 * round_up(r.out_shape().last(), 16) : 0;
+}
+// Of grad_input.
+static inline void set_gradient_epilogue(const OpRun& r, Epilogue& e) {
+  e.add = r.accumulate(0);
+  if ((r.fused & fusion::mask_dx) != 0) e.mask = r.in(0), e.base = r.dx(0);
+}
 
 // Tasks are numbered block * panels + panel: a run [first, last) is a few stretches of panels in one block.
 struct Stretch {
@@ -2804,23 +2847,51 @@ constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4;
 constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2;
 #endif
 
-// A finished tile into C where only n columns exist: one text for tiles of all sizes.
+NNLITE_VERB vf inverse_deviation(vf var, float eps) { return div(set(1.0f), sqrt(add(var, set(eps)))); }
+// Scale and shift of a batch norm: shift = bias - mean scale.
+NNLITE_VERB void norm_line(vf weight, vf bias, vf mean, vf inverse, vf& scale, vf& shift) {
+  scale = mul(weight, inverse);
+  shift = fma(sub(set(0.0f), mean), scale, bias);
+}
+// The epilogue of forward; the coefficients of a fused norm are made in scratch.
+static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogue& e) {
+  e.relu = (r.fused & fusion::relu) != 0;
+  if ((r.fused & fusion::norm) == 0) return;
+  const int64_t C = round_up(r.out_shape().last(), 16);
+  e.scale = scratch, e.shift = scratch + C;
+  for (int64_t c = 0; c < C; c += lanes) {
+    vf scale, shift;
+    norm_line(r.norm.weight != nullptr ? load(r.norm.weight + c) : set(1.0f),
+              r.norm.bias != nullptr ? load(r.norm.bias + c) : set(0.0f), load(r.norm.mean + c),
+              inverse_deviation(load(r.norm.var + c), r.norm.eps), scale, shift);
+    store(scratch + c, scale);
+    store(scratch + C + c, shift);
+  }
+}
+// v, of the column, through the epilogue and into the first n floats of `to`.
+NNLITE_VERB void finish(const Epilogue& e, vf v, int64_t column, float* to, int n) {
+  if (e.scale != nullptr) v = fma(v, load_part(e.scale + column, n), load_part(e.shift + column, n));
+  if (e.relu) v = max(set(0.0f), v);
+  if (e.mask != nullptr) v = select(less(set(0.0f), load_part(e.mask + (to - e.base), n)), v, set(0.0f));
+  store_part(to, e.add ? add(load_part(to, n), v) : v, n);
+}
+
+// A finished tile into C where something is to be done or only n columns exist: one text for all sizes.
 static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
-                                        int n) {
+                                        int n, int64_t column) {
+  const Epilogue e = t;
   for (int j = 0; j < vectors; j++) {
     const int w  = within(n, j * lanes);
     float*    to = C + j / parts * t.c_panel + j % parts * lanes;
-    for (int i = 0; i < rows; i++, to += t.c_row) {
-      const vf v = load(from + (i * vectors + j) * lanes);
-      store_part(to, t.add ? add(load_part(to, w), v) : v, w);
-    }
+    for (int i = 0; i < rows; i++, to += t.c_row)
+      finish(e, load(from + (i * vectors + j) * lanes), column + j * lanes, to, w);
   }
 }
 
 // Vector j of a tile lies in panel j / parts, at part j % parts of it.
 template <int M, int V>
 static void tile(const Product& t, const float* A, const float* B, float* C, const float* start,
-                 int64_t columns) {
+                 int64_t column, int64_t columns) {
   constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
   vf c[down][across];
   const int n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
@@ -2844,7 +2915,7 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
       }
     }
   }
-  if (n == V * lanes) {
+  if (n == V * lanes && t.plain()) {
     NNLITE_UNROLL for (int i = 0; i < M; i++) {
       NNLITE_UNROLL for (int j = 0; j < V; j++) {
         float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
@@ -2855,11 +2926,11 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
     float held[static_cast<size_t>(M * V * lanes)];
     NNLITE_UNROLL for (int i = 0; i < M; i++)
       NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
-    finish_tile(t, held, M, V, C, n);
+    finish_tile(t, held, M, V, C, n, column);
   }
 }
 
-using Tile = void (*)(const Product&, const float*, const float*, float*, const float*, int64_t);
+using Tile = void (*)(const Product&, const float*, const float*, float*, const float*, int64_t, int64_t);
 template <int V, int M>
 static Tile tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
@@ -2869,14 +2940,14 @@ static Tile tile_of(int64_t rows) {
 // All rows, V vectors across, in tiles of nearly equal height.
 template <int V, int most>
 static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
-                   int64_t columns) {
+                   int64_t column, int64_t columns) {
   const int64_t tiles = (t.rows + most - 1) / most, height = t.rows / tiles, taller = t.rows % tiles;
   const Tile high = tile_of<V, most>(height + 1), low = tile_of<V, most>(height);
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
     const float* a = A;
     float*       c = C;
     for (int64_t i = 0; i < tiles; i++) {
-      (i < taller ? high : low)(t, a, B, c, start, columns);
+      (i < taller ? high : low)(t, a, B, c, start, column, columns);
       const int64_t step = i < taller ? height + 1 : height;
       a += step * t.a_row;
       c += step * t.c_row;
@@ -2895,16 +2966,16 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
     const float*  s = start == nullptr ? nullptr : start + j;
     if constexpr (8 * lanes > 16) {
       if (t.rows == 1 && held >= 8 * lanes) {
-        stripe<8, 1>(t, A, b, c, s, left);
+        stripe<8, 1>(t, A, b, c, s, j, left);
         j += 8 * lanes;
         continue;
       }
     }
     if (left > narrow * lanes && held - j % 16 >= wide * lanes) {
-      stripe<wide, wide_rows>(t, A, b, c, s, left);
+      stripe<wide, wide_rows>(t, A, b, c, s, j, left);
       j += wide * lanes;
     } else {
-      stripe<narrow, narrow_rows>(t, A, b, c, s, left);
+      stripe<narrow, narrow_rows>(t, A, b, c, s, j, left);
       j += narrow * lanes;
     }
   }
@@ -2972,6 +3043,7 @@ constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
+  p.scratch_per_worker = scratch_bytes(norm_floats(r));
   return true;
 }
 #ifndef NNLITE_NO_TRAINING
@@ -2994,11 +3066,14 @@ namespace NNLITE_ISA {
 NNLITE_RUN(linear_forward) {
   const LinearSizes s = linear_sizes(r);
   const float* b = r.parameter(1);
+  Epilogue e;
+  set_epilogue(r, worker_scratch(r, worker, norm_floats(r)), e);
   for (uint32_t task = first; task < last;) {
     const Stretch at = stretch_at(task, last, s.panels);
     const int64_t n = at.block * linear_rows, o = at.panel * 16;
     if (n >= s.N) return;                                            // a batch with fewer rows than planned
     Product p;
+    p.from(e, o);
     p.inner   = {s.I, 1, 16};
     p.rows    = s.N - n < linear_rows ? s.N - n : linear_rows;
     p.a_row   = s.I;
@@ -3025,7 +3100,7 @@ NNLITE_RUN(linear_grad_input) {
     p.a_row   = s.O;
     p.c_row   = s.I;
     p.b_panel = s.O * 16;
-    p.add     = r.accumulate(0);
+    set_gradient_epilogue(r, p);
     multiply(p, r.dy(), turned, r.dx(0) + i, nullptr, s.I - i < 32 ? s.I - i : 32);
   }
 }
@@ -3243,13 +3318,13 @@ static NNLITE_NOINLINE UpPhase up_phase(const Conv& c, const Patch& from, Span r
 }
 
 // Turning takes a stage of its own: a task is a panel of columns.
-static bool conv_plan(const Conv& c, bool down, bool turned, KernelPlan& p) {
+static bool conv_plan(const Conv& c, bool down, bool turned, int64_t more, KernelPlan& p) {
   const Bands   b = down ? down_bands(c) : up_bands(c);
   const int64_t panels = c.groups * panels_of(down ? c.small : c.big), rows = down ? c.big : c.small;
   p.stages = turned ? 2 : 1;
   p.tasks[0] = static_cast<uint32_t>(panels);
   p.tasks[p.stages - 1] = static_cast<uint32_t>(c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(b.scratch());
+  p.scratch_per_worker = scratch_bytes(b.scratch() + more);
   if (turned) p.scratch_shared = scratch_bytes(panels * c.taps() * rows * 16);
   return true;
 }
@@ -3268,7 +3343,7 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
 template <class A, bool down, bool turned>
 static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
   const A& a = attributes_of<A>(r);
-  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), down, turned, p);
+  return !is_depthwise(a) && conv_plan(conv_sizes(a, r), down, turned, turned ? 0 : norm_floats(r), p);
 }
 static constexpr auto conv2d_forward_plan = conv_sum_plan<Conv2d, true, false>;
 static constexpr auto conv_transpose2d_forward_plan = conv_sum_plan<ConvTranspose2d, false, false>;
@@ -3332,7 +3407,7 @@ static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span 
 
 // small = start + big * w for bands [first, last); w has columns of small channels.
 static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small,
-                      bool add, float* scratch, uint32_t first, uint32_t last) {
+                      const Epilogue& e, float* scratch, uint32_t first, uint32_t last) {
   const Bands   b = down_bands(c);
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
@@ -3344,8 +3419,8 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
     p.inner   = {c.big, 1, 16};
     if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
     p.b_panel = c.taps() * c.big * 16;
-    p.add     = add;
     for (int64_t g = 0; g < c.groups; g++) {
+      p.from(e, g * c.small);
       multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
                small + (o.image * c.h.out + o.y) * c.w.out * S + g * c.small,
                start == nullptr ? start : start + g * c.small, c.small);
@@ -3355,7 +3430,7 @@ static void conv_down(const Conv& c, const float* big, const float* w, const flo
 
 // big = start + small * w for bands [first, last); w has columns of big channels.
 static void conv_up(const Conv& c, const float* small, const float* w, const float* start, float* big,
-                    bool add, float* scratch, uint32_t first, uint32_t last) {
+                    const Epilogue& e, float* scratch, uint32_t first, uint32_t last) {
   const Bands   b = up_bands(c);
   const int64_t C = c.big_pitch(), S = c.small_pitch();
   const Span    columns = up_span(c.w, 0, c.w.in);
@@ -3371,8 +3446,8 @@ static void conv_up(const Conv& c, const float* small, const float* w, const flo
         UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small * 16);
         u.p.inner   = {c.small, 1, 16};
         u.p.b_panel = c.taps() * c.small * 16;
-        u.p.add     = add;
         for (int64_t g = 0; g < c.groups; g++) {
+          u.p.from(e, g * c.big);
           multiply(u.p, u.a + g * c.small, w + u.b + g * panels_of(c.big) * u.p.b_panel,
                    to + (y * c.w.in + x) * C + g * c.big, start == nullptr ? start : start + g * c.big,
                    c.big);
@@ -3473,10 +3548,13 @@ static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
 
 template <class A, bool down>
 NNLITE_RUN(conv_forward) {
-  const Conv   c = conv_sizes(attributes_of<A>(r), r);
-  float* const scratch = worker_scratch(r, worker, (down ? down_bands(c) : up_bands(c)).scratch());
+  const Conv    c = conv_sizes(attributes_of<A>(r), r);
+  const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
+  float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
+  Epilogue      e;
+  set_epilogue(r, scratch + patch, e);
   constexpr auto run = down ? conv_down : conv_up;
-  run(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), false, scratch, first, last);
+  run(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), e, scratch, first, last);
 }
 static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
@@ -3488,8 +3566,10 @@ NNLITE_RUN(conv_grad_input) {
   float* const  turned = shared_scratch(r, patch);
   const int64_t rows = down ? c.big : c.small, columns = down ? c.small : c.big;     // of the turned weights
   if (stage == 0) return turn_weights(c, r.parameter(0), rows, columns, turned, first, last);
+  Epilogue e;
+  set_gradient_epilogue(r, e);
   constexpr auto run = down ? conv_down : conv_up;
-  run(c, r.dy(), turned, nullptr, r.dx(0), r.accumulate(0), worker_scratch(r, worker, patch), first, last);
+  run(c, r.dy(), turned, nullptr, r.dx(0), e, worker_scratch(r, worker, patch), first, last);
 }
 template <class A, bool in_is_big>
 NNLITE_RUN(conv_grad_parameter) {
@@ -3532,7 +3612,7 @@ static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
   const Depthwise d = depthwise_sizes(r);
   const Bands     b = down ? down_bands(d.c) : up_bands(d.c);
   p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b));
+  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b) + (down ? norm_floats(r) : 0));
   return true;
 }
 static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, true, p); }
@@ -3559,7 +3639,7 @@ namespace NNLITE_ISA {
 // M pixels, one vector of channels: a chain over places each. n of the vector's channels exist.
 template <int M>
 static inline void depthwise_tile(const Product& t, const float* A, const float* B, float* C, vf start,
-                                  int n) {
+                                  int64_t column, int n) {
   constexpr size_t pixels = static_cast<size_t>(M);
   vf c[pixels];
   NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = start;
@@ -3571,12 +3651,12 @@ static inline void depthwise_tile(const Product& t, const float* A, const float*
       NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = fma(load(a + i * t.a_row), w, c[i]);
     }
   }
-  if (n == lanes && !t.add) {
+  if (n == lanes && !t.add && t.plain()) {
     NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i]);
   } else {
     float held[static_cast<size_t>(M * lanes)];
     NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i]);
-    finish_tile(t, held, M, 1, C, n);
+    finish_tile(t, held, M, 1, C, n, column);
   }
 }
 
@@ -3589,8 +3669,9 @@ static void depthwise_product(const Product& t, const float* A, const float* B, 
       const float* a = A + line * t.a_line + v;
       float*       c = C + line * t.c_line + v;
       int64_t      i = 0;
-      for (; i + 8 <= t.rows; i += 8) depthwise_tile<8>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
-      for (; i < t.rows; i++) depthwise_tile<1>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, n);
+      for (; i + 8 <= t.rows; i += 8)
+        depthwise_tile<8>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, v, n);
+      for (; i < t.rows; i++) depthwise_tile<1>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, v, n);
     }
   }
 }
@@ -3605,14 +3686,17 @@ NNLITE_RUN(depthwise_forward) {
   const Depthwise d = depthwise_sizes(r);
   const Conv&     c = d.c;
   const Bands     b = down_bands(c);
-  const int64_t   C = d.channels;
-  float* const    scratch = worker_scratch(r, worker, depthwise_scratch(d, b));
+  const int64_t   C = d.channels, patch = depthwise_scratch(d, b);
+  float* const    scratch = worker_scratch(r, worker, patch + norm_floats(r));
+  Epilogue        e;
+  set_epilogue(r, scratch + patch, e);
   for (int64_t task = first; task < last && task / b.count < c.images; task++) {
     const Area  o = b.at(task, c.h.out, c.w.out);
     const Patch from = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
                                        down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), scratch,
                                        b.in_place);
-    const Product p = down_product(c, from, o, C, c.big);
+    Product p = down_product(c, from, o, C, c.big);
+    p.from(e, 0);
     depthwise_product(p, from.data, r.parameter(0), r.out() + (o.image * c.h.out + o.y) * c.w.out * C,
                       r.parameter(1), C);
   }
@@ -3636,7 +3720,7 @@ NNLITE_RUN(depthwise_grad_input) {
       for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
         const int64_t count = (end - y + c.h.stride - 1) / c.h.stride;
         UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small);
-        u.p.add = r.accumulate(0);
+        set_gradient_epilogue(r, u.p);
         depthwise_product(u.p, u.a, r.parameter(0) + u.b, to + (y * c.w.in + x) * C, nullptr, C);
       }
     }
@@ -3744,6 +3828,19 @@ NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }        
 NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
 
+// max(floor, y) is y or, fused, its ReLU.
+NNLITE_VERB vf floor_of(const OpRun& r) {
+  return (r.fused & fusion::relu) != 0 ? set(0.0f) : as_float(set(static_cast<int32_t>(0xFF800000u)));
+}
+// dy at i, or through the ReLU that was fused; y is nullptr where none was.
+NNLITE_VERB const float* mask_of(const OpRun& r) {
+  return (r.fused & fusion::mask_dy) != 0 ? r.y() : nullptr;
+}
+NNLITE_VERB vf masked(const float* y, const float* dy, int64_t i, int n) {
+  const vf d = load_part(dy + i, n);
+  return y == nullptr ? d : select(less(set(0.0f), load_part(y + i, n)), d, set(0.0f));
+}
+
 template <class A>
 NNLITE_RUN(activation_forward) {
   const A&     a = attributes_of<A>(r);
@@ -3755,10 +3852,11 @@ NNLITE_RUN(activation_forward) {
 }
 
 NNLITE_RUN(add_forward) {
-  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
+  const vf floor = floor_of(r);
+  each_element(r, first, last, [&r, floor](int64_t i, int n) NNLITE_INLINED {
     vf sum = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) sum = add(sum, load_part(r.in(k) + i, n));
-    store_part(r.out() + i, sum, n);
+    store_part(r.out() + i, max(floor, sum), n);
   });
 }
 NNLITE_RUN(mul_forward) {
@@ -3823,8 +3921,9 @@ NNLITE_RUN(activation_backward) {
 
 // dx_k = dy; a dx may lie over dy.
 NNLITE_RUN(add_backward) {
-  each_element(r, first, last, [&r](int64_t i, int n) NNLITE_INLINED {
-    const vf dy = load_part(r.dy() + i, n);
+  const float* const y = mask_of(r);
+  each_element(r, first, last, [&r, y](int64_t i, int n) NNLITE_INLINED {
+    const vf dy = masked(y, r.dy(), i, n);
     for (int k = 0; k < r.n_in; k++)
       if (r.dx(k) != nullptr) give(r.dx(k) + i, dy, n, r.accumulate(k));
   });
@@ -4264,10 +4363,6 @@ static void merge_statistics(const NormRun& n, int64_t c, int count) {
   store_sixteen(n.r.slot(1) + c, m2, count);
 }
 
-NNLITE_VERB vf inverse_deviation(const NormRun& n, vf var) {
-  return div(set(1.0f), sqrt(add(var, set(n.eps))));
-}
-
 // One coefficient of the channels c .. into every repeat of its pattern.
 static NNLITE_NOINLINE void fill_pattern(const NormRun& n, int i, int64_t c, const Sixteen& s, int count) {
   for (int64_t at = c; at < n.pattern; at += n.C) store_sixteen(n.coefficients(i) + at, s, count);
@@ -4280,10 +4375,8 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
   Sixteen scale, shift;
   NNLITE_EACH_PART {
     const int64_t at = c + j * lanes;  // parameters are padded to whole sixteens
-    const vf inverse = inverse_deviation(n, var.part[j]);
-    scale.part[j] = n.affine ? mul(load(n.weight() + at), inverse) : inverse;
-    shift.part[j] =
-        fma(sub(set(0.0f), mean.part[j]), scale.part[j], n.affine ? load(n.bias() + at) : set(0.0f));
+    norm_line(n.affine ? load(n.weight() + at) : set(1.0f), n.affine ? load(n.bias() + at) : set(0.0f),
+              mean.part[j], inverse_deviation(var.part[j], n.eps), scale.part[j], shift.part[j]);
   }
   fill_pattern(n, 0, c, scale, count);
   fill_pattern(n, 1, c, shift, count);
@@ -4299,13 +4392,14 @@ NNLITE_RUN(batch_norm_forward) {
   }
   if (stage < 2) return;
   const float *const scale = n.coefficients(0), *const shift = n.coefficients(1);
+  const vf      floor = floor_of(r);
   const int64_t end = smaller(last * n.block(), r.out_numel());
   for (int64_t i = first * n.block(); i < end; i += n.pattern) {
     const float* const x = r.in(0) + i;
     float* const       y = r.out() + i;
     each_vector(0, smaller(n.pattern, end - i), [=](int64_t at, int few) NNLITE_INLINED {
       const vf s = load_part(scale + at, few), t = load_part(shift + at, few);
-      store_part(y + at, fma(load_part(x + at, few), s, t), few);
+      store_part(y + at, max(floor, fma(load_part(x + at, few), s, t)), few);
     });
   }
 }
@@ -4317,22 +4411,23 @@ static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
   constexpr size_t units = static_cast<size_t>(K);
   const int        count = K > 1 ? 16 : channels;
   const int64_t    end = n.unit_pixels(unit) * n.C;
-  const float*     input = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();  // not kept where only sum dy is wanted
-  const float     *x[units], *dy[units];
+  const float*     x = n.r.in(0) != nullptr ? n.r.in(0) : n.r.dy();    // not kept where only sum dy is wanted
+  const float     *y = mask_of(n.r), *dy = n.r.dy();
+  int64_t          place[units];
   Sixteen          mean[units], sum[units] = {}, sum_x[units] = {};
   NNLITE_UNROLL for (int k = 0; k < K; k++) {
-    const int64_t place = n.unit_place(unit + k);
-    x[k] = input + place, dy[k] = n.r.dy() + place;
+    place[k] = n.unit_place(unit + k);
     mean[k] = load_sixteen(n.mean() + (unit + k) % n.groups() * 16, count);
   }
   for (int64_t at = 0; at < end; at += n.C)
-    NNLITE_UNROLL for (int k = 0; k < K; k++) {
-      const Sixteen v = load_sixteen(x[k] + at, count), d = load_sixteen(dy[k] + at, count);
+    NNLITE_UNROLL for (int k = 0; k < K; k++)
       NNLITE_EACH_PART {
-        sum[k].part[j]   = add(sum[k].part[j], d.part[j]);
-        sum_x[k].part[j] = fma(d.part[j], sub(v.part[j], mean[k].part[j]), sum_x[k].part[j]);
+        const int64_t i = place[k] + at + j * lanes;
+        const int     few = within(count, j * lanes);
+        const vf      d = masked(y, dy, i, few);
+        sum[k].part[j]   = add(sum[k].part[j], d);
+        sum_x[k].part[j] = fma(d, sub(load_part(x + i, few), mean[k].part[j]), sum_x[k].part[j]);
       }
-    }
   for (int k = 0; k < K; k++) {
     store_sixteen(n.unit_sums(unit + k, 0), sum[k]);
     store_sixteen(n.unit_sums(unit + k, 1), sum_x[k]);
@@ -4353,7 +4448,7 @@ static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
     }
   const vf share = set(n.by_batch ? -1.0f / static_cast<float>(n.pixels) : 0.0f);
   NNLITE_EACH_PART {
-    const vf inverse = inverse_deviation(n, var.part[j]);
+    const vf inverse = inverse_deviation(var.part[j], n.eps);
     sum_x.part[j] = mul(sum_x.part[j], inverse);
     scale.part[j] = n.affine ? mul(load(n.weight() + c + j * lanes), inverse) : inverse;
     slope.part[j] = mul(mul(mul(scale.part[j], inverse), sum_x.part[j]), share);
@@ -4374,15 +4469,16 @@ NNLITE_RUN(batch_norm_backward) {
   if (stage < 2) return;
   const float *const mean = n.coefficients(0), *const scale = n.coefficients(1);
   const float *const slope = n.coefficients(2), *const shift = n.coefficients(3);
+  const float* const mask = mask_of(r);
   const bool    more = r.accumulate(0);
   const int64_t end = smaller(last * n.block(), r.out_numel());
   for (int64_t i = first * n.block(); i < end; i += n.pattern) {
-    const float *const x = r.in(0) + i, *const dy = r.dy() + i;
+    const float *const x = r.in(0) + i, *const dy = r.dy() + i, *const y = mask == nullptr ? mask : mask + i;
     float* const       dx = r.dx(0) + i;
     each_vector(0, smaller(n.pattern, end - i), [=](int64_t at, int few) NNLITE_INLINED {
       const vf t = sub(load_part(x + at, few), load_part(mean + at, few));
       const vf rest = fma(t, load_part(slope + at, few), load_part(shift + at, few));
-      give(dx + at, fma(load_part(scale + at, few), load_part(dy + at, few), rest), few, more);
+      give(dx + at, fma(load_part(scale + at, few), masked(y, dy, at, few), rest), few, more);
     });
   }
 }
@@ -4949,8 +5045,8 @@ bool set_isa(Isa isa) {
 // The rows of every op; the first whose plan accepts is used. f is the run function of all instruction sets.
 #ifdef NNLITE_KERNELS
 #define NNLITE_LOOPS NNLITE_COLD                 // plain loops hardly run
-#define NNLITE_ROW(name, text, phase, chain, plan, f)                                                        \
-  static const Kernel name##_row = {text, phase, chain, plan, NNLITE_RUNS(f)};
+#define NNLITE_ROW(name, text, phase, chain, fuses, plan, f)                                                 \
+  static const Kernel name##_row = {text, phase, chain, fuses, plan, NNLITE_RUNS(f)};
 #define NNLITE_ROWS(op, ...) static const Kernel* const op##_kernels[] = {__VA_ARGS__ nullptr};
 #else
 #define NNLITE_LOOPS
@@ -4965,26 +5061,30 @@ bool set_isa(Isa isa) {
 
 // Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
 #define NNLITE_THREE(f, chain)                                                                               \
-  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, f##_forward_plan, f##_forward)                          \
+  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fusion::norm | fusion::relu, f##_forward_plan,          \
+             f##_forward)                                                                                    \
   NNLITE_TRAINING(                                                                                           \
-      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, f##_grad_input_plan, f##_grad_input)          \
-      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, f##_grad_parameter_plan,              \
+      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, fusion::mask_dx, f##_grad_input_plan,         \
+                 f##_grad_input)                                                                             \
+      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, 0, f##_grad_parameter_plan,           \
                  f##_grad_parameter))
 #define NNLITE_THREE_ROWS(f)                                                                                 \
   &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
-#define NNLITE_PAIR(op, plan_f, f, plan_b, b)                                                                \
-  NNLITE_ROW(op##_forward, #op, Phase::forward, 1, plan_f, f)                                                \
-  NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, plan_b, b))                             \
+#define NNLITE_PAIR(op, plan_f, f, plan_b, b) NNLITE_FUSED_PAIR(op, 0, plan_f, f, 0, plan_b, b)
+#define NNLITE_FUSED_PAIR(op, fuses_f, plan_f, f, fuses_b, plan_b, b)                                        \
+  NNLITE_ROW(op##_forward, #op, Phase::forward, 1, fuses_f, plan_f, f)                                       \
+  NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, fuses_b, plan_b, b))                    \
   NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
 #define NNLITE_UPDATE(op, f)                                                                                 \
-  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, plan_update, f))                                     \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, f))                                     \
   NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
 #define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
 #define NNLITE_AVERAGE(Type, op)                                                                             \
   NNLITE_PAIR(op, plan_rows_of_y, average_forward<Type>, plan_rows_of_x, average_backward<Type>)
 #define NNLITE_NORM(op)                                                                                      \
-  NNLITE_PAIR(op, plan_norm, batch_norm_forward, plan_norm_gradient, batch_norm_backward)
+  NNLITE_FUSED_PAIR(op, fusion::relu, plan_norm, batch_norm_forward, fusion::mask_dy, plan_norm_gradient,    \
+                    batch_norm_backward)
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
               element_loss_backward<Type>)
@@ -5001,7 +5101,7 @@ NNLITE_UPDATE(adagrad, adagrad_update)
 NNLITE_UPDATE(adam, adam_update<Adam>)
 NNLITE_UPDATE(adamw, adam_update<AdamW>)
 NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d)
-NNLITE_PAIR(add, plan_elements, add_forward, plan_elements, add_backward)
+NNLITE_FUSED_PAIR(add, fusion::relu, plan_elements, add_forward, fusion::mask_dy, plan_elements, add_backward)
 NNLITE_AVERAGE(AvgPool2d, avg_pool2d)
 NNLITE_NORM(batch_norm1d)
 NNLITE_NORM(batch_norm2d)
@@ -7083,8 +7183,8 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 enum class StepKind : uint8_t { forward, backward, add, update, commit };
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
-// gradients, slots; update: parameter, gradient, slots; add: to, from. The size is the same on every machine,
-// so that plans are.
+// gradients, slots; update: parameter, gradient, slots; add: to, from. With fusion::norm, its parameters
+// follow. The size is the same on every machine, so that plans are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7099,7 +7199,8 @@ struct StepRecord {
   uint8_t  parameter  = 0;                     // which of the node's, for an update
   bool     training   = false;
   bool     per_row    = false;
-  uint8_t  unused[3]  = {};
+  uint8_t  fused      = 0;                     // bits of fusion
+  uint16_t norm       = 0;                     // with fusion::norm: its node
   StepRecord() : room(0) {}
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
@@ -7178,6 +7279,7 @@ struct Wanted {
   // sum_bits: written aside, then added
   uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;
   bool     training = false;
+  uint8_t  fused = 0;
   uint16_t dx[max_inputs];
   uint16_t gradients[max_parameters];          // transient ones; no_value where the gradient is kept
 };
@@ -7200,6 +7302,10 @@ struct PlanNode {
   bool     has_grad = false;                   // a gradient of its output was written already, in this walk
   bool     has_parameter_grad = false;         // the same for its parameters
   uint16_t forward_step = 0, dx_step = 0;
+  uint8_t  fused = 0, fused_backward = 0;      // bits of fusion
+  bool     absorbed = false;                   // forward is part of the step before
+  bool     masked = false;                     // a ReLU whose backward is part of another step
+  uint16_t norm = 0;                           // the batch norm that was absorbed
 };
 
 struct PlanRequest {
@@ -7260,6 +7366,11 @@ struct Planner {
   bool node_trains(int i) const;
   bool runs_training(int i) const;
   bool skipped(int i) const;
+  bool skipped_forward(int i) const { return skipped(i) || nodes[i].absorbed; }
+  bool skipped_backward(int i) const { return skipped(i) || nodes[i].masked; }
+  int  only_user(int i) const;
+  void fuse_forward(int i);
+  void fuse_backward(int i);
   bool materialised(int i) const;
   void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const;
   bool slots_are_read(int i, const OpShape& s) const;
@@ -7287,8 +7398,10 @@ struct Planner {
   void put_parameters(int i);
   void put_slots(int i, StepRecord& r);
   uint16_t walk_value(int64_t bytes);
-  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run);
-  const Kernel* find_kernel(int i, Phase phase, const Wanted& w);
+  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run, KernelPlan& plan) const;
+  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const;
+  const Kernel* use_kernel(int i, Phase phase, const Wanted& w);
+  void plan_scratch(const KernelPlan& plan);
 
   void merge_in_place();
   void try_merge(uint16_t into, uint16_t from, int step);
@@ -7421,6 +7534,71 @@ bool Planner::slots_are_read(int i, const OpShape& s) const {
          (graph().node(i).op->commit && runs_training(i));
 }
 
+// The one place where the output of node i is read; -1 where there are others, or none.
+int Planner::only_user(int i) const {
+  const Graph& g = graph();
+  int users = 0, user = -1;
+  for (int k = i + 1; k < g.count; k++)
+    for (int q = 0; q < g.node(k).n_in && nodes[k].runs && (!training() || nodes[k].reaches_loss); q++)
+      if (g.node(k).inputs[q] == i) users++, user = k;
+  for (int o = 0; o < g.model->output_count() && !training(); o++)
+    if (ModelAccess::output_node(*g.model, o) == i) users++;
+  return users == 1 ? user : -1;
+}
+
+// What follows node i alone becomes part of its step where the kernel can: batch norm by stored statistics
+// that no gradient passes, then ReLU.
+NNLITE_COLD void Planner::fuse_forward(int i) {
+  const Graph& g = graph();
+  PlanNode&    n = nodes[i];
+  if (!g.node(i).op || !n.runs || skipped(i) || n.absorbed) return;
+  Wanted w;
+  w.training = runs_training(i);
+  KernelPlan plan;
+  const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
+  if (!kernel || kernel->fuses == 0) return;
+  int user = only_user(i);
+  const auto is = [&g, &user](const Op& op) { return user >= 0 && g.node(user).op == &op; };
+  if ((kernel->fuses & fusion::norm) != 0 && (is(BatchNorm2d::op) || is(BatchNorm1d::op)) &&
+      !runs_training(user) && !(training() && nodes[user].requires_grad) &&
+      g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
+    n.fused |= fusion::norm;
+    n.norm = static_cast<uint16_t>(user);
+    nodes[user].absorbed = true;
+    user = only_user(user);
+  }
+  if ((kernel->fuses & fusion::relu) == 0 || !is(ReLU::op)) return;
+  n.fused |= fusion::relu;
+  nodes[user].absorbed = true;
+}
+
+// The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
+NNLITE_COLD void Planner::fuse_backward(int i) {
+  const Graph& g = graph();
+  Wanted w;
+  if (!nodes[i].runs || g.node(i).op != &ReLU::op) return;
+  wanted(i, w.dx_bits, w.parameter_bits);
+  if (w.dx_bits == 0) return;
+  const auto can = [this](int node, uint8_t bit) {
+    Wanted all;
+    KernelPlan plan;
+    wanted(node, all.dx_bits, all.parameter_bits);
+    all.training = runs_training(node);
+    const Kernel* kernel = find_kernel(node, Phase::backward, all, plan);
+    all.parameter_bits = 0;
+    if (!kernel && (all.dx_bits & 1u) != 0) kernel = find_kernel(node, Phase::grad_input, all, plan);
+    return kernel && (kernel->fuses & bit) != 0;
+  };
+  const int reader = only_user(i), before = g.node(i).inputs[0];
+  if (reader >= 0 && can(reader, fusion::mask_dx)) {
+    nodes[reader].fused_backward |= fusion::mask_dx;
+    nodes[i].masked = true;
+  } else if (nodes[i].absorbed && can(before, fusion::mask_dy)) {
+    nodes[before].fused_backward |= fusion::mask_dy;
+    nodes[i].masked = true;
+  }
+}
+
 void Planner::assign_slots(int i) {
   const OpShape s = shape_of(graph(), i);
   if (s.n_slots == 0) return;
@@ -7438,7 +7616,7 @@ NNLITE_COLD void Planner::assign_values() {
   for (int i = 0; i < g.count && !overflow; i++) {
     const Node& n = g.node(i);
     if (!nodes[i].runs) continue;
-    if (n.op && skipped(i)) {
+    if (n.op && skipped_forward(i)) {
       nodes[i].out = nodes[n.inputs[0]].out;
       continue;
     }
@@ -7448,13 +7626,8 @@ NNLITE_COLD void Planner::assign_values() {
   for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
     if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i))
       continue;
-    int users = 0, user = 0;
-    for (int k = i + 1; k < g.count; k++) {
-      if (!nodes[k].runs || !nodes[k].reaches_loss) continue;
-      for (int q = 0; q < g.node(k).n_in; q++)
-        if (g.node(k).inputs[q] == i) users++, user = k;
-    }
-    const bool through = users == 1 && skipped(user);         // a view hands its gradient on as it is
+    const int  user = only_user(i);
+    const bool through = user >= 0 && skipped_backward(user); // a view hands its gradient on as it is
     nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
   }
 }
@@ -7535,6 +7708,7 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
   run.training   = w.training;
   run.node       = static_cast<uint16_t>(i);
   run.accumulate_bits = w.add_bits;
+  run.fused      = w.fused;
   for (int k = 0; k < n.n_in; k++) {
     run.in_shapes[k] = &g.node(n.inputs[k]).shape;
     run.in_[k]       = &there;
@@ -7548,21 +7722,30 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
   for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
 }
 
-// The first row that accepts; its scratch is planned.
-NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
+// The first row that accepts.
+NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run,
+                                               KernelPlan& plan) const {
   for (const Kernel* const* k = op.kernels; k && *k; k++) {
-    KernelPlan plan;
-    if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
-    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
-    if (bytes > scratch_bytes) scratch_bytes = bytes;
-    return *k;
+    plan = KernelPlan();
+    if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
   }
+  plan = KernelPlan();
   return nullptr;
 }
-NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
+NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
   OpRun run;
   imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
-  return find_kernel(*graph().node(i).op, phase, run);
+  return find_kernel(*graph().node(i).op, phase, run, plan);
+}
+void Planner::plan_scratch(const KernelPlan& plan) {
+  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+  if (bytes > scratch_bytes) scratch_bytes = bytes;
+}
+const Kernel* Planner::use_kernel(int i, Phase phase, const Wanted& w) {
+  KernelPlan plan;
+  const Kernel* const kernel = find_kernel(i, phase, w, plan);
+  plan_scratch(plan);
+  return kernel;
 }
 
 void Planner::forward_node(int i) {
@@ -7570,12 +7753,15 @@ void Planner::forward_node(int i) {
   StepRecord& r = begin(StepKind::forward, i);
   Wanted w;
   w.training = r.training = runs_training(i);
-  r.kernel   = find_kernel(i, Phase::forward, w);
+  w.fused = r.fused = nodes[i].fused;
+  r.norm     = nodes[i].norm;
+  r.kernel   = use_kernel(i, Phase::forward, w);
   nodes[i].forward_step = static_cast<uint16_t>(step_count);
   for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
   put(nodes[i].out);
   put_parameters(i);
   put_slots(i, r);
+  if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
   step_count++;
 }
 
@@ -7585,13 +7771,16 @@ NNLITE_COLD void Planner::backward_step(int i, const Kernel* kernel, const Wante
   r.kernel      = kernel;
   r.training    = w.training;
   r.accumulate  = static_cast<uint16_t>(w.add_bits);
+  r.fused       = w.fused;
   const OpShape s = shape_of(graph(), i);
   uint32_t weight_bits = 0;
   for (int p = 0; p < n.n_parameters; p++)
     if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
       weight_bits |= 1u << p;
-  const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0);
-  const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out);
+  const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
+                           ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
+  const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
+                   (w.fused & fusion::mask_dy) != 0;
   for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
   put(out ? nodes[i].out : no_value);
   for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
@@ -7675,7 +7864,9 @@ NNLITE_COLD void Planner::update_step(int i, int p, uint16_t gradient) {
   run.parameter_[0] = run.dparameter_[0] = &there;
   run.n_in = run.n_parameters = 1;
   run.workers = static_cast<int16_t>(request.workers);
-  r.kernel = find_kernel(*request.training->optimizer.op(), Phase::update, run);
+  KernelPlan plan;
+  r.kernel = find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
+  plan_scratch(plan);
   step_count++;
 }
 
@@ -7698,8 +7889,9 @@ NNLITE_COLD void Planner::backward_node(int i) {
   Wanted w;
   wanted(i, w.dx_bits, w.parameter_bits);
   if ((w.dx_bits | w.parameter_bits) == 0) return;
-  if (skipped(i)) return view_gradient(i);
+  if (skipped_backward(i)) return view_gradient(i);
   w.training = runs_training(i);
+  w.fused = nodes[i].fused_backward;
   for (int p = 0; p < n.n_parameters; p++) {
     w.gradients[p] = no_value;
     if ((w.parameter_bits >> p & 1u) == 0) continue;
@@ -7711,9 +7903,10 @@ NNLITE_COLD void Planner::backward_node(int i) {
   choose_targets(i, w);
   Wanted dx_only = w, dw_only = w;
   dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  const Kernel* both = find_kernel(i, Phase::backward, w);
-  const Kernel* dx   = both || !w.dx_bits ? nullptr : find_kernel(i, Phase::grad_input, dx_only);
-  const Kernel* dw   = both || !w.parameter_bits ? nullptr : find_kernel(i, Phase::grad_parameter, dw_only);
+  dw_only.fused = 0;
+  const Kernel* both = use_kernel(i, Phase::backward, w);
+  const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
+  const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
   if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
     if (dx) backward_step(i, dx, dx_only);
     if (dw) backward_step(i, dw, dw_only);
@@ -7751,7 +7944,7 @@ NNLITE_COLD void Planner::walk() {
     if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
   }
   for (int i = 0; i < g.count && !overflow; i++)
-    if (g.node(i).op && nodes[i].runs && !skipped(i)) forward_node(i);
+    if (g.node(i).op && nodes[i].runs && !skipped_forward(i)) forward_node(i);
   forward_steps = step_count;
   if (training()) {
     for (int i = g.count - 1; i >= 0 && !overflow; i--)
@@ -7782,7 +7975,7 @@ NNLITE_COLD void Planner::merge_in_place() {
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) {
     const Node& n = g.node(i);
-    if (!n.op || !nodes[i].runs || skipped(i) || (n.op->traits & traits::elementwise) == 0) continue;
+    if (!n.op || !nodes[i].runs || skipped_forward(i) || (n.op->traits & traits::elementwise) == 0) continue;
     for (int k = 0; k < n.n_in; k++)
       if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
         try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
@@ -7790,7 +7983,7 @@ NNLITE_COLD void Planner::merge_in_place() {
   for (int i = g.count - 1; i >= 0 && training(); i--) {
     const Node& n = g.node(i);
     uint32_t dx_bits, parameter_bits;
-    if (!n.op || !nodes[i].runs || skipped(i) || (n.op->traits & traits::elementwise) == 0) continue;
+    if (!n.op || !nodes[i].runs || skipped_backward(i) || (n.op->traits & traits::elementwise) == 0) continue;
     wanted(i, dx_bits, parameter_bits);
     if ((dx_bits & 1u) != 0) try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
   }
@@ -7875,6 +8068,8 @@ void Planner::pack() {
 
 Status Planner::run_first(Problem& problem) {
   mark();
+  for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
+  for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i);
   assign_values();
   walk_values = value_count;
   const int first_walk_value = value_count;
@@ -7913,6 +8108,7 @@ struct Executor {
     return (base == Base::arena ? engine.arena : const_cast<unsigned char*>(engine.trainer_arena)) + offset;
   }
   void fill(const StepRecord& s, OpRun& run) const;
+  void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const;
   void fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
   void run_kernel(const Kernel* kernel, const OpRun& run) const;
   void run_step(const StepRecord& s, const AnyOp* optimizer) const;
@@ -7951,6 +8147,19 @@ void Executor::fill(const StepRecord& s, OpRun& run) const {
   for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
   for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
   for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+  run.fused = s.fused;
+  if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
+}
+
+void Executor::fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
+  BatchNorm2d a;                               // BatchNorm1d has the same fields
+  __builtin_memcpy(&a, n.attributes, sizeof a);
+  const auto next = [this, &r] { return static_cast<const real*>(at(*r++)); };
+  norm = FusedNorm{};
+  if (a.affine) norm.weight = next(), norm.bias = next();
+  norm.mean = next();
+  norm.var  = next();
+  norm.eps  = a.eps;
 }
 
 void Executor::fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
