@@ -2782,10 +2782,9 @@ struct Loop {
 // What becomes of a finished element v of C, in this order.
 struct Epilogue {
   const float *scale = nullptr, *shift = nullptr;      // by column: v scale + shift
-  bool         relu = false;                   // max(0, v)
+  float        floor = -__builtin_inff();      // max(floor, v): 0 is ReLU
   const float *mask = nullptr, *base = nullptr;        // zero unless mask[i] > 0, where v becomes base[i]
   bool         add = false;                    // the value is added to what C holds
-  bool plain() const { return scale == nullptr && !relu && mask == nullptr; }
   void from(const Epilogue& e, int64_t column) {       // that column of e is the first
     *this = e;
     if (scale != nullptr) scale += column, shift += column;
@@ -2855,7 +2854,7 @@ NNLITE_VERB void norm_line(vf weight, vf bias, vf mean, vf inverse, vf& scale, v
 }
 // The epilogue of forward; the coefficients of a fused norm are made in scratch.
 static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogue& e) {
-  e.relu = (r.fused & fusion::relu) != 0;
+  if ((r.fused & fusion::relu) != 0) e.floor = 0.0f;
   if ((r.fused & fusion::norm) == 0) return;
   const int64_t C = round_up(r.out_shape().last(), 16);
   e.scale = scratch, e.shift = scratch + C;
@@ -2868,23 +2867,32 @@ static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogu
     store(scratch + C + c, shift);
   }
 }
-// v, of the column, through the epilogue and into the first n floats of `to`.
-NNLITE_VERB void finish(const Epilogue& e, vf v, int64_t column, float* to, int n) {
-  if (e.scale != nullptr) v = fma(v, load_part(e.scale + column, n), load_part(e.shift + column, n));
-  if (e.relu) v = max(set(0.0f), v);
-  if (e.mask != nullptr) v = select(less(set(0.0f), load_part(e.mask + (to - e.base), n)), v, set(0.0f));
-  store_part(to, e.add ? add(load_part(to, n), v) : v, n);
+// M rows of n columns, in V vectors, through a norm and ReLU.
+template <int M, int V>
+NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int64_t column, int n) {
+  if (e.scale != nullptr)
+    NNLITE_UNROLL for (int j = 0; j < V; j++) {
+      const int w = within(n, j * lanes);
+      const vf  s = load_part(e.scale + column + j * lanes, w), t = load_part(e.shift + column + j * lanes, w);
+      NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = fma(c[i][j], s, t);
+    }
+  const vf floor = set(e.floor);
+  NNLITE_UNROLL for (int i = 0; i < M; i++)
+    NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = max(floor, c[i][j]);
 }
 
-// A finished tile into C where something is to be done or only n columns exist: one text for all sizes.
+// A finished tile into C where a mask lies over it or only n columns exist: one text for all sizes.
 static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
-                                        int n, int64_t column) {
-  const Epilogue e = t;
+                                        int n) {
   for (int j = 0; j < vectors; j++) {
-    const int w  = within(n, j * lanes);
-    float*    to = C + j / parts * t.c_panel + j % parts * lanes;
-    for (int i = 0; i < rows; i++, to += t.c_row)
-      finish(e, load(from + (i * vectors + j) * lanes), column + j * lanes, to, w);
+    const int    w = within(n, j * lanes);
+    float*       to = C + j / parts * t.c_panel + j % parts * lanes;
+    const float* mask = t.mask == nullptr ? to : t.mask + (to - t.base);
+    for (int i = 0; i < rows; i++, to += t.c_row, mask += t.c_row) {
+      vf v = load(from + (i * vectors + j) * lanes);
+      if (t.mask != nullptr) v = select(less(set(0.0f), load_part(mask, w)), v, set(0.0f));
+      store_part(to, t.add ? add(load_part(to, w), v) : v, w);
+    }
   }
 }
 
@@ -2915,7 +2923,8 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
       }
     }
   }
-  if (n == V * lanes && t.plain()) {
+  activate<M, V>(t, c, column, n);
+  if (n == V * lanes && t.mask == nullptr) {
     NNLITE_UNROLL for (int i = 0; i < M; i++) {
       NNLITE_UNROLL for (int j = 0; j < V; j++) {
         float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
@@ -2926,7 +2935,7 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
     float held[static_cast<size_t>(M * V * lanes)];
     NNLITE_UNROLL for (int i = 0; i < M; i++)
       NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
-    finish_tile(t, held, M, V, C, n, column);
+    finish_tile(t, held, M, V, C, n);
   }
 }
 
@@ -3641,22 +3650,23 @@ template <int M>
 static inline void depthwise_tile(const Product& t, const float* A, const float* B, float* C, vf start,
                                   int64_t column, int n) {
   constexpr size_t pixels = static_cast<size_t>(M);
-  vf c[pixels];
-  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = start;
+  vf c[pixels][1];
+  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = start;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a = A;
     const float* b = B;
     for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
       const vf w = load(b);
-      NNLITE_UNROLL for (int i = 0; i < M; i++) c[i] = fma(load(a + i * t.a_row), w, c[i]);
+      NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = fma(load(a + i * t.a_row), w, c[i][0]);
     }
   }
-  if (n == lanes && !t.add && t.plain()) {
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i]);
+  activate<M, 1>(t, c, column, n);
+  if (n == lanes && !t.add && t.mask == nullptr) {
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i][0]);
   } else {
     float held[static_cast<size_t>(M * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i]);
-    finish_tile(t, held, M, 1, C, n, column);
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
+    finish_tile(t, held, M, 1, C, n);
   }
 }
 

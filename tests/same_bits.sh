@@ -1,6 +1,7 @@
 #!/bin/sh
 # The same bits from two runs, every thread count, every instruction set with a fused multiply-add, g++ and
-# clang++ at several flags; the class without one (base) the same within itself.
+# clang++ at several flags, steps merged by the planner or not; the class without one (base) the same within
+# itself.
 #   same_bits.sh PROGRAM SOURCE_FOLDER quick|long     PROGRAM is tests/same_bits.cpp as this build made it
 set -u
 program=$1 source=$2 form=$3
@@ -19,13 +20,15 @@ compare() {
   failed=1
 }
 
-try() {  # try WHAT BINARY: all threads and instruction sets of our own binary, two sets of the others
+try() {  # try WHAT BINARY: all threads and instruction sets of our own binary, two sets of the others; long
+         # forms leave out scalar, which is slow, and run all with merged steps switched off, too
   for set in default scalar avx2 avx512 neon base; do
     class=fma
     [ $set = base ] && class=base
     for threads in 1 2 3 7; do
-      [ $set = default ] || [ $threads = 1 ] || [ $threads = 3 ] || continue
-      [ "$1" = own ] || case $set-$threads in default-1 | base-1) ;; *) continue ;; esac
+      [ $set = default ] || [ $form = long ] || [ $threads = 1 ] || [ $threads = 3 ] || continue
+      [ $form$set = longscalar ] && continue
+      [ "$1" = own ] || [ "$form$1" = "long$apart" ] || case $set-$threads in default-1 | base-1) ;; *) continue ;; esac
       if [ $set = default ]; then line=$("$2" "$network" "$steps" $threads)
       else line=$(NNLITE_ISA=$set "$2" "$network" "$steps" $threads); fi
       compare "$line" $class "$1 $set threads=$threads"
@@ -33,11 +36,13 @@ try() {  # try WHAT BINARY: all threads and instruction sets of our own binary, 
   done
 }
 
+apart="g++ -O2 -DNNLITE_NO_FUSION"             # steps apart
 compilers() {
   for compiler in g++ clang++; do
     command -v $compiler > /dev/null 2>&1 || { echo "SKIP $compiler: it is not installed"; continue; }
-    for flags in "-O1 -ffp-contract=fast -mfma" -O0 -O2 "-O3 -march=native" "-O2 -ffp-contract=fast -mfma"; do
-      case $form$compiler$flags in quick"clang++-O1 -ffp"* | long*) ;; *) continue ;; esac
+    for flags in "-O1 -ffp-contract=fast -mfma" -O0 -O2 "-O3 -march=native" "-O2 -ffp-contract=fast -mfma" \
+        "-O2 -DNNLITE_NO_FUSION"; do
+      case "$form$compiler $flags" in quick"clang++ -O1 -ffp"* | *"$apart" | long*) ;; *) continue ;; esac
       binary=$work/same_bits_$(echo "$compiler$flags" | tr -c 'a-z0-9A-Z\n' _)
       # shellcheck disable=SC2086 # a list of flags
       $compiler -std=c++17 $flags -I "$source" "$source/tests/same_bits.cpp" -o "$binary" -pthread || exit 1
@@ -47,8 +52,8 @@ compilers() {
 }
 
 case $form in
-  long) list="mlp:300 lenet:100 resnet8:30" ;;
-  *)    list="mlp:20 lenet:4 resnet8:2" ;;
+  long) list="mlp:500 lenet:500 resnet8:500 dscnn:500" ;;
+  *)    list="mlp:20 lenet:4 resnet8:2 dscnn:2" ;;
 esac
 compilers
 for item in $list; do

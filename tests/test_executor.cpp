@@ -33,7 +33,7 @@ TEST_CASE("executor: each layer is updated as soon as its gradient is there") {
   PlacedTrainer t(n.model, options());
   std::string steps = steps_of(t.it);
   for (size_t at = steps.find("b3 b3"); at != std::string::npos; at = steps.find("b3 b3")) steps.erase(at, 3);
-  CHECK(steps == "f1 f2 f3 f5 b5 b3 u3 u3 b2 b1 u1 u1 ");
+  CHECK(steps == "f1 f3 f5 b5 b3 u3 u3 b1 u1 u1 ");           // relu is part of both linears' steps
   CHECK(t.plan.gradients == 0);
   TrainerOptions o = options();
   o.clip_norm = 1;
@@ -71,6 +71,34 @@ TEST_CASE("executor: a frozen prefix has no backward steps and keeps nothing") {
     run.fill(s, r);
     for (int k = 0; k < s.n_slots; k++) CHECK(r.slot(k) == nullptr);
   }
+}
+
+TEST_CASE("executor: what becomes part of another step, and what cannot") {
+  Net n;                                       // 0 x, 1 conv, 2 norm, 3 relu, 4 conv, 5 add, 6 relu, 7 linear
+  Tensor x = n.model.add(Conv2d{0, 4, 3}, n.model.input("x", {8, 8, 3}));
+  const Tensor a = n.model.chain(x, BatchNorm2d{}, ReLU{});
+  x = n.model.add(Conv2d{0, 4, 3, 1, 1}, a);
+  x = n.model.chain(n.model.add(Add{}, x, a), ReLU{}, Flatten{}, Linear{0, 2});
+  n.model.output("y", x);
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  PlacedTrainer t(n.model, options());
+  // relu 3 has two readers: the norm takes its gradient; of relu 6 the add
+  std::string steps = steps_of(t.it);
+  CHECK(steps.substr(0, steps.find(" b")) == "f1 f2 f4 f5 f8 f10");
+  CHECK(steps.find("b3") == std::string::npos);
+  CHECK(steps.find("b6") == std::string::npos);
+  REQUIRE(n.materialise() == Status::ok);
+  AnyOp none;
+  MemoryPlan plan;
+  REQUIRE(layout_session(n.model, SessionOptions(), none, plan, nullptr, nullptr, nullptr) == Status::ok);
+  Guarded memory(plan.total);
+  Arena   arena = memory.arena();
+  Engine  e;
+  REQUIRE(layout_session(n.model, SessionOptions(), none, plan, &arena, &e, nullptr) == Status::ok);
+  REQUIRE(e.step_count == 4);                  // in evaluation the norm is part of the convolution, too
+  CHECK(e.steps[0].fused == (fusion::norm | fusion::relu));
+  CHECK(e.steps[0].norm == 2);
+  CHECK(e.steps[2].fused == fusion::relu);
 }
 
 TEST_CASE("executor: gradients of a tensor with two readers and of a layer used twice are added up") {
