@@ -70,8 +70,7 @@ constexpr int max_attributes = 64;     // bytes of one attribute struct
 constexpr int max_workers    = 64;     // threads of a pool
 
 // ================================================================================ >>status
-// Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what
-// was expected.
+// Every fallible call returns a Status; ok is zero. problem() of the object says where and what was expected.
 #define NNLITE_STATUSES(X)                                                                                   \
   X(ok,                "ok")                                                                                 \
   X(bad_argument,      "an argument is out of range")                                                        \
@@ -107,8 +106,7 @@ constexpr bool ok(Status s) { return s == Status::ok; }
 const char* to_string(Status s);               // the name: "bad_shape"
 const char* describe(Status s);                // the sentence: "the shapes do not fit"
 
-// What went wrong: the status, the layer or section it happened in, the sentence with what was expected and
-// got.
+// What went wrong: the status, the layer or section where, the sentence with what was expected and got.
 struct Problem {
   Status   status    = Status::ok;
   uint64_t offset    = 0;                      // in the file, where a file is to blame
@@ -123,8 +121,7 @@ struct Problem {
   } while (0)
 
 // ================================================================================ >>memory
-// Hands out 64-byte-aligned pieces of memory that the caller owns. A base that is not aligned gives nothing
-// at all.
+// Hands out 64-byte-aligned pieces of the caller's memory. A base that is not aligned gives nothing at all.
 class Arena {
  public:
   Arena() = default;
@@ -166,8 +163,7 @@ struct Pool {
 };
 
 #ifndef NNLITE_NO_THREADS
-// Threads that spin for a moment between the jobs of a step and sleep after it. The results never depend on
-// the count.
+// Threads that spin for a moment between the jobs of a step, then sleep. No result depends on their count.
 class ThreadPool : public Pool {
  public:
   explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
@@ -267,12 +263,9 @@ struct AdaptiveAvgPool2d {
 };
 
 // y = a + b (+ c ...), all of one shape.
-struct Add {
-  NNLITE_OP;
-};
+struct Add { NNLITE_OP; };
 
-// y = mean of the window. stride 0 means kernel_size. count_include_pad divides by the whole window at the
-// border.
+// y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
   Pair kernel_size;
   Pair stride            = 0;
@@ -339,8 +332,7 @@ struct ConvTranspose2d {
   NNLITE_OP;
 };
 
-// y = x / (1 - p) with probability 1 - p, else 0, while training; y = x otherwise. Drawn by (seed, step,
-// node, element).
+// While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
 struct Dropout {
   float p = 0.5f;
   NNLITE_OP;
@@ -390,19 +382,13 @@ struct MaxPool2d {
 };
 
 // y = a b (c ...), all of one shape.
-struct Mul {
-  NNLITE_OP;
-};
+struct Mul { NNLITE_OP; };
 
 // y = max(x, 0).
-struct ReLU {
-  NNLITE_OP;
-};
+struct ReLU { NNLITE_OP; };
 
 // y = 1 / (1 + exp(-x)).
-struct Sigmoid {
-  NNLITE_OP;
-};
+struct Sigmoid { NNLITE_OP; };
 
 // y = exp(x) / sum(exp(x)) along dim.
 struct Softmax {
@@ -411,9 +397,7 @@ struct Softmax {
 };
 
 // y = tanh(x).
-struct Tanh {
-  NNLITE_OP;
-};
+struct Tanh { NNLITE_OP; };
 
 // y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
 struct Upsample {
@@ -422,8 +406,7 @@ struct Upsample {
 };
 
 // ================================================================================ >>losses
-// A loss is an op whose last input is the target; its output is one number, the mean over rows (and
-// positions).
+// A loss is an op whose last input is the target; its output is one number, the mean over rows and positions.
 
 // Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
 // logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
@@ -434,29 +417,19 @@ struct CrossEntropyLoss {
 };
 
 // loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
-struct NLLLoss {
-  NNLITE_OP;
-};
+struct NLLLoss { NNLITE_OP; };
 
 // loss = -(t log x + (1 - t) log(1 - x)), logarithms not below -100.
-struct BCELoss {
-  NNLITE_OP;
-};
+struct BCELoss { NNLITE_OP; };
 
 // loss = max(x, 0) - x t + log(1 + exp(-|x|)).
-struct BCEWithLogitsLoss {
-  NNLITE_OP;
-};
+struct BCEWithLogitsLoss { NNLITE_OP; };
 
 // loss = (x - t)^2.
-struct MSELoss {
-  NNLITE_OP;
-};
+struct MSELoss { NNLITE_OP; };
 
 // loss = |x - t|.
-struct L1Loss {
-  NNLITE_OP;
-};
+struct L1Loss { NNLITE_OP; };
 
 // loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
 struct HuberLoss {
@@ -501,8 +474,7 @@ struct RMSprop {
   NNLITE_OP;
 };
 
-// m, v: moving averages of g, g^2;  w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba
-// 2014.
+// m, v: moving averages of g, g^2;  w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba 2014.
 struct Adam {
   float lr           = 1e-3f;
   Betas betas        = {};
@@ -524,9 +496,7 @@ struct AdamW {
 // epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
 // lr.
-struct ConstantLR {
-  NNLITE_OP;
-};
+struct ConstantLR { NNLITE_OP; };
 
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
 struct CosineAnnealingLR {
@@ -553,8 +523,7 @@ struct OneCycleLR {
   NNLITE_OP;
 };
 
-// lr times factor after more than patience reports (Trainer::report) without an improvement by the relative
-// threshold.
+// lr times factor after more than patience reports (Trainer::report) not below 1 - threshold times the best.
 struct ReduceLROnPlateau {
   float factor    = 0.1f;
   int   patience  = 10;
@@ -580,8 +549,7 @@ struct Seed {
   Init     init  = Init::pytorch;
 };
 
-// What a parameter is: weights and biases are trained, statistics are kept by their op (running_mean), state
-// is optimizer's.
+// What a parameter is: weights and biases are trained, statistics (running_mean) are kept by their op.
 enum class Role : uint8_t { weight, bias, statistic };
 
 // How a parameter lies in memory; its bytes follow from layout and shape. Tails are zero.
@@ -620,8 +588,7 @@ struct Node;
 struct Parameter;
 
 // The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many
-// sessions in many threads may use one model. Its records lie in memory that the caller gives, and must
-// outlive everything bound to it.
+// sessions in many threads may use one model. It, and the caller's memory of its records, must outlive them.
 class Model {
  public:
   Model() = default;                                                    // for load
@@ -788,14 +755,12 @@ class Session {
 };
 
 // ================================================================================ >>trainer
-// Which parameters are trained, of those that the model does not freeze.
-//   all, bias (biases only), head (the last op with parameters), named (nodes or parameters listed in
-//   TrainerOptions::names)
+// Which parameters are trained, of those that the model does not freeze: all, biases, those of the last op
+// that has some (head), those that TrainerOptions::names lists by their own or their node's name (named).
 enum class Trainable : uint8_t { all, bias, head, named };
 
 // Random changes to the pictures of input 0, [N, height, width, channels], each time the sampler draws one:
-// uniform within the ranges, by (seed, epoch, sample) alone. 0 is no change. Batches of your own stay as they
-// are.
+// uniform within the ranges, by (seed, epoch, sample) alone. 0: none. Batches of your own stay as they are.
 struct Augment {
   float degrees    = 0.0f;                     // turned by +-degrees, 0 .. 180
   float scale      = 0.0f;                     // made larger by a factor of 1 +- scale, 0 .. 0.9
@@ -851,8 +816,7 @@ struct Dataset {
   void*    user = nullptr;
 };
 
-// Owns trainable parameters, optimizer state and the position in the data. Order: plan, build, set_data,
-// resume.
+// Owns trained parameters, optimizer state and the place in the data. Order: plan, build, set_data, resume.
 class Trainer {
  public:
   Trainer() = default;
@@ -942,8 +906,7 @@ struct Preprocessing {
 // where confidence() is below a threshold too, for lines and wrinkles of paper are noise as well.
 enum class Seen : uint8_t { one, blank, several, noise };
 
-// Bytes that preprocess takes from its scratch for any image up to this size: 0 for the plain kind, below 300
-// KiB for the digit kind.
+// Bytes that preprocess takes of its scratch for images up to this size: 0 (plain), below 300 KiB (digit).
 size_t prepare_bytes(const Preprocessing& how, int width, int height);
 
 // to gets height x width x channels values. bad_image where the sizes are not in 1 .. 16384 or channels not
@@ -969,14 +932,12 @@ struct Confusion {
   double recall(int c) const;                  // right answers of all targets c; 0 when there are none
 };
 
-// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, each set where the value is above its threshold; 1
-// when both are empty.
+// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, set above their thresholds; 1 when both are empty.
 double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5),
             real threshold_b = real(0.5));
 
 // ================================================================================ >>io
-// The `.nnl` file of models/FORMAT.md. Any byte string is safe to load: it is refused with a named reason, or
-// valid.
+// The `.nnl` file of models/FORMAT.md. Any bytes are safe to load: refused with a named reason, or valid.
 
 // Limits on what a file may ask for; lower them on a small device.
 struct LoadLimits {
@@ -1110,14 +1071,12 @@ struct GoldenReport {
   double max_abs_error   = 0;
   int    first_diverging = -1;                 // a node, when not ok
 };
-// Runs them; or makes one of `rows` rows from inputs, whose outputs and nodes then lie in the arena. Sessions
-// for it are built in the arena too.
+// Runs them; or makes one of `rows` rows from inputs, with outputs and nodes in the arena, as sessions are.
 Status run_golden(const Model& model, Arena& arena, GoldenReport& report);
 Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena,
                    Golden& golden);
 
-// CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one
-// after the other, from theirs.
+// CRC-32C of what `crc` covers and n more bytes; of nothing it is 0. join: of two strings, from that of each.
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n);
 uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length);
 
@@ -1132,8 +1091,7 @@ struct Sha256 {
 };
 
 // ================================================================================ >>extension
-// What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip
-// it.
+// What ops, kernels and backends are made of: for user ops and the CUDA file, other code can skip it.
 
 enum class FieldType : uint8_t { i32 = 1, f32 = 2, boolean = 3, pair = 4, betas = 5 };
 struct Field {
@@ -1164,8 +1122,7 @@ constexpr uint32_t schedule    = 256;
 constexpr uint32_t identity_in_evaluation = 512;       // y = x when not training
 }
 
-// How a parameter starts: zeros, ones, or `fan_in` (uniform in +-1 / sqrt(fan_in), replaced by Seed::init for
-// weights).
+// How a parameter starts: zeros, ones, or uniform in +-1 / sqrt(fan_in); Seed::init may choose for weights.
 enum class Fill : uint8_t { zeros, ones, fan_in };
 struct ParameterSpec {
   const char* name   = nullptr;                // "weight"
@@ -1249,8 +1206,7 @@ struct OpRun {
   int64_t     out_numel() const { return out_shape_->numel(rows); }
 };
 
-// Rate of a schedule: lr of the optimizer, step (from 0), steps per epoch and epochs of the options, plateau
-// state.
+// What a schedule's rate depends on: lr of the optimizer, step (from 0), place in the data, plateau.
 struct RateContext {
   float    lr = 0;
   uint64_t step = 0;
