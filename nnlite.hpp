@@ -7,14 +7,14 @@
 //
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
-// Part 2, foundation:  >>platform >>math >>rng >>threads >>records
+// Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
 // Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
 //                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
 //                      >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
+// Part 2, engine:      >>schedule >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
 //                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
@@ -236,10 +236,8 @@ class AnyOp {
  public:
   AnyOp() = default;
   template <class L>
-  AnyOp(const L& attributes) : op_(&L::op) {
+  AnyOp(const L& attributes) : AnyOp(&L::op, &attributes, sizeof(L)) {
     static_assert(sizeof(L) <= max_attributes, "attribute struct too large");
-    const unsigned char* from = reinterpret_cast<const unsigned char*>(&attributes);
-    for (size_t i = 0; i < sizeof(L); i++) bytes_[i] = from[i];
   }
   AnyOp(const Op* op, const void* attributes, size_t size);
   explicit operator bool() const { return op_ != nullptr; }
@@ -669,6 +667,8 @@ class Model {
 
  private:
   friend struct ModelAccess;
+  struct Failed;
+  Failed fail(Status status, const char* where, const char* what = nullptr);
   // records grow from the front, attributes, names and lists from the back
   Node*      nodes_        = nullptr;
   size_t     size_         = 0;
@@ -2031,6 +2031,109 @@ ThreadPool::~ThreadPool() {
 }
 #endif
 
+// ================================================================================ >>text
+// Writes text into a fixed buffer, always terminated, cut where it does not fit.
+struct Text {
+  char*  at;
+  char*  end;
+  Status status = Status::ok;                  // of the problem that it tells
+  Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
+  operator Status() const { return status; }
+  Text& put(char c) {
+    if (at < end) *at++ = c;
+    *at = 0;
+    return *this;
+  }
+  NNLITE_COLD Text& operator<<(const char* s) {
+    for (; s && *s; s++) put(*s);
+    return *this;
+  }
+  NNLITE_COLD Text& operator<<(int64_t n) {
+    char digits[24];
+    int count = 0;
+    if (n < 0) put('-');
+    uint64_t v = n < 0 ? uint64_t(0) - static_cast<uint64_t>(n) : static_cast<uint64_t>(n);
+    do digits[count++] = static_cast<char>('0' + v % 10);
+    while ((v /= 10) != 0);
+    while (count > 0) put(digits[--count]);
+    return *this;
+  }
+  Text& operator<<(int n) { return *this << static_cast<int64_t>(n); }
+  Text& operator<<(const Shape& s) {
+    put('[');
+    for (int d = 0; d < s.rank; d++) {
+      if (d > 0) *this << ", ";
+      if (s.dim[d] == Shape::batch_dim) put('N');
+      else if (s.dim[d] == 0) put('?');
+      else *this << static_cast<int64_t>(s.dim[d]);
+    }
+    return put(']');
+  }
+};
+
+#ifdef NNLITE_NO_STRINGS
+const char* to_string(Status) { return ""; }
+const char* describe(Status) { return ""; }
+#else
+#define NNLITE_STATUS_NAME(name, text) #name,
+#define NNLITE_STATUS_TEXT(name, text) text,
+const char* to_string(Status s) {
+  static const char* const names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
+  return names[static_cast<int>(s)];
+}
+const char* describe(Status s) {
+  static const char* const texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
+  return texts[static_cast<int>(s)];
+}
+#endif
+
+// Starts a problem; the caller may stream details to the returned text, and return it as the status.
+static NNLITE_COLD Text set_problem(Problem& p, Status status, const char* where,
+                                    const char* what = nullptr) {
+  p.status = status;
+  p.offset = 0;
+  Text(p.where, sizeof p.where) << where;
+  Text text(p.what, sizeof p.what);
+  text.status = status;
+  text << describe(status);
+  return what ? text << ": " << what : text;
+}
+
+// Of a call that needs a build and 1 to `most` rows.
+static Status check_rows(Problem& p, bool built, const char* where, int rows, int most) {
+  if (!built) return set_problem(p, Status::not_built, where);
+  if (rows < 1 || rows > most) return set_problem(p, Status::bad_argument, where, "rows 1 to ") << most;
+  return Status::ok;
+}
+
+static size_t text_bytes(const char* s) {
+  size_t n = 0;
+  while (s[n] != 0) ++n;
+  return n;
+}
+static int compare_text(const char* a, const char* b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
+}
+static bool same_text(const char* a, const char* b) { return compare_text(a, b) == 0; }
+
+// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
+static bool valid_utf8(const char* s, size_t n) {
+  static constexpr uint32_t least[4] = {1, 0x80, 0x800, 0x10000};     // by the number of bytes that follow
+  for (size_t i = 0; i < n;) {
+    const uint8_t c    = uint8_t(s[i++]);
+    const size_t  more = c < 0x80 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, end = i + more;
+    if ((c & 0xC0u) == 0x80u || c > 0xF4 || end > n) return false;
+    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
+    for (; i < end; ++i) {
+      if ((uint8_t(s[i]) & 0xC0u) != 0x80u) return false;
+      code = code << 6 | (uint8_t(s[i]) & 0x3Fu);
+    }
+    if (code < least[more] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+  }
+  return true;
+}
+
 // ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
 
@@ -2062,7 +2165,7 @@ AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
 // A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
 struct Parameter {
   ParameterSpec spec;
-  int64_t  stored    = 0;                      // elements in memory, padding included
+  int64_t  stored    = 0;                      // elements in memory, padding included: whole panels
   uint32_t offset    = 0;
   Init     init      = Init::pytorch;          // of a weight, when has_init
   bool     has_init  = false;
@@ -6185,17 +6288,13 @@ OpSet all_ops() {
   return every;
 }
 
-// The op of this name, which need not end with a zero; nullptr when the set has none.
-static const Op* find_op(const OpSet& set, const char* name, size_t length) {
+// The op of this name; nullptr when the set has none.
+static const Op* find_op(const OpSet& set, const char* name) {
   int first = 0, last = set.count;
   while (first < last) {
-    const int   middle = first + (last - first) / 2;
-    const char* other = set.ops[middle]->name;
-    size_t i = 0;
-    while (i < length && other[i] != '\0' && other[i] == name[i]) i++;
-    if (i == length && other[i] == '\0') return set.ops[middle];
-    const int a = i < length ? static_cast<unsigned char>(name[i]) : 0;
-    if (a > static_cast<unsigned char>(other[i])) first = middle + 1;
+    const int middle = first + (last - first) / 2, side = compare_text(name, set.ops[middle]->name);
+    if (side == 0) return set.ops[middle];
+    if (side > 0) first = middle + 1;
     else last = middle;
   }
   return nullptr;
@@ -6293,119 +6392,6 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
                        NNLITE_FIELD(2, patience), NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
-// ================================================================================ >>text
-// Writes text into a fixed buffer, always terminated, cut where it does not fit.
-struct Text {
-  char*  at;
-  char*  end;
-  Status status = Status::ok;                  // of the problem that it tells
-  Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
-  operator Status() const { return status; }
-  Text& put(char c) {
-    if (at < end) *at++ = c;
-    *at = 0;
-    return *this;
-  }
-  NNLITE_COLD Text& operator<<(const char* s) {
-    for (; s && *s; s++) put(*s);
-    return *this;
-  }
-  NNLITE_COLD Text& operator<<(int64_t n) {
-    char digits[24];
-    int count = 0;
-    if (n < 0) put('-');
-    uint64_t v = n < 0 ? uint64_t(0) - static_cast<uint64_t>(n) : static_cast<uint64_t>(n);
-    do digits[count++] = static_cast<char>('0' + v % 10);
-    while ((v /= 10) != 0);
-    while (count > 0) put(digits[--count]);
-    return *this;
-  }
-  Text& operator<<(int n) { return *this << static_cast<int64_t>(n); }
-  Text& operator<<(const Shape& s) {
-    put('[');
-    for (int d = 0; d < s.rank; d++) {
-      if (d > 0) *this << ", ";
-      if (s.dim[d] == Shape::batch_dim) put('N');
-      else if (s.dim[d] == 0) put('?');
-      else *this << static_cast<int64_t>(s.dim[d]);
-    }
-    return put(']');
-  }
-};
-
-const char* to_string(Status s) {
-#ifdef NNLITE_NO_STRINGS
-  (void)s;
-  return "";
-#else
-  static const char* const names[] = {
-#define NNLITE_STATUS_NAME(name, text) #name,
-      NNLITE_STATUSES(NNLITE_STATUS_NAME)
-#undef NNLITE_STATUS_NAME
-  };
-  return names[static_cast<int>(s)];
-#endif
-}
-
-const char* describe(Status s) {
-#ifdef NNLITE_NO_STRINGS
-  (void)s;
-  return "";
-#else
-  static const char* const texts[] = {
-#define NNLITE_STATUS_TEXT(name, text) text,
-      NNLITE_STATUSES(NNLITE_STATUS_TEXT)
-#undef NNLITE_STATUS_TEXT
-  };
-  return texts[static_cast<int>(s)];
-#endif
-}
-
-// Starts a problem; the caller streams details to the returned text, and may return it as the status.
-static NNLITE_COLD Text set_problem(Problem& p, Status status, const char* where) {
-  p.status = status;
-  p.offset = 0;
-  Text(p.where, sizeof p.where) << where;
-  Text what(p.what, sizeof p.what);
-  what.status = status;
-  return what << describe(status);
-}
-
-// Of a call that needs a build and 1 to `most` rows.
-static Status check_rows(Problem& p, bool built, const char* where, int rows, int most) {
-  if (!built) return set_problem(p, Status::not_built, where);
-  if (rows < 1 || rows > most) return set_problem(p, Status::bad_argument, where) << ": rows 1 to " << most;
-  return Status::ok;
-}
-
-// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
-static bool valid_utf8(const uint8_t* s, size_t n) {
-  for (size_t i = 0; i < n;) {
-    const uint8_t  c    = s[i];
-    const size_t more = c < 0x80                ? 0
-                        : c >= 0xC2 && c < 0xE0 ? 1
-                        : c >= 0xE0 && c < 0xF0 ? 2
-                        : c >= 0xF0 && c < 0xF5 ? 3
-                                                : 9;
-    if (c == 0 || more == 9 || more >= n - i) return false;
-    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
-    for (size_t k = 1; k <= more; ++k) {
-      if ((s[i + k] & 0xC0u) != 0x80u) return false;
-      code = code << 6 | (s[i + k] & 0x3Fu);
-    }
-    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
-        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
-      return false;
-    i += more + 1;
-  }
-  return true;
-}
-
-static bool same_text(const char* a, const char* b) {
-  while (*a && *a == *b) a++, b++;
-  return *a == *b;
-}
-
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(records), start = (at + 15) & ~uintptr_t(15);
@@ -6415,16 +6401,49 @@ Model::Model(void* records, size_t bytes) {
   self_  = static_cast<uint16_t>(reinterpret_cast<uintptr_t>(this) >> 4);
 }
 
-// What the loader, the saver and the planner do to a model beyond its interface.
-struct ModelAccess {
-  static unsigned char* bytes(Model& m) { return reinterpret_cast<unsigned char*>(m.nodes_); }
+// What a call that fails gives: its status, or no tensor.
+struct Model::Failed {
+  Status status;
+  operator Status() const { return status; }
+  operator Tensor() const { return {}; }
+};
+Model::Failed Model::fail(Status status, const char* where, const char* what) {
+  return {set_problem(problem_, status, where, what)};
+}
 
+// The name of a node, its own or made from its op and its number among the nodes of that op: "conv2d_2".
+struct NodeName {
+  char text[48];
+  operator const char*() const { return text; }
+  NodeName(const Node* nodes, int index, const Node& n) {
+    Text to(text, sizeof text);
+    if (n.name || !n.op) {
+      to << (n.name ? n.name : "input");
+      return;
+    }
+    int ordinal = 1;
+    for (int i = 0; i < index; i++) ordinal += nodes[i].op == n.op ? 1 : 0;
+    for (const char* c = n.op->name; *c; c++) to.put(*c >= 'A' && *c <= 'Z' ? char(*c + 32) : *c);
+    to << "_" << ordinal;
+  }
+  NodeName(const Node* nodes, int index) : NodeName(nodes, index, nodes[index]) {}
+};
+
+// What building, the loader, the saver and the planner do to a model beyond its interface.
+struct ModelAccess {
   // From the back of the records: attributes, lists, names, parameters. nullptr when full.
-  static void* take(Model& m, size_t bytes_wanted) {
-    const size_t size = (bytes_wanted + 7) & ~size_t(7);
+  static void* take(Model& m, size_t bytes) {
+    const size_t size = (bytes + 7) & ~size_t(7);
     if (m.back_ < size || m.back_ - size < m.front_) return nullptr;
     m.back_ -= size;
-    return bytes(m) + m.back_;
+    return reinterpret_cast<unsigned char*>(m.nodes_) + m.back_;
+  }
+  static void* keep(Model& m, const void* from, size_t bytes) {
+    void* to = take(m, bytes);
+    return to ? __builtin_memcpy(to, from, bytes) : nullptr;
+  }
+  static const char* keep_text(Model& m, const char* text) {
+    return static_cast<const char*>(keep(m, text, text_bytes(text) + 1));
   }
   static Node* append(Model& m) {
     if (m.node_count_ == 0xFFF0 || m.back_ - m.front_ < sizeof(Node)) return nullptr;
@@ -6434,148 +6453,227 @@ struct ModelAccess {
     n->owner = m.node_count_++;
     return n;
   }
-  static const char* keep_text(Model& m, const char* text) {
-    size_t n = 0;
-    while (text[n]) n++;
-    char* to = static_cast<char*>(take(m, n + 1));
-    for (size_t i = 0; to && i <= n; i++) to[i] = text[i];
-    return to;
+  static bool attach_parameters(Model& m, Node& node, const OpShape& s) {
+    if (s.n_parameters == 0) return true;
+    Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
+    for (int i = 0; p && i < s.n_parameters; i++) {
+      p[i]        = Parameter();
+      p[i].spec   = s.parameters[i];
+      p[i].stored = parameter_stored(p[i].spec);
+      p[i].trainable = p[i].spec.role != Role::statistic;
+    }
+    node.parameters   = p;
+    node.n_parameters = static_cast<uint8_t>(s.n_parameters);
+    return p != nullptr;
   }
   static Node& node(const Model& m, int i) { return m.nodes_[i]; }
+  static NodeName name(const Model& m, int i) { return NodeName(m.nodes_, i); }
   static const unsigned char* weights(const Model& m) { return m.weights_; }
-  static void set_weights(Model& m, const unsigned char* at, const ModelExtras* extras) {
-    m.weights_ = at;
-    m.extras_  = extras;
-  }
   static uint16_t input_node(const Model& m, int i) { return m.inputs_[i]; }
   static uint16_t output_node(const Model& m, int i) { return m.outputs_[i]; }
-  static Problem& problem(Model& m) { return m.problem_; }
   static bool poisoned(const Model& m) { return !ok(m.problem_.status); }
-  static Status fail(Model& m, Status status, const char* where, const char* detail = nullptr) {
-    Text t = set_problem(m.problem_, status, where);
-    if (detail) t << ": " << detail;
-    return status;
-  }
   // Whether a handle is one of this model, which is still being built and well.
   static bool owns(Model& m, Tensor x, const char* where) {
     if (poisoned(m)) return false;
     const bool own = x.model == m.self_ && x.id < m.node_count_ && !m.finished_;
-    return own || ok(fail(m, Status::foreign_tensor, where));
+    if (!own) m.fail(Status::foreign_tensor, where);
+    return own;
   }
+  static bool name_fits(Model& m, const char* name) {
+    const size_t n = text_bytes(name);
+    const bool fits = n >= 1 && n <= 40 && valid_utf8(name, n);
+    if (!fits) m.fail(Status::bad_graph, name, "a name has 1 to 40 bytes of UTF-8");
+    return fits;
+  }
+  static bool node_name_fits(Model& m, const char* name) {
+    bool twice = false;
+    for (int i = 0; i < m.node_count_; i++) twice |= m.nodes_[i].name && same_text(m.nodes_[i].name, name);
+    if (twice) m.fail(Status::bad_graph, name, "the name is used twice");
+    return !twice && name_fits(m, name);
+  }
+  static Parameter* parameter(const Model& m, int index, int* node_index = nullptr) {
+    for (int i = 0; i < m.node_count_; i++) {
+      const Node& n = m.nodes_[i];
+      if (n.owner != i || index < n.first_parameter || index >= n.first_parameter + n.n_parameters) continue;
+      if (node_index) *node_index = i;
+      return n.parameters + (index - n.first_parameter);
+    }
+    return nullptr;
+  }
+
+  // Post-order from the outputs in their order: map[old] = new. stack holds node, next input.
+  static Status order(Model& m, uint16_t* map, uint16_t* stack) {
+    constexpr uint16_t unseen = 0xFFFF;
+    for (int i = 0; i < m.node_count_; i++) map[i] = unseen;
+    uint16_t next = 0;
+    int      depth = 0;
+    const auto enter = [&](uint16_t node) {
+      if (map[node] != unseen) return;
+      stack[2 * depth]     = node;
+      stack[2 * depth + 1] = 0;
+      depth++;
+    };
+    for (int o = 0; o < m.output_count_; o++) {
+      enter(m.outputs_[o]);
+      while (depth > 0) {
+        uint16_t* top = stack + 2 * (depth - 1);
+        const Node& n = m.nodes_[top[0]];
+        if (top[1] < n.n_in) enter(n.inputs[top[1]++]);
+        else map[top[0]] = next++, depth--;
+      }
+    }
+    for (int i = 0; i < m.node_count_; i++)
+      if (map[i] == unseen) return m.fail(Status::bad_graph, name(m, i), "it reaches no output");
+    return Status::ok;
+  }
+
+  // Moves every node to its new number, following the cycles of the permutation.
+  static void renumber(Model& m, const uint16_t* map) {
+    for (int i = 0; i < m.node_count_; i++) {
+      Node& n = m.nodes_[i];
+      for (int k = 0; k < n.n_in; k++) n.inputs[k] = map[n.inputs[k]];
+      n.owner = map[n.owner];
+      n.first_parameter = map[i];  // where it goes, until the parameters are numbered
+    }
+    for (int i = 0; i < m.node_count_; i++) {
+      while (m.nodes_[i].first_parameter != i) {
+        Node& to = m.nodes_[m.nodes_[i].first_parameter];
+        const Node other = to;
+        to          = m.nodes_[i];
+        m.nodes_[i] = other;
+      }
+    }
+    for (int i = 0; i < m.input_count_; i++) m.inputs_[i] = map[m.inputs_[i]];
+    for (int i = 0; i < m.output_count_; i++) m.outputs_[i] = map[m.outputs_[i]];
+  }
+
+  // The lowest node of a shared group owns the parameters and has the name.
+  static Status share_owners(Model& m) {
+    for (int i = 0; i < m.node_count_; i++) {
+      const uint16_t owner = m.nodes_[i].owner;
+      if (owner <= i) continue;
+      const char* name     = m.nodes_[owner].name;              // i is the lowest of the group
+      m.nodes_[owner].name = m.nodes_[i].name;
+      m.nodes_[i].name     = name;
+      for (int k = i; k < m.node_count_; k++)
+        if (m.nodes_[k].owner == owner) m.nodes_[k].owner = static_cast<uint16_t>(i);
+    }
+    for (int i = 0; i < m.node_count_; i++) {
+      const NodeName made = name(m, i);
+      for (int k = 0; k < m.node_count_; k++)
+        if (k != i && m.nodes_[k].name && same_text(m.nodes_[k].name, made))
+          return m.fail(Status::bad_graph, made, "the name is used twice");
+    }
+    return Status::ok;
+  }
+
+  // Numbers the parameters in node order and places them one after another.
+  static void place_parameters(Model& m) {
+    size_t units = 0;
+    int count    = 0;
+    for (int i = 0; i < m.node_count_; i++) {
+      Node& n = m.nodes_[i];
+      n.first_parameter = n.owner == i ? static_cast<uint16_t>(count) : m.nodes_[n.owner].first_parameter;
+      if (n.owner != i) continue;
+      for (int p = 0; p < n.n_parameters; p++) {
+        n.parameters[p].offset = static_cast<uint32_t>(units);
+        units += static_cast<size_t>(n.parameters[p].stored) * sizeof(real) / 64;      // whole panels
+      }
+      count += n.n_parameters;
+    }
+    m.parameter_count_ = static_cast<uint16_t>(count);
+    m.weight_bytes_    = units * 64;
+  }
+  static void   copy_graph(const Model& from, int last, int outputs, Model& m);
   static void   cut(const Model& m, int node, Model& to);
   static void   clear(Model& m, const Problem& why);
   static Status read_graph(const struct File& f, Model& m, const OpSet& ops);
   static Status load(Model& m, const Source& source, Arena& arena, const LoadOptions& options);
-  static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
-                         Tensor& made);
-  static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
-  static Status attach_parameters(Model& m, Node& node, const OpShape& s);
-  static Status check_name(Model& m, const char* name);
-  static Status check_node_name(Model& m, const char* name);
-  static Status order(Model& m, uint16_t* map, uint16_t* stack);
-  static void   renumber(Model& m, const uint16_t* map);
-  static Status share_owners(Model& m);
-  static void   copy_graph(const Model& from, int last, int outputs, Model& m);
-  static void   place_parameters(Model& m);
-  static Parameter* parameter(const Model& m, int index, int* node_index = nullptr);
 };
 
-// Fills in[] of a node whose inputs are nodes of the same list.
-static void collect_inputs(const Node* nodes, const uint16_t* inputs, int n, OpShape& s) {
+// The nodes of a model and, for a loss in options, its target and itself behind them.
+struct Graph {
+  const Model* model = nullptr;
+  const Node*  extra = nullptr;
+  int model_nodes = 0, count = 0;
+  Graph() = default;
+  explicit Graph(const Model& m) : model(&m), model_nodes(m.node_count()), count(m.node_count()) {}
+  const Node& node(int i) const {
+    return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
+  }
+  bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
+};
+
+// What an op says of inputs that are nodes of the graph; it completes its attributes.
+static Status infer_shape(const Graph& g, const uint16_t* inputs, int n, AnyOp& layer, OpShape& s) {
   s.n_in = n;
   for (int i = 0; i < n; i++) {
-    s.in[i]       = nodes[inputs[i]].shape;
-    s.in_dtype[i] = nodes[inputs[i]].dtype;
+    s.in[i]       = g.node(inputs[i]).shape;
+    s.in_dtype[i] = g.node(inputs[i]).dtype;
   }
+  return layer.op()->shape(layer.attributes(), s);
+}
+static OpShape shape_of(const Graph& g, int i) {
+  const Node& n = g.node(i);
+  OpShape s;
+  AnyOp copy(n.op, n.attributes, n.op->attr_size);
+  (void)infer_shape(g, n.inputs, n.n_in, copy, s);
+  return s;
 }
 
-// The name of a node, its own or made from the op and its number among the nodes of that op: "conv2d_2".
-static void made_name(const Node* nodes, int index, const Op* op, Text text) {
-  int ordinal = 1;
-  for (int i = 0; i < index; i++) ordinal += nodes[i].op == op ? 1 : 0;
-  for (const char* c = op->name; *c; c++) text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
-  text << "_" << ordinal;
-}
-static void node_name(const Node* nodes, int index, char* to, size_t size) {
-  const Node& n = nodes[index];
-  if (!n.name && n.op) return made_name(nodes, index, n.op, Text(to, size));
-  Text(to, size) << (n.name ? n.name : "input");
-}
-
-Status ModelAccess::check_name(Model& m, const char* name) {
-  size_t n = 0;
-  while (name[n]) n++;
-  if (n == 0 || n > 40 || !valid_utf8(reinterpret_cast<const uint8_t*>(name), n))
-    return fail(m, Status::bad_graph, name, "a name has 1 to 40 bytes of UTF-8");
-  return Status::ok;
-}
-
-Status ModelAccess::check_node_name(Model& m, const char* name) {
-  for (int i = 0; i < m.node_count_; i++)
-    if (m.nodes_[i].name && same_text(m.nodes_[i].name, name))
-      return fail(m, Status::bad_graph, name, "the name is used twice");
-  return check_name(m, name);
-}
-
-Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made) {
-  if (m.input_count_ == max_inputs) return fail(m, Status::limit_exceeded, name, "too many inputs");
-  if (dims.rank + 1 > max_rank) return fail(m, Status::bad_shape, name, "too many dimensions");
+Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
+  if (ModelAccess::poisoned(*this)) return {};
+  if (finished_) return fail(Status::bad_graph, name, "the model is finished");
+  if (input_count_ == max_inputs) return fail(Status::limit_exceeded, name, "too many inputs");
+  if (dims.rank + 1 > max_rank) return fail(Status::bad_shape, name, "too many dimensions");
   if (dtype != real_dtype && dtype != DType::i32)
-    return fail(m, Status::unsupported, name, "an input is real or i32");
-  NNLITE_TRY(check_node_name(m, name));
+    return fail(Status::unsupported, name, "an input is real or i32");
+  if (!ModelAccess::node_name_fits(*this, name)) return {};
   Shape shape;
   shape.rank   = dims.rank + 1;
   shape.dim[0] = Shape::batch_dim;
   int64_t count = 1;
   for (int d = 0; d < dims.rank; d++) {
     if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d])
-      return fail(m, Status::bad_shape, name, "dimensions must be at least 1 and not huge");
+      return fail(Status::bad_shape, name, "dimensions must be at least 1 and not huge");
     count *= dims.dim[d];
     shape.dim[d + 1] = dims.dim[d];
   }
-  const char* kept = keep_text(m, name);
-  Node* node       = kept ? append(m) : nullptr;
-  if (!node) return fail(m, Status::out_of_memory, name, "the records buffer is full");
+  const char* kept = ModelAccess::keep_text(*this, name);
+  Node* node       = kept ? ModelAccess::append(*this) : nullptr;
+  if (!node) return fail(Status::out_of_memory, name, "the records buffer is full");
   node->name  = kept;
   node->shape = shape;
   node->dtype = dtype;
-  made        = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
-  m.inputs_[m.input_count_++] = made.id;
-  return Status::ok;
+  inputs_[input_count_++] = node->owner;
+  return {node->owner, self_};
 }
 
-Status ModelAccess::attach_parameters(Model& m, Node& node, const OpShape& s) {
-  if (s.n_parameters == 0) return Status::ok;
-  Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
-  if (!p) return Status::out_of_memory;
-  for (int i = 0; i < s.n_parameters; i++) {
-    p[i]        = Parameter();
-    p[i].spec   = s.parameters[i];
-    p[i].stored = parameter_stored(p[i].spec);
-    p[i].trainable = p[i].spec.role != Role::statistic;
+NNLITE_COLD Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
+  if (ModelAccess::poisoned(*this)) return {};
+  const Op* op      = layer.op();
+  const char* where = name ? name : op->name;
+  uint16_t ids[max_inputs];
+  if (finished_) return fail(Status::bad_graph, where, "the model is finished");
+  if (n > max_inputs) return fail(Status::bad_graph, where, "too many inputs");
+  for (int i = 0; i < n; i++) {
+    if (!ModelAccess::owns(*this, inputs[i], where)) return {};
+    ids[i] = inputs[i].id;
   }
-  node.parameters   = p;
-  node.n_parameters = static_cast<uint8_t>(s.n_parameters);
-  return Status::ok;
-}
-
-NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer,
-                                         const uint16_t* inputs, int n, Tensor& made) {
-  const Op* op = layer.op();
-  char made_up[sizeof m.problem_.where];
-  made_name(m.nodes_, m.node_count_, op, Text(made_up, sizeof made_up));
-  const char* where = name ? name : made_up;
+  Node fresh;
+  fresh.op   = op;
+  fresh.name = name;
+  const NodeName made(nodes_, node_count_, fresh);
+  if (!name) where = made;
   if ((op->traits & (traits::optimizer | traits::schedule)) != 0)
-    return fail(m, Status::bad_graph, where, "not a layer");
-  if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
-  if (name) NNLITE_TRY(check_node_name(m, name));
+    return fail(Status::bad_graph, where, "not a layer");
+  if (n < op->min_in || n > op->max_in) return fail(Status::bad_graph, where, "wrong number of inputs");
+  if (name && !ModelAccess::node_name_fits(*this, name)) return {};
   OpShape s;
-  collect_inputs(m.nodes_, inputs, n, s);
   AnyOp copy = layer;
-  const Status shaped = op->shape(copy.attributes(), s);
+  const Status shaped = infer_shape(Graph(*this), ids, n, copy, s);
   if (!ok(shaped)) {
-    Text t = set_problem(m.problem_, shaped, where);
-    t << ":";
+    Text t = set_problem(problem_, shaped, where) << ":";
     bool fits = true;
     for (int i = 0; i < n; i++) {
       t << " " << s.in[i];
@@ -6583,79 +6681,38 @@ NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp
     }
     t << " into " << op->name;
     if (shaped == Status::bad_shape && s.expected.rank > 0 && !fits) t << ", expected " << s.expected;
-    return shaped;
+    return {};
   }
-  const char* kept = name ? keep_text(m, name) : nullptr;
-  void* attributes = take(m, op->attr_size);
-  uint16_t* list   = static_cast<uint16_t*>(take(m, sizeof(uint16_t) * static_cast<size_t>(n)));
-  Node* node       = attributes && list && (kept || !name) ? append(m) : nullptr;
-  if (!node || !ok(attach_parameters(m, *node, s)))
-    return fail(m, Status::out_of_memory, where, "the records buffer is full");
-  for (size_t i = 0; i < op->attr_size; i++)
-    static_cast<unsigned char*>(attributes)[i] = static_cast<const unsigned char*>(copy.attributes())[i];
-  for (int i = 0; i < n; i++) list[i] = inputs[i];
-  node->op         = op;
-  node->attributes = attributes;
-  node->name       = kept;
-  node->inputs     = list;
-  node->shape      = s.out;
-  node->n_in       = static_cast<uint8_t>(n);
-  made             = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
-  return Status::ok;
-}
-
-Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
-  Tensor made;
-  if (ModelAccess::poisoned(*this)) return made;
-  if (finished_) (void)ModelAccess::fail(*this, Status::bad_graph, name, "the model is finished");
-  else (void)ModelAccess::add_input(*this, name, dims, dtype, made);
-  return made;
-}
-
-Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
-  Tensor made;
-  if (ModelAccess::poisoned(*this)) return made;
-  const char* where = name ? name : layer.op()->name;
-  uint16_t ids[max_inputs];
-  if (finished_ || n > max_inputs) {
-    (void)ModelAccess::fail(*this, Status::bad_graph, where,
-                            finished_ ? "the model is finished" : "too many inputs");
-    return made;
-  }
-  for (int i = 0; i < n; i++) {
-    if (!ModelAccess::owns(*this, inputs[i], where)) return made;
-    ids[i] = inputs[i].id;
-  }
-  (void)ModelAccess::add_node(*this, name, layer, ids, n, made);
-  return made;
+  fresh.name       = name ? ModelAccess::keep_text(*this, name) : nullptr;
+  fresh.attributes = ModelAccess::keep(*this, copy.attributes(), op->attr_size);
+  fresh.inputs     = static_cast<uint16_t*>(ModelAccess::keep(*this, ids, sizeof(uint16_t) * size_t(n)));
+  fresh.n_in       = static_cast<uint8_t>(n);
+  fresh.shape      = s.out;
+  fresh.owner      = node_count_;
+  const bool kept = fresh.attributes && fresh.inputs && (fresh.name || !name);
+  Node* node = kept ? ModelAccess::append(*this) : nullptr;
+  if (!node || !ModelAccess::attach_parameters(*this, fresh, s))
+    return fail(Status::out_of_memory, where, "the records buffer is full");
+  *node = fresh;
+  return {node->owner, self_};
 }
 
 NNLITE_COLD Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
   if (!ModelAccess::owns(*this, made_by, "share")) return {};
   const Node& first = nodes_[made_by.id];
-  if (!first.op) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "share");
-    return {};
-  }
-  char name[48];
-  node_name(nodes_, made_by.id, name, sizeof name);
-  if ((first.op->traits & traits::stateful) != 0) {
-    (void)ModelAccess::fail(*this, Status::bad_graph, name, "a layer with statistics cannot be shared");
-    return {};
-  }
-  const uint16_t owner = first.owner;
-  const Tensor made    = add_any(nullptr, AnyOp(first.op, first.attributes, first.op->attr_size), inputs, n);
+  if (!first.op) return fail(Status::foreign_tensor, "share");
+  const NodeName name(nodes_, made_by.id);
+  if ((first.op->traits & traits::stateful) != 0)
+    return fail(Status::bad_graph, name, "a layer with statistics cannot be shared");
+  const Tensor made = add_any(nullptr, AnyOp(first.op, first.attributes, first.op->attr_size), inputs, n);
   if (ModelAccess::poisoned(*this)) return {};
-  Node& node    = nodes_[made.id];
-  bool same     = node.n_parameters == nodes_[owner].n_parameters;
+  Node &node = nodes_[made.id], &owner = nodes_[first.owner];
+  bool same  = node.n_parameters == owner.n_parameters;
   for (int p = 0; same && p < node.n_parameters; p++)
-    same = node.parameters[p].spec.shape == nodes_[owner].parameters[p].spec.shape;
-  if (!same) {
-    (void)ModelAccess::fail(*this, Status::bad_shape, name, "the shared layer needs other parameters here");
-    return {};
-  }
-  node.owner      = owner;
-  node.parameters = nodes_[owner].parameters;
+    same = node.parameters[p].spec.shape == owner.parameters[p].spec.shape;
+  if (!same) return fail(Status::bad_shape, name, "the shared layer needs other parameters here");
+  node.owner      = owner.owner;
+  node.parameters = owner.parameters;
   return made;
 }
 
@@ -6675,127 +6732,29 @@ void Model::freeze(Tensor made_by) {
 }
 
 NNLITE_COLD void Model::output(const char* name, Tensor x) {
-  if (!ModelAccess::owns(*this, x, name) || !ok(ModelAccess::check_name(*this, name))) return;
-  const char* kept = nullptr;
-  bool        twice = false;
+  if (!ModelAccess::owns(*this, x, name) || !ModelAccess::name_fits(*this, name)) return;
+  bool twice = false;
   for (int i = 0; i < output_count_; i++) twice |= same_text(output_names_[i], name);
-  if (twice) (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
-  else if (output_count_ == max_outputs)
-    (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
-  else if ((kept = ModelAccess::keep_text(*this, name)) == nullptr)
-    (void)ModelAccess::fail(*this, Status::out_of_memory, name, "the records buffer is full");
-  if (!kept) return;
-  outputs_[output_count_]        = x.id;
-  output_names_[output_count_++] = kept;
-}
-
-// Post-order from the outputs in their order: map[old] = new. stack holds node, next input.
-Status ModelAccess::order(Model& m, uint16_t* map, uint16_t* stack) {
-  for (int i = 0; i < m.node_count_; i++) map[i] = 0xFFFF;
-  uint16_t next = 0;
-  for (int o = 0; o < m.output_count_; o++) {
-    int depth = 0;
-    if (map[m.outputs_[o]] != 0xFFFF) continue;
-    stack[0] = m.outputs_[o];
-    stack[1] = 0;
-    for (depth = 1; depth > 0;) {
-      uint16_t* top  = stack + 2 * (depth - 1);
-      const Node& n  = m.nodes_[top[0]];
-      if (top[1] == n.n_in) {
-        map[top[0]] = next++;
-        depth--;
-        continue;
-      }
-      const uint16_t input = n.inputs[top[1]++];
-      if (map[input] != 0xFFFF) continue;
-      stack[2 * depth]     = input;
-      stack[2 * depth + 1] = 0;
-      depth++;
-    }
-  }
-  if (next == m.node_count_) return Status::ok;
-  for (int i = 0; i < m.node_count_; i++) {
-    if (map[i] != 0xFFFF) continue;
-    char name[48];
-    node_name(m.nodes_, i, name, sizeof name);
-    return fail(m, Status::bad_graph, name, "it reaches no output");
-  }
-  return Status::ok;
-}
-
-// Moves every node to its new number, following the cycles of the permutation.
-void ModelAccess::renumber(Model& m, const uint16_t* map) {
-  for (int i = 0; i < m.node_count_; i++) {
-    for (int k = 0; k < m.nodes_[i].n_in; k++) m.nodes_[i].inputs[k] = map[m.nodes_[i].inputs[k]];
-    m.nodes_[i].owner = map[m.nodes_[i].owner];
-    m.nodes_[i].first_parameter = map[i];  // where it goes, until the parameters are numbered
-  }
-  for (int i = 0; i < m.node_count_; i++) {
-    while (m.nodes_[i].first_parameter != i) {
-      const uint16_t to = m.nodes_[i].first_parameter;
-      const Node other  = m.nodes_[to];
-      m.nodes_[to]      = m.nodes_[i];
-      m.nodes_[i]       = other;
-    }
-  }
-  for (int i = 0; i < m.input_count_; i++) m.inputs_[i] = map[m.inputs_[i]];
-  for (int i = 0; i < m.output_count_; i++) m.outputs_[i] = map[m.outputs_[i]];
-}
-
-// The lowest node of a shared group owns the parameters and has the name.
-Status ModelAccess::share_owners(Model& m) {
-  for (int i = 0; i < m.node_count_; i++) {
-    const uint16_t owner = m.nodes_[i].owner;
-    if (owner <= i) continue;
-    const char* name     = m.nodes_[owner].name;              // i is the lowest of the group
-    m.nodes_[owner].name = m.nodes_[i].name;
-    m.nodes_[i].name     = name;
-    for (int k = i; k < m.node_count_; k++)
-      if (m.nodes_[k].owner == owner) m.nodes_[k].owner = static_cast<uint16_t>(i);
-  }
-  for (int i = 0; i < m.node_count_; i++) {
-    char name[48];
-    node_name(m.nodes_, i, name, sizeof name);
-    for (int k = 0; k < m.node_count_; k++)
-      if (k != i && m.nodes_[k].name && same_text(m.nodes_[k].name, name))
-        return fail(m, Status::bad_graph, name, "the name is used twice");
-  }
-  return Status::ok;
-}
-
-// Numbers the parameters in node order and places them one after another.
-void ModelAccess::place_parameters(Model& m) {
-  size_t units = 0;
-  int count    = 0;
-  for (int i = 0; i < m.node_count_; i++) {
-    Node& n = m.nodes_[i];
-    n.first_parameter = n.owner == i ? static_cast<uint16_t>(count) : m.nodes_[n.owner].first_parameter;
-    if (n.owner != i) continue;
-    for (int p = 0; p < n.n_parameters; p++) {
-      n.parameters[p].offset = static_cast<uint32_t>(units);
-      units += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64) / 64);
-    }
-    count += n.n_parameters;
-  }
-  m.parameter_count_ = static_cast<uint16_t>(count);
-  m.weight_bytes_    = units * 64;
+  if (twice) fail(Status::bad_graph, name, "two outputs have this name");
+  else if (output_count_ == max_outputs) fail(Status::limit_exceeded, name, "too many outputs");
+  else if (const char* kept = ModelAccess::keep_text(*this, name)) {
+    outputs_[output_count_]        = x.id;
+    output_names_[output_count_++] = kept;
+  } else fail(Status::out_of_memory, name, "the records buffer is full");
 }
 
 Status Model::finish(Seed seed) {
   if (ModelAccess::poisoned(*this)) return problem_.status;
-  if (finished_) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model is finished");
-  if (output_count_ == 0)
-    return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model has no output");
-  uint16_t* map = static_cast<uint16_t*>(ModelAccess::take(*this, sizeof(uint16_t) * node_count_));
+  if (finished_) return fail(Status::bad_graph, "finish", "the model is finished");
+  if (output_count_ == 0) return fail(Status::bad_graph, "finish", "the model has no output");
+  const size_t numbers = sizeof(uint16_t) * node_count_;
+  id_map_ = static_cast<uint16_t*>(ModelAccess::take(*this, numbers));
   const size_t kept = back_;
-  uint16_t* stack =
-      map ? static_cast<uint16_t*>(ModelAccess::take(*this, 2 * sizeof(uint16_t) * (node_count_ + size_t(1))))
-          : nullptr;
-  if (!stack) return ModelAccess::fail(*this, Status::out_of_memory, "finish", "the records buffer is full");
-  NNLITE_TRY(ModelAccess::order(*this, map, stack));
-  back_   = kept;
-  id_map_ = map;
-  ModelAccess::renumber(*this, map);
+  void* stack = id_map_ ? ModelAccess::take(*this, 2 * (numbers + sizeof(uint16_t))) : nullptr;
+  if (!stack) return fail(Status::out_of_memory, "finish", "the records buffer is full");
+  NNLITE_TRY(ModelAccess::order(*this, id_map_, static_cast<uint16_t*>(stack)));
+  back_ = kept;
+  ModelAccess::renumber(*this, id_map_);
   NNLITE_TRY(ModelAccess::share_owners(*this));
   ModelAccess::place_parameters(*this);
   seed_     = seed;
@@ -6803,28 +6762,14 @@ Status Model::finish(Seed seed) {
   return Status::ok;
 }
 
-Parameter* ModelAccess::parameter(const Model& m, int index, int* node_index) {
-  for (int i = 0; i < m.node_count_; i++) {
-    const Node& n = m.nodes_[i];
-    if (n.owner != i || index < n.first_parameter || index >= n.first_parameter + n.n_parameters) continue;
-    if (node_index) *node_index = i;
-    return n.parameters + (index - n.first_parameter);
-  }
-  return nullptr;
-}
-
 NodeInfo Model::node(int i) const {
   NodeInfo info;
   if (i < 0 || i >= node_count_) return info;
   const Node& n = nodes_[i];
-  node_name(nodes_, i, info.name, sizeof info.name);
+  Text(info.name, sizeof info.name) << NodeName(nodes_, i);
   info.op    = n.op;
   info.shape = n.shape;
-  if (!n.op) return info;
-  OpShape s;
-  collect_inputs(nodes_, n.inputs, n.n_in, s);
-  AnyOp copy(n.op, n.attributes, n.op->attr_size);
-  if (ok(n.op->shape(copy.attributes(), s))) info.macs = s.macs;
+  if (n.op) info.macs = shape_of(Graph(*this), i).macs;
   for (int p = 0; n.owner == i && p < n.n_parameters; p++)
     if (n.parameters[p].spec.role != Role::statistic)
       info.parameters += n.parameters[p].spec.shape.row_numel();
@@ -6836,9 +6781,7 @@ ParameterInfo Model::parameter(int i) const {
   int owner = 0;
   const Parameter* p = ModelAccess::parameter(*this, i, &owner);
   if (!p) return info;
-  char name[48];
-  node_name(nodes_, owner, name, sizeof name);
-  Text(info.name, sizeof info.name) << name << "." << p->spec.name;
+  Text(info.name, sizeof info.name) << NodeName(nodes_, owner) << "." << p->spec.name;
   info.shape     = p->spec.shape;
   info.role      = p->spec.role;
   info.trainable = p->trainable;
@@ -6858,7 +6801,7 @@ int Model::find_parameter(const char* name) const {
   return -1;
 }
 
-// Copies between a stored parameter and logical order.
+// Copies a stored parameter into logical order.
 static void copy_logical(const Parameter& p, const real* stored, real* to) {
   const int64_t n = p.spec.shape.row_numel();
   for (int64_t e = 0; e < n; e++) to[e] = stored[parameter_at(p.spec, e)];
@@ -6872,45 +6815,40 @@ Status Model::get(int i, real* to) const {
   return Status::ok;
 }
 
-Shape Model::input_shape(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].shape : Shape();
+// Input or output i of a model; nothing where it is not there.
+static const Node& end_of(const Node* nodes, const uint16_t* ends, int count, int i) {
+  static const Node none;
+  return i >= 0 && i < count ? nodes[ends[i]] : none;
 }
-DType Model::input_dtype(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].dtype : real_dtype;
-}
+Shape Model::input_shape(int i) const { return end_of(nodes_, inputs_, input_count_, i).shape; }
+DType Model::input_dtype(int i) const { return end_of(nodes_, inputs_, input_count_, i).dtype; }
 const char* Model::input_name(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].name : "";
+  const char* name = end_of(nodes_, inputs_, input_count_, i).name;
+  return name ? name : "";
 }
-Shape Model::output_shape(int i) const {
-  return i >= 0 && i < output_count_ ? nodes_[outputs_[i]].shape : Shape();
-}
+Shape Model::output_shape(int i) const { return end_of(nodes_, outputs_, output_count_, i).shape; }
 const char* Model::output_name(int i) const { return i >= 0 && i < output_count_ ? output_names_[i] : ""; }
 
 // ================================================================================ >>init
-// Largest or standard deviation of a fresh weight, by Init (PyTorch: kaiming_uniform with a = sqrt(5);
-// Glorot, Bengio 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the same variance as
-// its uniform.
+static bool is_normal(Init init) { return init == Init::glorot_normal || init == Init::he_normal; }
+
+// Largest or standard deviation of a fresh weight (PyTorch: kaiming_uniform with a = sqrt(5); Glorot, Bengio
+// 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the variance of its uniform.
 static float init_scale(const ParameterSpec& spec, Init init) {
-  const float in = static_cast<float>(spec.fan_in), both = static_cast<float>(spec.fan_in + spec.fan_out);
-  switch (init) {
-    case Init::glorot_normal:  return static_cast<float>(real_sqrt(real(2.0f / both)));
-    case Init::glorot_uniform: return static_cast<float>(real_sqrt(real(6.0f / both)));
-    case Init::he_normal:      return static_cast<float>(real_sqrt(real(2.0f / in)));
-    case Init::he_uniform:     return static_cast<float>(real_sqrt(real(6.0f / in)));
-    case Init::pytorch:        break;
-  }
-  return static_cast<float>(real_sqrt(real(1.0f / in)));
+  const bool  glorot = init == Init::glorot_normal || init == Init::glorot_uniform;
+  const float above  = init == Init::pytorch ? 1.0f : is_normal(init) ? 2.0f : 6.0f;
+  const float below  = static_cast<float>(glorot ? spec.fan_in + spec.fan_out : spec.fan_in);
+  return static_cast<float>(real_sqrt(real(above / below)));
 }
 
 // Writes the first values of a parameter; element e is drawn by (seed, parameter, e) in logical order.
 static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
-  for (int64_t i = 0; i < p.stored; i++) to[i] = 0;
-  const Init init     = p.has_init ? p.init : seed.init;
-  const bool pytorch  = init == Init::pytorch;
+  zero(to, p.stored);
+  const Init init    = p.has_init ? p.init : seed.init;
+  const bool pytorch = init == Init::pytorch, normal = is_normal(init);
   if (p.spec.fill == Fill::zeros || (p.spec.role == Role::bias && p.spec.fill == Fill::fan_in && !pytorch))
     return;
   const int64_t n   = p.spec.shape.row_numel();
-  const bool normal = init == Init::glorot_normal || init == Init::he_normal;
   const float scale = init_scale(p.spec, init);
   Words words = {};
   for (int64_t e = 0; e < n; e++) {
@@ -6925,16 +6863,14 @@ static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
 }
 
 Status Model::materialise(Arena& arena) {
-  if (!finished_) return ModelAccess::fail(*this, Status::bad_graph, "materialise", "call finish first");
-  if (!arena.aligned()) return ModelAccess::fail(*this, Status::misaligned, "materialise");
+  if (!finished_) return fail(Status::bad_graph, "materialise", "call finish first");
+  if (!arena.aligned()) return fail(Status::misaligned, "materialise");
   unsigned char* to = static_cast<unsigned char*>(arena.take(weight_bytes_));
-  if (!to) return ModelAccess::fail(*this, Status::out_of_memory, "materialise");
+  if (!to) return fail(Status::out_of_memory, "materialise");
   const FloatControl control;
   for (int i = 0; i < parameter_count_; i++) {
     const Parameter* p = ModelAccess::parameter(*this, i);
-    real* at = reinterpret_cast<real*>(to + size_t(p->offset) * 64);
-    init_parameter(*p, i, seed_, at);
-    for (int64_t k = p->stored; k < round_up(p->stored, int64_t(64 / sizeof(real))); k++) at[k] = 0;
+    init_parameter(*p, i, seed_, reinterpret_cast<real*>(to + size_t(p->offset) * 64));
   }
   weights_ = to;
   return Status::ok;
@@ -6972,12 +6908,12 @@ NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena&
   const int before = last < 0 ? 0 : from.nodes_[last].shape.last();
   if (!from.finished_ || node_count_ > 0 || last < 0 || outputs < before ||
       from.output_shape(0).last() != before)
-    return ModelAccess::fail(*this, Status::bad_graph, "grow", "not empty, or no smaller last Linear");
-  if (!from.has_weights()) return ModelAccess::fail(*this, Status::no_weights, "grow");
+    return fail(Status::bad_graph, "grow", "not empty, or no smaller last Linear");
+  if (!from.has_weights()) return fail(Status::no_weights, "grow");
   ModelAccess::copy_graph(from, last, outputs, *this);
   NNLITE_TRY(finish(seed));
   if (output_shape(0).last() != outputs)
-    return ModelAccess::fail(*this, Status::bad_graph, "grow", "the last Linear does not make output 0");
+    return fail(Status::bad_graph, "grow", "the last Linear does not make output 0");
   NNLITE_TRY(materialise(arena));
   unsigned char* const weights = const_cast<unsigned char*>(weights_);
   for (int i = 0; i < parameter_count_; i++) {
@@ -7032,41 +6968,15 @@ static Shape flat_shape(int64_t count) {
   return s;
 }
 
-// The nodes of a model and, for a loss in options, its target and itself behind them.
-struct Graph {
-  const Model* model = nullptr;
-  const Node*  extra = nullptr;
-  int model_nodes = 0, count = 0;
-  const Node& node(int i) const {
-    return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
-  }
-  bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
-};
-
 // The two nodes of a loss in options.
 struct LossNodes {
   Node     nodes[2];
   uint16_t inputs[2] = {};
 };
 
-// What the op of a node says of it.
-static OpShape shape_of(const Graph& g, int i) {
-  const Node& n = g.node(i);
-  OpShape s;
-  s.n_in = n.n_in;
-  for (int k = 0; k < n.n_in; k++) {
-    s.in[k]       = g.node(n.inputs[k]).shape;
-    s.in_dtype[k] = g.node(n.inputs[k]).dtype;
-  }
-  AnyOp copy(n.op, n.attributes, n.op->attr_size);
-  (void)n.op->shape(copy.attributes(), s);
-  return s;
-}
-
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
-  g.model       = &model;
-  g.model_nodes = g.count = model.node_count();
-  g.extra       = to.nodes;
+  g       = Graph(model);
+  g.extra = to.nodes;
   if (!loss) return Status::ok;
   const Op* op = loss.op();
   if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
@@ -7231,8 +7141,8 @@ static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, 
       return true;
     case Trainable::named: break;
   }
-  char name[48], full[64];
-  node_name(&g.node(0), node, name, sizeof name);
+  char full[64];
+  const NodeName name(&g.node(0), node);
   Text(full, sizeof full) << name << "." << p.spec.name;
   for (int k = 0; k < o.name_count; k++)
     if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
@@ -8749,12 +8659,12 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   run.run_steps(0, e.forward_count, nullptr);
   const real loss = run.loss();
   if (!(loss - loss == 0)) {
-    char name[48] = "loss";
     NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
     const int bad = run.find_not_finite();
-    if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
-    return set_problem(t.problem_, Status::not_finite, name)
-        << ": the loss of step " << static_cast<int64_t>(t.step_ + 1);
+    const bool found = bad >= 0 && bad < run.graph.model_nodes;
+    const NodeName name(&run.graph.node(0), found ? bad : 0);
+    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+           << static_cast<int64_t>(t.step_ + 1);
   }
   t.loss_ = loss;
   t.lr_   = run.context.lr;
@@ -9762,15 +9672,6 @@ static bool all_zero(const uint8_t* p, size_t n) {
   for (size_t i = 0; i < n; ++i) any = uint8_t(any | p[i]);
   return any == 0;
 }
-static int compare_text(const char* a, const char* b) {
-  while (*a != 0 && *a == *b) ++a, ++b;
-  return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
-}
-static size_t text_bytes(const char* s) {
-  size_t n = 0;
-  while (s[n] != 0) ++n;
-  return n;
-}
 
 // A file that is being read.
 struct File {
@@ -10202,9 +10103,7 @@ struct ExtrasReader {
   }
 };
 
-static bool valid_text(const char* s) {
-  return valid_utf8(reinterpret_cast<const uint8_t*>(s), text_bytes(s));
-}
+static bool valid_text(const char* s) { return valid_utf8(s, text_bytes(s)); }
 
 static NNLITE_COLD void fields(Io& io, Preprocessing& p, const Model& m) {
   const Shape s = m.input_shape(0);
@@ -10560,9 +10459,7 @@ static Status fetch_string(const File& f, uint64_t here, uint32_t offset, uint8_
   NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, bytes));
   to[bytes] = 0;
   cursor += bytes;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), bytes))
-    return bad(f, here, "STRS", "a name is not UTF-8");
-  return Status::ok;
+  return valid_utf8(to, bytes) ? Status::ok : bad(f, here, "STRS", "a name is not UTF-8");
 }
 
 // What must hold before a tensor can be compared with what the engine makes of the file.
@@ -10651,7 +10548,7 @@ static Status check_tail(const File& f, const ParameterSpec& p, uint64_t at) {
 // The op of this name and version.
 static Status find_known(const File& f, const OpSet& ops, uint64_t here, const char* name, uint32_t version,
                          const Op*& op) {
-  op = find_op(ops, name, text_bytes(name));
+  op = find_op(ops, name);
   if (op == nullptr) return refuse(f, Status::unknown_op, here, name, "not among LoadOptions::ops");
   if (op->version == version) return Status::ok;
   return refuse(f, Status::unknown_op, here, name, "needs a newer nnlite, version", op->version, version);
@@ -10857,12 +10754,11 @@ static Status check_parameter(const File& f, const Node& node, int p, const char
 static Status check_node(const File& f, const Model& m, uint32_t k) {
   const Node&    node = ModelAccess::node(m, int(k));
   const uint64_t here = place<TensorRecord>(f, id_tens, f.parameters + k);
-  char           name[file_name_bytes];
+  const NodeName name = ModelAccess::name(m, int(k));
   NodeRecord     n, own = node_record(node, k);
   TensorRecord   t;
   NNLITE_TRY(fetch(f, id_node, k, n));
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
-  node_name(&ModelAccess::node(m, 0), int(k), name, sizeof name);
   const TensorRecord out = output_record(node, k);
   if (t.rank != out.rank || first_difference(t.dims, out.dims, sizeof t.dims) < sizeof t.dims)
     return refuse(f, Status::bad_shape, here, name, "the layer gives another shape than the stored one");
@@ -10873,13 +10769,13 @@ static Status check_node(const File& f, const Model& m, uint32_t k) {
   own.attributes = n.attributes;
   if (has_attributes(node, k)) own.attribute_bytes = n.attribute_bytes;
   NNLITE_TRY(check_record(f, place<NodeRecord>(f, id_node, k), name, "a field of the node differs", own, n));
-  if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
+  const NodeName owner = ModelAccess::name(m, node.owner);
   for (int p = 0; p < n.n_parameters; ++p) {
     Le32 id;
     NNLITE_TRY(fetch(f, id_idxs, uint64_t(n.ids) + n.n_in + uint32_t(p), id));
     if (id >= f.parameters)
       return bad(f, place<NodeRecord>(f, id_node, k), name, "not a parameter", f.parameters, id);
-    NNLITE_TRY(check_parameter(f, node, p, name, id));
+    NNLITE_TRY(check_parameter(f, node, p, owner, id));
     if (node.owner != k) continue;
     const Parameter& q = node.parameters[p];
     NNLITE_TRY(check_tail(f, q.spec, f.offset(id_data) + uint64_t(q.offset) * 64));
@@ -10970,7 +10866,7 @@ static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned ch
 
 Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const LoadOptions& options) {
   if (m.nodes_ != nullptr || m.finished_)
-    return fail(m, Status::bad_argument, "load", "the model is not empty");
+    return m.fail(Status::bad_argument, "load", "the model is not empty");
   Problem     problem;
   const Arena before = arena;
   clear(m, problem);
@@ -11545,8 +11441,7 @@ Status Io::read_row(const OpSet& known, uint32_t trait, AnyOp& row) {
     return bad(*f_, at_, where, "fields of a row");
   NNLITE_TRY(fetch(*f_, at_ + sizeof h, name, h.name_bytes));
   name[h.name_bytes] = 0;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
-    return bad(*f_, at_, where, "a name is not UTF-8");
+  if (!valid_utf8(name, h.name_bytes)) return bad(*f_, at_, where, "a name is not UTF-8");
   NNLITE_TRY(find_known(*f_, known, at_, name, h.version, op));
   if ((op->traits & trait) == 0) return refuse(*f_, Status::unknown_op, at_, name, "is something else here");
   row = AnyOp(op, op->defaults, op->attr_size);
