@@ -14,8 +14,8 @@
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
-//                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
+// Part 2, engine:      >>schedule >>sampler >>augment >>graph >>init >>planner >>plan_steps >>packing
+//                      >>executor >>layout >>session_impl >>trainer_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -1261,13 +1261,9 @@ struct Kernel {
 };
 
 template <class T, void (*f)(const T&, const OpRun&)>
-void op_thunk(const void* attributes, const OpRun& run) {
-  f(*static_cast<const T*>(attributes), run);
-}
+void op_thunk(const void* attributes, const OpRun& run) { f(*static_cast<const T*>(attributes), run); }
 template <class T, Status (*f)(T&, OpShape&)>
-NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) {
-  return f(*static_cast<T*>(attributes), s);
-}
+NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) { return f(*static_cast<T*>(attributes), s); }
 
 template <class T>
 struct OpDefaults {
@@ -3850,9 +3846,7 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
     give(to + i, x, n, more);
   });
 }
-NNLITE_RUN(dropout_forward) {
-  drop(r, first, last, r.in(0), r.out(), false);
-}
+NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
 #ifndef NNLITE_NO_TRAINING
 // dy times dy/dx, which is written by y.
@@ -4672,9 +4666,7 @@ static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint3
   }
 }
 template <class A>
-NNLITE_RUN(element_loss_forward) {
-  element_losses(r, stage, first, last, loss_formula<A>);
-}
+NNLITE_RUN(element_loss_forward) { element_losses(r, stage, first, last, loss_formula<A>); }
 
 #ifndef NNLITE_NO_TRAINING
 NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
@@ -5497,8 +5489,7 @@ static void conv2d_forward(const Conv2d& a, const OpRun& r) {
 }
 static void conv2d_backward(const Conv2d& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
-  if (r.dx(0) != nullptr)
-    conv_up(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dx(0) != nullptr) conv_up(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
@@ -6306,10 +6297,8 @@ static const Op* find_op(const OpSet& set, const char* name) {
 
 // cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
 static double cos_pi(double t) {
-  static constexpr double series[8] = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
-                                       -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  const double u = t > 0.5 ? 1 - t : t, x = product(u, 1.5707963267948966),
-               sine = product(x, horner(product(x, x), series, 8));
+  double sine, cosine;
+  sine_cosine(product(t > 0.5 ? 1 - t : t, 1.5707963267948966), sine, cosine);
   const double c = 1 - product(2, product(sine, sine));
   return t > 0.5 ? -c : c;
 }
@@ -6391,6 +6380,207 @@ NNLITE_DEFINE_SCHEDULE(OneCycleLR, one_cycle_lr, NNLITE_FIELD(1, max_lr), NNLITE
 NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, factor),
                        NNLITE_FIELD(2, patience), NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
+
+// ================================================================================ >>sampler
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
+// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
+// Rogaway 2002).
+struct Permutation {
+  uint32_t count = 1, half_bits = 1;
+  uint32_t keys[4] = {};
+  bool     shuffle = true;
+
+  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
+    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
+    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
+    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
+  }
+  uint32_t once(uint32_t x) const {
+    const uint32_t mask = (1u << half_bits) - 1;
+    uint32_t left = x >> half_bits, right = x & mask;
+    for (uint32_t key : keys) {
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
+      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
+      mixed ^= mixed >> 13;
+      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
+      left  = right;
+      right = next;
+    }
+    return left << half_bits | right;
+  }
+  uint32_t operator[](uint32_t i) const {
+    if (!shuffle) return i;
+    do i = once(i);
+    while (i >= count);
+    return i;
+  }
+};
+
+// Values of class labels.
+static int32_t label_at(const Column& c, int64_t i) {
+  if (c.dtype == DType::u8) return static_cast<const uint8_t*>(c.data)[i];
+  return static_cast<const int32_t*>(c.data)[i];
+}
+
+// The rows of the data set that a step draws.
+struct Draw {
+  const Permutation order;
+  uint32_t position;                           // of the first row in this epoch
+  int      rows;
+
+  uint32_t operator[](uint32_t row) const { return order[position + row]; }
+  // Copies a column of them into an input.
+  bool column(const Dataset& data, int c, const Shape& shape, DType dtype, void* to) const {
+    const Column& from = data.columns[c];
+    const int64_t n    = shape.row_numel();
+    const bool plain = from.scale == 1.0f && from.shift == 0.0f && from.dtype == real_dtype;
+    for (int r = 0; r < rows; r++, to = static_cast<unsigned char*>(to) + size_t(n) * size_of(dtype)) {
+      const uint32_t index = (*this)[static_cast<uint32_t>(r)];
+      const int64_t  first = int64_t(index) * n;
+      real* const    out   = static_cast<real*>(to);
+      if (!from.data) {
+        if (!data.read(data.user, index, c, to)) return false;
+      } else if (dtype == DType::i32) {
+        for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(to)[i] = label_at(from, first + i);
+      } else if (plain) {
+        __builtin_memcpy(to, static_cast<const real*>(from.data) + first, size_t(n) * sizeof(real));
+      } else if (from.dtype == DType::u8) {
+        convert(static_cast<const uint8_t*>(from.data) + first, n, from.scale, from.shift, out);
+      } else if (from.dtype == DType::f32) {
+        convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
+      } else {
+        const double* p = static_cast<const double*>(from.data) + first;
+        for (int64_t i = 0; i < n; i++) out[i] = madd(real(p[i]), real(from.scale), real(from.shift));
+      }
+    }
+    return true;
+  }
+};
+
+// Whether a column can feed an input: a number type that converts, labels from u8 or i32.
+static bool column_fits(const Column& c, const Dataset& data, DType input) {
+  if (!c.data) return data.read != nullptr;
+  if (input == DType::i32) return c.dtype == DType::u8 || c.dtype == DType::i32;
+  return c.dtype != DType::i32;
+}
+
+// ================================================================================ >>augment
+// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
+// fused multiply-add, so that every machine gives the same bits.
+static bool augments(const Augment& a) {
+  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
+}
+
+static bool augment_fits(const Augment& a) {
+  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
+  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
+         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
+}
+
+// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
+struct Change {
+  int64_t m[4], by[2];
+  real    thicker;                             // below 0: thinner
+
+  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
+    const uint64_t key  = uint64_t(epoch) << 32 | sample;
+    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
+                           random_block(seed, key, Purpose::augment, 0, 1)};
+    const auto draw = [&](int i, float range) {
+      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
+    };
+    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
+    double s, c;
+    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
+    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
+    m[0]  = whole(product(c, unit));
+    m[1]  = whole(product(product(c, slant) - s, unit));
+    m[2]  = whole(product(s, unit));
+    m[3]  = whole(product(product(s, slant) + c, unit));
+    by[0] = whole(product(draw(3, a.shift), 65536.0));
+    by[1] = whole(product(draw(4, a.shift), 65536.0));
+    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
+    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
+  }
+};
+
+// A picture and what is around it.
+struct Canvas {
+  const real* data;
+  int64_t H, W, C;
+  real    background;
+  real at(int64_t x, int64_t y, int64_t c) const {
+    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
+  }
+};
+
+static inline real between(real a, real b, real share) { return a + product(b - a, share); }
+
+// Towards the largest of a pixel and its four neighbours, or towards the smallest.
+static void thicken(const Canvas& from, real by, real* to) {
+  for (int64_t y = 0; y < from.H; y++)
+    for (int64_t x = 0; x < from.W; x++) {
+      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
+                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
+      real most = here;
+      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
+      *to++ = between(here, most, by > 0 ? by : -by);
+    }
+}
+
+static void warp(const Canvas& from, const Change& change, real* to) {
+  const int64_t* m = change.m;
+  for (int64_t y = 0; y < from.H; y++) {
+    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
+    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
+    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
+    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
+      const int64_t i = at_x >> 16, j = at_y >> 16;
+      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
+                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+      for (int64_t c = 0; c < from.C; c++)
+        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
+                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
+    }
+  }
+}
+
+// Scratch of a worker: the picture, and the picture with thicker strokes.
+static size_t augment_bytes(const Shape& shape) {
+  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
+}
+
+// Changes the rows that a step has drawn, where they lie.
+struct Augmenter {
+  const Augment& how;
+  const Draw&    draw;
+  const Shape&   shape;
+  uint64_t seed;
+  uint32_t epoch;
+  int      workers;
+  real*          pictures;
+  unsigned char* scratch;
+
+  static void work(void* self, int worker) {
+    const Augmenter& a = *static_cast<const Augmenter*>(self);
+    const Share share  = share_of(static_cast<uint32_t>(a.draw.rows), a.workers, worker);
+    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
+    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
+  }
+  void row(uint32_t r, unsigned char* own) const {
+    const size_t n  = static_cast<size_t>(shape.row_numel());
+    real* const picture = pictures + r * n;
+    real* const copy    = reinterpret_cast<real*>(own);
+    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
+    const Change change(how, seed, epoch, draw[r]);
+    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+    __builtin_memcpy(copy, picture, n * sizeof(real));
+    const bool strokes = how.thinner > 0 || how.thicker > 0;
+    if (strokes) thicken(from, change.thicker, other);
+    if (strokes) from.data = other;
+    warp(from, change, picture);
+  }
+};
 
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
@@ -6601,6 +6791,7 @@ struct Graph {
   const Node& node(int i) const {
     return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
   }
+  bool with_loss() const { return count > model_nodes; }
   bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
 };
 
@@ -6989,17 +7180,16 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
   if (!ok(shaped)) return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-  to.nodes[0]        = Node();
-  to.nodes[0].name   = "target";
-  to.nodes[0].shape  = s.in[1];
-  to.nodes[0].dtype  = s.in_dtype[1];
-  to.nodes[1]        = Node();
-  to.nodes[1].name   = "loss";
-  to.nodes[1].op     = op;
-  to.nodes[1].attributes = loss.attributes();
-  to.nodes[1].inputs = to.inputs;
-  to.nodes[1].n_in   = 2;
-  to.nodes[1].shape  = s.out;
+  Node &target    = to.nodes[0], &node = to.nodes[1];
+  target.name     = "target";
+  target.shape    = s.in[1];
+  target.dtype    = s.in_dtype[1];
+  node.name       = "loss";
+  node.op         = op;
+  node.attributes = loss.attributes();
+  node.inputs     = to.inputs;
+  node.n_in       = 2;
+  node.shape      = s.out;
   g.count += 2;
   return Status::ok;
 }
@@ -7907,6 +8097,14 @@ real Executor::loss() const {
 
 // ================================================================================ >>layout
 // What plan() and build() of sessions and trainers share: the same sizes, with or without memory behind them.
+constexpr uint64_t loss_bytes = 256;           // the same on every machine
+static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
+
+// How the records of a session or trainer follow each other, and what comes behind them.
+enum RecordPart {
+  part_loss, part_steps, part_refs, part_io, part_parameters, part_pool, part_scratch, part_count
+};
+
 struct Layouter {
   Graph       graph;
   LossNodes   loss;
@@ -7921,6 +8119,36 @@ struct Layouter {
   uint32_t units = 0;                          // taken so far, of 64 bytes
   bool     huge = false;
 
+  // What sessions and trainers begin with.
+  NNLITE_COLD Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
+                           Engine* built) {
+    to = MemoryPlan();
+    plan = &to, arena = from, engine = built, pool = workers;
+    request.graph   = &graph;
+    request.batch   = batch;
+    request.workers = workers ? workers->workers : 1;
+    if (!model.finished())
+      return set_problem(plan->problem, Status::bad_graph, "model", "finish or load it first");
+    if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
+    return set_problem(plan->problem, Status::bad_argument, "options",
+                       "batch and workers must be at least 1");
+  }
+
+  NNLITE_COLD Status count_slots() {
+    slot_count = 0;
+    if (!request.training) return Status::ok;
+    AnyOp copy = *optimizer;
+    OpShape s;
+    s.n_in  = 1;
+    s.in[0] = flat_shape(panel);
+    s.in_dtype[0] = real_dtype;
+    if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
+      return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer",
+                         "not an optimizer, or its settings are out of range");
+    slot_count = s.n_slots;
+    return Status::ok;
+  }
+
   uint32_t reserve(uint64_t bytes, size_t& counted) {
     const uint32_t at  = units;
     const uint64_t all = units + (bytes + 63) / 64;
@@ -7929,172 +8157,103 @@ struct Layouter {
     counted += static_cast<size_t>((bytes + 63) / 64 * 64);
     return at;
   }
-  Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from, Engine* built);
-  Status run();
-  Status run_tiers();
-  Status count_slots();
-  void   reserve_parameters(Ref* table);
-  void   reserve_records();
-  void   sum_in_place();
-  Status write(unsigned char* base, const uint32_t* at);
-  void   write_io(Ref* io) const;
-  int    io_count() const { return graph.count; }
-};
 
-constexpr uint64_t loss_bytes = 256;           // the same on every machine
-static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
-
-// How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter
-// refs.
-enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
-
-// What sessions and trainers begin with.
-NNLITE_COLD Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
-                                   Engine* built) {
-  to = MemoryPlan();
-  plan = &to, arena = from, engine = built, pool = workers;
-  request.graph   = &graph;
-  request.batch   = batch;
-  request.workers = workers ? workers->workers : 1;
-  if (!model.finished())
-    return set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
-  if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
-  return set_problem(plan->problem, Status::bad_argument, "options")
-      << ": batch and workers must be at least 1";
-}
-
-NNLITE_COLD Status Layouter::count_slots() {
-  slot_count = 0;
-  if (!request.training) return Status::ok;
-  AnyOp copy = *optimizer;
-  OpShape s;
-  s.n_in      = 1;
-  s.in[0].rank = 1;
-  s.in[0].dim[0] = 16;
-  s.in_dtype[0]  = real_dtype;
-  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
-    return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
-        << ": not an optimizer, or its settings are out of range";
-  slot_count = s.n_slots;
-  return Status::ok;
-}
-
-// Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter
-// order.
-NNLITE_COLD void Layouter::reserve_parameters(Ref* table) {
-  const int stride = 2 + slot_count;
-  for (int i = 0; i < graph.model_nodes && request.training; i++) {
-    const Node& n = graph.node(i);
-    for (int p = 0; p < n.n_parameters && n.owner == i; p++) {
-      const Parameter& q   = n.parameters[p];
-      const uint64_t bytes = static_cast<uint64_t>(q.stored) * sizeof(real);
-      Ref row[2 + max_slots];
-      for (Ref& r : row) r = no_ref;
-      row[0] = make_ref(Base::model, q.offset);
-      if (planner.owns(q, i))
-        row[0] = make_ref(Base::arena,
-                          reserve(bytes, q.spec.role == Role::statistic ? plan->state : plan->weights));
-      if (planner.is_trained(q, i)) {
-        if (planner.materialised(i)) row[1] = make_ref(Base::arena, reserve(bytes, plan->gradients));
-        for (int k = 0; k < slot_count; k++)
-          row[2 + k] = make_ref(Base::arena, reserve(bytes, plan->optimizer));
+  // Parameters in their order: of a trainer the trained ones, statistics that change, kept gradients and
+  // optimizer slots; the others stay where they are.
+  NNLITE_COLD void reserve_parameters(MemoryPlan& to, Ref* table) {
+    const int stride = 2 + slot_count;
+    for (int i = 0; i < graph.model_nodes; i++) {
+      const Node& n = graph.node(i);
+      for (int p = 0; p < n.n_parameters && n.owner == i; p++) {
+        const Parameter& q = n.parameters[p];
+        const size_t bytes = static_cast<size_t>(q.stored) * sizeof(real);
+        const auto take = [&](size_t& counted) { return make_ref(Base::arena, reserve(bytes, counted)); };
+        Ref row[2 + max_slots] = {make_ref(Base::model, q.offset)};
+        for (int k = 1; k < stride; k++) row[k] = no_ref;
+        if (planner.owns(q, i)) row[0] = take(q.spec.role == Role::statistic ? to.state : to.weights);
+        else if (!request.trainer) to.in_place += bytes;
+        if (planner.is_trained(q, i)) {
+          if (planner.materialised(i)) row[1] = take(to.gradients);
+          for (int k = 2; k < stride; k++) row[k] = take(to.optimizer);
+        }
+        for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
       }
-      for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
     }
   }
-}
 
-void Layouter::sum_in_place() {
-  for (int i = 0; i < graph.model_nodes; i++) {
-    const Node& n = graph.node(i);
-    for (int p = 0; p < n.n_parameters && n.owner == i; p++)
-      if (!planner.owns(n.parameters[p], i) && !request.trainer)
-        plan->in_place += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64));
-  }
-}
-
-NNLITE_COLD Status Layouter::run() {
-  planner.request   = request;
-  planner.parameter_stride = 2 + slot_count;
-  NNLITE_TRY(planner.run_first(plan->problem));
-  const uint64_t parts[part_count] = {
-      graph.count > graph.model_nodes ? loss_bytes : 0,
-      sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count),
-      sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), sizeof(Ref) * static_cast<uint64_t>(io_count()),
-      request.training
-          ? sizeof(Ref) * static_cast<uint64_t>(graph.model->parameter_count() * (2 + slot_count))
-          : 0};
-  uint32_t at[part_count + 2];
-  for (int p = 0; p < part_count; p++) at[p] = reserve(parts[p], plan->state);
-  const uint32_t parameters_at = units;
-  reserve_parameters(nullptr);
-  const size_t persistent = size_t(units) * 64;
-  const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
-  at[part_count]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
-  at[part_count + 1] = reserve(steps > image ? steps : image, plan->scratch);
-  sum_in_place();
-  plan->total       = size_t(units) * 64;
-  plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
-  if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
-  if (!arena) return Status::ok;
-  if (!arena->aligned()) return set_problem(plan->problem, Status::misaligned, "arena");
-  unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
-  if (!base)
-    return set_problem(plan->problem, Status::out_of_memory, "arena")
-        << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
-        << static_cast<int64_t>(arena->left()) << " are left";
-  if (request.training) {
-    units = parameters_at;
+  NNLITE_COLD Status run() {
+    planner.request = request;
+    planner.parameter_stride = 2 + slot_count;
+    NNLITE_TRY(planner.run_first(plan->problem));
+    const int parameters = request.training ? graph.model->parameter_count() * planner.parameter_stride : 0;
+    uint32_t at[part_count];
+    at[part_loss]  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
+    at[part_steps] = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
+    at[part_refs]  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
+    at[part_io]    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
+    at[part_parameters] = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
+    const uint32_t parameters_at = units;
+    reserve_parameters(*plan, nullptr);
+    const size_t persistent = size_t(units) * 64;
+    const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
+    at[part_pool]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
+    at[part_scratch]  = reserve(steps > image ? steps : image, plan->scratch);
+    plan->total       = size_t(units) * 64;
+    plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
+    if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 32 GiB");
+    if (!arena) return Status::ok;
+    if (!arena->aligned()) return set_problem(plan->problem, Status::misaligned, "arena");
+    unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
+    if (!base)
+      return set_problem(plan->problem, Status::out_of_memory, "arena")
+          << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
+          << static_cast<int64_t>(arena->left()) << " are left";
     MemoryPlan counted_already;
-    MemoryPlan* const shown = plan;
-    plan = &counted_already;
-    reserve_parameters(reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
-    plan = shown;
+    units = parameters_at;
+    if (request.training)
+      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
+    write(base, at);
+    return Status::ok;
   }
-  return write(base, at);
-}
 
-// Where every node's output lies, for input(), output() and loss().
-void Layouter::write_io(Ref* io) const {
-  for (int i = 0; i < graph.count; i++) {
-    const uint16_t v = planner.nodes[i].out;
-    const bool there = v != no_value && planner.values[planner.root(v)].units > 0;
-    io[i] = there ? make_ref(Base::arena, planner.pool_base + planner.values[planner.root(v)].best) : no_ref;
+  void write(unsigned char* base, const uint32_t (&at)[part_count]) {
+    const auto part = [&](RecordPart p) { return base + size_t(at[p]) * 64; };
+    if (graph.with_loss()) {
+      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
+      kept            = loss;
+      kept.nodes[1].inputs = kept.inputs;
+      graph.extra     = kept.nodes;
+    }
+    planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
+    planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
+    planner.pool_base = at[part_pool];
+    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
+    planner.walk();
+    Engine& e       = *engine;
+    e.model         = graph.model;
+    e.extra         = graph.extra;
+    e.node_count    = graph.count;
+    e.steps         = planner.steps;
+    e.refs          = planner.refs;
+    e.io            = reinterpret_cast<Ref*>(part(part_io));
+    e.parameters    = const_cast<Ref*>(planner.parameter_refs);
+    e.parameter_stride = planner.parameter_stride;
+    e.arena         = base;
+    e.scratch       = part(part_scratch);
+    e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
+    e.forward_count = static_cast<uint32_t>(planner.forward_steps);
+    e.step_count    = static_cast<uint32_t>(planner.step_count);
+    e.batch         = request.batch;
+    e.pool          = pool;
+    for (int i = 0; i < graph.count; i++) {
+      const uint16_t v = planner.nodes[i].out;
+      const PlanValue* at_v = v == no_value ? nullptr : planner.values + planner.root(v);
+      e.io[i] = at_v && at_v->units > 0 ? make_ref(Base::arena, planner.pool_base + at_v->best) : no_ref;
+    }
   }
-}
 
-Status Layouter::write(unsigned char* base, const uint32_t* at) {
-  const auto part = [&](int p) { return base + size_t(at[p]) * 64; };
-  if (graph.count > graph.model_nodes) {
-    LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
-    kept            = loss;
-    kept.nodes[1].inputs = kept.inputs;
-    graph.extra     = kept.nodes;
-  }
-  planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
-  planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
-  planner.pool_base = at[part_count];
-  if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
-  planner.walk();
-  write_io(reinterpret_cast<Ref*>(part(part_io)));
-  Engine& e       = *engine;
-  e.model         = graph.model;
-  e.extra         = graph.extra;
-  e.node_count    = graph.count;
-  e.steps         = planner.steps;
-  e.refs          = planner.refs;
-  e.io            = reinterpret_cast<Ref*>(part(part_io));
-  e.parameters    = const_cast<Ref*>(planner.parameter_refs);
-  e.parameter_stride = 2 + slot_count;
-  e.arena         = base;
-  e.scratch       = part(part_count + 1);
-  e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
-  e.forward_count = static_cast<uint32_t>(planner.forward_steps);
-  e.step_count    = static_cast<uint32_t>(planner.step_count);
-  e.batch         = request.batch;
-  e.pool          = pool;
-  return Status::ok;
-}
+  Status run_tiers();
+};
 
 // The planner's tables lie on the stack, in three sizes.
 template <unsigned value_limit, unsigned node_limit>
@@ -8127,9 +8286,8 @@ Status Layouter::run_tiers() {
     const Status s = tier.layout(*this);
     if (s != Status::limit_exceeded || !planner.table_full) return s;
   }
-  if (ok(plan->problem.status))
-    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
-  return Status::limit_exceeded;
+  if (!ok(plan->problem.status)) return Status::limit_exceeded;
+  return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8149,50 +8307,47 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   return l.run_tiers();
 }
 
-static bool augments(const Augment& a);
-static bool augment_fits(const Augment& a);
-static size_t augment_bytes(const Shape& picture);
+// Whether pictures can be changed: input 0 is one, of one channel where strokes change, and nothing else is.
+static bool augment_fits(const Augment& a, const Model& model, const Graph& g) {
+  const Shape picture = model.input_shape(0);
+  bool fits = augment_fits(a) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
+              (picture.dim[3] == 1 || (a.thinner <= 0 && a.thicker <= 0));
+  for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
+  return fits && !(g.with_loss() && g.node(g.model_nodes).shape.rank == 4);
+}
 
 static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan,
                                          Arena* arena, Engine* engine) {
   Layouter l;
+  const Graph& g = l.graph;
+  const auto bad = [&](const char* where, const char* what) -> Status {
+    return set_problem(plan.problem, Status::bad_argument, where, what);
+  };
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   l.optimizer = &o.optimizer;
-  if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
-        o.clip_value - o.clip_value == 0) ||
-      o.warmup_steps < 0 || o.epochs < 1)
-    return set_problem(plan.problem, Status::bad_argument, "options")
-        << ": clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1";
+  if (!at_least_zero(o.clip_norm, o.clip_value) || o.warmup_steps < 0 || o.epochs < 1)
+    return bad("options", "clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1");
   OpShape none;
   const Op* schedule = o.schedule.op();
   if (schedule && ((schedule->traits & traits::schedule) == 0 ||
                    !ok(schedule->shape(o.schedule.attributes(), none))))
-    return set_problem(plan.problem, Status::bad_argument, schedule->name)
-        << ": not a schedule, or out of range";
+    return bad(schedule->name, "not a schedule, or out of range");
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
   if (augments(o.augment) || !augment_fits(o.augment)) {
-    const Shape picture = model.input_shape(0);
-    bool fits = augment_fits(o.augment) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
-                (picture.dim[3] == 1 || (o.augment.thinner <= 0 && o.augment.thicker <= 0));
-    for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
-    if (l.graph.count > l.graph.model_nodes) fits = fits && l.graph.node(l.graph.model_nodes).shape.rank != 4;
-    if (!fits)
-      return set_problem(plan.problem, Status::bad_argument, "augment")
-          << ": out of range, or input 0 is no picture, or another input or the target is one too";
-    l.request.image_bytes = augment_bytes(picture) * static_cast<size_t>(o.pool ? o.pool->workers : 1);
+    if (!augment_fits(o.augment, model, g))
+      return bad("augment",
+                 "out of range, or input 0 is no picture, or another input or the target is one too");
+    l.request.image_bytes = augment_bytes(model.input_shape(0)) * static_cast<size_t>(l.request.workers);
   }
-  bool has_loss = false;
-  for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
-  bool trains = o.trainable != Trainable::named;
-  for (int i = 0; i < l.graph.model_nodes; i++)
-    for (int p = 0; p < l.graph.node(i).n_parameters; p++)
-      trains |= trained(l.graph, o, l.graph.node(i).owner, l.graph.node(i).parameters[p]);
-  if (!trains)
-    return set_problem(plan.problem, Status::bad_argument, "options")
-        << ": no parameter has one of the names given";
+  bool has_loss = false, trains = o.trainable != Trainable::named;
+  for (int i = 0; i < g.count; i++) has_loss |= g.is_loss(i);
+  for (int i = 0; i < g.model_nodes; i++)
+    for (int p = 0; p < g.node(i).n_parameters; p++)
+      trains |= trained(g, o, g.node(i).owner, g.node(i).parameters[p]);
+  if (!trains) return bad("options", "no parameter has one of the names given");
   if (!has_loss)
-    return set_problem(plan.problem, Status::no_loss, "options")
-        << ": set options.loss or add a loss to the graph";
+    return set_problem(plan.problem, Status::no_loss, "options",
+                       "set options.loss or add a loss to the graph");
   l.request.training = &o;
   return l.run_tiers();
 }
@@ -8209,10 +8364,8 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   problem_   = Problem();
   max_image_ = options.max_image;
   loss_      = options.loss;
-  if (!model || (!trainer && !model->has_weights())) {
-    const Status s = trainer ? Status::not_built : Status::no_weights;
-    return set_problem(problem_, s, trainer ? "trainer" : "model");
-  }
+  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
+  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
   MemoryPlan plan;
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
@@ -8225,37 +8378,37 @@ Status Session::build(const Trainer& trainer, const SessionOptions& options, Are
   return build_on(trainer.model(), &trainer, options, arena);
 }
 
-// Input i of the model, or the loss's target behind them. nullptr when it is not there.
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+}
+
+// Input i, nullptr when it is not there.
 static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
-  if (!e.steps || i < 0) return nullptr;
+  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
   const Executor run(e);
-  const int inputs = e.model->input_count();
-  if (i > inputs || (i == inputs && run.graph.count == run.graph.model_nodes)) return nullptr;
-  const int node = i < inputs ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
+  const bool own = i < e.model->input_count();
+  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
   shape          = run.graph.node(node).shape;
   dtype          = run.graph.node(node).dtype;
   return run.at(e.io[node]);
 }
-
-View<real> Session::input(int i) {
+template <class T>
+static View<T> input_view(const Engine& e, int i, DType wanted) {
   Shape shape;
-  DType dtype = DType::i32;
-  void* data  = input_data(engine_, i, shape, dtype);
-  return {dtype == real_dtype ? static_cast<real*>(data) : nullptr, shape, engine_.batch};
+  DType dtype = wanted;
+  void* data  = input_data(e, i, shape, dtype);
+  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
 }
 
-View<int32_t> Session::input_i32(int i) {
-  Shape shape;
-  DType dtype = real_dtype;
-  void* data  = input_data(engine_, i, shape, dtype);
-  return {dtype == DType::i32 ? static_cast<int32_t*>(data) : nullptr, shape, engine_.batch};
-}
+View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
+View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
 
 Status Session::set_image(const Image& image, int row) {
   const View<real> to = input(0);
   if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
-    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
-        << ": input 0 must be [N, height, width, channels]";
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
+                       "input 0 must be [N, height, width, channels]");
   const Preprocessing& how = preprocessing_of(*engine_.model);
   Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
   const int32_t* dim = to.shape.dim;
@@ -8277,221 +8430,13 @@ Status Session::forward(int rows) {
 }
 
 View<const real> Session::output(int i) const {
-  View<const real> v;
-  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return v;
+  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
   const Executor run(engine_);
   const int node = ModelAccess::output_node(*engine_.model, i);
-  v.data         = static_cast<const real*>(run.at(engine_.io[node]));
-  v.shape        = run.graph.node(node).shape;
-  v.rows         = rows_;
-  return v;
+  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
 }
 
 real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
-
-// ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
-// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
-// Rogaway 2002).
-struct Permutation {
-  uint32_t count = 1, half_bits = 1;
-  uint32_t keys[4] = {};
-  bool     shuffle = true;
-
-  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
-    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
-    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
-    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
-  }
-  uint32_t once(uint32_t x) const {
-    const uint32_t mask = (1u << half_bits) - 1;
-    uint32_t left = x >> half_bits, right = x & mask;
-    for (uint32_t key : keys) {
-      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
-      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
-      mixed ^= mixed >> 13;
-      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
-      left  = right;
-      right = next;
-    }
-    return left << half_bits | right;
-  }
-  uint32_t operator[](uint32_t i) const {
-    if (!shuffle) return i;
-    do i = once(i);
-    while (i >= count);
-    return i;
-  }
-};
-
-// Copies the rows a step draws into the inputs of the engine.
-struct Gatherer {
-  const Dataset& data;
-  const Permutation order;
-  uint32_t position;                           // of the first row in this epoch
-  int      rows;
-
-  bool column(int c, const Shape& shape, DType dtype, void* to) const;
-};
-
-bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
-  const Column& from = data.columns[c];
-  const int64_t n    = shape.row_numel();
-  const bool plain = from.scale == 1.0f && from.shift == 0.0f && from.dtype == real_dtype;
-  for (int r = 0; r < rows; r++) {
-    const uint32_t index = order[position + static_cast<uint32_t>(r)];
-    if (!from.data) {
-      if (!data.read(data.user, index, c,
-                     static_cast<unsigned char*>(to) + size_t(r) * size_t(n) * size_of(dtype)))
-        return false;
-      continue;
-    }
-    const int64_t first = int64_t(index) * n;
-    if (dtype == DType::i32) {
-      int32_t* out = static_cast<int32_t*>(to) + r * n;
-      for (int64_t i = 0; i < n; i++)
-        out[i] = from.dtype == DType::u8 ? static_cast<const uint8_t*>(from.data)[first + i]
-                                         : static_cast<const int32_t*>(from.data)[first + i];
-      continue;
-    }
-    real* out = static_cast<real*>(to) + r * n;
-    if (plain) __builtin_memcpy(out, static_cast<const real*>(from.data) + first, size_t(n) * sizeof(real));
-    else if (from.dtype == DType::u8)
-      convert(static_cast<const uint8_t*>(from.data) + first, n, from.scale, from.shift, out);
-    else if (from.dtype == DType::f32)
-      convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
-    else
-      for (int64_t i = 0; i < n; i++)
-        out[i] = madd(static_cast<real>(static_cast<const double*>(from.data)[first + i]), real(from.scale),
-                      real(from.shift));
-  }
-  return true;
-}
-
-// Whether a column can feed an input: a number type that converts, labels from u8 or i32.
-static bool column_fits(const Column& c, const Dataset& data, DType input) {
-  if (!c.data) return data.read != nullptr;
-  if (input == DType::i32) return c.dtype == DType::u8 || c.dtype == DType::i32;
-  return c.dtype != DType::i32;
-}
-
-// ================================================================================ >>augment
-// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
-// fused multiply-add, so that every machine gives the same bits.
-static bool augments(const Augment& a) {
-  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
-}
-
-static bool augment_fits(const Augment& a) {
-  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
-  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
-         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
-}
-
-// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
-struct Change {
-  int64_t m[4], by[2];
-  real    thicker;                             // below 0: thinner
-
-  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
-    const uint64_t key  = uint64_t(epoch) << 32 | sample;
-    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
-                           random_block(seed, key, Purpose::augment, 0, 1)};
-    const auto draw = [&](int i, float range) {
-      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
-    };
-    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
-    double s, c;
-    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
-    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
-    m[0]  = whole(product(c, unit));
-    m[1]  = whole(product(product(c, slant) - s, unit));
-    m[2]  = whole(product(s, unit));
-    m[3]  = whole(product(product(s, slant) + c, unit));
-    by[0] = whole(product(draw(3, a.shift), 65536.0));
-    by[1] = whole(product(draw(4, a.shift), 65536.0));
-    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
-    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
-  }
-};
-
-// A picture and what is around it.
-struct Canvas {
-  const real* data;
-  int64_t H, W, C;
-  real    background;
-  real at(int64_t x, int64_t y, int64_t c) const {
-    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
-  }
-};
-
-static inline real between(real a, real b, real share) { return a + product(b - a, share); }
-
-// Towards the largest of a pixel and its four neighbours, or towards the smallest.
-static void thicken(const Canvas& from, real by, real* to) {
-  for (int64_t y = 0; y < from.H; y++)
-    for (int64_t x = 0; x < from.W; x++) {
-      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
-                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
-      real most = here;
-      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
-      *to++ = between(here, most, by > 0 ? by : -by);
-    }
-}
-
-static void warp(const Canvas& from, const Change& change, real* to) {
-  const int64_t* m = change.m;
-  for (int64_t y = 0; y < from.H; y++) {
-    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
-    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
-    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
-    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
-      const int64_t i = at_x >> 16, j = at_y >> 16;
-      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
-                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
-      for (int64_t c = 0; c < from.C; c++)
-        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
-                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
-    }
-  }
-}
-
-// Scratch of a worker: the picture, and the picture with thicker strokes.
-static size_t augment_bytes(const Shape& shape) {
-  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
-}
-
-// Changes the rows that a step has drawn, where they lie.
-struct Augmenter {
-  const Augment&     how;
-  const Permutation& order;
-  const Shape&       shape;
-  uint64_t seed;
-  uint32_t epoch, position;                    // of the first row
-  int      rows, workers;
-  real*          pictures;
-  unsigned char* scratch;
-
-  static void work(void* self, int worker) {
-    const Augmenter& a = *static_cast<const Augmenter*>(self);
-    const Share share  = share_of(static_cast<uint32_t>(a.rows), a.workers, worker);
-    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
-    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
-  }
-  void row(uint32_t r, unsigned char* own) const {
-    const size_t n  = static_cast<size_t>(shape.row_numel());
-    real* const picture = pictures + r * n;
-    real* const copy    = reinterpret_cast<real*>(own);
-    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
-    const Change change(how, seed, epoch, order[position + r]);
-    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
-    __builtin_memcpy(copy, picture, n * sizeof(real));
-    const bool strokes = how.thinner > 0 || how.thicker > 0;
-    if (strokes) thicken(from, change.thicker, other);
-    if (strokes) from.data = other;
-    warp(from, change, picture);
-  }
-};
 
 // ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
@@ -8500,11 +8445,13 @@ Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps parameter (which 0), its gradient (1) or its optimizer slots (2, ...); nullptr: not
+// Where the trainer keeps a parameter (which 0), its gradient (1), its optimizer slots (2, ...); nullptr: not
 // its own.
 real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
+  const Engine& e = t.engine_;
+  if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
   const Ref r = parameter_ref(t, parameter, which);
-  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(t.engine_.arena + size_t(r) * 64) : nullptr;
+  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
 }
 
 Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan) {
@@ -8512,24 +8459,19 @@ Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPl
   return layout_trainer(model, copy, plan, nullptr, nullptr);
 }
 
-// Parameters begin as the model has them, or as its seed makes them.
+// Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
 void TrainerAccess::start(Trainer& t) {
   const FloatControl control;
-  const Model& m  = *t.engine_.model;
-  const Engine& e = t.engine_;
+  const Model& m = *t.engine_.model;
   for (int i = 0; i < m.parameter_count(); i++) {
-    const Parameter* p = ModelAccess::parameter(m, i);
-    const int64_t room = round_up(p->stored, int64_t(64 / sizeof(real)));
-    if (real* to = data(t, i, 0)) {
-      const unsigned char* weights = ModelAccess::weights(m);
-      const real* from = reinterpret_cast<const real*>(weights + (weights ? size_t(p->offset) * 64 : 0));
-      if (!weights) init_parameter(*p, i, m.seed(), to);
-      for (int64_t k = 0; k < p->stored && weights; k++) to[k] = from[k];
-      for (int64_t k = p->stored; k < room; k++) to[k] = 0;
-    }
-    for (int which = 1; which < e.parameter_stride; which++) {
+    const Parameter& p = *ModelAccess::parameter(m, i);
+    const unsigned char* weights = ModelAccess::weights(m);
+    for (int which = 0; which < t.engine_.parameter_stride; which++) {
       real* to = data(t, i, which);
-      if (to) zero(to, room);
+      if (!to) continue;
+      if (which > 0) zero(to, p.stored);
+      else if (!weights) init_parameter(p, i, m.seed(), to);
+      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
 }
@@ -8548,10 +8490,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   if (!ok(s)) return s;
   for (int i = 0; i < model.parameter_count() && !model.has_weights(); i++) {
     if (TrainerAccess::data(*this, i, 0)) continue;
-    set_problem(problem_, Status::no_weights, model.parameter(i).name)
-        << ": a frozen parameter is used where the model has it";
     engine_ = Engine();
-    return Status::no_weights;
+    return set_problem(problem_, Status::no_weights, model.parameter(i).name,
+                       "a frozen parameter is used where the model has it");
   }
   TrainerAccess::start(*this);
   return Status::ok;
@@ -8561,15 +8502,13 @@ const Model* Trainer::model() const { return engine_.model; }
 
 Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
-  const Executor run(engine_);
-  const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
-  if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
-  for (int c = 0; c < inputs; c++) {
-    const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
-                                                         : run.graph.node(run.graph.model_nodes).dtype;
+  if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data", "the data set is empty");
+  for (int c = 0; c < input_count(engine_); c++) {
+    Shape shape;
+    DType dtype = real_dtype;
+    (void)input_data(engine_, c, shape, dtype);
     if (column_fits(data.columns[c], data, dtype)) continue;
-    return set_problem(problem_, Status::bad_shape, "set_data")
-        << ": column " << c << " does not fit the input";
+    return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
   return Status::ok;
@@ -8590,20 +8529,18 @@ uint32_t Trainer::epoch_position() const {
 
 float TrainerAccess::rate(const Trainer& t) {
   const TrainerOptions& o = t.options_;
+  const uint32_t batch = static_cast<uint32_t>(o.batch);
   RateContext c;
   c.lr     = *static_cast<const float*>(o.optimizer.attributes());        // every optimizer's first field
   c.step   = t.step_;
   c.epoch  = t.epoch();
   c.epochs = o.epochs;
   c.plateau_factor = t.plateau_.factor;
-  if (t.data_)
-    c.steps_per_epoch =
-        (epoch_samples(*t.data_, o) + static_cast<uint32_t>(o.batch) - 1) / static_cast<uint32_t>(o.batch);
+  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + batch - 1) / batch;
   const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
-  const uint64_t warm = o.warmup_steps > 0 ? static_cast<uint64_t>(o.warmup_steps) : 0;
-  return t.step_ < warm ? static_cast<float>(product(
-                              double(lr), static_cast<double>(t.step_ + 1) / static_cast<double>(warm)))
-                        : lr;
+  if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
+  const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
+  return static_cast<float>(product(double(lr), share));
 }
 
 // 2-norm of all kept gradients, in parameter order, 16 lanes each.
@@ -8618,26 +8555,25 @@ real TrainerAccess::gradient_norm(const Trainer& t) {
 
 // The rows of a step into the inputs: the caller's own, or the next of the data set.
 Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
-  const Engine& e  = t.engine_;
-  const int inputs = e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-  for (int c = 0; c < inputs; c++) {
+  const Engine& e = t.engine_;
+  const TrainerOptions& o = t.options_;
+  for (int c = 0; c < input_count(e); c++) {
     Shape shape;
     DType dtype = real_dtype;
     void* to    = input_data(e, c, shape, dtype);
     if (own && !own->data[c])
-      return set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
+      return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
     if (!to) continue;
     if (own) {
       __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
       continue;
     }
-    const TrainerOptions& o = t.options_;
-    const Permutation order(o.seed, t.epoch(), t.data_->count, o.shuffle);
-    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to))
-      return set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
+    const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+    if (!draw.column(*t.data_, c, shape, dtype, to))
+      return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
     if (c > 0 || !augments(o.augment)) continue;
-    Augmenter job = {o.augment, order, shape, o.seed, t.epoch(), t.epoch_position(), rows,
-                     e.pool ? e.pool->workers : 1, static_cast<real*>(to), e.scratch};
+    Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
+                     static_cast<real*>(to), e.scratch};
     run_workers(e.pool, job.workers, Augmenter::work, &job);
   }
   return Status::ok;
@@ -8658,9 +8594,9 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   NNLITE_TRY(run.check_labels(t.problem_));
   run.run_steps(0, e.forward_count, nullptr);
   const real loss = run.loss();
-  if (!(loss - loss == 0)) {
+  if (!is_finite(loss)) {
     NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
-    const int bad = run.find_not_finite();
+    const int  bad   = run.find_not_finite();
     const bool found = bad >= 0 && bad < run.graph.model_nodes;
     const NodeName name(&run.graph.node(0), found ? bad : 0);
     return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
@@ -8690,9 +8626,8 @@ Status Trainer::step(const Batch& batch) {
 Status Trainer::step() {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-  const uint32_t left = epoch_samples(*data_, options_) - epoch_position();
-  const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
-  return TrainerAccess::step(*this, nullptr, rows);
+  const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
+  return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
 }
 
 Status Trainer::steps(int n) {
@@ -8701,7 +8636,7 @@ Status Trainer::steps(int n) {
 }
 
 Status Trainer::report(real metric) {
-  if (!(metric - metric == 0)) return Status::not_finite;
+  if (!is_finite(metric)) return Status::not_finite;
   if (!options_.schedule || options_.schedule.op() != &ReduceLROnPlateau::op) return Status::ok;
   const ReduceLROnPlateau& a = *static_cast<const ReduceLROnPlateau*>(options_.schedule.attributes());
   const float value = static_cast<float>(metric);
@@ -8716,32 +8651,29 @@ Status Trainer::report(real metric) {
 }
 
 bool Trainer::is_trained(int i) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  return p && p->spec.role != Role::statistic && TrainerAccess::data(*this, i, 0) != nullptr;
+  return TrainerAccess::data(*this, i, 0) &&
+         ModelAccess::parameter(*engine_.model, i)->spec.role != Role::statistic;
 }
 
 Status Trainer::get(int i, real* to) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  if (!p) return Status::bad_argument;
   const real* own = TrainerAccess::data(*this, i, 0);
-  if (!own) return engine_.model->get(i, to);
-  copy_logical(*p, own, to);
+  if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
   return Status::ok;
 }
 
 Status Trainer::set(int i, const real* from) {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  real* own = p ? TrainerAccess::data(*this, i, 0) : nullptr;
+  real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return Status::bad_argument;
-  for (int64_t e = 0; e < p->spec.shape.row_numel(); e++) own[parameter_at(p->spec, e)] = from[e];
+  const Parameter& p = *ModelAccess::parameter(*engine_.model, i);
+  for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
   return Status::ok;
 }
 
 Status Trainer::get_gradient(int i, real* to) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  const real* g = p ? TrainerAccess::data(*this, i, 1) : nullptr;
+  const real* g = TrainerAccess::data(*this, i, 1);
   if (!g) return Status::bad_argument;
-  copy_logical(*p, g, to);
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
   return Status::ok;
 }
 
@@ -8775,29 +8707,27 @@ void Confusion::add(const real* scores, const int32_t* targets, int rows) {
   for (int r = 0; r < rows; r++) add(targets[r], argmax(scores + int64_t(r) * classes, classes));
 }
 
+static double ratio(uint64_t part, uint64_t all) {
+  return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
+}
+
 double Confusion::accuracy() const {
   uint64_t right = 0, all = 0;
-  for (int t = 0; t < classes; t++)
-    for (int a = 0; a < classes; a++) {
-      const uint32_t n = counts[int64_t(t) * classes + a];
-      all += n;
-      if (t == a) right += n;
-    }
-  return all == 0 ? 0 : static_cast<double>(right) / static_cast<double>(all);
+  for (int64_t i = 0; i < int64_t(classes) * classes; i++) all += counts[i];
+  for (int64_t c = 0; c < classes; c++) right += counts[c * classes + c];
+  return ratio(right, all);
 }
 
 double Confusion::precision(int c) const {
   uint64_t answers = 0;
   for (int t = 0; t < classes; t++) answers += counts[int64_t(t) * classes + c];
-  return answers == 0 ? 0
-                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(answers);
+  return ratio(counts[int64_t(c) * classes + c], answers);
 }
 
 double Confusion::recall(int c) const {
   uint64_t targets = 0;
   for (int a = 0; a < classes; a++) targets += counts[int64_t(c) * classes + a];
-  return targets == 0 ? 0
-                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(targets);
+  return ratio(counts[int64_t(c) * classes + c], targets);
 }
 
 double dice(const real* a, const real* b, int64_t count, real threshold_a, real threshold_b) {
@@ -9428,7 +9358,6 @@ struct CrcTable {
 };
 static constexpr CrcTable crc_table;
 
-// The CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0.
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n) {
   const uint8_t* p = static_cast<const uint8_t*>(bytes);
   uint32_t       c = ~crc;
@@ -9696,8 +9625,7 @@ struct File {
 static NNLITE_COLD Status refuse(const File& f, Status status, uint64_t offset, const char* where,
                                  const char* what, uint64_t expected = 0, uint64_t got = 0) {
   if (f.problem == nullptr) return status;
-  Text text = set_problem(*f.problem, status, where);
-  text << ": " << what;
+  Text text = set_problem(*f.problem, status, where, what);
   if (expected != got) text << ": expected " << int64_t(expected) << ", got " << int64_t(got);
   f.problem->offset = offset;
   return status;
@@ -9719,11 +9647,7 @@ static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
   return true;
 }
 Source memory_source(const void* file, size_t bytes) {
-  Source s;
-  s.read = read_memory;
-  s.user = const_cast<void*>(file);
-  s.size = bytes;
-  return s;
+  return {read_memory, const_cast<void*>(file), bytes};
 }
 File::File(const Source& from, const LoadLimits& most, Problem* why)
     : source(from), limits(most), problem(why) {
@@ -9745,9 +9669,7 @@ static Status fetch_record(const File& f, SectionId id, uint64_t i, void* to, si
   return fetch(f, f.offset(id) + n * i, to, n);
 }
 template <class R>
-static uint64_t place(const File& f, SectionId id, uint64_t i) {
-  return f.offset(id) + sizeof(R) * i;
-}
+static uint64_t place(const File& f, SectionId id, uint64_t i) { return f.offset(id) + sizeof(R) * i; }
 template <class R>
 static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
   return fetch_record(f, id, i, &record, sizeof record);
@@ -9758,17 +9680,13 @@ static Status fetch_section(const File& f, uint32_t i, SectionRecord& s) {
 }
 
 // A record against the one that this version would write there: which byte differs.
-static Status check_bytes(const File& f, uint64_t here, const char* where, const char* what, const void* own,
-                          const void* got, size_t n) {
-  const size_t i = first_difference(own, got, n);
-  if (i == n) return Status::ok;
-  return bad(f, here + i, where, what, static_cast<const uint8_t*>(own)[i],
-             static_cast<const uint8_t*>(got)[i]);
-}
 template <class R>
 static Status check_record(const File& f, uint64_t here, const char* where, const char* what, const R& own,
                            const R& got) {
-  return check_bytes(f, here, where, what, &own, &got, sizeof own);
+  const size_t i = first_difference(&own, &got, sizeof own);
+  if (i == sizeof own) return Status::ok;
+  const auto byte = [i](const R& r) { return reinterpret_cast<const uint8_t*>(&r)[i]; };
+  return bad(f, here + i, where, what, byte(own), byte(got));
 }
 
 // use(bytes, count) for n bytes at offset, piece by piece.
@@ -9938,9 +9856,7 @@ class Emit {
   }
   // Records, and numbers of them.
   template <class... R>
-  void write(const R&... record) {
-    (put(&record, sizeof record), ...);
-  }
+  void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
     if (little_endian()) return put(values, bytes);
@@ -9999,9 +9915,7 @@ class Io {
   explicit Io(Emit& e) : e_(&e) {}
   Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
   template <class... T>
-  void state(T&... v) {
-    (number(v), ...);
-  }
+  void state(T&... v) { (number(v), ...); }
   template <class T>
   void setting(const char* name, T& v) {
     const T own = v;
@@ -10010,9 +9924,7 @@ class Io {
       status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
   }
   template <class... T>
-  void constant(T... v) {
-    (same(v), ...);
-  }
+  void constant(T... v) { (same(v), ...); }
   void zeros(size_t n) {
     for (; n > 0; --n) constant(uint8_t(0));
   }
@@ -10061,9 +9973,7 @@ class Io {
     require(v == expected);
   }
   template <class T>
-  static uint64_t whole(T v) {
-    return uint64_t(v);
-  }
+  static uint64_t whole(T v) { return uint64_t(v); }
   static uint64_t whole(float) { return 0; }   // not shown
   Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
 
@@ -10951,7 +10861,7 @@ static int state_count(const Content& c, int parameter) {
 }
 
 static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
-  if (problem != nullptr) set_problem(*problem, s, where) << ": " << what;
+  if (problem != nullptr) set_problem(*problem, s, where, what);
   return s;
 }
 
@@ -11271,7 +11181,7 @@ static bool read_handle(void* user, uint64_t offset, void* to, size_t n) {
 }
 
 static Status refuse_path(Problem* problem, const char* path, const char* what, const char* reason) {
-  if (problem != nullptr) set_problem(*problem, Status::io_error, path) << ": " << what << ": " << reason;
+  if (problem != nullptr) set_problem(*problem, Status::io_error, path, what) << ": " << reason;
   return Status::io_error;
 }
 
@@ -11470,9 +11380,7 @@ static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t coun
   if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = int64_t(row) * count + i;
-    const Le32    label(uint32_t(c.data == nullptr      ? labels[i]
-                                 : c.dtype == DType::u8 ? static_cast<const uint8_t*>(c.data)[at]
-                                                        : static_cast<const int32_t*>(c.data)[at]));
+    const Le32    label(uint32_t(c.data == nullptr ? labels[i] : label_at(c, at)));
     hash.add(&label, sizeof label);
   }
   return true;
@@ -11485,7 +11393,7 @@ NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
   Sha256        hash;
   if (t.data_ == nullptr) return;
   s.rows    = t.data_->count;
-  s.columns = uint32_t(e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0));
+  s.columns = uint32_t(input_count(e));
   for (uint32_t i = 0; i < s.columns; ++i) {
     Shape shape;
     DType dtype = real_dtype;
