@@ -8742,36 +8742,40 @@ double dice(const real* a, const real* b, int64_t count, real threshold_a, real 
 
 // ================================================================================ >>image_impl
 // Resizing in whole numbers, so that every machine gives the same bits. Along one axis, output i of `to`
-// reads the inputs first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of 1 /
-// to of an input (together `from`); growing is bilinear between pixel centres in units of 1 / (2 to)
-// (together 2 to).
+// reads the inputs first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of
+// 1 / to of an input; growing is bilinear between pixel centres in units of 1 / (2 to).
 struct Taps {
-  int64_t first, count, position;  // position: of the centre when growing, of the left edge when shrinking
+  int64_t from, to, first, count, position;    // of the centre when growing, of the left edge when shrinking
+
+  Taps(int64_t inputs, int64_t outputs, int64_t i) : from(inputs), to(outputs) {
+    const int64_t centre = (2 * i + 1) * from - to, last = (from - 1) * 2 * to;
+    position = from >= to ? i * from : centre < 0 ? 0 : smaller(centre, last);
+    first    = from >= to ? position / to : position / (2 * to);
+    count    = from >= to ? (position + from + to - 1) / to - first : position % (2 * to) != 0 ? 2 : 1;
+  }
+  int64_t total() const { return from >= to ? from : 2 * to; }
+  int64_t weight(int64_t k) const {
+    const int64_t low = (first + k) * to, second = position - first * 2 * to;
+    if (from < to) return k == 0 ? 2 * to - second : second;
+    return smaller(low + to, position + from) - (low > position ? low : position);
+  }
 };
 
-static Taps taps_of(int64_t from, int64_t to, int64_t i) {
-  if (from >= to) return {i * from / to, ((i + 1) * from + to - 1) / to - i * from / to, i * from};
-  int64_t position = (2 * i + 1) * from - to;
-  if (position < 0) position = 0;
-  if (position > (from - 1) * 2 * to) position = (from - 1) * 2 * to;
-  return {position / (2 * to), position % (2 * to) != 0 ? 2 : 1, position};
-}
-
-static int64_t tap_weight(int64_t from, int64_t to, const Taps& taps, int64_t k) {
-  const int64_t j = taps.first + k;
-  if (from < to) {
-    const int64_t second = taps.position - taps.first * 2 * to;
-    return k == 0 ? 2 * to - second : second;
+// The sum of all f(row, column) that two taps read, by their weights; they are total_weight together.
+template <class F>
+static int64_t weighed(const Taps& down, const Taps& across, F f) {
+  int64_t sum = 0;
+  for (int64_t j = 0; j < down.count; j++) {
+    int64_t row = 0;
+    for (int64_t k = 0; k < across.count; k++) row += across.weight(k) * f(down.first + j, across.first + k);
+    sum += down.weight(j) * row;
   }
-  const int64_t low = j * to, high = low + to, end = taps.position + from;
-  return (high < end ? high : end) - (low > taps.position ? low : taps.position);
+  return sum;
 }
-
-static int64_t tap_total(int64_t from, int64_t to) { return from >= to ? from : 2 * to; }
+static int64_t total_weight(const Taps& down, const Taps& across) { return down.total() * across.total(); }
 
 // 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where
-// the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where the image has
-// none.
+// the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where there is none.
 static int64_t pixel_value(const uint8_t* p, int has, int channels, int c) {
   const bool has_alpha = has == 2 || has == 4, wants_alpha = channels == 2 || channels == 4;
   if (wants_alpha && c == channels - 1) return 1000 * (has_alpha ? p[has - 1] : 255);
@@ -8816,17 +8820,11 @@ static Placement place(const Image& image, Resize how, int height, int width) {
 // The resized value, 0 .. 255, of channel c of the pixel that reads these taps.
 static double resized_value(const Image& image, const Placement& p, const Taps& down, const Taps& across,
                             int channels, int c) {
-  int64_t sum = 0;
-  for (int64_t j = 0; j < down.count; j++) {
-    const uint8_t* row =
-        image.pixels + ((p.y + down.first + j) * image.width + p.x + across.first) * image.channels;
-    int64_t row_sum = 0;
-    for (int64_t k = 0; k < across.count; k++, row += image.channels)
-      row_sum += tap_weight(p.width, p.to_width, across, k) * pixel_value(row, image.channels, channels, c);
-    sum += tap_weight(p.height, p.to_height, down, j) * row_sum;
-  }
-  return static_cast<double>(sum) /
-         static_cast<double>(1000 * tap_total(p.width, p.to_width) * tap_total(p.height, p.to_height));
+  const int64_t sum = weighed(down, across, [&](int64_t y, int64_t x) {
+    const uint8_t* pixel = image.pixels + ((p.y + y) * image.width + p.x + x) * image.channels;
+    return pixel_value(pixel, image.channels, channels, c);
+  });
+  return static_cast<double>(sum) / static_cast<double>(1000 * total_weight(down, across));
 }
 
 static Status preprocess_digit(const Image& image, const Preprocessing& how, int height, int width,
@@ -8847,16 +8845,14 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
   const FloatControl control;
   const Placement p = place(image, how.resize, height, width);
   for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
-    const Taps down = taps_of(p.height, p.to_height, y);
+    const Taps down(p.height, p.to_height, y);
     for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
-      const Taps across = taps_of(p.width, p.to_width, x);
+      const Taps across(p.width, p.to_width, x);
       const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
       for (int c = 0; c < channels; c++) {
         double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
         if (how.invert) value = 255 - value;
-        *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) -
-                 static_cast<real>(how.mean[c])) /
-                static_cast<real>(how.std[c]);
+        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
       }
     }
   }
@@ -9255,16 +9251,13 @@ struct Digit {
     int64_t most = 1, mass = 0, mass_x = 0, mass_y = 0;
     for (int64_t y = 0; y < box_h; y++)
       for (int64_t x = 0; x < box_w; x++) {
-        const Taps down = taps_of(h, box_h, y), across = taps_of(w, box_w, x);
-        const int64_t total = tap_total(h, box_h) * tap_total(w, box_w);
-        int64_t sum = total / 2;
-        for (int64_t j = 0; j < down.count; j++)
-          for (int64_t k = 0; k < across.count; k++) {
-            const int v = ink[(y0 + down.first + j) * W + x0 + across.first + k];
-            sum += tap_weight(h, box_h, down, j) * tap_weight(w, box_w, across, k) *
-                   (v < top ? v * 255 / top : 255);
-          }
-        const int64_t v = sum / total;
+        const Taps    down(h, box_h, y), across(w, box_w, x);
+        const int64_t total = total_weight(down, across);
+        const int64_t sum   = weighed(down, across, [&](int64_t j, int64_t k) {
+          const int value = ink[(y0 + j) * W + x0 + k];
+          return value < top ? value * 255 / top : 255;
+        });
+        const int64_t v = (sum + total / 2) / total;
         picture[y * 64 + x] = static_cast<uint8_t>(v);
         most = v > most ? v : most;
         mass += v, mass_x += v * (2 * x + 1), mass_y += v * (2 * y + 1);
@@ -9325,11 +9318,10 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
   Digit digit(how, *static_cast<DigitScratch*>(memory),
               static_cast<uint8_t*>(memory) + sizeof(DigitScratch), (image.width + k - 1) / k,
               (image.height + k - 1) / k);
-  for (int i = 0; i < height * width; i++) to[i] = 0;
+  zero(to, int64_t(height) * width);
   seen = digit.run(image, k, height, width, to);
   for (int i = 0; i < height * width; i++)
-    to[i] = (product(to[i], static_cast<real>(how.scale)) - static_cast<real>(how.mean[0])) /
-            static_cast<real>(how.std[0]);
+    to[i] = (product(to[i], real(how.scale)) - real(how.mean[0])) / real(how.std[0]);
   return Status::ok;
 }
 
