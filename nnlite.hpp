@@ -2153,6 +2153,13 @@ bool operator==(const Shape& a, const Shape& b) {
   return same;
 }
 
+static Shape flat_shape(int64_t count) {
+  Shape s;
+  s.rank   = 1;
+  s.dim[0] = static_cast<int32_t>(count);
+  return s;
+}
+
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
   const unsigned char* from = static_cast<const unsigned char*>(attributes);
   for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
@@ -5151,65 +5158,52 @@ NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
-template <class A>
-static Status arithmetic_shape(A&, OpShape& s) {
+static inline real combined(const Add&, real a, real b) { return a + b; }
+static inline real combined(const Mul&, real a, real b) { return a * b; }
+
+// Element i of dx_k: dy, and dy times the product of the other inputs.
+static inline real slope_times(const Add&, const OpRun&, int, int64_t, real dy) { return dy; }
+static inline real slope_times(const Mul&, const OpRun& r, int k, int64_t i, real dy) {
+  for (int j = 0; j < r.n_in; j++)
+    if (j != k) dy = product(dy, r.in(j)[i]);
+  return dy;
+}
+
+static Status arithmetic_shape(Add&, OpShape& s) {
   s.expected = s.in[0];
   for (int i = 0; i < s.n_in; i++)
     if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
   return set_out(s, s.in[0]);
 }
-
-static Status add_shape(Add& a, OpShape& s) { return arithmetic_shape(a, s); }
-
-static void add_forward(const Add&, const OpRun& r) {
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    real sum = r.in(0)[i];
-    for (int k = 1; k < r.n_in; k++) sum += r.in(k)[i];
-    r.out()[i] = sum;
-  }
-}
-
-// dx_k = dy
-static void add_backward(const Add&, const OpRun& r) {
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    const real dy = r.dy()[i];                               // first: dx may lie over dy
-    for (int k = 0; k < r.n_in; k++) {
-      if (r.dx(k) != nullptr) give(r.dx(k), i, dy, r.accumulate(k));
-    }
-  }
-}
-
-static Status mul_shape(Mul& a, OpShape& s) {
+static Status arithmetic_shape(Mul&, OpShape& s) {
+  Add same;
   s.dx_reads_in = (1u << s.n_in) - 1;
-  return arithmetic_shape(a, s);
+  return arithmetic_shape(same, s);
 }
 
-static void mul_forward(const Mul&, const OpRun& r) {
+template <class A>
+static void arithmetic_forward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
     real y = r.in(0)[i];
-    for (int k = 1; k < r.n_in; k++) y *= r.in(k)[i];
+    for (int k = 1; k < r.n_in; k++) y = combined(a, y, r.in(k)[i]);
     r.out()[i] = y;
   }
 }
 
-// dx_k = dy times the product of the other inputs
-static void mul_backward(const Mul&, const OpRun& r) {
+template <class A>
+static void arithmetic_backward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    const real dy = r.dy()[i];
-    for (int k = 0; k < r.n_in; k++) {
-      if (r.dx(k) == nullptr) continue;
-      real dx = dy;
-      for (int j = 0; j < r.n_in; j++) {
-        if (j != k) dx = product(dx, r.in(j)[i]);
-      }
-      give(r.dx(k), i, dx, r.accumulate(k));
-    }
+    const real dy = r.dy()[i];                               // first: dx may lie over dy
+    for (int k = 0; k < r.n_in; k++)
+      if (r.dx(k) != nullptr) give(r.dx(k), i, slope_times(a, r, k, i, dy), r.accumulate(k));
   }
 }
 
-constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_BUILT_IN(Add, add, add, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Mul, mul, mul, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
+#define NNLITE_DEFINE_ARITHMETIC(Type, prefix)                                                               \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, arithmetic, 2, max_inputs, traits::elementwise | traits::accumulates, \
+                         nullptr, NNLITE_NO_FIELDS)
+NNLITE_DEFINE_ARITHMETIC(Add, add);
+NNLITE_DEFINE_ARITHMETIC(Mul, mul);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
@@ -5295,9 +5289,8 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
     const real mean = mean_of(a, r, c), inverse = inverse_deviation(a, r, c);
     real sum = 0, sum_xhat = 0;
     for (int64_t i = c; i < numel; i += C) sum += dy[i];
-    for (int64_t i = c; i < numel && (through || dw != nullptr); i += C) {
+    for (int64_t i = c; i < numel && (through || dw != nullptr); i += C)
       sum_xhat = madd(dy[i], product(x[i] - mean, inverse), sum_xhat);
-    }
     if (dw != nullptr) dw[c] = sum_xhat;
     if (db != nullptr) db[c] = sum;
     if (r.dx(0) == nullptr) continue;
@@ -5418,41 +5411,30 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
 }
 
 // small = start + down of big, and big = start + up of small (see Conv); added to what is there if asked.
-static void conv_down(const Conv& c, const ParameterSpec& weight, const real* big, const real* w,
-                      const real* start, real* small, bool more) {
-  int64_t at = 0;
+template <bool down>
+static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* from, const real* w,
+                     const real* start, real* to, bool more) {
+  const int64_t H = down ? c.h.out : c.h.in, W = down ? c.w.out : c.w.in, O = down ? c.small : c.big;
+  const int64_t from_H = down ? c.h.in : c.h.out, from_W = down ? c.w.in : c.w.out,
+                I = down ? c.big : c.small;
   for (int64_t n = 0; n < c.images; n++)
-  for (int64_t oh = 0; oh < c.h.out; oh++)
-  for (int64_t ow = 0; ow < c.w.out; ow++)
-  for (int64_t o = 0; o < c.small_pitch(); o++, at++) {
+  for (int64_t h = 0; h < H; h++)
+  for (int64_t x = 0; x < W; x++)
+  for (int64_t o = 0; o < c.groups * O; o++) {
+    const int64_t first = o / O * I;
     real sum = start == nullptr ? 0 : start[o];
     for (int64_t kh = 0; kh < c.h.kernel; kh++)
     for (int64_t kw = 0; kw < c.w.kernel; kw++) {
-      const int64_t ih = c.h.input(oh, kh), iw = c.w.input(ow, kw);
-      if (ih < 0 || iw < 0) continue;
-      const real* x = big + ((n * c.h.in + ih) * c.w.in + iw) * c.big_pitch() + o / c.small * c.big;
-      for (int64_t i = 0; i < c.big; i++) sum = madd(x[i], w[parameter_index(weight, o, i, kh, kw)], sum);
+      const int64_t from_h = down ? c.h.input(h, kh) : c.h.output(h, kh);
+      const int64_t from_x = down ? c.w.input(x, kw) : c.w.output(x, kw);
+      if (from_h < 0 || from_x < 0) continue;
+      const real* v = from + ((n * from_H + from_h) * from_W + from_x) * c.groups * I + first;
+      for (int64_t i = 0; i < I; i++) {
+        const int64_t s = down ? o : first + i, b = down ? i : o % O;      // channels, small and big
+        sum = madd(v[i], w[parameter_index(weight, s, b, kh, kw)], sum);
+      }
     }
-    give(small, at, sum, more);
-  }
-}
-static void conv_up(const Conv& c, const ParameterSpec& weight, const real* small, const real* w,
-                    const real* start, real* big, bool more) {
-  int64_t at = 0;
-  for (int64_t n = 0; n < c.images; n++)
-  for (int64_t ih = 0; ih < c.h.in; ih++)
-  for (int64_t iw = 0; iw < c.w.in; iw++)
-  for (int64_t i = 0; i < c.big_pitch(); i++, at++) {
-    real sum = start == nullptr ? 0 : start[i];
-    for (int64_t kh = 0; kh < c.h.kernel; kh++)
-    for (int64_t kw = 0; kw < c.w.kernel; kw++) {
-      const int64_t oh = c.h.output(ih, kh), ow = c.w.output(iw, kw), first = i / c.big * c.small;
-      if (oh < 0 || ow < 0) continue;
-      const real* y = small + ((n * c.h.out + oh) * c.w.out + ow) * c.small_pitch() + first;
-      for (int64_t o = 0; o < c.small; o++)
-        sum = madd(y[o], w[parameter_index(weight, first + o, i % c.big, kh, kw)], sum);
-    }
-    give(big, at, sum, more);
+    give(to++, 0, sum, more);
   }
 }
 
@@ -5485,11 +5467,12 @@ static void bias_backward(const OpRun& r, int O) {
 }
 
 static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  conv_down(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+  conv_sum<true>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
 static void conv2d_backward(const Conv2d& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
-  if (r.dx(0) != nullptr) conv_up(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dx(0) != nullptr)
+    conv_sum<false>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
@@ -5521,12 +5504,12 @@ static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
 }
 
 static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
-  conv_up(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+  conv_sum<false>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
 static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
   if (r.dx(0) != nullptr)
-    conv_down(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+    conv_sum<true>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.dy(), r.in(0), r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
@@ -5549,16 +5532,15 @@ static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, b
   const real keep = 1 / (1 - real(a.p));
   Words words = {};
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    if (r.training && i % 4 == 0) {
-      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
-                           static_cast<uint32_t>(i / 4));
-    }
+    if (r.training && i % 4 == 0)
+      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node, uint32_t(i / 4));
     const bool dropped = r.training && uniform_of(words.word[i % 4]) < a.p;
     give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
   }
 }
 
 static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(0), r.out(), false); }
+
 static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
@@ -5570,7 +5552,6 @@ NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
 static Status flatten_shape(Flatten& a, OpShape& s) {
-  if (s.in[0].rank < 1) return Status::bad_shape;
   const int rank = s.in[0].rank, first = dimension(a.start_dim, rank), last = dimension(a.end_dim, rank);
   if (!s.in[0].batched() || rank < 2) return Status::bad_shape;
   if (first < 0 || last < first) return Status::bad_attribute;
@@ -5619,7 +5600,7 @@ static Status linear_shape(Linear& a, OpShape& s) {
 static void linear_forward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
   const ParameterSpec weight = weight_of(a);
-  for (int64_t n = 0; n < N; n++) {
+  for (int64_t n = 0; n < N; n++)
     for (int64_t o = 0; o < O; o++) {
       const real* x = r.in(0) + n * I;
       const real* w = r.parameter(0) + parameter_index(weight, o);
@@ -5627,29 +5608,26 @@ static void linear_forward(const Linear& a, const OpRun& r) {
       for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
       r.out()[n * O + o] = sum;
     }
-  }
 }
 
 // dx[n,i] = sum_o dy[n,o] w[o,i]      dw[o,i] = sum_n x[n,i] dy[n,o]      db[o] = sum_n dy[n,o]
 static void linear_backward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
   const ParameterSpec weight = weight_of(a);
-  for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++) {
+  for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++)
     for (int64_t i = 0; i < I; i++) {
       real sum = 0;
       for (int64_t o = 0; o < O; o++)
         sum = madd(r.dy()[n * O + o], r.parameter(0)[parameter_index(weight, o, i)], sum);
       give(r.dx(0), n * I + i, sum, r.accumulate(0));
     }
-  }
   if (r.dparameter(0) != nullptr) zero(r.dparameter(0), parameter_stored(weight));
-  for (int64_t n = 0; n < N && r.dparameter(0) != nullptr; n++) {
+  for (int64_t n = 0; n < N && r.dparameter(0) != nullptr; n++)
     for (int64_t o = 0; o < O; o++) {
       const real* x  = r.in(0) + n * I;
       real*       dw = r.dparameter(0) + parameter_index(weight, o);
       for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[i], r.dy()[n * O + o], dw[i * panel]);
     }
-  }
   bias_backward(r, a.out_features);
 }
 
@@ -5664,11 +5642,7 @@ static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
     s.in_dtype[1] = dtype;
   }
   s.expected = shape;
-  if (s.in[1] != shape || s.in_dtype[1] != dtype) return Status::bad_shape;
-  Shape one;
-  one.rank   = 1;
-  one.dim[0] = 1;
-  return set_out(s, one);
+  return s.in[1] != shape || s.in_dtype[1] != dtype ? Status::bad_shape : set_out(s, flat_shape(1));
 }
 
 static Status set_class_target(OpShape& s) {
@@ -5679,8 +5653,8 @@ static Status set_class_target(OpShape& s) {
   return set_target(s, positions, DType::i32);
 }
 
-// y = mean of -sum_c q_c logp_c with logp_c = x_c - m - log sum exp(x - m), q = keep target + label_smoothing
-// / C, keep = 1 - label_smoothing
+// y = mean of -sum_c q_c logp_c, logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target +
+// label_smoothing / C
 static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
   if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
   s.dx_reads_in = 3;
@@ -5760,10 +5734,9 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions);
-  for (int64_t p = 0; p < positions; p++) {
+  for (int64_t p = 0; p < positions; p++)
     for (int64_t c = 0; c < C; c++)
       give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
-  }
 }
 
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
@@ -5797,15 +5770,14 @@ static inline real slope_by_x(const HuberLoss& a, real x, real t) {
   const real d = x - t, delta = real(a.delta);
   return d < -delta ? -delta : d > delta ? delta : d;
 }
-static inline real slope_by_t(const HuberLoss& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static inline real loss_of(const L1Loss&, real x, real t) { return real_abs(x - t); }
 static inline real slope_by_x(const L1Loss&, real x, real t) { return x > t ? 1 : x < t ? -1 : 0; }
-static inline real slope_by_t(const L1Loss& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static inline real loss_of(const MSELoss&, real x, real t) { return product(x - t, x - t); }
 static inline real slope_by_x(const MSELoss&, real x, real t) { return 2 * (x - t); }
-static inline real slope_by_t(const MSELoss&, real x, real t) { return 2 * (t - x); }
+template <class A>                                               // of a difference
+static inline real slope_by_t(const A& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
 
@@ -5999,8 +5971,7 @@ static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   return Status::ok;
 }
 
-template <class Place>
-static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* place) {
+static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   int64_t at = 0;
@@ -6020,18 +5991,15 @@ static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* pla
       found = true, largest = x, where = kh * k.w.kernel + kw;
     }
     r.out()[at] = largest;
-    if (place != nullptr) place[at] = static_cast<Place>(where);
+    if (r.slot(0) == nullptr) continue;
+    if (small_window(a)) r.slot<uint8_t>(0)[at] = static_cast<uint8_t>(where);
+    else r.slot<int32_t>(0)[at] = static_cast<int32_t>(where);
   }
 }
 
-static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
-  if (small_window(a)) max_pool2d_forward_as(a, r, r.slot<uint8_t>(0));
-  else max_pool2d_forward_as(a, r, r.slot<int32_t>(0));
-}
-
 // dx at the largest place += dy; where windows overlap in the order of the outputs.
-template <class Place>
-static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Place* place) {
+static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   zero(r.dx(0), r.in_numel(0));
@@ -6040,15 +6008,10 @@ static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Pla
   for (int64_t oh = 0; oh < k.h.out; oh++)
   for (int64_t ow = 0; ow < k.w.out; ow++)
   for (int64_t c = 0; c < C; c++, at++) {
-    const int64_t ih = k.h.input(oh, place[at] / k.w.kernel), iw = k.w.input(ow, place[at] % k.w.kernel);
+    const int     place = small_window(a) ? r.slot<uint8_t>(0)[at] : r.slot<int32_t>(0)[at];
+    const int64_t ih = k.h.input(oh, place / k.w.kernel), iw = k.w.input(ow, place % k.w.kernel);
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
   }
-}
-
-static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
-  if (r.dx(0) == nullptr) return;
-  if (small_window(a)) max_pool2d_backward_as(a, r, r.slot<uint8_t>(0));
-  else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
 NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
@@ -6096,10 +6059,8 @@ static void average_backward(const A& a, const OpRun& r) {
   each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
     for (int64_t h = rows.first; h < rows.last; h++)
     for (int64_t w = columns.first; w < columns.last; w++)
-    for (int64_t c = 0; c < C; c++) {
-      r.dx(0)[((n * H + h) * W + w) * C + c] +=
-          r.dy()[at + c] / static_cast<real>(rows.count * columns.count);
-    }
+    for (int64_t c = 0; c < C; c++)
+      r.dx(0)[((n * H + h) * W + w) * C + c] += r.dy()[at + c] / real(rows.count * columns.count);
   });
 }
 
@@ -6127,55 +6088,38 @@ static void each_line(const A& a, const OpRun& r, F f) {
   const int64_t count = shape.dim[dim], total = r.out_numel();
   int64_t stride = 1;
   for (int d = dim + 1; d < shape.rank; d++) stride *= shape.dim[d];
-  for (int64_t block = 0; block < total; block += count * stride) {
+  for (int64_t block = 0; block < total; block += count * stride)
     for (int64_t i = 0; i < stride; i++) f(block + i, count, stride);
-  }
 }
 
-static real largest_of(const real* x, int64_t count, int64_t stride) {
-  real largest = x[0];
-  for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
-  return largest;
-}
+static inline bool of_log(const Softmax&) { return false; }
+static inline bool of_log(const LogSoftmax&) { return true; }
 
-static void softmax_forward(const Softmax& a, const OpRun& r) {
+template <class A>
+static void softmax_forward(const A& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
-    real       *y = r.out() + first, sum = 0;
+    const real* x = r.in(0) + first;
+    real *const y = r.out() + first, largest = x[0], sum = 0;
+    for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
     for (int64_t i = 0; i < count; i++) sum += y[i * stride] = real_exp(x[i * stride] - largest);
-    for (int64_t i = 0; i < count; i++) y[i * stride] /= sum;
-  });
-}
-
-// dx = y (dy - sum dy y)
-static void softmax_backward(const Softmax& a, const OpRun& r) {
-  if (r.dx(0) == nullptr) return;
-  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    real sum = 0;
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum = madd(r.dy()[at], r.y()[at], sum);
-    for (int64_t i = 0, at = first; i < count; i++, at += stride)
-      give(r.dx(0), at, product(r.y()[at], r.dy()[at] - sum), r.accumulate(0));
-  });
-}
-
-static void softmax_forward(const LogSoftmax& a, const OpRun& r) {
-  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
-    real sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += real_exp(x[i * stride] - largest);
     const real log_sum = real_log(sum);
-    for (int64_t i = 0; i < count; i++) r.out()[first + i * stride] = x[i * stride] - largest - log_sum;
+    for (int64_t i = 0, at = 0; i < count; i++, at += stride)
+      y[at] = of_log(a) ? x[at] - largest - log_sum : y[at] / sum;
   });
 }
 
-// dx = dy - exp(y) sum dy
-static void softmax_backward(const LogSoftmax& a, const OpRun& r) {
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
+template <class A>
+static void softmax_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum += r.dy()[at];
     for (int64_t i = 0, at = first; i < count; i++, at += stride)
-      give(r.dx(0), at, madd(-real_exp(r.y()[at]), sum, r.dy()[at]), r.accumulate(0));
+      sum = of_log(a) ? sum + r.dy()[at] : madd(r.dy()[at], r.y()[at], sum);
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+      const real y = r.y()[at], dy = r.dy()[at];
+      give(r.dx(0), at, of_log(a) ? madd(-real_exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
+    }
   });
 }
 
@@ -7151,13 +7095,6 @@ struct StepRecord {
   StepRecord() : room(0) {}
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
-
-static Shape flat_shape(int64_t count) {
-  Shape s;
-  s.rank   = 1;
-  s.dim[0] = static_cast<int32_t>(count);
-  return s;
-}
 
 // The two nodes of a loss in options.
 struct LossNodes {
