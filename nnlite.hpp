@@ -7,15 +7,15 @@
 //
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
-// Part 2, foundation:  >>platform >>math >>rng >>threads >>records
+// Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
 // Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
 //                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
 //                      >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>text >>graph >>init >>planner >>plan_steps >>packing >>executor >>layout
-//                      >>session_impl >>sampler >>augment >>trainer_impl >>metrics_impl >>image_impl >>digit
+// Part 2, engine:      >>schedule >>sampler >>augment >>graph >>init >>planner >>plan_steps >>packing
+//                      >>executor >>layout >>session_impl >>trainer_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -76,8 +76,7 @@ constexpr bool fuses_rows = true;
 #endif
 
 // ================================================================================ >>status
-// Every fallible call returns a Status; ok is zero. problem() of the object says where it happened and what
-// was expected.
+// Every fallible call returns a Status; ok is zero. problem() of the object says where and what was expected.
 #define NNLITE_STATUSES(X)                                                                                   \
   X(ok,                "ok")                                                                                 \
   X(bad_argument,      "an argument is out of range")                                                        \
@@ -113,8 +112,7 @@ constexpr bool ok(Status s) { return s == Status::ok; }
 const char* to_string(Status s);               // the name: "bad_shape"
 const char* describe(Status s);                // the sentence: "the shapes do not fit"
 
-// What went wrong: the status, the layer or section it happened in, the sentence with what was expected and
-// got.
+// What went wrong: the status, the layer or section where, the sentence with what was expected and got.
 struct Problem {
   Status   status    = Status::ok;
   uint64_t offset    = 0;                      // in the file, where a file is to blame
@@ -129,8 +127,7 @@ struct Problem {
   } while (0)
 
 // ================================================================================ >>memory
-// Hands out 64-byte-aligned pieces of memory that the caller owns. A base that is not aligned gives nothing
-// at all.
+// Hands out 64-byte-aligned pieces of the caller's memory. A base that is not aligned gives nothing at all.
 class Arena {
  public:
   Arena() = default;
@@ -172,8 +169,7 @@ struct Pool {
 };
 
 #ifndef NNLITE_NO_THREADS
-// Threads that spin for a moment between the jobs of a step and sleep after it. The results never depend on
-// the count.
+// Threads that spin for a moment between the jobs of a step, then sleep. No result depends on their count.
 class ThreadPool : public Pool {
  public:
   explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
@@ -246,10 +242,8 @@ class AnyOp {
  public:
   AnyOp() = default;
   template <class L>
-  AnyOp(const L& attributes) : op_(&L::op) {
+  AnyOp(const L& attributes) : AnyOp(&L::op, &attributes, sizeof(L)) {
     static_assert(sizeof(L) <= max_attributes, "attribute struct too large");
-    const unsigned char* from = reinterpret_cast<const unsigned char*>(&attributes);
-    for (size_t i = 0; i < sizeof(L); i++) bytes_[i] = from[i];
   }
   AnyOp(const Op* op, const void* attributes, size_t size);
   explicit operator bool() const { return op_ != nullptr; }
@@ -273,12 +267,9 @@ struct AdaptiveAvgPool2d {
 };
 
 // y = a + b (+ c ...), all of one shape.
-struct Add {
-  NNLITE_OP;
-};
+struct Add { NNLITE_OP; };
 
-// y = mean of the window. stride 0 means kernel_size. count_include_pad divides by the whole window at the
-// border.
+// y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
   Pair kernel_size;
   Pair stride            = 0;
@@ -345,8 +336,7 @@ struct ConvTranspose2d {
   NNLITE_OP;
 };
 
-// y = x / (1 - p) with probability 1 - p, else 0, while training; y = x otherwise. Drawn by (seed, step,
-// node, element).
+// While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
 struct Dropout {
   float p = 0.5f;
   NNLITE_OP;
@@ -396,19 +386,13 @@ struct MaxPool2d {
 };
 
 // y = a b (c ...), all of one shape.
-struct Mul {
-  NNLITE_OP;
-};
+struct Mul { NNLITE_OP; };
 
 // y = max(x, 0).
-struct ReLU {
-  NNLITE_OP;
-};
+struct ReLU { NNLITE_OP; };
 
 // y = 1 / (1 + exp(-x)).
-struct Sigmoid {
-  NNLITE_OP;
-};
+struct Sigmoid { NNLITE_OP; };
 
 // y = exp(x) / sum(exp(x)) along dim.
 struct Softmax {
@@ -417,9 +401,7 @@ struct Softmax {
 };
 
 // y = tanh(x).
-struct Tanh {
-  NNLITE_OP;
-};
+struct Tanh { NNLITE_OP; };
 
 // y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
 struct Upsample {
@@ -428,8 +410,7 @@ struct Upsample {
 };
 
 // ================================================================================ >>losses
-// A loss is an op whose last input is the target; its output is one number, the mean over rows (and
-// positions).
+// A loss is an op whose last input is the target; its output is one number, the mean over rows and positions.
 
 // Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
 // logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
@@ -440,29 +421,19 @@ struct CrossEntropyLoss {
 };
 
 // loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
-struct NLLLoss {
-  NNLITE_OP;
-};
+struct NLLLoss { NNLITE_OP; };
 
 // loss = -(t log x + (1 - t) log(1 - x)), logarithms not below -100.
-struct BCELoss {
-  NNLITE_OP;
-};
+struct BCELoss { NNLITE_OP; };
 
 // loss = max(x, 0) - x t + log(1 + exp(-|x|)).
-struct BCEWithLogitsLoss {
-  NNLITE_OP;
-};
+struct BCEWithLogitsLoss { NNLITE_OP; };
 
 // loss = (x - t)^2.
-struct MSELoss {
-  NNLITE_OP;
-};
+struct MSELoss { NNLITE_OP; };
 
 // loss = |x - t|.
-struct L1Loss {
-  NNLITE_OP;
-};
+struct L1Loss { NNLITE_OP; };
 
 // loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
 struct HuberLoss {
@@ -507,8 +478,7 @@ struct RMSprop {
   NNLITE_OP;
 };
 
-// m, v: moving averages of g, g^2;  w -= lr (m / (1 - b1^t)) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba
-// 2014.
+// m, v: moving averages of g, g^2;  w -= lr m / (1 - b1^t) / (sqrt(v / (1 - b2^t)) + eps).  Kingma, Ba 2014.
 struct Adam {
   float lr           = 1e-3f;
   Betas betas        = {};
@@ -530,9 +500,7 @@ struct AdamW {
 // epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
 // lr.
-struct ConstantLR {
-  NNLITE_OP;
-};
+struct ConstantLR { NNLITE_OP; };
 
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
 struct CosineAnnealingLR {
@@ -559,8 +527,7 @@ struct OneCycleLR {
   NNLITE_OP;
 };
 
-// lr times factor after more than patience reports (Trainer::report) without an improvement by the relative
-// threshold.
+// lr times factor after more than patience reports (Trainer::report) not below 1 - threshold times the best.
 struct ReduceLROnPlateau {
   float factor    = 0.1f;
   int   patience  = 10;
@@ -586,8 +553,7 @@ struct Seed {
   Init     init  = Init::pytorch;
 };
 
-// What a parameter is: weights and biases are trained, statistics are kept by their op (running_mean), state
-// is optimizer's.
+// What a parameter is: weights and biases are trained, statistics (running_mean) are kept by their op.
 enum class Role : uint8_t { weight, bias, statistic };
 
 // How a parameter lies in memory; its bytes follow from layout and shape. Tails are zero.
@@ -626,8 +592,7 @@ struct Node;
 struct Parameter;
 
 // The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many
-// sessions in many threads may use one model. Its records lie in memory that the caller gives, and must
-// outlive everything bound to it.
+// sessions in many threads may use one model. It, and the caller's memory of its records, must outlive them.
 class Model {
  public:
   Model() = default;                                                    // for load
@@ -708,6 +673,8 @@ class Model {
 
  private:
   friend struct ModelAccess;
+  struct Failed;
+  Failed fail(Status status, const char* where, const char* what = nullptr);
   // records grow from the front, attributes, names and lists from the back
   Node*      nodes_        = nullptr;
   size_t     size_         = 0;
@@ -794,14 +761,12 @@ class Session {
 };
 
 // ================================================================================ >>trainer
-// Which parameters are trained, of those that the model does not freeze.
-//   all, bias (biases only), head (the last op with parameters), named (nodes or parameters listed in
-//   TrainerOptions::names)
+// Which parameters are trained, of those that the model does not freeze: all, biases, those of the last op
+// that has some (head), those that TrainerOptions::names lists by their own or their node's name (named).
 enum class Trainable : uint8_t { all, bias, head, named };
 
 // Random changes to the pictures of input 0, [N, height, width, channels], each time the sampler draws one:
-// uniform within the ranges, by (seed, epoch, sample) alone. 0 is no change. Batches of your own stay as they
-// are.
+// uniform within the ranges, by (seed, epoch, sample) alone. 0: none. Batches of your own stay as they are.
 struct Augment {
   float degrees    = 0.0f;                     // turned by +-degrees, 0 .. 180
   float scale      = 0.0f;                     // made larger by a factor of 1 +- scale, 0 .. 0.9
@@ -857,8 +822,7 @@ struct Dataset {
   void*    user = nullptr;
 };
 
-// Owns trainable parameters, optimizer state and the position in the data. Order: plan, build, set_data,
-// resume.
+// Owns trained parameters, optimizer state and the place in the data. Order: plan, build, set_data, resume.
 class Trainer {
  public:
   Trainer() = default;
@@ -948,8 +912,7 @@ struct Preprocessing {
 // where confidence() is below a threshold too, for lines and wrinkles of paper are noise as well.
 enum class Seen : uint8_t { one, blank, several, noise };
 
-// Bytes that preprocess takes from its scratch for any image up to this size: 0 for the plain kind, below 300
-// KiB for the digit kind.
+// Bytes that preprocess takes of its scratch for images up to this size: 0 (plain), below 300 KiB (digit).
 size_t prepare_bytes(const Preprocessing& how, int width, int height);
 
 // to gets height x width x channels values. bad_image where the sizes are not in 1 .. 16384 or channels not
@@ -975,14 +938,12 @@ struct Confusion {
   double recall(int c) const;                  // right answers of all targets c; 0 when there are none
 };
 
-// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, each set where the value is above its threshold; 1
-// when both are empty.
+// Dice coefficient 2 |A and B| / (|A| + |B|) of two masks, set above their thresholds; 1 when both are empty.
 double dice(const real* a, const real* b, int64_t count, real threshold_a = real(0.5),
             real threshold_b = real(0.5));
 
 // ================================================================================ >>io
-// The `.nnl` file of models/FORMAT.md. Any byte string is safe to load: it is refused with a named reason, or
-// valid.
+// The `.nnl` file of models/FORMAT.md. Any bytes are safe to load: refused with a named reason, or valid.
 
 // Limits on what a file may ask for; lower them on a small device.
 struct LoadLimits {
@@ -1116,14 +1077,12 @@ struct GoldenReport {
   double max_abs_error   = 0;
   int    first_diverging = -1;                 // a node, when not ok
 };
-// Runs them; or makes one of `rows` rows from inputs, whose outputs and nodes then lie in the arena. Sessions
-// for it are built in the arena too.
+// Runs them; or makes one of `rows` rows from inputs, with outputs and nodes in the arena, as sessions are.
 Status run_golden(const Model& model, Arena& arena, GoldenReport& report);
 Status make_golden(const Model& model, const void* inputs, int rows, float tolerance, Arena& arena,
                    Golden& golden);
 
-// CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0. join: of two strings, one
-// after the other, from theirs.
+// CRC-32C of what `crc` covers and n more bytes; of nothing it is 0. join: of two strings, from that of each.
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n);
 uint32_t crc32c_join(uint32_t first, uint32_t second, uint64_t second_length);
 
@@ -1138,8 +1097,7 @@ struct Sha256 {
 };
 
 // ================================================================================ >>extension
-// What ops, kernels and backends are made of: user ops and the CUDA file build on this, other code can skip
-// it.
+// What ops, kernels and backends are made of: for user ops and the CUDA file, other code can skip it.
 
 enum class FieldType : uint8_t { i32 = 1, f32 = 2, boolean = 3, pair = 4, betas = 5 };
 struct Field {
@@ -1170,8 +1128,7 @@ constexpr uint32_t schedule    = 256;
 constexpr uint32_t identity_in_evaluation = 512;       // y = x when not training
 }
 
-// How a parameter starts: zeros, ones, or `fan_in` (uniform in +-1 / sqrt(fan_in), replaced by Seed::init for
-// weights).
+// How a parameter starts: zeros, ones, or uniform in +-1 / sqrt(fan_in); Seed::init may choose for weights.
 enum class Fill : uint8_t { zeros, ones, fan_in };
 struct ParameterSpec {
   const char* name   = nullptr;                // "weight"
@@ -1270,8 +1227,7 @@ struct OpRun {
   int64_t     out_numel() const { return out_shape_->numel(rows); }
 };
 
-// Rate of a schedule: lr of the optimizer, step (from 0), steps per epoch and epochs of the options, plateau
-// state.
+// What a schedule's rate depends on: lr of the optimizer, step (from 0), place in the data, plateau.
 struct RateContext {
   float    lr = 0;
   uint64_t step = 0;
@@ -1327,13 +1283,9 @@ struct Kernel {
 };
 
 template <class T, void (*f)(const T&, const OpRun&)>
-void op_thunk(const void* attributes, const OpRun& run) {
-  f(*static_cast<const T*>(attributes), run);
-}
+void op_thunk(const void* attributes, const OpRun& run) { f(*static_cast<const T*>(attributes), run); }
 template <class T, Status (*f)(T&, OpShape&)>
-NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) {
-  return f(*static_cast<T*>(attributes), s);
-}
+NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) { return f(*static_cast<T*>(attributes), s); }
 
 template <class T>
 struct OpDefaults {
@@ -2097,6 +2049,109 @@ ThreadPool::~ThreadPool() {
 }
 #endif
 
+// ================================================================================ >>text
+// Writes text into a fixed buffer, always terminated, cut where it does not fit.
+struct Text {
+  char*  at;
+  char*  end;
+  Status status = Status::ok;                  // of the problem that it tells
+  Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
+  operator Status() const { return status; }
+  Text& put(char c) {
+    if (at < end) *at++ = c;
+    *at = 0;
+    return *this;
+  }
+  NNLITE_COLD Text& operator<<(const char* s) {
+    for (; s && *s; s++) put(*s);
+    return *this;
+  }
+  NNLITE_COLD Text& operator<<(int64_t n) {
+    char digits[24];
+    int count = 0;
+    if (n < 0) put('-');
+    uint64_t v = n < 0 ? uint64_t(0) - static_cast<uint64_t>(n) : static_cast<uint64_t>(n);
+    do digits[count++] = static_cast<char>('0' + v % 10);
+    while ((v /= 10) != 0);
+    while (count > 0) put(digits[--count]);
+    return *this;
+  }
+  Text& operator<<(int n) { return *this << static_cast<int64_t>(n); }
+  Text& operator<<(const Shape& s) {
+    put('[');
+    for (int d = 0; d < s.rank; d++) {
+      if (d > 0) *this << ", ";
+      if (s.dim[d] == Shape::batch_dim) put('N');
+      else if (s.dim[d] == 0) put('?');
+      else *this << static_cast<int64_t>(s.dim[d]);
+    }
+    return put(']');
+  }
+};
+
+#ifdef NNLITE_NO_STRINGS
+const char* to_string(Status) { return ""; }
+const char* describe(Status) { return ""; }
+#else
+#define NNLITE_STATUS_NAME(name, text) #name,
+#define NNLITE_STATUS_TEXT(name, text) text,
+const char* to_string(Status s) {
+  static const char* const names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
+  return names[static_cast<int>(s)];
+}
+const char* describe(Status s) {
+  static const char* const texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
+  return texts[static_cast<int>(s)];
+}
+#endif
+
+// Starts a problem; the caller may stream details to the returned text, and return it as the status.
+static NNLITE_COLD Text set_problem(Problem& p, Status status, const char* where,
+                                    const char* what = nullptr) {
+  p.status = status;
+  p.offset = 0;
+  Text(p.where, sizeof p.where) << where;
+  Text text(p.what, sizeof p.what);
+  text.status = status;
+  text << describe(status);
+  return what ? text << ": " << what : text;
+}
+
+// Of a call that needs a build and 1 to `most` rows.
+static Status check_rows(Problem& p, bool built, const char* where, int rows, int most) {
+  if (!built) return set_problem(p, Status::not_built, where);
+  if (rows < 1 || rows > most) return set_problem(p, Status::bad_argument, where, "rows 1 to ") << most;
+  return Status::ok;
+}
+
+static size_t text_bytes(const char* s) {
+  size_t n = 0;
+  while (s[n] != 0) ++n;
+  return n;
+}
+static int compare_text(const char* a, const char* b) {
+  while (*a != 0 && *a == *b) ++a, ++b;
+  return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
+}
+static bool same_text(const char* a, const char* b) { return compare_text(a, b) == 0; }
+
+// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
+static bool valid_utf8(const char* s, size_t n) {
+  static constexpr uint32_t least[4] = {1, 0x80, 0x800, 0x10000};     // by the number of bytes that follow
+  for (size_t i = 0; i < n;) {
+    const uint8_t c    = uint8_t(s[i++]);
+    const size_t  more = c < 0x80 ? 0 : c < 0xE0 ? 1 : c < 0xF0 ? 2 : 3, end = i + more;
+    if ((c & 0xC0u) == 0x80u || c > 0xF4 || end > n) return false;
+    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
+    for (; i < end; ++i) {
+      if ((uint8_t(s[i]) & 0xC0u) != 0x80u) return false;
+      code = code << 6 | (uint8_t(s[i]) & 0x3Fu);
+    }
+    if (code < least[more] || code > 0x10FFFF || (code >= 0xD800 && code < 0xE000)) return false;
+  }
+  return true;
+}
+
 // ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
 
@@ -2120,6 +2175,13 @@ bool operator==(const Shape& a, const Shape& b) {
   return same;
 }
 
+static Shape flat_shape(int64_t count) {
+  Shape s;
+  s.rank   = 1;
+  s.dim[0] = static_cast<int32_t>(count);
+  return s;
+}
+
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
   const unsigned char* from = static_cast<const unsigned char*>(attributes);
   for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
@@ -2128,7 +2190,7 @@ AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
 // A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
 struct Parameter {
   ParameterSpec spec;
-  int64_t  stored    = 0;                      // elements in memory, padding included
+  int64_t  stored    = 0;                      // elements in memory, padding included: whole panels
   uint32_t offset    = 0;
   Init     init      = Init::pytorch;          // of a weight, when has_init
   bool     has_init  = false;
@@ -3899,9 +3961,7 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
     give(to + i, x, n, more);
   });
 }
-NNLITE_RUN(dropout_forward) {
-  drop(r, first, last, r.in(0), r.out(), false);
-}
+NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
 #ifndef NNLITE_NO_TRAINING
 // dy times dy/dx, which is written by y.
@@ -4754,9 +4814,7 @@ static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint3
   }
 }
 template <class A>
-NNLITE_RUN(element_loss_forward) {
-  element_losses(r, stage, first, last, loss_formula<A>);
-}
+NNLITE_RUN(element_loss_forward) { element_losses(r, stage, first, last, loss_formula<A>); }
 
 #ifndef NNLITE_NO_TRAINING
 NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
@@ -5245,65 +5303,52 @@ NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
-template <class A>
-static Status arithmetic_shape(A&, OpShape& s) {
+static inline real combined(const Add&, real a, real b) { return a + b; }
+static inline real combined(const Mul&, real a, real b) { return a * b; }
+
+// Element i of dx_k: dy, and dy times the product of the other inputs.
+static inline real slope_times(const Add&, const OpRun&, int, int64_t, real dy) { return dy; }
+static inline real slope_times(const Mul&, const OpRun& r, int k, int64_t i, real dy) {
+  for (int j = 0; j < r.n_in; j++)
+    if (j != k) dy = product(dy, r.in(j)[i]);
+  return dy;
+}
+
+static Status arithmetic_shape(Add&, OpShape& s) {
   s.expected = s.in[0];
   for (int i = 0; i < s.n_in; i++)
     if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
   return set_out(s, s.in[0]);
 }
-
-static Status add_shape(Add& a, OpShape& s) { return arithmetic_shape(a, s); }
-
-static void add_forward(const Add&, const OpRun& r) {
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    real sum = r.in(0)[i];
-    for (int k = 1; k < r.n_in; k++) sum += r.in(k)[i];
-    r.out()[i] = sum;
-  }
-}
-
-// dx_k = dy
-static void add_backward(const Add&, const OpRun& r) {
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    const real dy = r.dy()[i];                               // first: dx may lie over dy
-    for (int k = 0; k < r.n_in; k++) {
-      if (r.dx(k) != nullptr) give(r.dx(k), i, dy, r.accumulate(k));
-    }
-  }
-}
-
-static Status mul_shape(Mul& a, OpShape& s) {
+static Status arithmetic_shape(Mul&, OpShape& s) {
+  Add same;
   s.dx_reads_in = (1u << s.n_in) - 1;
-  return arithmetic_shape(a, s);
+  return arithmetic_shape(same, s);
 }
 
-static void mul_forward(const Mul&, const OpRun& r) {
+template <class A>
+static void arithmetic_forward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
     real y = r.in(0)[i];
-    for (int k = 1; k < r.n_in; k++) y *= r.in(k)[i];
+    for (int k = 1; k < r.n_in; k++) y = combined(a, y, r.in(k)[i]);
     r.out()[i] = y;
   }
 }
 
-// dx_k = dy times the product of the other inputs
-static void mul_backward(const Mul&, const OpRun& r) {
+template <class A>
+static void arithmetic_backward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    const real dy = r.dy()[i];
-    for (int k = 0; k < r.n_in; k++) {
-      if (r.dx(k) == nullptr) continue;
-      real dx = dy;
-      for (int j = 0; j < r.n_in; j++) {
-        if (j != k) dx = product(dx, r.in(j)[i]);
-      }
-      give(r.dx(k), i, dx, r.accumulate(k));
-    }
+    const real dy = r.dy()[i];                               // first: dx may lie over dy
+    for (int k = 0; k < r.n_in; k++)
+      if (r.dx(k) != nullptr) give(r.dx(k), i, slope_times(a, r, k, i, dy), r.accumulate(k));
   }
 }
 
-constexpr uint32_t arithmetic_traits = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_BUILT_IN(Add, add, add, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Mul, mul, mul, 2, max_inputs, arithmetic_traits, nullptr, NNLITE_NO_FIELDS);
+#define NNLITE_DEFINE_ARITHMETIC(Type, prefix)                                                               \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, arithmetic, 2, max_inputs, traits::elementwise | traits::accumulates, \
+                         nullptr, NNLITE_NO_FIELDS)
+NNLITE_DEFINE_ARITHMETIC(Add, add);
+NNLITE_DEFINE_ARITHMETIC(Mul, mul);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
@@ -5389,9 +5434,8 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
     const real mean = mean_of(a, r, c), inverse = inverse_deviation(a, r, c);
     real sum = 0, sum_xhat = 0;
     for (int64_t i = c; i < numel; i += C) sum += dy[i];
-    for (int64_t i = c; i < numel && (through || dw != nullptr); i += C) {
+    for (int64_t i = c; i < numel && (through || dw != nullptr); i += C)
       sum_xhat = madd(dy[i], product(x[i] - mean, inverse), sum_xhat);
-    }
     if (dw != nullptr) dw[c] = sum_xhat;
     if (db != nullptr) db[c] = sum;
     if (r.dx(0) == nullptr) continue;
@@ -5512,41 +5556,30 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
 }
 
 // small = start + down of big, and big = start + up of small (see Conv); added to what is there if asked.
-static void conv_down(const Conv& c, const ParameterSpec& weight, const real* big, const real* w,
-                      const real* start, real* small, bool more) {
-  int64_t at = 0;
+template <bool down>
+static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* from, const real* w,
+                     const real* start, real* to, bool more) {
+  const int64_t H = down ? c.h.out : c.h.in, W = down ? c.w.out : c.w.in, O = down ? c.small : c.big;
+  const int64_t from_H = down ? c.h.in : c.h.out, from_W = down ? c.w.in : c.w.out,
+                I = down ? c.big : c.small;
   for (int64_t n = 0; n < c.images; n++)
-  for (int64_t oh = 0; oh < c.h.out; oh++)
-  for (int64_t ow = 0; ow < c.w.out; ow++)
-  for (int64_t o = 0; o < c.small_pitch(); o++, at++) {
+  for (int64_t h = 0; h < H; h++)
+  for (int64_t x = 0; x < W; x++)
+  for (int64_t o = 0; o < c.groups * O; o++) {
+    const int64_t first = o / O * I;
     real sum = start == nullptr ? 0 : start[o];
     for (int64_t kh = 0; kh < c.h.kernel; kh++)
     for (int64_t kw = 0; kw < c.w.kernel; kw++) {
-      const int64_t ih = c.h.input(oh, kh), iw = c.w.input(ow, kw);
-      if (ih < 0 || iw < 0) continue;
-      const real* x = big + ((n * c.h.in + ih) * c.w.in + iw) * c.big_pitch() + o / c.small * c.big;
-      for (int64_t i = 0; i < c.big; i++) sum = madd(x[i], w[parameter_index(weight, o, i, kh, kw)], sum);
+      const int64_t from_h = down ? c.h.input(h, kh) : c.h.output(h, kh);
+      const int64_t from_x = down ? c.w.input(x, kw) : c.w.output(x, kw);
+      if (from_h < 0 || from_x < 0) continue;
+      const real* v = from + ((n * from_H + from_h) * from_W + from_x) * c.groups * I + first;
+      for (int64_t i = 0; i < I; i++) {
+        const int64_t s = down ? o : first + i, b = down ? i : o % O;      // channels, small and big
+        sum = madd(v[i], w[parameter_index(weight, s, b, kh, kw)], sum);
+      }
     }
-    give(small, at, sum, more);
-  }
-}
-static void conv_up(const Conv& c, const ParameterSpec& weight, const real* small, const real* w,
-                    const real* start, real* big, bool more) {
-  int64_t at = 0;
-  for (int64_t n = 0; n < c.images; n++)
-  for (int64_t ih = 0; ih < c.h.in; ih++)
-  for (int64_t iw = 0; iw < c.w.in; iw++)
-  for (int64_t i = 0; i < c.big_pitch(); i++, at++) {
-    real sum = start == nullptr ? 0 : start[i];
-    for (int64_t kh = 0; kh < c.h.kernel; kh++)
-    for (int64_t kw = 0; kw < c.w.kernel; kw++) {
-      const int64_t oh = c.h.output(ih, kh), ow = c.w.output(iw, kw), first = i / c.big * c.small;
-      if (oh < 0 || ow < 0) continue;
-      const real* y = small + ((n * c.h.out + oh) * c.w.out + ow) * c.small_pitch() + first;
-      for (int64_t o = 0; o < c.small; o++)
-        sum = madd(y[o], w[parameter_index(weight, first + o, i % c.big, kh, kw)], sum);
-    }
-    give(big, at, sum, more);
+    give(to++, 0, sum, more);
   }
 }
 
@@ -5579,12 +5612,12 @@ static void bias_backward(const OpRun& r, int O) {
 }
 
 static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  conv_down(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+  conv_sum<true>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
 static void conv2d_backward(const Conv2d& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
   if (r.dx(0) != nullptr)
-    conv_up(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+    conv_sum<false>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
@@ -5616,12 +5649,12 @@ static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
 }
 
 static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
-  conv_up(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+  conv_sum<false>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
 static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
   if (r.dx(0) != nullptr)
-    conv_down(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+    conv_sum<true>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.dy(), r.in(0), r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
@@ -5644,16 +5677,15 @@ static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, b
   const real keep = 1 / (1 - real(a.p));
   Words words = {};
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
-    if (r.training && i % 4 == 0) {
-      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node,
-                           static_cast<uint32_t>(i / 4));
-    }
+    if (r.training && i % 4 == 0)
+      words = random_block(r.context->seed, r.context->step, Purpose::dropout, r.node, uint32_t(i / 4));
     const bool dropped = r.training && uniform_of(words.word[i % 4]) < a.p;
     give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
   }
 }
 
 static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(0), r.out(), false); }
+
 static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
@@ -5665,7 +5697,6 @@ NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
 static Status flatten_shape(Flatten& a, OpShape& s) {
-  if (s.in[0].rank < 1) return Status::bad_shape;
   const int rank = s.in[0].rank, first = dimension(a.start_dim, rank), last = dimension(a.end_dim, rank);
   if (!s.in[0].batched() || rank < 2) return Status::bad_shape;
   if (first < 0 || last < first) return Status::bad_attribute;
@@ -5714,7 +5745,7 @@ static Status linear_shape(Linear& a, OpShape& s) {
 static void linear_forward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
   const ParameterSpec weight = weight_of(a);
-  for (int64_t n = 0; n < N; n++) {
+  for (int64_t n = 0; n < N; n++)
     for (int64_t o = 0; o < O; o++) {
       const real* x = r.in(0) + n * I;
       const real* w = r.parameter(0) + parameter_index(weight, o);
@@ -5722,29 +5753,26 @@ static void linear_forward(const Linear& a, const OpRun& r) {
       for (int64_t i = 0; i < I; i++) sum = madd(x[i], w[i * panel], sum);
       r.out()[n * O + o] = sum;
     }
-  }
 }
 
 // dx[n,i] = sum_o dy[n,o] w[o,i]      dw[o,i] = sum_n x[n,i] dy[n,o]      db[o] = sum_n dy[n,o]
 static void linear_backward(const Linear& a, const OpRun& r) {
   const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
   const ParameterSpec weight = weight_of(a);
-  for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++) {
+  for (int64_t n = 0; n < N && r.dx(0) != nullptr; n++)
     for (int64_t i = 0; i < I; i++) {
       real sum = 0;
       for (int64_t o = 0; o < O; o++)
         sum = madd(r.dy()[n * O + o], r.parameter(0)[parameter_index(weight, o, i)], sum);
       give(r.dx(0), n * I + i, sum, r.accumulate(0));
     }
-  }
   if (r.dparameter(0) != nullptr) zero(r.dparameter(0), parameter_stored(weight));
-  for (int64_t n = 0; n < N && r.dparameter(0) != nullptr; n++) {
+  for (int64_t n = 0; n < N && r.dparameter(0) != nullptr; n++)
     for (int64_t o = 0; o < O; o++) {
       const real* x  = r.in(0) + n * I;
       real*       dw = r.dparameter(0) + parameter_index(weight, o);
       for (int64_t i = 0; i < I; i++) dw[i * panel] = madd(x[i], r.dy()[n * O + o], dw[i * panel]);
     }
-  }
   bias_backward(r, a.out_features);
 }
 
@@ -5759,11 +5787,7 @@ static Status set_target(OpShape& s, const Shape& shape, DType dtype) {
     s.in_dtype[1] = dtype;
   }
   s.expected = shape;
-  if (s.in[1] != shape || s.in_dtype[1] != dtype) return Status::bad_shape;
-  Shape one;
-  one.rank   = 1;
-  one.dim[0] = 1;
-  return set_out(s, one);
+  return s.in[1] != shape || s.in_dtype[1] != dtype ? Status::bad_shape : set_out(s, flat_shape(1));
 }
 
 static Status set_class_target(OpShape& s) {
@@ -5774,8 +5798,8 @@ static Status set_class_target(OpShape& s) {
   return set_target(s, positions, DType::i32);
 }
 
-// y = mean of -sum_c q_c logp_c with logp_c = x_c - m - log sum exp(x - m), q = keep target + label_smoothing
-// / C, keep = 1 - label_smoothing
+// y = mean of -sum_c q_c logp_c, logp_c = x_c - m - log sum exp(x - m), q = (1 - label_smoothing) target +
+// label_smoothing / C
 static Status cross_entropy_loss_shape(CrossEntropyLoss& a, OpShape& s) {
   if (!(a.label_smoothing >= 0 && a.label_smoothing <= 1)) return Status::bad_attribute;
   s.dx_reads_in = 3;
@@ -5855,10 +5879,9 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   const real share = 1 / static_cast<real>(positions);
-  for (int64_t p = 0; p < positions; p++) {
+  for (int64_t p = 0; p < positions; p++)
     for (int64_t c = 0; c < C; c++)
       give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
-  }
 }
 
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
@@ -5892,15 +5915,14 @@ static inline real slope_by_x(const HuberLoss& a, real x, real t) {
   const real d = x - t, delta = real(a.delta);
   return d < -delta ? -delta : d > delta ? delta : d;
 }
-static inline real slope_by_t(const HuberLoss& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static inline real loss_of(const L1Loss&, real x, real t) { return real_abs(x - t); }
 static inline real slope_by_x(const L1Loss&, real x, real t) { return x > t ? 1 : x < t ? -1 : 0; }
-static inline real slope_by_t(const L1Loss& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static inline real loss_of(const MSELoss&, real x, real t) { return product(x - t, x - t); }
 static inline real slope_by_x(const MSELoss&, real x, real t) { return 2 * (x - t); }
-static inline real slope_by_t(const MSELoss&, real x, real t) { return 2 * (t - x); }
+template <class A>                                               // of a difference
+static inline real slope_by_t(const A& a, real x, real t) { return -slope_by_x(a, x, t); }
 
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
 
@@ -6094,8 +6116,7 @@ static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   return Status::ok;
 }
 
-template <class Place>
-static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* place) {
+static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   int64_t at = 0;
@@ -6115,18 +6136,15 @@ static void max_pool2d_forward_as(const MaxPool2d& a, const OpRun& r, Place* pla
       found = true, largest = x, where = kh * k.w.kernel + kw;
     }
     r.out()[at] = largest;
-    if (place != nullptr) place[at] = static_cast<Place>(where);
+    if (r.slot(0) == nullptr) continue;
+    if (small_window(a)) r.slot<uint8_t>(0)[at] = static_cast<uint8_t>(where);
+    else r.slot<int32_t>(0)[at] = static_cast<int32_t>(where);
   }
 }
 
-static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
-  if (small_window(a)) max_pool2d_forward_as(a, r, r.slot<uint8_t>(0));
-  else max_pool2d_forward_as(a, r, r.slot<int32_t>(0));
-}
-
 // dx at the largest place += dy; where windows overlap in the order of the outputs.
-template <class Place>
-static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Place* place) {
+static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
+  if (r.dx(0) == nullptr) return;
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   zero(r.dx(0), r.in_numel(0));
@@ -6135,15 +6153,10 @@ static void max_pool2d_backward_as(const MaxPool2d& a, const OpRun& r, const Pla
   for (int64_t oh = 0; oh < k.h.out; oh++)
   for (int64_t ow = 0; ow < k.w.out; ow++)
   for (int64_t c = 0; c < C; c++, at++) {
-    const int64_t ih = k.h.input(oh, place[at] / k.w.kernel), iw = k.w.input(ow, place[at] % k.w.kernel);
+    const int     place = small_window(a) ? r.slot<uint8_t>(0)[at] : r.slot<int32_t>(0)[at];
+    const int64_t ih = k.h.input(oh, place / k.w.kernel), iw = k.w.input(ow, place % k.w.kernel);
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
   }
-}
-
-static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
-  if (r.dx(0) == nullptr) return;
-  if (small_window(a)) max_pool2d_backward_as(a, r, r.slot<uint8_t>(0));
-  else max_pool2d_backward_as(a, r, r.slot<int32_t>(0));
 }
 
 NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
@@ -6191,10 +6204,8 @@ static void average_backward(const A& a, const OpRun& r) {
   each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
     for (int64_t h = rows.first; h < rows.last; h++)
     for (int64_t w = columns.first; w < columns.last; w++)
-    for (int64_t c = 0; c < C; c++) {
-      r.dx(0)[((n * H + h) * W + w) * C + c] +=
-          r.dy()[at + c] / static_cast<real>(rows.count * columns.count);
-    }
+    for (int64_t c = 0; c < C; c++)
+      r.dx(0)[((n * H + h) * W + w) * C + c] += r.dy()[at + c] / real(rows.count * columns.count);
   });
 }
 
@@ -6222,55 +6233,38 @@ static void each_line(const A& a, const OpRun& r, F f) {
   const int64_t count = shape.dim[dim], total = r.out_numel();
   int64_t stride = 1;
   for (int d = dim + 1; d < shape.rank; d++) stride *= shape.dim[d];
-  for (int64_t block = 0; block < total; block += count * stride) {
+  for (int64_t block = 0; block < total; block += count * stride)
     for (int64_t i = 0; i < stride; i++) f(block + i, count, stride);
-  }
 }
 
-static real largest_of(const real* x, int64_t count, int64_t stride) {
-  real largest = x[0];
-  for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
-  return largest;
-}
+static inline bool of_log(const Softmax&) { return false; }
+static inline bool of_log(const LogSoftmax&) { return true; }
 
-static void softmax_forward(const Softmax& a, const OpRun& r) {
+template <class A>
+static void softmax_forward(const A& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
-    real       *y = r.out() + first, sum = 0;
+    const real* x = r.in(0) + first;
+    real *const y = r.out() + first, largest = x[0], sum = 0;
+    for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
     for (int64_t i = 0; i < count; i++) sum += y[i * stride] = real_exp(x[i * stride] - largest);
-    for (int64_t i = 0; i < count; i++) y[i * stride] /= sum;
-  });
-}
-
-// dx = y (dy - sum dy y)
-static void softmax_backward(const Softmax& a, const OpRun& r) {
-  if (r.dx(0) == nullptr) return;
-  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    real sum = 0;
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum = madd(r.dy()[at], r.y()[at], sum);
-    for (int64_t i = 0, at = first; i < count; i++, at += stride)
-      give(r.dx(0), at, product(r.y()[at], r.dy()[at] - sum), r.accumulate(0));
-  });
-}
-
-static void softmax_forward(const LogSoftmax& a, const OpRun& r) {
-  each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
-    const real *x = r.in(0) + first, largest = largest_of(x, count, stride);
-    real sum = 0;
-    for (int64_t i = 0; i < count; i++) sum += real_exp(x[i * stride] - largest);
     const real log_sum = real_log(sum);
-    for (int64_t i = 0; i < count; i++) r.out()[first + i * stride] = x[i * stride] - largest - log_sum;
+    for (int64_t i = 0, at = 0; i < count; i++, at += stride)
+      y[at] = of_log(a) ? x[at] - largest - log_sum : y[at] / sum;
   });
 }
 
-// dx = dy - exp(y) sum dy
-static void softmax_backward(const LogSoftmax& a, const OpRun& r) {
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
+template <class A>
+static void softmax_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
-    for (int64_t i = 0, at = first; i < count; i++, at += stride) sum += r.dy()[at];
     for (int64_t i = 0, at = first; i < count; i++, at += stride)
-      give(r.dx(0), at, madd(-real_exp(r.y()[at]), sum, r.dy()[at]), r.accumulate(0));
+      sum = of_log(a) ? sum + r.dy()[at] : madd(r.dy()[at], r.y()[at], sum);
+    for (int64_t i = 0, at = first; i < count; i++, at += stride) {
+      const real y = r.y()[at], dy = r.dy()[at];
+      give(r.dx(0), at, of_log(a) ? madd(-real_exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
+    }
   });
 }
 
@@ -6374,17 +6368,13 @@ OpSet all_ops() {
   return every;
 }
 
-// The op of this name, which need not end with a zero; nullptr when the set has none.
-static const Op* find_op(const OpSet& set, const char* name, size_t length) {
+// The op of this name; nullptr when the set has none.
+static const Op* find_op(const OpSet& set, const char* name) {
   int first = 0, last = set.count;
   while (first < last) {
-    const int   middle = first + (last - first) / 2;
-    const char* other = set.ops[middle]->name;
-    size_t i = 0;
-    while (i < length && other[i] != '\0' && other[i] == name[i]) i++;
-    if (i == length && other[i] == '\0') return set.ops[middle];
-    const int a = i < length ? static_cast<unsigned char>(name[i]) : 0;
-    if (a > static_cast<unsigned char>(other[i])) first = middle + 1;
+    const int middle = first + (last - first) / 2, side = compare_text(name, set.ops[middle]->name);
+    if (side == 0) return set.ops[middle];
+    if (side > 0) first = middle + 1;
     else last = middle;
   }
   return nullptr;
@@ -6396,10 +6386,8 @@ static const Op* find_op(const OpSet& set, const char* name, size_t length) {
 
 // cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
 static double cos_pi(double t) {
-  static constexpr double series[8] = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
-                                       -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
-  const double u = t > 0.5 ? 1 - t : t, x = product(u, 1.5707963267948966),
-               sine = product(x, horner(product(x, x), series, 8));
+  double sine, cosine;
+  sine_cosine(product(t > 0.5 ? 1 - t : t, 1.5707963267948966), sine, cosine);
   const double c = 1 - product(2, product(sine, sine));
   return t > 0.5 ? -c : c;
 }
@@ -6482,118 +6470,206 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
                        NNLITE_FIELD(2, patience), NNLITE_FIELD(3, threshold), NNLITE_FIELD(4, min_lr));
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
-// ================================================================================ >>text
-// Writes text into a fixed buffer, always terminated, cut where it does not fit.
-struct Text {
-  char*  at;
-  char*  end;
-  Status status = Status::ok;                  // of the problem that it tells
-  Text(char* buffer, size_t size) : at(buffer), end(buffer + size - 1) { *at = 0; }
-  operator Status() const { return status; }
-  Text& put(char c) {
-    if (at < end) *at++ = c;
-    *at = 0;
-    return *this;
+// ================================================================================ >>sampler
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
+// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
+// Rogaway 2002).
+struct Permutation {
+  uint32_t count = 1, half_bits = 1;
+  uint32_t keys[4] = {};
+  bool     shuffle = true;
+
+  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
+    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
+    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
+    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
   }
-  NNLITE_COLD Text& operator<<(const char* s) {
-    for (; s && *s; s++) put(*s);
-    return *this;
-  }
-  NNLITE_COLD Text& operator<<(int64_t n) {
-    char digits[24];
-    int count = 0;
-    if (n < 0) put('-');
-    uint64_t v = n < 0 ? uint64_t(0) - static_cast<uint64_t>(n) : static_cast<uint64_t>(n);
-    do digits[count++] = static_cast<char>('0' + v % 10);
-    while ((v /= 10) != 0);
-    while (count > 0) put(digits[--count]);
-    return *this;
-  }
-  Text& operator<<(int n) { return *this << static_cast<int64_t>(n); }
-  Text& operator<<(const Shape& s) {
-    put('[');
-    for (int d = 0; d < s.rank; d++) {
-      if (d > 0) *this << ", ";
-      if (s.dim[d] == Shape::batch_dim) put('N');
-      else if (s.dim[d] == 0) put('?');
-      else *this << static_cast<int64_t>(s.dim[d]);
+  uint32_t once(uint32_t x) const {
+    const uint32_t mask = (1u << half_bits) - 1;
+    uint32_t left = x >> half_bits, right = x & mask;
+    for (uint32_t key : keys) {
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
+      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
+      mixed ^= mixed >> 13;
+      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
+      left  = right;
+      right = next;
     }
-    return put(']');
+    return left << half_bits | right;
+  }
+  uint32_t operator[](uint32_t i) const {
+    if (!shuffle) return i;
+    do i = once(i);
+    while (i >= count);
+    return i;
   }
 };
 
-const char* to_string(Status s) {
-#ifdef NNLITE_NO_STRINGS
-  (void)s;
-  return "";
-#else
-  static const char* const names[] = {
-#define NNLITE_STATUS_NAME(name, text) #name,
-      NNLITE_STATUSES(NNLITE_STATUS_NAME)
-#undef NNLITE_STATUS_NAME
-  };
-  return names[static_cast<int>(s)];
-#endif
+// Values of class labels.
+static int32_t label_at(const Column& c, int64_t i) {
+  if (c.dtype == DType::u8) return static_cast<const uint8_t*>(c.data)[i];
+  return static_cast<const int32_t*>(c.data)[i];
 }
 
-const char* describe(Status s) {
-#ifdef NNLITE_NO_STRINGS
-  (void)s;
-  return "";
-#else
-  static const char* const texts[] = {
-#define NNLITE_STATUS_TEXT(name, text) text,
-      NNLITE_STATUSES(NNLITE_STATUS_TEXT)
-#undef NNLITE_STATUS_TEXT
-  };
-  return texts[static_cast<int>(s)];
-#endif
-}
+// The rows of the data set that a step draws.
+struct Draw {
+  const Permutation order;
+  uint32_t position;                           // of the first row in this epoch
+  int      rows;
 
-// Starts a problem; the caller streams details to the returned text, and may return it as the status.
-static NNLITE_COLD Text set_problem(Problem& p, Status status, const char* where) {
-  p.status = status;
-  p.offset = 0;
-  Text(p.where, sizeof p.where) << where;
-  Text what(p.what, sizeof p.what);
-  what.status = status;
-  return what << describe(status);
-}
-
-// Of a call that needs a build and 1 to `most` rows.
-static Status check_rows(Problem& p, bool built, const char* where, int rows, int most) {
-  if (!built) return set_problem(p, Status::not_built, where);
-  if (rows < 1 || rows > most) return set_problem(p, Status::bad_argument, where) << ": rows 1 to " << most;
-  return Status::ok;
-}
-
-// UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
-static bool valid_utf8(const uint8_t* s, size_t n) {
-  for (size_t i = 0; i < n;) {
-    const uint8_t  c    = s[i];
-    const size_t more = c < 0x80                ? 0
-                        : c >= 0xC2 && c < 0xE0 ? 1
-                        : c >= 0xE0 && c < 0xF0 ? 2
-                        : c >= 0xF0 && c < 0xF5 ? 3
-                                                : 9;
-    if (c == 0 || more == 9 || more >= n - i) return false;
-    uint32_t code = more == 0 ? c : c & (0x3Fu >> more);
-    for (size_t k = 1; k <= more; ++k) {
-      if ((s[i + k] & 0xC0u) != 0x80u) return false;
-      code = code << 6 | (s[i + k] & 0x3Fu);
+  uint32_t operator[](uint32_t row) const { return order[position + row]; }
+  // Copies a column of them into an input.
+  bool column(const Dataset& data, int c, const Shape& shape, DType dtype, void* to) const {
+    const Column& from = data.columns[c];
+    const int64_t n    = shape.row_numel();
+    const bool plain = from.scale == 1.0f && from.shift == 0.0f && from.dtype == real_dtype;
+    for (int r = 0; r < rows; r++, to = static_cast<unsigned char*>(to) + size_t(n) * size_of(dtype)) {
+      const uint32_t index = (*this)[static_cast<uint32_t>(r)];
+      const int64_t  first = int64_t(index) * n;
+      real* const    out   = static_cast<real*>(to);
+      if (!from.data) {
+        if (!data.read(data.user, index, c, to)) return false;
+      } else if (dtype == DType::i32) {
+        for (int64_t i = 0; i < n; i++) static_cast<int32_t*>(to)[i] = label_at(from, first + i);
+      } else if (plain) {
+        __builtin_memcpy(to, static_cast<const real*>(from.data) + first, size_t(n) * sizeof(real));
+      } else if (from.dtype == DType::u8) {
+        convert(static_cast<const uint8_t*>(from.data) + first, n, from.scale, from.shift, out);
+      } else if (from.dtype == DType::f32) {
+        convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
+      } else {
+        const double* p = static_cast<const double*>(from.data) + first;
+        for (int64_t i = 0; i < n; i++) out[i] = madd(real(p[i]), real(from.scale), real(from.shift));
+      }
     }
-    if ((more == 2 && (code < 0x800 || (code >= 0xD800 && code < 0xE000))) ||
-        (more == 3 && (code < 0x10000 || code > 0x10FFFF)))
-      return false;
-    i += more + 1;
+    return true;
   }
-  return true;
+};
+
+// Whether a column can feed an input: a number type that converts, labels from u8 or i32.
+static bool column_fits(const Column& c, const Dataset& data, DType input) {
+  if (!c.data) return data.read != nullptr;
+  if (input == DType::i32) return c.dtype == DType::u8 || c.dtype == DType::i32;
+  return c.dtype != DType::i32;
 }
 
-static bool same_text(const char* a, const char* b) {
-  while (*a && *a == *b) a++, b++;
-  return *a == *b;
+// ================================================================================ >>augment
+// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
+// fused multiply-add, so that every machine gives the same bits.
+static bool augments(const Augment& a) {
+  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
 }
+
+static bool augment_fits(const Augment& a) {
+  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
+  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
+         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
+}
+
+// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
+struct Change {
+  int64_t m[4], by[2];
+  real    thicker;                             // below 0: thinner
+
+  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
+    const uint64_t key  = uint64_t(epoch) << 32 | sample;
+    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
+                           random_block(seed, key, Purpose::augment, 0, 1)};
+    const auto draw = [&](int i, float range) {
+      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
+    };
+    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
+    double s, c;
+    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
+    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
+    m[0]  = whole(product(c, unit));
+    m[1]  = whole(product(product(c, slant) - s, unit));
+    m[2]  = whole(product(s, unit));
+    m[3]  = whole(product(product(s, slant) + c, unit));
+    by[0] = whole(product(draw(3, a.shift), 65536.0));
+    by[1] = whole(product(draw(4, a.shift), 65536.0));
+    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
+    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
+  }
+};
+
+// A picture and what is around it.
+struct Canvas {
+  const real* data;
+  int64_t H, W, C;
+  real    background;
+  real at(int64_t x, int64_t y, int64_t c) const {
+    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
+  }
+};
+
+static inline real between(real a, real b, real share) { return a + product(b - a, share); }
+
+// Towards the largest of a pixel and its four neighbours, or towards the smallest.
+static void thicken(const Canvas& from, real by, real* to) {
+  for (int64_t y = 0; y < from.H; y++)
+    for (int64_t x = 0; x < from.W; x++) {
+      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
+                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
+      real most = here;
+      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
+      *to++ = between(here, most, by > 0 ? by : -by);
+    }
+}
+
+static void warp(const Canvas& from, const Change& change, real* to) {
+  const int64_t* m = change.m;
+  for (int64_t y = 0; y < from.H; y++) {
+    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
+    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
+    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
+    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
+      const int64_t i = at_x >> 16, j = at_y >> 16;
+      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
+                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+      for (int64_t c = 0; c < from.C; c++)
+        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
+                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
+    }
+  }
+}
+
+// Scratch of a worker: the picture, and the picture with thicker strokes.
+static size_t augment_bytes(const Shape& shape) {
+  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
+}
+
+// Changes the rows that a step has drawn, where they lie.
+struct Augmenter {
+  const Augment& how;
+  const Draw&    draw;
+  const Shape&   shape;
+  uint64_t seed;
+  uint32_t epoch;
+  int      workers;
+  real*          pictures;
+  unsigned char* scratch;
+
+  static void work(void* self, int worker) {
+    const Augmenter& a = *static_cast<const Augmenter*>(self);
+    const Share share  = share_of(static_cast<uint32_t>(a.draw.rows), a.workers, worker);
+    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
+    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
+  }
+  void row(uint32_t r, unsigned char* own) const {
+    const size_t n  = static_cast<size_t>(shape.row_numel());
+    real* const picture = pictures + r * n;
+    real* const copy    = reinterpret_cast<real*>(own);
+    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
+    const Change change(how, seed, epoch, draw[r]);
+    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+    __builtin_memcpy(copy, picture, n * sizeof(real));
+    const bool strokes = how.thinner > 0 || how.thicker > 0;
+    if (strokes) thicken(from, change.thicker, other);
+    if (strokes) from.data = other;
+    warp(from, change, picture);
+  }
+};
 
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
@@ -6604,16 +6680,49 @@ Model::Model(void* records, size_t bytes) {
   self_  = static_cast<uint16_t>(reinterpret_cast<uintptr_t>(this) >> 4);
 }
 
-// What the loader, the saver and the planner do to a model beyond its interface.
-struct ModelAccess {
-  static unsigned char* bytes(Model& m) { return reinterpret_cast<unsigned char*>(m.nodes_); }
+// What a call that fails gives: its status, or no tensor.
+struct Model::Failed {
+  Status status;
+  operator Status() const { return status; }
+  operator Tensor() const { return {}; }
+};
+Model::Failed Model::fail(Status status, const char* where, const char* what) {
+  return {set_problem(problem_, status, where, what)};
+}
 
+// The name of a node, its own or made from its op and its number among the nodes of that op: "conv2d_2".
+struct NodeName {
+  char text[48];
+  operator const char*() const { return text; }
+  NodeName(const Node* nodes, int index, const Node& n) {
+    Text to(text, sizeof text);
+    if (n.name || !n.op) {
+      to << (n.name ? n.name : "input");
+      return;
+    }
+    int ordinal = 1;
+    for (int i = 0; i < index; i++) ordinal += nodes[i].op == n.op ? 1 : 0;
+    for (const char* c = n.op->name; *c; c++) to.put(*c >= 'A' && *c <= 'Z' ? char(*c + 32) : *c);
+    to << "_" << ordinal;
+  }
+  NodeName(const Node* nodes, int index) : NodeName(nodes, index, nodes[index]) {}
+};
+
+// What building, the loader, the saver and the planner do to a model beyond its interface.
+struct ModelAccess {
   // From the back of the records: attributes, lists, names, parameters. nullptr when full.
-  static void* take(Model& m, size_t bytes_wanted) {
-    const size_t size = (bytes_wanted + 7) & ~size_t(7);
+  static void* take(Model& m, size_t bytes) {
+    const size_t size = (bytes + 7) & ~size_t(7);
     if (m.back_ < size || m.back_ - size < m.front_) return nullptr;
     m.back_ -= size;
-    return bytes(m) + m.back_;
+    return reinterpret_cast<unsigned char*>(m.nodes_) + m.back_;
+  }
+  static void* keep(Model& m, const void* from, size_t bytes) {
+    void* to = take(m, bytes);
+    return to ? __builtin_memcpy(to, from, bytes) : nullptr;
+  }
+  static const char* keep_text(Model& m, const char* text) {
+    return static_cast<const char*>(keep(m, text, text_bytes(text) + 1));
   }
   static Node* append(Model& m) {
     if (m.node_count_ == 0xFFF0 || m.back_ - m.front_ < sizeof(Node)) return nullptr;
@@ -6623,148 +6732,228 @@ struct ModelAccess {
     n->owner = m.node_count_++;
     return n;
   }
-  static const char* keep_text(Model& m, const char* text) {
-    size_t n = 0;
-    while (text[n]) n++;
-    char* to = static_cast<char*>(take(m, n + 1));
-    for (size_t i = 0; to && i <= n; i++) to[i] = text[i];
-    return to;
+  static bool attach_parameters(Model& m, Node& node, const OpShape& s) {
+    if (s.n_parameters == 0) return true;
+    Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
+    for (int i = 0; p && i < s.n_parameters; i++) {
+      p[i]        = Parameter();
+      p[i].spec   = s.parameters[i];
+      p[i].stored = parameter_stored(p[i].spec);
+      p[i].trainable = p[i].spec.role != Role::statistic;
+    }
+    node.parameters   = p;
+    node.n_parameters = static_cast<uint8_t>(s.n_parameters);
+    return p != nullptr;
   }
   static Node& node(const Model& m, int i) { return m.nodes_[i]; }
+  static NodeName name(const Model& m, int i) { return NodeName(m.nodes_, i); }
   static const unsigned char* weights(const Model& m) { return m.weights_; }
-  static void set_weights(Model& m, const unsigned char* at, const ModelExtras* extras) {
-    m.weights_ = at;
-    m.extras_  = extras;
-  }
   static uint16_t input_node(const Model& m, int i) { return m.inputs_[i]; }
   static uint16_t output_node(const Model& m, int i) { return m.outputs_[i]; }
-  static Problem& problem(Model& m) { return m.problem_; }
   static bool poisoned(const Model& m) { return !ok(m.problem_.status); }
-  static Status fail(Model& m, Status status, const char* where, const char* detail = nullptr) {
-    Text t = set_problem(m.problem_, status, where);
-    if (detail) t << ": " << detail;
-    return status;
-  }
   // Whether a handle is one of this model, which is still being built and well.
   static bool owns(Model& m, Tensor x, const char* where) {
     if (poisoned(m)) return false;
     const bool own = x.model == m.self_ && x.id < m.node_count_ && !m.finished_;
-    return own || ok(fail(m, Status::foreign_tensor, where));
+    if (!own) m.fail(Status::foreign_tensor, where);
+    return own;
   }
+  static bool name_fits(Model& m, const char* name) {
+    const size_t n = text_bytes(name);
+    const bool fits = n >= 1 && n <= 40 && valid_utf8(name, n);
+    if (!fits) m.fail(Status::bad_graph, name, "a name has 1 to 40 bytes of UTF-8");
+    return fits;
+  }
+  static bool node_name_fits(Model& m, const char* name) {
+    bool twice = false;
+    for (int i = 0; i < m.node_count_; i++) twice |= m.nodes_[i].name && same_text(m.nodes_[i].name, name);
+    if (twice) m.fail(Status::bad_graph, name, "the name is used twice");
+    return !twice && name_fits(m, name);
+  }
+  static Parameter* parameter(const Model& m, int index, int* node_index = nullptr) {
+    for (int i = 0; i < m.node_count_; i++) {
+      const Node& n = m.nodes_[i];
+      if (n.owner != i || index < n.first_parameter || index >= n.first_parameter + n.n_parameters) continue;
+      if (node_index) *node_index = i;
+      return n.parameters + (index - n.first_parameter);
+    }
+    return nullptr;
+  }
+
+  // Post-order from the outputs in their order: map[old] = new. stack holds node, next input.
+  static Status order(Model& m, uint16_t* map, uint16_t* stack) {
+    constexpr uint16_t unseen = 0xFFFF;
+    for (int i = 0; i < m.node_count_; i++) map[i] = unseen;
+    uint16_t next = 0;
+    int      depth = 0;
+    const auto enter = [&](uint16_t node) {
+      if (map[node] != unseen) return;
+      stack[2 * depth]     = node;
+      stack[2 * depth + 1] = 0;
+      depth++;
+    };
+    for (int o = 0; o < m.output_count_; o++) {
+      enter(m.outputs_[o]);
+      while (depth > 0) {
+        uint16_t* top = stack + 2 * (depth - 1);
+        const Node& n = m.nodes_[top[0]];
+        if (top[1] < n.n_in) enter(n.inputs[top[1]++]);
+        else map[top[0]] = next++, depth--;
+      }
+    }
+    for (int i = 0; i < m.node_count_; i++)
+      if (map[i] == unseen) return m.fail(Status::bad_graph, name(m, i), "it reaches no output");
+    return Status::ok;
+  }
+
+  // Moves every node to its new number, following the cycles of the permutation.
+  static void renumber(Model& m, const uint16_t* map) {
+    for (int i = 0; i < m.node_count_; i++) {
+      Node& n = m.nodes_[i];
+      for (int k = 0; k < n.n_in; k++) n.inputs[k] = map[n.inputs[k]];
+      n.owner = map[n.owner];
+      n.first_parameter = map[i];  // where it goes, until the parameters are numbered
+    }
+    for (int i = 0; i < m.node_count_; i++) {
+      while (m.nodes_[i].first_parameter != i) {
+        Node& to = m.nodes_[m.nodes_[i].first_parameter];
+        const Node other = to;
+        to          = m.nodes_[i];
+        m.nodes_[i] = other;
+      }
+    }
+    for (int i = 0; i < m.input_count_; i++) m.inputs_[i] = map[m.inputs_[i]];
+    for (int i = 0; i < m.output_count_; i++) m.outputs_[i] = map[m.outputs_[i]];
+  }
+
+  // The lowest node of a shared group owns the parameters and has the name.
+  static Status share_owners(Model& m) {
+    for (int i = 0; i < m.node_count_; i++) {
+      const uint16_t owner = m.nodes_[i].owner;
+      if (owner <= i) continue;
+      const char* name     = m.nodes_[owner].name;              // i is the lowest of the group
+      m.nodes_[owner].name = m.nodes_[i].name;
+      m.nodes_[i].name     = name;
+      for (int k = i; k < m.node_count_; k++)
+        if (m.nodes_[k].owner == owner) m.nodes_[k].owner = static_cast<uint16_t>(i);
+    }
+    for (int i = 0; i < m.node_count_; i++) {
+      const NodeName made = name(m, i);
+      for (int k = 0; k < m.node_count_; k++)
+        if (k != i && m.nodes_[k].name && same_text(m.nodes_[k].name, made))
+          return m.fail(Status::bad_graph, made, "the name is used twice");
+    }
+    return Status::ok;
+  }
+
+  // Numbers the parameters in node order and places them one after another.
+  static void place_parameters(Model& m) {
+    size_t units = 0;
+    int count    = 0;
+    for (int i = 0; i < m.node_count_; i++) {
+      Node& n = m.nodes_[i];
+      n.first_parameter = n.owner == i ? static_cast<uint16_t>(count) : m.nodes_[n.owner].first_parameter;
+      if (n.owner != i) continue;
+      for (int p = 0; p < n.n_parameters; p++) {
+        n.parameters[p].offset = static_cast<uint32_t>(units);
+        units += static_cast<size_t>(n.parameters[p].stored) * sizeof(real) / 64;      // whole panels
+      }
+      count += n.n_parameters;
+    }
+    m.parameter_count_ = static_cast<uint16_t>(count);
+    m.weight_bytes_    = units * 64;
+  }
+  static void   copy_graph(const Model& from, int last, int outputs, Model& m);
   static void   cut(const Model& m, int node, Model& to);
   static void   clear(Model& m, const Problem& why);
   static Status read_graph(const struct File& f, Model& m, const OpSet& ops);
   static Status load(Model& m, const Source& source, Arena& arena, const LoadOptions& options);
-  static Status add_node(Model& m, const char* name, const AnyOp& layer, const uint16_t* inputs, int n,
-                         Tensor& made);
-  static Status add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made);
-  static Status attach_parameters(Model& m, Node& node, const OpShape& s);
-  static Status check_name(Model& m, const char* name);
-  static Status check_node_name(Model& m, const char* name);
-  static Status order(Model& m, uint16_t* map, uint16_t* stack);
-  static void   renumber(Model& m, const uint16_t* map);
-  static Status share_owners(Model& m);
-  static void   copy_graph(const Model& from, int last, int outputs, Model& m);
-  static void   place_parameters(Model& m);
-  static Parameter* parameter(const Model& m, int index, int* node_index = nullptr);
 };
 
-// Fills in[] of a node whose inputs are nodes of the same list.
-static void collect_inputs(const Node* nodes, const uint16_t* inputs, int n, OpShape& s) {
+// The nodes of a model and, for a loss in options, its target and itself behind them.
+struct Graph {
+  const Model* model = nullptr;
+  const Node*  extra = nullptr;
+  int model_nodes = 0, count = 0;
+  Graph() = default;
+  explicit Graph(const Model& m) : model(&m), model_nodes(m.node_count()), count(m.node_count()) {}
+  const Node& node(int i) const {
+    return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
+  }
+  bool with_loss() const { return count > model_nodes; }
+  bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
+};
+
+// What an op says of inputs that are nodes of the graph; it completes its attributes.
+static Status infer_shape(const Graph& g, const uint16_t* inputs, int n, AnyOp& layer, OpShape& s) {
   s.n_in = n;
   for (int i = 0; i < n; i++) {
-    s.in[i]       = nodes[inputs[i]].shape;
-    s.in_dtype[i] = nodes[inputs[i]].dtype;
+    s.in[i]       = g.node(inputs[i]).shape;
+    s.in_dtype[i] = g.node(inputs[i]).dtype;
   }
+  return layer.op()->shape(layer.attributes(), s);
+}
+static OpShape shape_of(const Graph& g, int i) {
+  const Node& n = g.node(i);
+  OpShape s;
+  AnyOp copy(n.op, n.attributes, n.op->attr_size);
+  (void)infer_shape(g, n.inputs, n.n_in, copy, s);
+  return s;
 }
 
-// The name of a node, its own or made from the op and its number among the nodes of that op: "conv2d_2".
-static void made_name(const Node* nodes, int index, const Op* op, Text text) {
-  int ordinal = 1;
-  for (int i = 0; i < index; i++) ordinal += nodes[i].op == op ? 1 : 0;
-  for (const char* c = op->name; *c; c++) text.put(*c >= 'A' && *c <= 'Z' ? static_cast<char>(*c + 32) : *c);
-  text << "_" << ordinal;
-}
-static void node_name(const Node* nodes, int index, char* to, size_t size) {
-  const Node& n = nodes[index];
-  if (!n.name && n.op) return made_name(nodes, index, n.op, Text(to, size));
-  Text(to, size) << (n.name ? n.name : "input");
-}
-
-Status ModelAccess::check_name(Model& m, const char* name) {
-  size_t n = 0;
-  while (name[n]) n++;
-  if (n == 0 || n > 40 || !valid_utf8(reinterpret_cast<const uint8_t*>(name), n))
-    return fail(m, Status::bad_graph, name, "a name has 1 to 40 bytes of UTF-8");
-  return Status::ok;
-}
-
-Status ModelAccess::check_node_name(Model& m, const char* name) {
-  for (int i = 0; i < m.node_count_; i++)
-    if (m.nodes_[i].name && same_text(m.nodes_[i].name, name))
-      return fail(m, Status::bad_graph, name, "the name is used twice");
-  return check_name(m, name);
-}
-
-Status ModelAccess::add_input(Model& m, const char* name, const Dims& dims, DType dtype, Tensor& made) {
-  if (m.input_count_ == max_inputs) return fail(m, Status::limit_exceeded, name, "too many inputs");
-  if (dims.rank + 1 > max_rank) return fail(m, Status::bad_shape, name, "too many dimensions");
+Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
+  if (ModelAccess::poisoned(*this)) return {};
+  if (finished_) return fail(Status::bad_graph, name, "the model is finished");
+  if (input_count_ == max_inputs) return fail(Status::limit_exceeded, name, "too many inputs");
+  if (dims.rank + 1 > max_rank) return fail(Status::bad_shape, name, "too many dimensions");
   if (dtype != real_dtype && dtype != DType::i32)
-    return fail(m, Status::unsupported, name, "an input is real or i32");
-  NNLITE_TRY(check_node_name(m, name));
+    return fail(Status::unsupported, name, "an input is real or i32");
+  if (!ModelAccess::node_name_fits(*this, name)) return {};
   Shape shape;
   shape.rank   = dims.rank + 1;
   shape.dim[0] = Shape::batch_dim;
   int64_t count = 1;
   for (int d = 0; d < dims.rank; d++) {
     if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d])
-      return fail(m, Status::bad_shape, name, "dimensions must be at least 1 and not huge");
+      return fail(Status::bad_shape, name, "dimensions must be at least 1 and not huge");
     count *= dims.dim[d];
     shape.dim[d + 1] = dims.dim[d];
   }
-  const char* kept = keep_text(m, name);
-  Node* node       = kept ? append(m) : nullptr;
-  if (!node) return fail(m, Status::out_of_memory, name, "the records buffer is full");
+  const char* kept = ModelAccess::keep_text(*this, name);
+  Node* node       = kept ? ModelAccess::append(*this) : nullptr;
+  if (!node) return fail(Status::out_of_memory, name, "the records buffer is full");
   node->name  = kept;
   node->shape = shape;
   node->dtype = dtype;
-  made        = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
-  m.inputs_[m.input_count_++] = made.id;
-  return Status::ok;
+  inputs_[input_count_++] = node->owner;
+  return {node->owner, self_};
 }
 
-Status ModelAccess::attach_parameters(Model& m, Node& node, const OpShape& s) {
-  if (s.n_parameters == 0) return Status::ok;
-  Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
-  if (!p) return Status::out_of_memory;
-  for (int i = 0; i < s.n_parameters; i++) {
-    p[i]        = Parameter();
-    p[i].spec   = s.parameters[i];
-    p[i].stored = parameter_stored(p[i].spec);
-    p[i].trainable = p[i].spec.role != Role::statistic;
+NNLITE_COLD Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
+  if (ModelAccess::poisoned(*this)) return {};
+  const Op* op      = layer.op();
+  const char* where = name ? name : op->name;
+  uint16_t ids[max_inputs];
+  if (finished_) return fail(Status::bad_graph, where, "the model is finished");
+  if (n > max_inputs) return fail(Status::bad_graph, where, "too many inputs");
+  for (int i = 0; i < n; i++) {
+    if (!ModelAccess::owns(*this, inputs[i], where)) return {};
+    ids[i] = inputs[i].id;
   }
-  node.parameters   = p;
-  node.n_parameters = static_cast<uint8_t>(s.n_parameters);
-  return Status::ok;
-}
-
-NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp& layer,
-                                         const uint16_t* inputs, int n, Tensor& made) {
-  const Op* op = layer.op();
-  char made_up[sizeof m.problem_.where];
-  made_name(m.nodes_, m.node_count_, op, Text(made_up, sizeof made_up));
-  const char* where = name ? name : made_up;
+  Node fresh;
+  fresh.op   = op;
+  fresh.name = name;
+  const NodeName made(nodes_, node_count_, fresh);
+  if (!name) where = made;
   if ((op->traits & (traits::optimizer | traits::schedule)) != 0)
-    return fail(m, Status::bad_graph, where, "not a layer");
-  if (n < op->min_in || n > op->max_in) return fail(m, Status::bad_graph, where, "wrong number of inputs");
-  if (name) NNLITE_TRY(check_node_name(m, name));
+    return fail(Status::bad_graph, where, "not a layer");
+  if (n < op->min_in || n > op->max_in) return fail(Status::bad_graph, where, "wrong number of inputs");
+  if (name && !ModelAccess::node_name_fits(*this, name)) return {};
   OpShape s;
-  collect_inputs(m.nodes_, inputs, n, s);
   AnyOp copy = layer;
-  const Status shaped = op->shape(copy.attributes(), s);
+  const Status shaped = infer_shape(Graph(*this), ids, n, copy, s);
   if (!ok(shaped)) {
-    Text t = set_problem(m.problem_, shaped, where);
-    t << ":";
+    Text t = set_problem(problem_, shaped, where) << ":";
     bool fits = true;
     for (int i = 0; i < n; i++) {
       t << " " << s.in[i];
@@ -6772,79 +6961,38 @@ NNLITE_COLD Status ModelAccess::add_node(Model& m, const char* name, const AnyOp
     }
     t << " into " << op->name;
     if (shaped == Status::bad_shape && s.expected.rank > 0 && !fits) t << ", expected " << s.expected;
-    return shaped;
+    return {};
   }
-  const char* kept = name ? keep_text(m, name) : nullptr;
-  void* attributes = take(m, op->attr_size);
-  uint16_t* list   = static_cast<uint16_t*>(take(m, sizeof(uint16_t) * static_cast<size_t>(n)));
-  Node* node       = attributes && list && (kept || !name) ? append(m) : nullptr;
-  if (!node || !ok(attach_parameters(m, *node, s)))
-    return fail(m, Status::out_of_memory, where, "the records buffer is full");
-  for (size_t i = 0; i < op->attr_size; i++)
-    static_cast<unsigned char*>(attributes)[i] = static_cast<const unsigned char*>(copy.attributes())[i];
-  for (int i = 0; i < n; i++) list[i] = inputs[i];
-  node->op         = op;
-  node->attributes = attributes;
-  node->name       = kept;
-  node->inputs     = list;
-  node->shape      = s.out;
-  node->n_in       = static_cast<uint8_t>(n);
-  made             = {static_cast<uint16_t>(m.node_count_ - 1), m.self_};
-  return Status::ok;
-}
-
-Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
-  Tensor made;
-  if (ModelAccess::poisoned(*this)) return made;
-  if (finished_) (void)ModelAccess::fail(*this, Status::bad_graph, name, "the model is finished");
-  else (void)ModelAccess::add_input(*this, name, dims, dtype, made);
-  return made;
-}
-
-Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
-  Tensor made;
-  if (ModelAccess::poisoned(*this)) return made;
-  const char* where = name ? name : layer.op()->name;
-  uint16_t ids[max_inputs];
-  if (finished_ || n > max_inputs) {
-    (void)ModelAccess::fail(*this, Status::bad_graph, where,
-                            finished_ ? "the model is finished" : "too many inputs");
-    return made;
-  }
-  for (int i = 0; i < n; i++) {
-    if (!ModelAccess::owns(*this, inputs[i], where)) return made;
-    ids[i] = inputs[i].id;
-  }
-  (void)ModelAccess::add_node(*this, name, layer, ids, n, made);
-  return made;
+  fresh.name       = name ? ModelAccess::keep_text(*this, name) : nullptr;
+  fresh.attributes = ModelAccess::keep(*this, copy.attributes(), op->attr_size);
+  fresh.inputs     = static_cast<uint16_t*>(ModelAccess::keep(*this, ids, sizeof(uint16_t) * size_t(n)));
+  fresh.n_in       = static_cast<uint8_t>(n);
+  fresh.shape      = s.out;
+  fresh.owner      = node_count_;
+  const bool kept = fresh.attributes && fresh.inputs && (fresh.name || !name);
+  Node* node = kept ? ModelAccess::append(*this) : nullptr;
+  if (!node || !ModelAccess::attach_parameters(*this, fresh, s))
+    return fail(Status::out_of_memory, where, "the records buffer is full");
+  *node = fresh;
+  return {node->owner, self_};
 }
 
 NNLITE_COLD Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
   if (!ModelAccess::owns(*this, made_by, "share")) return {};
   const Node& first = nodes_[made_by.id];
-  if (!first.op) {
-    (void)ModelAccess::fail(*this, Status::foreign_tensor, "share");
-    return {};
-  }
-  char name[48];
-  node_name(nodes_, made_by.id, name, sizeof name);
-  if ((first.op->traits & traits::stateful) != 0) {
-    (void)ModelAccess::fail(*this, Status::bad_graph, name, "a layer with statistics cannot be shared");
-    return {};
-  }
-  const uint16_t owner = first.owner;
-  const Tensor made    = add_any(nullptr, AnyOp(first.op, first.attributes, first.op->attr_size), inputs, n);
+  if (!first.op) return fail(Status::foreign_tensor, "share");
+  const NodeName name(nodes_, made_by.id);
+  if ((first.op->traits & traits::stateful) != 0)
+    return fail(Status::bad_graph, name, "a layer with statistics cannot be shared");
+  const Tensor made = add_any(nullptr, AnyOp(first.op, first.attributes, first.op->attr_size), inputs, n);
   if (ModelAccess::poisoned(*this)) return {};
-  Node& node    = nodes_[made.id];
-  bool same     = node.n_parameters == nodes_[owner].n_parameters;
+  Node &node = nodes_[made.id], &owner = nodes_[first.owner];
+  bool same  = node.n_parameters == owner.n_parameters;
   for (int p = 0; same && p < node.n_parameters; p++)
-    same = node.parameters[p].spec.shape == nodes_[owner].parameters[p].spec.shape;
-  if (!same) {
-    (void)ModelAccess::fail(*this, Status::bad_shape, name, "the shared layer needs other parameters here");
-    return {};
-  }
-  node.owner      = owner;
-  node.parameters = nodes_[owner].parameters;
+    same = node.parameters[p].spec.shape == owner.parameters[p].spec.shape;
+  if (!same) return fail(Status::bad_shape, name, "the shared layer needs other parameters here");
+  node.owner      = owner.owner;
+  node.parameters = owner.parameters;
   return made;
 }
 
@@ -6864,127 +7012,29 @@ void Model::freeze(Tensor made_by) {
 }
 
 NNLITE_COLD void Model::output(const char* name, Tensor x) {
-  if (!ModelAccess::owns(*this, x, name) || !ok(ModelAccess::check_name(*this, name))) return;
-  const char* kept = nullptr;
-  bool        twice = false;
+  if (!ModelAccess::owns(*this, x, name) || !ModelAccess::name_fits(*this, name)) return;
+  bool twice = false;
   for (int i = 0; i < output_count_; i++) twice |= same_text(output_names_[i], name);
-  if (twice) (void)ModelAccess::fail(*this, Status::bad_graph, name, "two outputs have this name");
-  else if (output_count_ == max_outputs)
-    (void)ModelAccess::fail(*this, Status::limit_exceeded, name, "too many outputs");
-  else if ((kept = ModelAccess::keep_text(*this, name)) == nullptr)
-    (void)ModelAccess::fail(*this, Status::out_of_memory, name, "the records buffer is full");
-  if (!kept) return;
-  outputs_[output_count_]        = x.id;
-  output_names_[output_count_++] = kept;
-}
-
-// Post-order from the outputs in their order: map[old] = new. stack holds node, next input.
-Status ModelAccess::order(Model& m, uint16_t* map, uint16_t* stack) {
-  for (int i = 0; i < m.node_count_; i++) map[i] = 0xFFFF;
-  uint16_t next = 0;
-  for (int o = 0; o < m.output_count_; o++) {
-    int depth = 0;
-    if (map[m.outputs_[o]] != 0xFFFF) continue;
-    stack[0] = m.outputs_[o];
-    stack[1] = 0;
-    for (depth = 1; depth > 0;) {
-      uint16_t* top  = stack + 2 * (depth - 1);
-      const Node& n  = m.nodes_[top[0]];
-      if (top[1] == n.n_in) {
-        map[top[0]] = next++;
-        depth--;
-        continue;
-      }
-      const uint16_t input = n.inputs[top[1]++];
-      if (map[input] != 0xFFFF) continue;
-      stack[2 * depth]     = input;
-      stack[2 * depth + 1] = 0;
-      depth++;
-    }
-  }
-  if (next == m.node_count_) return Status::ok;
-  for (int i = 0; i < m.node_count_; i++) {
-    if (map[i] != 0xFFFF) continue;
-    char name[48];
-    node_name(m.nodes_, i, name, sizeof name);
-    return fail(m, Status::bad_graph, name, "it reaches no output");
-  }
-  return Status::ok;
-}
-
-// Moves every node to its new number, following the cycles of the permutation.
-void ModelAccess::renumber(Model& m, const uint16_t* map) {
-  for (int i = 0; i < m.node_count_; i++) {
-    for (int k = 0; k < m.nodes_[i].n_in; k++) m.nodes_[i].inputs[k] = map[m.nodes_[i].inputs[k]];
-    m.nodes_[i].owner = map[m.nodes_[i].owner];
-    m.nodes_[i].first_parameter = map[i];  // where it goes, until the parameters are numbered
-  }
-  for (int i = 0; i < m.node_count_; i++) {
-    while (m.nodes_[i].first_parameter != i) {
-      const uint16_t to = m.nodes_[i].first_parameter;
-      const Node other  = m.nodes_[to];
-      m.nodes_[to]      = m.nodes_[i];
-      m.nodes_[i]       = other;
-    }
-  }
-  for (int i = 0; i < m.input_count_; i++) m.inputs_[i] = map[m.inputs_[i]];
-  for (int i = 0; i < m.output_count_; i++) m.outputs_[i] = map[m.outputs_[i]];
-}
-
-// The lowest node of a shared group owns the parameters and has the name.
-Status ModelAccess::share_owners(Model& m) {
-  for (int i = 0; i < m.node_count_; i++) {
-    const uint16_t owner = m.nodes_[i].owner;
-    if (owner <= i) continue;
-    const char* name     = m.nodes_[owner].name;              // i is the lowest of the group
-    m.nodes_[owner].name = m.nodes_[i].name;
-    m.nodes_[i].name     = name;
-    for (int k = i; k < m.node_count_; k++)
-      if (m.nodes_[k].owner == owner) m.nodes_[k].owner = static_cast<uint16_t>(i);
-  }
-  for (int i = 0; i < m.node_count_; i++) {
-    char name[48];
-    node_name(m.nodes_, i, name, sizeof name);
-    for (int k = 0; k < m.node_count_; k++)
-      if (k != i && m.nodes_[k].name && same_text(m.nodes_[k].name, name))
-        return fail(m, Status::bad_graph, name, "the name is used twice");
-  }
-  return Status::ok;
-}
-
-// Numbers the parameters in node order and places them one after another.
-void ModelAccess::place_parameters(Model& m) {
-  size_t units = 0;
-  int count    = 0;
-  for (int i = 0; i < m.node_count_; i++) {
-    Node& n = m.nodes_[i];
-    n.first_parameter = n.owner == i ? static_cast<uint16_t>(count) : m.nodes_[n.owner].first_parameter;
-    if (n.owner != i) continue;
-    for (int p = 0; p < n.n_parameters; p++) {
-      n.parameters[p].offset = static_cast<uint32_t>(units);
-      units += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64) / 64);
-    }
-    count += n.n_parameters;
-  }
-  m.parameter_count_ = static_cast<uint16_t>(count);
-  m.weight_bytes_    = units * 64;
+  if (twice) fail(Status::bad_graph, name, "two outputs have this name");
+  else if (output_count_ == max_outputs) fail(Status::limit_exceeded, name, "too many outputs");
+  else if (const char* kept = ModelAccess::keep_text(*this, name)) {
+    outputs_[output_count_]        = x.id;
+    output_names_[output_count_++] = kept;
+  } else fail(Status::out_of_memory, name, "the records buffer is full");
 }
 
 Status Model::finish(Seed seed) {
   if (ModelAccess::poisoned(*this)) return problem_.status;
-  if (finished_) return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model is finished");
-  if (output_count_ == 0)
-    return ModelAccess::fail(*this, Status::bad_graph, "finish", "the model has no output");
-  uint16_t* map = static_cast<uint16_t*>(ModelAccess::take(*this, sizeof(uint16_t) * node_count_));
+  if (finished_) return fail(Status::bad_graph, "finish", "the model is finished");
+  if (output_count_ == 0) return fail(Status::bad_graph, "finish", "the model has no output");
+  const size_t numbers = sizeof(uint16_t) * node_count_;
+  id_map_ = static_cast<uint16_t*>(ModelAccess::take(*this, numbers));
   const size_t kept = back_;
-  uint16_t* stack =
-      map ? static_cast<uint16_t*>(ModelAccess::take(*this, 2 * sizeof(uint16_t) * (node_count_ + size_t(1))))
-          : nullptr;
-  if (!stack) return ModelAccess::fail(*this, Status::out_of_memory, "finish", "the records buffer is full");
-  NNLITE_TRY(ModelAccess::order(*this, map, stack));
-  back_   = kept;
-  id_map_ = map;
-  ModelAccess::renumber(*this, map);
+  void* stack = id_map_ ? ModelAccess::take(*this, 2 * (numbers + sizeof(uint16_t))) : nullptr;
+  if (!stack) return fail(Status::out_of_memory, "finish", "the records buffer is full");
+  NNLITE_TRY(ModelAccess::order(*this, id_map_, static_cast<uint16_t*>(stack)));
+  back_ = kept;
+  ModelAccess::renumber(*this, id_map_);
   NNLITE_TRY(ModelAccess::share_owners(*this));
   ModelAccess::place_parameters(*this);
   seed_     = seed;
@@ -6992,28 +7042,14 @@ Status Model::finish(Seed seed) {
   return Status::ok;
 }
 
-Parameter* ModelAccess::parameter(const Model& m, int index, int* node_index) {
-  for (int i = 0; i < m.node_count_; i++) {
-    const Node& n = m.nodes_[i];
-    if (n.owner != i || index < n.first_parameter || index >= n.first_parameter + n.n_parameters) continue;
-    if (node_index) *node_index = i;
-    return n.parameters + (index - n.first_parameter);
-  }
-  return nullptr;
-}
-
 NodeInfo Model::node(int i) const {
   NodeInfo info;
   if (i < 0 || i >= node_count_) return info;
   const Node& n = nodes_[i];
-  node_name(nodes_, i, info.name, sizeof info.name);
+  Text(info.name, sizeof info.name) << NodeName(nodes_, i);
   info.op    = n.op;
   info.shape = n.shape;
-  if (!n.op) return info;
-  OpShape s;
-  collect_inputs(nodes_, n.inputs, n.n_in, s);
-  AnyOp copy(n.op, n.attributes, n.op->attr_size);
-  if (ok(n.op->shape(copy.attributes(), s))) info.macs = s.macs;
+  if (n.op) info.macs = shape_of(Graph(*this), i).macs;
   for (int p = 0; n.owner == i && p < n.n_parameters; p++)
     if (n.parameters[p].spec.role != Role::statistic)
       info.parameters += n.parameters[p].spec.shape.row_numel();
@@ -7025,9 +7061,7 @@ ParameterInfo Model::parameter(int i) const {
   int owner = 0;
   const Parameter* p = ModelAccess::parameter(*this, i, &owner);
   if (!p) return info;
-  char name[48];
-  node_name(nodes_, owner, name, sizeof name);
-  Text(info.name, sizeof info.name) << name << "." << p->spec.name;
+  Text(info.name, sizeof info.name) << NodeName(nodes_, owner) << "." << p->spec.name;
   info.shape     = p->spec.shape;
   info.role      = p->spec.role;
   info.trainable = p->trainable;
@@ -7047,7 +7081,7 @@ int Model::find_parameter(const char* name) const {
   return -1;
 }
 
-// Copies between a stored parameter and logical order.
+// Copies a stored parameter into logical order.
 static void copy_logical(const Parameter& p, const real* stored, real* to) {
   const int64_t n = p.spec.shape.row_numel();
   for (int64_t e = 0; e < n; e++) to[e] = stored[parameter_at(p.spec, e)];
@@ -7061,45 +7095,40 @@ Status Model::get(int i, real* to) const {
   return Status::ok;
 }
 
-Shape Model::input_shape(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].shape : Shape();
+// Input or output i of a model; nothing where it is not there.
+static const Node& end_of(const Node* nodes, const uint16_t* ends, int count, int i) {
+  static const Node none;
+  return i >= 0 && i < count ? nodes[ends[i]] : none;
 }
-DType Model::input_dtype(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].dtype : real_dtype;
-}
+Shape Model::input_shape(int i) const { return end_of(nodes_, inputs_, input_count_, i).shape; }
+DType Model::input_dtype(int i) const { return end_of(nodes_, inputs_, input_count_, i).dtype; }
 const char* Model::input_name(int i) const {
-  return i >= 0 && i < input_count_ ? nodes_[inputs_[i]].name : "";
+  const char* name = end_of(nodes_, inputs_, input_count_, i).name;
+  return name ? name : "";
 }
-Shape Model::output_shape(int i) const {
-  return i >= 0 && i < output_count_ ? nodes_[outputs_[i]].shape : Shape();
-}
+Shape Model::output_shape(int i) const { return end_of(nodes_, outputs_, output_count_, i).shape; }
 const char* Model::output_name(int i) const { return i >= 0 && i < output_count_ ? output_names_[i] : ""; }
 
 // ================================================================================ >>init
-// Largest or standard deviation of a fresh weight, by Init (PyTorch: kaiming_uniform with a = sqrt(5);
-// Glorot, Bengio 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the same variance as
-// its uniform.
+static bool is_normal(Init init) { return init == Init::glorot_normal || init == Init::he_normal; }
+
+// Largest or standard deviation of a fresh weight (PyTorch: kaiming_uniform with a = sqrt(5); Glorot, Bengio
+// 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the variance of its uniform.
 static float init_scale(const ParameterSpec& spec, Init init) {
-  const float in = static_cast<float>(spec.fan_in), both = static_cast<float>(spec.fan_in + spec.fan_out);
-  switch (init) {
-    case Init::glorot_normal:  return static_cast<float>(real_sqrt(real(2.0f / both)));
-    case Init::glorot_uniform: return static_cast<float>(real_sqrt(real(6.0f / both)));
-    case Init::he_normal:      return static_cast<float>(real_sqrt(real(2.0f / in)));
-    case Init::he_uniform:     return static_cast<float>(real_sqrt(real(6.0f / in)));
-    case Init::pytorch:        break;
-  }
-  return static_cast<float>(real_sqrt(real(1.0f / in)));
+  const bool  glorot = init == Init::glorot_normal || init == Init::glorot_uniform;
+  const float above  = init == Init::pytorch ? 1.0f : is_normal(init) ? 2.0f : 6.0f;
+  const float below  = static_cast<float>(glorot ? spec.fan_in + spec.fan_out : spec.fan_in);
+  return static_cast<float>(real_sqrt(real(above / below)));
 }
 
 // Writes the first values of a parameter; element e is drawn by (seed, parameter, e) in logical order.
 static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
-  for (int64_t i = 0; i < p.stored; i++) to[i] = 0;
-  const Init init     = p.has_init ? p.init : seed.init;
-  const bool pytorch  = init == Init::pytorch;
+  zero(to, p.stored);
+  const Init init    = p.has_init ? p.init : seed.init;
+  const bool pytorch = init == Init::pytorch, normal = is_normal(init);
   if (p.spec.fill == Fill::zeros || (p.spec.role == Role::bias && p.spec.fill == Fill::fan_in && !pytorch))
     return;
   const int64_t n   = p.spec.shape.row_numel();
-  const bool normal = init == Init::glorot_normal || init == Init::he_normal;
   const float scale = init_scale(p.spec, init);
   Words words = {};
   for (int64_t e = 0; e < n; e++) {
@@ -7114,16 +7143,14 @@ static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
 }
 
 Status Model::materialise(Arena& arena) {
-  if (!finished_) return ModelAccess::fail(*this, Status::bad_graph, "materialise", "call finish first");
-  if (!arena.aligned()) return ModelAccess::fail(*this, Status::misaligned, "materialise");
+  if (!finished_) return fail(Status::bad_graph, "materialise", "call finish first");
+  if (!arena.aligned()) return fail(Status::misaligned, "materialise");
   unsigned char* to = static_cast<unsigned char*>(arena.take(weight_bytes_));
-  if (!to) return ModelAccess::fail(*this, Status::out_of_memory, "materialise");
+  if (!to) return fail(Status::out_of_memory, "materialise");
   const FloatControl control;
   for (int i = 0; i < parameter_count_; i++) {
     const Parameter* p = ModelAccess::parameter(*this, i);
-    real* at = reinterpret_cast<real*>(to + size_t(p->offset) * 64);
-    init_parameter(*p, i, seed_, at);
-    for (int64_t k = p->stored; k < round_up(p->stored, int64_t(64 / sizeof(real))); k++) at[k] = 0;
+    init_parameter(*p, i, seed_, reinterpret_cast<real*>(to + size_t(p->offset) * 64));
   }
   weights_ = to;
   return Status::ok;
@@ -7161,12 +7188,12 @@ NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena&
   const int before = last < 0 ? 0 : from.nodes_[last].shape.last();
   if (!from.finished_ || node_count_ > 0 || last < 0 || outputs < before ||
       from.output_shape(0).last() != before)
-    return ModelAccess::fail(*this, Status::bad_graph, "grow", "not empty, or no smaller last Linear");
-  if (!from.has_weights()) return ModelAccess::fail(*this, Status::no_weights, "grow");
+    return fail(Status::bad_graph, "grow", "not empty, or no smaller last Linear");
+  if (!from.has_weights()) return fail(Status::no_weights, "grow");
   ModelAccess::copy_graph(from, last, outputs, *this);
   NNLITE_TRY(finish(seed));
   if (output_shape(0).last() != outputs)
-    return ModelAccess::fail(*this, Status::bad_graph, "grow", "the last Linear does not make output 0");
+    return fail(Status::bad_graph, "grow", "the last Linear does not make output 0");
   NNLITE_TRY(materialise(arena));
   unsigned char* const weights = const_cast<unsigned char*>(weights_);
   for (int i = 0; i < parameter_count_; i++) {
@@ -7215,48 +7242,15 @@ struct StepRecord {
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
 
-static Shape flat_shape(int64_t count) {
-  Shape s;
-  s.rank   = 1;
-  s.dim[0] = static_cast<int32_t>(count);
-  return s;
-}
-
-// The nodes of a model and, for a loss in options, its target and itself behind them.
-struct Graph {
-  const Model* model = nullptr;
-  const Node*  extra = nullptr;
-  int model_nodes = 0, count = 0;
-  const Node& node(int i) const {
-    return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
-  }
-  bool is_loss(int i) const { return node(i).op && (node(i).op->traits & traits::loss) != 0; }
-};
-
 // The two nodes of a loss in options.
 struct LossNodes {
   Node     nodes[2];
   uint16_t inputs[2] = {};
 };
 
-// What the op of a node says of it.
-static OpShape shape_of(const Graph& g, int i) {
-  const Node& n = g.node(i);
-  OpShape s;
-  s.n_in = n.n_in;
-  for (int k = 0; k < n.n_in; k++) {
-    s.in[k]       = g.node(n.inputs[k]).shape;
-    s.in_dtype[k] = g.node(n.inputs[k]).dtype;
-  }
-  AnyOp copy(n.op, n.attributes, n.op->attr_size);
-  (void)n.op->shape(copy.attributes(), s);
-  return s;
-}
-
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
-  g.model       = &model;
-  g.model_nodes = g.count = model.node_count();
-  g.extra       = to.nodes;
+  g       = Graph(model);
+  g.extra = to.nodes;
   if (!loss) return Status::ok;
   const Op* op = loss.op();
   if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
@@ -7269,17 +7263,16 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
   if (!ok(shaped)) return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-  to.nodes[0]        = Node();
-  to.nodes[0].name   = "target";
-  to.nodes[0].shape  = s.in[1];
-  to.nodes[0].dtype  = s.in_dtype[1];
-  to.nodes[1]        = Node();
-  to.nodes[1].name   = "loss";
-  to.nodes[1].op     = op;
-  to.nodes[1].attributes = loss.attributes();
-  to.nodes[1].inputs = to.inputs;
-  to.nodes[1].n_in   = 2;
-  to.nodes[1].shape  = s.out;
+  Node &target    = to.nodes[0], &node = to.nodes[1];
+  target.name     = "target";
+  target.shape    = s.in[1];
+  target.dtype    = s.in_dtype[1];
+  node.name       = "loss";
+  node.op         = op;
+  node.attributes = loss.attributes();
+  node.inputs     = to.inputs;
+  node.n_in       = 2;
+  node.shape      = s.out;
   g.count += 2;
   return Status::ok;
 }
@@ -7433,8 +7426,8 @@ static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, 
       return true;
     case Trainable::named: break;
   }
-  char name[48], full[64];
-  node_name(&g.node(0), node, name, sizeof name);
+  char full[64];
+  const NodeName name(&g.node(0), node);
   Text(full, sizeof full) << name << "." << p.spec.name;
   for (int k = 0; k < o.name_count; k++)
     if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
@@ -8295,6 +8288,14 @@ real Executor::loss() const {
 
 // ================================================================================ >>layout
 // What plan() and build() of sessions and trainers share: the same sizes, with or without memory behind them.
+constexpr uint64_t loss_bytes = 256;           // the same on every machine
+static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
+
+// How the records of a session or trainer follow each other, and what comes behind them.
+enum RecordPart {
+  part_loss, part_steps, part_refs, part_io, part_parameters, part_pool, part_scratch, part_count
+};
+
 struct Layouter {
   Graph       graph;
   LossNodes   loss;
@@ -8309,6 +8310,36 @@ struct Layouter {
   uint32_t units = 0;                          // taken so far, of 64 bytes
   bool     huge = false;
 
+  // What sessions and trainers begin with.
+  NNLITE_COLD Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
+                           Engine* built) {
+    to = MemoryPlan();
+    plan = &to, arena = from, engine = built, pool = workers;
+    request.graph   = &graph;
+    request.batch   = batch;
+    request.workers = workers ? workers->workers : 1;
+    if (!model.finished())
+      return set_problem(plan->problem, Status::bad_graph, "model", "finish or load it first");
+    if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
+    return set_problem(plan->problem, Status::bad_argument, "options",
+                       "batch and workers must be at least 1");
+  }
+
+  NNLITE_COLD Status count_slots() {
+    slot_count = 0;
+    if (!request.training) return Status::ok;
+    AnyOp copy = *optimizer;
+    OpShape s;
+    s.n_in  = 1;
+    s.in[0] = flat_shape(panel);
+    s.in_dtype[0] = real_dtype;
+    if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
+      return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer",
+                         "not an optimizer, or its settings are out of range");
+    slot_count = s.n_slots;
+    return Status::ok;
+  }
+
   uint32_t reserve(uint64_t bytes, size_t& counted) {
     const uint32_t at  = units;
     const uint64_t all = units + (bytes + 63) / 64;
@@ -8317,172 +8348,103 @@ struct Layouter {
     counted += static_cast<size_t>((bytes + 63) / 64 * 64);
     return at;
   }
-  Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from, Engine* built);
-  Status run();
-  Status run_tiers();
-  Status count_slots();
-  void   reserve_parameters(Ref* table);
-  void   reserve_records();
-  void   sum_in_place();
-  Status write(unsigned char* base, const uint32_t* at);
-  void   write_io(Ref* io) const;
-  int    io_count() const { return graph.count; }
-};
 
-constexpr uint64_t loss_bytes = 256;           // the same on every machine
-static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
-
-// How the records of a session or trainer follow each other: loss nodes, steps, refs, io refs, parameter
-// refs.
-enum RecordPart { part_loss, part_steps, part_refs, part_io, part_parameters, part_count };
-
-// What sessions and trainers begin with.
-NNLITE_COLD Status Layouter::begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
-                                   Engine* built) {
-  to = MemoryPlan();
-  plan = &to, arena = from, engine = built, pool = workers;
-  request.graph   = &graph;
-  request.batch   = batch;
-  request.workers = workers ? workers->workers : 1;
-  if (!model.finished())
-    return set_problem(plan->problem, Status::bad_graph, "model") << ": finish or load it first";
-  if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
-  return set_problem(plan->problem, Status::bad_argument, "options")
-      << ": batch and workers must be at least 1";
-}
-
-NNLITE_COLD Status Layouter::count_slots() {
-  slot_count = 0;
-  if (!request.training) return Status::ok;
-  AnyOp copy = *optimizer;
-  OpShape s;
-  s.n_in      = 1;
-  s.in[0].rank = 1;
-  s.in[0].dim[0] = 16;
-  s.in_dtype[0]  = real_dtype;
-  if (!copy || (copy.op()->traits & traits::optimizer) == 0 || !ok(copy.op()->shape(copy.attributes(), s)))
-    return set_problem(plan->problem, Status::bad_argument, copy ? copy.op()->name : "optimizer")
-        << ": not an optimizer, or its settings are out of range";
-  slot_count = s.n_slots;
-  return Status::ok;
-}
-
-// Trained parameters, statistics that change, kept gradients and optimizer slots of a trainer, in parameter
-// order.
-NNLITE_COLD void Layouter::reserve_parameters(Ref* table) {
-  const int stride = 2 + slot_count;
-  for (int i = 0; i < graph.model_nodes && request.training; i++) {
-    const Node& n = graph.node(i);
-    for (int p = 0; p < n.n_parameters && n.owner == i; p++) {
-      const Parameter& q   = n.parameters[p];
-      const uint64_t bytes = static_cast<uint64_t>(q.stored) * sizeof(real);
-      Ref row[2 + max_slots];
-      for (Ref& r : row) r = no_ref;
-      row[0] = make_ref(Base::model, q.offset);
-      if (planner.owns(q, i))
-        row[0] = make_ref(Base::arena,
-                          reserve(bytes, q.spec.role == Role::statistic ? plan->state : plan->weights));
-      if (planner.is_trained(q, i)) {
-        if (planner.materialised(i)) row[1] = make_ref(Base::arena, reserve(bytes, plan->gradients));
-        for (int k = 0; k < slot_count; k++)
-          row[2 + k] = make_ref(Base::arena, reserve(bytes, plan->optimizer));
+  // Parameters in their order: of a trainer the trained ones, statistics that change, kept gradients and
+  // optimizer slots; the others stay where they are.
+  NNLITE_COLD void reserve_parameters(MemoryPlan& to, Ref* table) {
+    const int stride = 2 + slot_count;
+    for (int i = 0; i < graph.model_nodes; i++) {
+      const Node& n = graph.node(i);
+      for (int p = 0; p < n.n_parameters && n.owner == i; p++) {
+        const Parameter& q = n.parameters[p];
+        const size_t bytes = static_cast<size_t>(q.stored) * sizeof(real);
+        const auto take = [&](size_t& counted) { return make_ref(Base::arena, reserve(bytes, counted)); };
+        Ref row[2 + max_slots] = {make_ref(Base::model, q.offset)};
+        for (int k = 1; k < stride; k++) row[k] = no_ref;
+        if (planner.owns(q, i)) row[0] = take(q.spec.role == Role::statistic ? to.state : to.weights);
+        else if (!request.trainer) to.in_place += bytes;
+        if (planner.is_trained(q, i)) {
+          if (planner.materialised(i)) row[1] = take(to.gradients);
+          for (int k = 2; k < stride; k++) row[k] = take(to.optimizer);
+        }
+        for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
       }
-      for (int k = 0; k < stride && table; k++) table[(n.first_parameter + p) * stride + k] = row[k];
     }
   }
-}
 
-void Layouter::sum_in_place() {
-  for (int i = 0; i < graph.model_nodes; i++) {
-    const Node& n = graph.node(i);
-    for (int p = 0; p < n.n_parameters && n.owner == i; p++)
-      if (!planner.owns(n.parameters[p], i) && !request.trainer)
-        plan->in_place += static_cast<size_t>(round_up(n.parameters[p].stored * int64_t(sizeof(real)), 64));
-  }
-}
-
-NNLITE_COLD Status Layouter::run() {
-  planner.request   = request;
-  planner.parameter_stride = 2 + slot_count;
-  NNLITE_TRY(planner.run_first(plan->problem));
-  const uint64_t parts[part_count] = {
-      graph.count > graph.model_nodes ? loss_bytes : 0,
-      sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count),
-      sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), sizeof(Ref) * static_cast<uint64_t>(io_count()),
-      request.training
-          ? sizeof(Ref) * static_cast<uint64_t>(graph.model->parameter_count() * (2 + slot_count))
-          : 0};
-  uint32_t at[part_count + 2];
-  for (int p = 0; p < part_count; p++) at[p] = reserve(parts[p], plan->state);
-  const uint32_t parameters_at = units;
-  reserve_parameters(nullptr);
-  const size_t persistent = size_t(units) * 64;
-  const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
-  at[part_count]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
-  at[part_count + 1] = reserve(steps > image ? steps : image, plan->scratch);
-  sum_in_place();
-  plan->total       = size_t(units) * 64;
-  plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
-  if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 32 GiB";
-  if (!arena) return Status::ok;
-  if (!arena->aligned()) return set_problem(plan->problem, Status::misaligned, "arena");
-  unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
-  if (!base)
-    return set_problem(plan->problem, Status::out_of_memory, "arena")
-        << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
-        << static_cast<int64_t>(arena->left()) << " are left";
-  if (request.training) {
-    units = parameters_at;
+  NNLITE_COLD Status run() {
+    planner.request = request;
+    planner.parameter_stride = 2 + slot_count;
+    NNLITE_TRY(planner.run_first(plan->problem));
+    const int parameters = request.training ? graph.model->parameter_count() * planner.parameter_stride : 0;
+    uint32_t at[part_count];
+    at[part_loss]  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
+    at[part_steps] = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
+    at[part_refs]  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
+    at[part_io]    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
+    at[part_parameters] = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
+    const uint32_t parameters_at = units;
+    reserve_parameters(*plan, nullptr);
+    const size_t persistent = size_t(units) * 64;
+    const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
+    at[part_pool]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
+    at[part_scratch]  = reserve(steps > image ? steps : image, plan->scratch);
+    plan->total       = size_t(units) * 64;
+    plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
+    if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 32 GiB");
+    if (!arena) return Status::ok;
+    if (!arena->aligned()) return set_problem(plan->problem, Status::misaligned, "arena");
+    unsigned char* base = static_cast<unsigned char*>(arena->take(plan->total));
+    if (!base)
+      return set_problem(plan->problem, Status::out_of_memory, "arena")
+          << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
+          << static_cast<int64_t>(arena->left()) << " are left";
     MemoryPlan counted_already;
-    MemoryPlan* const shown = plan;
-    plan = &counted_already;
-    reserve_parameters(reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
-    plan = shown;
+    units = parameters_at;
+    if (request.training)
+      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
+    write(base, at);
+    return Status::ok;
   }
-  return write(base, at);
-}
 
-// Where every node's output lies, for input(), output() and loss().
-void Layouter::write_io(Ref* io) const {
-  for (int i = 0; i < graph.count; i++) {
-    const uint16_t v = planner.nodes[i].out;
-    const bool there = v != no_value && planner.values[planner.root(v)].units > 0;
-    io[i] = there ? make_ref(Base::arena, planner.pool_base + planner.values[planner.root(v)].best) : no_ref;
+  void write(unsigned char* base, const uint32_t (&at)[part_count]) {
+    const auto part = [&](RecordPart p) { return base + size_t(at[p]) * 64; };
+    if (graph.with_loss()) {
+      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
+      kept            = loss;
+      kept.nodes[1].inputs = kept.inputs;
+      graph.extra     = kept.nodes;
+    }
+    planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
+    planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
+    planner.pool_base = at[part_pool];
+    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
+    planner.walk();
+    Engine& e       = *engine;
+    e.model         = graph.model;
+    e.extra         = graph.extra;
+    e.node_count    = graph.count;
+    e.steps         = planner.steps;
+    e.refs          = planner.refs;
+    e.io            = reinterpret_cast<Ref*>(part(part_io));
+    e.parameters    = const_cast<Ref*>(planner.parameter_refs);
+    e.parameter_stride = planner.parameter_stride;
+    e.arena         = base;
+    e.scratch       = part(part_scratch);
+    e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
+    e.forward_count = static_cast<uint32_t>(planner.forward_steps);
+    e.step_count    = static_cast<uint32_t>(planner.step_count);
+    e.batch         = request.batch;
+    e.pool          = pool;
+    for (int i = 0; i < graph.count; i++) {
+      const uint16_t v = planner.nodes[i].out;
+      const PlanValue* at_v = v == no_value ? nullptr : planner.values + planner.root(v);
+      e.io[i] = at_v && at_v->units > 0 ? make_ref(Base::arena, planner.pool_base + at_v->best) : no_ref;
+    }
   }
-}
 
-Status Layouter::write(unsigned char* base, const uint32_t* at) {
-  const auto part = [&](int p) { return base + size_t(at[p]) * 64; };
-  if (graph.count > graph.model_nodes) {
-    LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
-    kept            = loss;
-    kept.nodes[1].inputs = kept.inputs;
-    graph.extra     = kept.nodes;
-  }
-  planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
-  planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
-  planner.pool_base = at[part_count];
-  if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
-  planner.walk();
-  write_io(reinterpret_cast<Ref*>(part(part_io)));
-  Engine& e       = *engine;
-  e.model         = graph.model;
-  e.extra         = graph.extra;
-  e.node_count    = graph.count;
-  e.steps         = planner.steps;
-  e.refs          = planner.refs;
-  e.io            = reinterpret_cast<Ref*>(part(part_io));
-  e.parameters    = const_cast<Ref*>(planner.parameter_refs);
-  e.parameter_stride = 2 + slot_count;
-  e.arena         = base;
-  e.scratch       = part(part_count + 1);
-  e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
-  e.forward_count = static_cast<uint32_t>(planner.forward_steps);
-  e.step_count    = static_cast<uint32_t>(planner.step_count);
-  e.batch         = request.batch;
-  e.pool          = pool;
-  return Status::ok;
-}
+  Status run_tiers();
+};
 
 // The planner's tables lie on the stack, in three sizes.
 template <unsigned value_limit, unsigned node_limit>
@@ -8515,9 +8477,8 @@ Status Layouter::run_tiers() {
     const Status s = tier.layout(*this);
     if (s != Status::limit_exceeded || !planner.table_full) return s;
   }
-  if (ok(plan->problem.status))
-    return set_problem(plan->problem, Status::limit_exceeded, "plan") << ": more than 4096 nodes";
-  return Status::limit_exceeded;
+  if (!ok(plan->problem.status)) return Status::limit_exceeded;
+  return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8537,50 +8498,47 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   return l.run_tiers();
 }
 
-static bool augments(const Augment& a);
-static bool augment_fits(const Augment& a);
-static size_t augment_bytes(const Shape& picture);
+// Whether pictures can be changed: input 0 is one, of one channel where strokes change, and nothing else is.
+static bool augment_fits(const Augment& a, const Model& model, const Graph& g) {
+  const Shape picture = model.input_shape(0);
+  bool fits = augment_fits(a) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
+              (picture.dim[3] == 1 || (a.thinner <= 0 && a.thicker <= 0));
+  for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
+  return fits && !(g.with_loss() && g.node(g.model_nodes).shape.rank == 4);
+}
 
 static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, MemoryPlan& plan,
                                          Arena* arena, Engine* engine) {
   Layouter l;
+  const Graph& g = l.graph;
+  const auto bad = [&](const char* where, const char* what) -> Status {
+    return set_problem(plan.problem, Status::bad_argument, where, what);
+  };
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   l.optimizer = &o.optimizer;
-  if (!(o.clip_norm >= 0 && o.clip_norm - o.clip_norm == 0 && o.clip_value >= 0 &&
-        o.clip_value - o.clip_value == 0) ||
-      o.warmup_steps < 0 || o.epochs < 1)
-    return set_problem(plan.problem, Status::bad_argument, "options")
-        << ": clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1";
+  if (!at_least_zero(o.clip_norm, o.clip_value) || o.warmup_steps < 0 || o.epochs < 1)
+    return bad("options", "clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1");
   OpShape none;
   const Op* schedule = o.schedule.op();
   if (schedule && ((schedule->traits & traits::schedule) == 0 ||
                    !ok(schedule->shape(o.schedule.attributes(), none))))
-    return set_problem(plan.problem, Status::bad_argument, schedule->name)
-        << ": not a schedule, or out of range";
+    return bad(schedule->name, "not a schedule, or out of range");
   NNLITE_TRY(make_loss(model, o.loss, l.loss, l.graph, plan.problem));
   if (augments(o.augment) || !augment_fits(o.augment)) {
-    const Shape picture = model.input_shape(0);
-    bool fits = augment_fits(o.augment) && picture.rank == 4 && model.input_dtype(0) == real_dtype &&
-                (picture.dim[3] == 1 || (o.augment.thinner <= 0 && o.augment.thicker <= 0));
-    for (int i = 1; i < model.input_count(); i++) fits = fits && model.input_shape(i).rank != 4;
-    if (l.graph.count > l.graph.model_nodes) fits = fits && l.graph.node(l.graph.model_nodes).shape.rank != 4;
-    if (!fits)
-      return set_problem(plan.problem, Status::bad_argument, "augment")
-          << ": out of range, or input 0 is no picture, or another input or the target is one too";
-    l.request.image_bytes = augment_bytes(picture) * static_cast<size_t>(o.pool ? o.pool->workers : 1);
+    if (!augment_fits(o.augment, model, g))
+      return bad("augment",
+                 "out of range, or input 0 is no picture, or another input or the target is one too");
+    l.request.image_bytes = augment_bytes(model.input_shape(0)) * static_cast<size_t>(l.request.workers);
   }
-  bool has_loss = false;
-  for (int i = 0; i < l.graph.count; i++) has_loss |= l.graph.is_loss(i);
-  bool trains = o.trainable != Trainable::named;
-  for (int i = 0; i < l.graph.model_nodes; i++)
-    for (int p = 0; p < l.graph.node(i).n_parameters; p++)
-      trains |= trained(l.graph, o, l.graph.node(i).owner, l.graph.node(i).parameters[p]);
-  if (!trains)
-    return set_problem(plan.problem, Status::bad_argument, "options")
-        << ": no parameter has one of the names given";
+  bool has_loss = false, trains = o.trainable != Trainable::named;
+  for (int i = 0; i < g.count; i++) has_loss |= g.is_loss(i);
+  for (int i = 0; i < g.model_nodes; i++)
+    for (int p = 0; p < g.node(i).n_parameters; p++)
+      trains |= trained(g, o, g.node(i).owner, g.node(i).parameters[p]);
+  if (!trains) return bad("options", "no parameter has one of the names given");
   if (!has_loss)
-    return set_problem(plan.problem, Status::no_loss, "options")
-        << ": set options.loss or add a loss to the graph";
+    return set_problem(plan.problem, Status::no_loss, "options",
+                       "set options.loss or add a loss to the graph");
   l.request.training = &o;
   return l.run_tiers();
 }
@@ -8597,10 +8555,8 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   problem_   = Problem();
   max_image_ = options.max_image;
   loss_      = options.loss;
-  if (!model || (!trainer && !model->has_weights())) {
-    const Status s = trainer ? Status::not_built : Status::no_weights;
-    return set_problem(problem_, s, trainer ? "trainer" : "model");
-  }
+  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
+  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
   MemoryPlan plan;
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
@@ -8613,37 +8569,37 @@ Status Session::build(const Trainer& trainer, const SessionOptions& options, Are
   return build_on(trainer.model(), &trainer, options, arena);
 }
 
-// Input i of the model, or the loss's target behind them. nullptr when it is not there.
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+}
+
+// Input i, nullptr when it is not there.
 static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
-  if (!e.steps || i < 0) return nullptr;
+  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
   const Executor run(e);
-  const int inputs = e.model->input_count();
-  if (i > inputs || (i == inputs && run.graph.count == run.graph.model_nodes)) return nullptr;
-  const int node = i < inputs ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
+  const bool own = i < e.model->input_count();
+  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
   shape          = run.graph.node(node).shape;
   dtype          = run.graph.node(node).dtype;
   return run.at(e.io[node]);
 }
-
-View<real> Session::input(int i) {
+template <class T>
+static View<T> input_view(const Engine& e, int i, DType wanted) {
   Shape shape;
-  DType dtype = DType::i32;
-  void* data  = input_data(engine_, i, shape, dtype);
-  return {dtype == real_dtype ? static_cast<real*>(data) : nullptr, shape, engine_.batch};
+  DType dtype = wanted;
+  void* data  = input_data(e, i, shape, dtype);
+  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
 }
 
-View<int32_t> Session::input_i32(int i) {
-  Shape shape;
-  DType dtype = real_dtype;
-  void* data  = input_data(engine_, i, shape, dtype);
-  return {dtype == DType::i32 ? static_cast<int32_t*>(data) : nullptr, shape, engine_.batch};
-}
+View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
+View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
 
 Status Session::set_image(const Image& image, int row) {
   const View<real> to = input(0);
   if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
-    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image")
-        << ": input 0 must be [N, height, width, channels]";
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
+                       "input 0 must be [N, height, width, channels]");
   const Preprocessing& how = preprocessing_of(*engine_.model);
   Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
   const int32_t* dim = to.shape.dim;
@@ -8665,221 +8621,13 @@ Status Session::forward(int rows) {
 }
 
 View<const real> Session::output(int i) const {
-  View<const real> v;
-  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return v;
+  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
   const Executor run(engine_);
   const int node = ModelAccess::output_node(*engine_.model, i);
-  v.data         = static_cast<const real*>(run.at(engine_.io[node]));
-  v.shape        = run.graph.node(node).shape;
-  v.rows         = rows_;
-  return v;
+  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
 }
 
 real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
-
-// ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
-// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
-// Rogaway 2002).
-struct Permutation {
-  uint32_t count = 1, half_bits = 1;
-  uint32_t keys[4] = {};
-  bool     shuffle = true;
-
-  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
-    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
-    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
-    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
-  }
-  uint32_t once(uint32_t x) const {
-    const uint32_t mask = (1u << half_bits) - 1;
-    uint32_t left = x >> half_bits, right = x & mask;
-    for (uint32_t key : keys) {
-      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
-      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
-      mixed ^= mixed >> 13;
-      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
-      left  = right;
-      right = next;
-    }
-    return left << half_bits | right;
-  }
-  uint32_t operator[](uint32_t i) const {
-    if (!shuffle) return i;
-    do i = once(i);
-    while (i >= count);
-    return i;
-  }
-};
-
-// Copies the rows a step draws into the inputs of the engine.
-struct Gatherer {
-  const Dataset& data;
-  const Permutation order;
-  uint32_t position;                           // of the first row in this epoch
-  int      rows;
-
-  bool column(int c, const Shape& shape, DType dtype, void* to) const;
-};
-
-bool Gatherer::column(int c, const Shape& shape, DType dtype, void* to) const {
-  const Column& from = data.columns[c];
-  const int64_t n    = shape.row_numel();
-  const bool plain = from.scale == 1.0f && from.shift == 0.0f && from.dtype == real_dtype;
-  for (int r = 0; r < rows; r++) {
-    const uint32_t index = order[position + static_cast<uint32_t>(r)];
-    if (!from.data) {
-      if (!data.read(data.user, index, c,
-                     static_cast<unsigned char*>(to) + size_t(r) * size_t(n) * size_of(dtype)))
-        return false;
-      continue;
-    }
-    const int64_t first = int64_t(index) * n;
-    if (dtype == DType::i32) {
-      int32_t* out = static_cast<int32_t*>(to) + r * n;
-      for (int64_t i = 0; i < n; i++)
-        out[i] = from.dtype == DType::u8 ? static_cast<const uint8_t*>(from.data)[first + i]
-                                         : static_cast<const int32_t*>(from.data)[first + i];
-      continue;
-    }
-    real* out = static_cast<real*>(to) + r * n;
-    if (plain) __builtin_memcpy(out, static_cast<const real*>(from.data) + first, size_t(n) * sizeof(real));
-    else if (from.dtype == DType::u8)
-      convert(static_cast<const uint8_t*>(from.data) + first, n, from.scale, from.shift, out);
-    else if (from.dtype == DType::f32)
-      convert(static_cast<const float*>(from.data) + first, n, from.scale, from.shift, out);
-    else
-      for (int64_t i = 0; i < n; i++)
-        out[i] = madd(static_cast<real>(static_cast<const double*>(from.data)[first + i]), real(from.scale),
-                      real(from.shift));
-  }
-  return true;
-}
-
-// Whether a column can feed an input: a number type that converts, labels from u8 or i32.
-static bool column_fits(const Column& c, const Dataset& data, DType input) {
-  if (!c.data) return data.read != nullptr;
-  if (input == DType::i32) return c.dtype == DType::u8 || c.dtype == DType::i32;
-  return c.dtype != DType::i32;
-}
-
-// ================================================================================ >>augment
-// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
-// fused multiply-add, so that every machine gives the same bits.
-static bool augments(const Augment& a) {
-  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
-}
-
-static bool augment_fits(const Augment& a) {
-  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
-  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
-         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
-}
-
-// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
-struct Change {
-  int64_t m[4], by[2];
-  real    thicker;                             // below 0: thinner
-
-  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
-    const uint64_t key  = uint64_t(epoch) << 32 | sample;
-    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
-                           random_block(seed, key, Purpose::augment, 0, 1)};
-    const auto draw = [&](int i, float range) {
-      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
-    };
-    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
-    double s, c;
-    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
-    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
-    m[0]  = whole(product(c, unit));
-    m[1]  = whole(product(product(c, slant) - s, unit));
-    m[2]  = whole(product(s, unit));
-    m[3]  = whole(product(product(s, slant) + c, unit));
-    by[0] = whole(product(draw(3, a.shift), 65536.0));
-    by[1] = whole(product(draw(4, a.shift), 65536.0));
-    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
-    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
-  }
-};
-
-// A picture and what is around it.
-struct Canvas {
-  const real* data;
-  int64_t H, W, C;
-  real    background;
-  real at(int64_t x, int64_t y, int64_t c) const {
-    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
-  }
-};
-
-static inline real between(real a, real b, real share) { return a + product(b - a, share); }
-
-// Towards the largest of a pixel and its four neighbours, or towards the smallest.
-static void thicken(const Canvas& from, real by, real* to) {
-  for (int64_t y = 0; y < from.H; y++)
-    for (int64_t x = 0; x < from.W; x++) {
-      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
-                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
-      real most = here;
-      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
-      *to++ = between(here, most, by > 0 ? by : -by);
-    }
-}
-
-static void warp(const Canvas& from, const Change& change, real* to) {
-  const int64_t* m = change.m;
-  for (int64_t y = 0; y < from.H; y++) {
-    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
-    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
-    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
-    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
-      const int64_t i = at_x >> 16, j = at_y >> 16;
-      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
-                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
-      for (int64_t c = 0; c < from.C; c++)
-        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
-                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
-    }
-  }
-}
-
-// Scratch of a worker: the picture, and the picture with thicker strokes.
-static size_t augment_bytes(const Shape& shape) {
-  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
-}
-
-// Changes the rows that a step has drawn, where they lie.
-struct Augmenter {
-  const Augment&     how;
-  const Permutation& order;
-  const Shape&       shape;
-  uint64_t seed;
-  uint32_t epoch, position;                    // of the first row
-  int      rows, workers;
-  real*          pictures;
-  unsigned char* scratch;
-
-  static void work(void* self, int worker) {
-    const Augmenter& a = *static_cast<const Augmenter*>(self);
-    const Share share  = share_of(static_cast<uint32_t>(a.rows), a.workers, worker);
-    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
-    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
-  }
-  void row(uint32_t r, unsigned char* own) const {
-    const size_t n  = static_cast<size_t>(shape.row_numel());
-    real* const picture = pictures + r * n;
-    real* const copy    = reinterpret_cast<real*>(own);
-    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
-    const Change change(how, seed, epoch, order[position + r]);
-    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
-    __builtin_memcpy(copy, picture, n * sizeof(real));
-    const bool strokes = how.thinner > 0 || how.thicker > 0;
-    if (strokes) thicken(from, change.thicker, other);
-    if (strokes) from.data = other;
-    warp(from, change, picture);
-  }
-};
 
 // ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
@@ -8888,11 +8636,13 @@ Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps parameter (which 0), its gradient (1) or its optimizer slots (2, ...); nullptr: not
+// Where the trainer keeps a parameter (which 0), its gradient (1), its optimizer slots (2, ...); nullptr: not
 // its own.
 real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
+  const Engine& e = t.engine_;
+  if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
   const Ref r = parameter_ref(t, parameter, which);
-  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(t.engine_.arena + size_t(r) * 64) : nullptr;
+  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
 }
 
 Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan) {
@@ -8900,24 +8650,19 @@ Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPl
   return layout_trainer(model, copy, plan, nullptr, nullptr);
 }
 
-// Parameters begin as the model has them, or as its seed makes them.
+// Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
 void TrainerAccess::start(Trainer& t) {
   const FloatControl control;
-  const Model& m  = *t.engine_.model;
-  const Engine& e = t.engine_;
+  const Model& m = *t.engine_.model;
   for (int i = 0; i < m.parameter_count(); i++) {
-    const Parameter* p = ModelAccess::parameter(m, i);
-    const int64_t room = round_up(p->stored, int64_t(64 / sizeof(real)));
-    if (real* to = data(t, i, 0)) {
-      const unsigned char* weights = ModelAccess::weights(m);
-      const real* from = reinterpret_cast<const real*>(weights + (weights ? size_t(p->offset) * 64 : 0));
-      if (!weights) init_parameter(*p, i, m.seed(), to);
-      for (int64_t k = 0; k < p->stored && weights; k++) to[k] = from[k];
-      for (int64_t k = p->stored; k < room; k++) to[k] = 0;
-    }
-    for (int which = 1; which < e.parameter_stride; which++) {
+    const Parameter& p = *ModelAccess::parameter(m, i);
+    const unsigned char* weights = ModelAccess::weights(m);
+    for (int which = 0; which < t.engine_.parameter_stride; which++) {
       real* to = data(t, i, which);
-      if (to) zero(to, room);
+      if (!to) continue;
+      if (which > 0) zero(to, p.stored);
+      else if (!weights) init_parameter(p, i, m.seed(), to);
+      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
 }
@@ -8936,10 +8681,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   if (!ok(s)) return s;
   for (int i = 0; i < model.parameter_count() && !model.has_weights(); i++) {
     if (TrainerAccess::data(*this, i, 0)) continue;
-    set_problem(problem_, Status::no_weights, model.parameter(i).name)
-        << ": a frozen parameter is used where the model has it";
     engine_ = Engine();
-    return Status::no_weights;
+    return set_problem(problem_, Status::no_weights, model.parameter(i).name,
+                       "a frozen parameter is used where the model has it");
   }
   TrainerAccess::start(*this);
   return Status::ok;
@@ -8949,15 +8693,13 @@ const Model* Trainer::model() const { return engine_.model; }
 
 Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
-  const Executor run(engine_);
-  const int inputs = engine_.model->input_count() + (run.graph.count > run.graph.model_nodes ? 1 : 0);
-  if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data") << ": the data set is empty";
-  for (int c = 0; c < inputs; c++) {
-    const DType dtype = c < engine_.model->input_count() ? engine_.model->input_dtype(c)
-                                                         : run.graph.node(run.graph.model_nodes).dtype;
+  if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data", "the data set is empty");
+  for (int c = 0; c < input_count(engine_); c++) {
+    Shape shape;
+    DType dtype = real_dtype;
+    (void)input_data(engine_, c, shape, dtype);
     if (column_fits(data.columns[c], data, dtype)) continue;
-    return set_problem(problem_, Status::bad_shape, "set_data")
-        << ": column " << c << " does not fit the input";
+    return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
   return Status::ok;
@@ -8978,20 +8720,18 @@ uint32_t Trainer::epoch_position() const {
 
 float TrainerAccess::rate(const Trainer& t) {
   const TrainerOptions& o = t.options_;
+  const uint32_t batch = static_cast<uint32_t>(o.batch);
   RateContext c;
   c.lr     = *static_cast<const float*>(o.optimizer.attributes());        // every optimizer's first field
   c.step   = t.step_;
   c.epoch  = t.epoch();
   c.epochs = o.epochs;
   c.plateau_factor = t.plateau_.factor;
-  if (t.data_)
-    c.steps_per_epoch =
-        (epoch_samples(*t.data_, o) + static_cast<uint32_t>(o.batch) - 1) / static_cast<uint32_t>(o.batch);
+  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + batch - 1) / batch;
   const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
-  const uint64_t warm = o.warmup_steps > 0 ? static_cast<uint64_t>(o.warmup_steps) : 0;
-  return t.step_ < warm ? static_cast<float>(product(
-                              double(lr), static_cast<double>(t.step_ + 1) / static_cast<double>(warm)))
-                        : lr;
+  if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
+  const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
+  return static_cast<float>(product(double(lr), share));
 }
 
 // 2-norm of all kept gradients, in parameter order, 16 lanes each.
@@ -9006,26 +8746,25 @@ real TrainerAccess::gradient_norm(const Trainer& t) {
 
 // The rows of a step into the inputs: the caller's own, or the next of the data set.
 Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
-  const Engine& e  = t.engine_;
-  const int inputs = e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-  for (int c = 0; c < inputs; c++) {
+  const Engine& e = t.engine_;
+  const TrainerOptions& o = t.options_;
+  for (int c = 0; c < input_count(e); c++) {
     Shape shape;
     DType dtype = real_dtype;
     void* to    = input_data(e, c, shape, dtype);
     if (own && !own->data[c])
-      return set_problem(t.problem_, Status::no_data, "step") << ": data[" << c << "] is missing";
+      return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
     if (!to) continue;
     if (own) {
       __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
       continue;
     }
-    const TrainerOptions& o = t.options_;
-    const Permutation order(o.seed, t.epoch(), t.data_->count, o.shuffle);
-    if (!Gatherer{*t.data_, order, t.epoch_position(), rows}.column(c, shape, dtype, to))
-      return set_problem(t.problem_, Status::io_error, "data") << ": a row could not be read";
+    const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+    if (!draw.column(*t.data_, c, shape, dtype, to))
+      return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
     if (c > 0 || !augments(o.augment)) continue;
-    Augmenter job = {o.augment, order, shape, o.seed, t.epoch(), t.epoch_position(), rows,
-                     e.pool ? e.pool->workers : 1, static_cast<real*>(to), e.scratch};
+    Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
+                     static_cast<real*>(to), e.scratch};
     run_workers(e.pool, job.workers, Augmenter::work, &job);
   }
   return Status::ok;
@@ -9046,13 +8785,13 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   NNLITE_TRY(run.check_labels(t.problem_));
   run.run_steps(0, e.forward_count, nullptr);
   const real loss = run.loss();
-  if (!(loss - loss == 0)) {
-    char name[48] = "loss";
+  if (!is_finite(loss)) {
     NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
-    const int bad = run.find_not_finite();
-    if (bad >= 0 && bad < run.graph.model_nodes) node_name(&run.graph.node(0), bad, name, sizeof name);
-    return set_problem(t.problem_, Status::not_finite, name)
-        << ": the loss of step " << static_cast<int64_t>(t.step_ + 1);
+    const int  bad   = run.find_not_finite();
+    const bool found = bad >= 0 && bad < run.graph.model_nodes;
+    const NodeName name(&run.graph.node(0), found ? bad : 0);
+    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+           << static_cast<int64_t>(t.step_ + 1);
   }
   t.loss_ = loss;
   t.lr_   = run.context.lr;
@@ -9078,9 +8817,8 @@ Status Trainer::step(const Batch& batch) {
 Status Trainer::step() {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-  const uint32_t left = epoch_samples(*data_, options_) - epoch_position();
-  const int rows = left < static_cast<uint32_t>(options_.batch) ? static_cast<int>(left) : options_.batch;
-  return TrainerAccess::step(*this, nullptr, rows);
+  const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
+  return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
 }
 
 Status Trainer::steps(int n) {
@@ -9089,7 +8827,7 @@ Status Trainer::steps(int n) {
 }
 
 Status Trainer::report(real metric) {
-  if (!(metric - metric == 0)) return Status::not_finite;
+  if (!is_finite(metric)) return Status::not_finite;
   if (!options_.schedule || options_.schedule.op() != &ReduceLROnPlateau::op) return Status::ok;
   const ReduceLROnPlateau& a = *static_cast<const ReduceLROnPlateau*>(options_.schedule.attributes());
   const float value = static_cast<float>(metric);
@@ -9104,32 +8842,29 @@ Status Trainer::report(real metric) {
 }
 
 bool Trainer::is_trained(int i) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  return p && p->spec.role != Role::statistic && TrainerAccess::data(*this, i, 0) != nullptr;
+  return TrainerAccess::data(*this, i, 0) &&
+         ModelAccess::parameter(*engine_.model, i)->spec.role != Role::statistic;
 }
 
 Status Trainer::get(int i, real* to) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  if (!p) return Status::bad_argument;
   const real* own = TrainerAccess::data(*this, i, 0);
-  if (!own) return engine_.model->get(i, to);
-  copy_logical(*p, own, to);
+  if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
   return Status::ok;
 }
 
 Status Trainer::set(int i, const real* from) {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  real* own = p ? TrainerAccess::data(*this, i, 0) : nullptr;
+  real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return Status::bad_argument;
-  for (int64_t e = 0; e < p->spec.shape.row_numel(); e++) own[parameter_at(p->spec, e)] = from[e];
+  const Parameter& p = *ModelAccess::parameter(*engine_.model, i);
+  for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
   return Status::ok;
 }
 
 Status Trainer::get_gradient(int i, real* to) const {
-  const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
-  const real* g = p ? TrainerAccess::data(*this, i, 1) : nullptr;
+  const real* g = TrainerAccess::data(*this, i, 1);
   if (!g) return Status::bad_argument;
-  copy_logical(*p, g, to);
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
   return Status::ok;
 }
 
@@ -9163,29 +8898,27 @@ void Confusion::add(const real* scores, const int32_t* targets, int rows) {
   for (int r = 0; r < rows; r++) add(targets[r], argmax(scores + int64_t(r) * classes, classes));
 }
 
+static double ratio(uint64_t part, uint64_t all) {
+  return all == 0 ? 0 : static_cast<double>(part) / static_cast<double>(all);
+}
+
 double Confusion::accuracy() const {
   uint64_t right = 0, all = 0;
-  for (int t = 0; t < classes; t++)
-    for (int a = 0; a < classes; a++) {
-      const uint32_t n = counts[int64_t(t) * classes + a];
-      all += n;
-      if (t == a) right += n;
-    }
-  return all == 0 ? 0 : static_cast<double>(right) / static_cast<double>(all);
+  for (int64_t i = 0; i < int64_t(classes) * classes; i++) all += counts[i];
+  for (int64_t c = 0; c < classes; c++) right += counts[c * classes + c];
+  return ratio(right, all);
 }
 
 double Confusion::precision(int c) const {
   uint64_t answers = 0;
   for (int t = 0; t < classes; t++) answers += counts[int64_t(t) * classes + c];
-  return answers == 0 ? 0
-                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(answers);
+  return ratio(counts[int64_t(c) * classes + c], answers);
 }
 
 double Confusion::recall(int c) const {
   uint64_t targets = 0;
   for (int a = 0; a < classes; a++) targets += counts[int64_t(c) * classes + a];
-  return targets == 0 ? 0
-                      : static_cast<double>(counts[int64_t(c) * classes + c]) / static_cast<double>(targets);
+  return ratio(counts[int64_t(c) * classes + c], targets);
 }
 
 double dice(const real* a, const real* b, int64_t count, real threshold_a, real threshold_b) {
@@ -9200,36 +8933,40 @@ double dice(const real* a, const real* b, int64_t count, real threshold_a, real 
 
 // ================================================================================ >>image_impl
 // Resizing in whole numbers, so that every machine gives the same bits. Along one axis, output i of `to`
-// reads the inputs first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of 1 /
-// to of an input (together `from`); growing is bilinear between pixel centres in units of 1 / (2 to)
-// (together 2 to).
+// reads the inputs first .. first + count - 1 of `from`: shrinking weighs them by the overlap in units of
+// 1 / to of an input; growing is bilinear between pixel centres in units of 1 / (2 to).
 struct Taps {
-  int64_t first, count, position;  // position: of the centre when growing, of the left edge when shrinking
+  int64_t from, to, first, count, position;    // of the centre when growing, of the left edge when shrinking
+
+  Taps(int64_t inputs, int64_t outputs, int64_t i) : from(inputs), to(outputs) {
+    const int64_t centre = (2 * i + 1) * from - to, last = (from - 1) * 2 * to;
+    position = from >= to ? i * from : centre < 0 ? 0 : smaller(centre, last);
+    first    = from >= to ? position / to : position / (2 * to);
+    count    = from >= to ? (position + from + to - 1) / to - first : position % (2 * to) != 0 ? 2 : 1;
+  }
+  int64_t total() const { return from >= to ? from : 2 * to; }
+  int64_t weight(int64_t k) const {
+    const int64_t low = (first + k) * to, second = position - first * 2 * to;
+    if (from < to) return k == 0 ? 2 * to - second : second;
+    return smaller(low + to, position + from) - (low > position ? low : position);
+  }
 };
 
-static Taps taps_of(int64_t from, int64_t to, int64_t i) {
-  if (from >= to) return {i * from / to, ((i + 1) * from + to - 1) / to - i * from / to, i * from};
-  int64_t position = (2 * i + 1) * from - to;
-  if (position < 0) position = 0;
-  if (position > (from - 1) * 2 * to) position = (from - 1) * 2 * to;
-  return {position / (2 * to), position % (2 * to) != 0 ? 2 : 1, position};
-}
-
-static int64_t tap_weight(int64_t from, int64_t to, const Taps& taps, int64_t k) {
-  const int64_t j = taps.first + k;
-  if (from < to) {
-    const int64_t second = taps.position - taps.first * 2 * to;
-    return k == 0 ? 2 * to - second : second;
+// The sum of all f(row, column) that two taps read, by their weights; they are total_weight together.
+template <class F>
+static int64_t weighed(const Taps& down, const Taps& across, F f) {
+  int64_t sum = 0;
+  for (int64_t j = 0; j < down.count; j++) {
+    int64_t row = 0;
+    for (int64_t k = 0; k < across.count; k++) row += across.weight(k) * f(down.first + j, across.first + k);
+    sum += down.weight(j) * row;
   }
-  const int64_t low = j * to, high = low + to, end = taps.position + from;
-  return (high < end ? high : end) - (low > taps.position ? low : taps.position);
+  return sum;
 }
-
-static int64_t tap_total(int64_t from, int64_t to) { return from >= to ? from : 2 * to; }
+static int64_t total_weight(const Taps& down, const Taps& across) { return down.total() * across.total(); }
 
 // 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where
-// the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where the image has
-// none.
+// the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where there is none.
 static int64_t pixel_value(const uint8_t* p, int has, int channels, int c) {
   const bool has_alpha = has == 2 || has == 4, wants_alpha = channels == 2 || channels == 4;
   if (wants_alpha && c == channels - 1) return 1000 * (has_alpha ? p[has - 1] : 255);
@@ -9274,17 +9011,11 @@ static Placement place(const Image& image, Resize how, int height, int width) {
 // The resized value, 0 .. 255, of channel c of the pixel that reads these taps.
 static double resized_value(const Image& image, const Placement& p, const Taps& down, const Taps& across,
                             int channels, int c) {
-  int64_t sum = 0;
-  for (int64_t j = 0; j < down.count; j++) {
-    const uint8_t* row =
-        image.pixels + ((p.y + down.first + j) * image.width + p.x + across.first) * image.channels;
-    int64_t row_sum = 0;
-    for (int64_t k = 0; k < across.count; k++, row += image.channels)
-      row_sum += tap_weight(p.width, p.to_width, across, k) * pixel_value(row, image.channels, channels, c);
-    sum += tap_weight(p.height, p.to_height, down, j) * row_sum;
-  }
-  return static_cast<double>(sum) /
-         static_cast<double>(1000 * tap_total(p.width, p.to_width) * tap_total(p.height, p.to_height));
+  const int64_t sum = weighed(down, across, [&](int64_t y, int64_t x) {
+    const uint8_t* pixel = image.pixels + ((p.y + y) * image.width + p.x + x) * image.channels;
+    return pixel_value(pixel, image.channels, channels, c);
+  });
+  return static_cast<double>(sum) / static_cast<double>(1000 * total_weight(down, across));
 }
 
 static Status preprocess_digit(const Image& image, const Preprocessing& how, int height, int width,
@@ -9305,16 +9036,14 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
   const FloatControl control;
   const Placement p = place(image, how.resize, height, width);
   for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
-    const Taps down = taps_of(p.height, p.to_height, y);
+    const Taps down(p.height, p.to_height, y);
     for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
-      const Taps across = taps_of(p.width, p.to_width, x);
+      const Taps across(p.width, p.to_width, x);
       const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
       for (int c = 0; c < channels; c++) {
         double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
         if (how.invert) value = 255 - value;
-        *to++ = (product(static_cast<real>(value), static_cast<real>(how.scale)) -
-                 static_cast<real>(how.mean[c])) /
-                static_cast<real>(how.std[c]);
+        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
       }
     }
   }
@@ -9713,16 +9442,13 @@ struct Digit {
     int64_t most = 1, mass = 0, mass_x = 0, mass_y = 0;
     for (int64_t y = 0; y < box_h; y++)
       for (int64_t x = 0; x < box_w; x++) {
-        const Taps down = taps_of(h, box_h, y), across = taps_of(w, box_w, x);
-        const int64_t total = tap_total(h, box_h) * tap_total(w, box_w);
-        int64_t sum = total / 2;
-        for (int64_t j = 0; j < down.count; j++)
-          for (int64_t k = 0; k < across.count; k++) {
-            const int v = ink[(y0 + down.first + j) * W + x0 + across.first + k];
-            sum += tap_weight(h, box_h, down, j) * tap_weight(w, box_w, across, k) *
-                   (v < top ? v * 255 / top : 255);
-          }
-        const int64_t v = sum / total;
+        const Taps    down(h, box_h, y), across(w, box_w, x);
+        const int64_t total = total_weight(down, across);
+        const int64_t sum   = weighed(down, across, [&](int64_t j, int64_t k) {
+          const int value = ink[(y0 + j) * W + x0 + k];
+          return value < top ? value * 255 / top : 255;
+        });
+        const int64_t v = (sum + total / 2) / total;
         picture[y * 64 + x] = static_cast<uint8_t>(v);
         most = v > most ? v : most;
         mass += v, mass_x += v * (2 * x + 1), mass_y += v * (2 * y + 1);
@@ -9783,11 +9509,10 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
   Digit digit(how, *static_cast<DigitScratch*>(memory),
               static_cast<uint8_t*>(memory) + sizeof(DigitScratch), (image.width + k - 1) / k,
               (image.height + k - 1) / k);
-  for (int i = 0; i < height * width; i++) to[i] = 0;
+  zero(to, int64_t(height) * width);
   seen = digit.run(image, k, height, width, to);
   for (int i = 0; i < height * width; i++)
-    to[i] = (product(to[i], static_cast<real>(how.scale)) - static_cast<real>(how.mean[0])) /
-            static_cast<real>(how.std[0]);
+    to[i] = (product(to[i], real(how.scale)) - real(how.mean[0])) / real(how.std[0]);
   return Status::ok;
 }
 
@@ -9816,7 +9541,6 @@ struct CrcTable {
 };
 static constexpr CrcTable crc_table;
 
-// The CRC-32C of what `crc` covers followed by n more bytes; the CRC of nothing is 0.
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n) {
   const uint8_t* p = static_cast<const uint8_t*>(bytes);
   uint32_t       c = ~crc;
@@ -10060,15 +9784,6 @@ static bool all_zero(const uint8_t* p, size_t n) {
   for (size_t i = 0; i < n; ++i) any = uint8_t(any | p[i]);
   return any == 0;
 }
-static int compare_text(const char* a, const char* b) {
-  while (*a != 0 && *a == *b) ++a, ++b;
-  return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
-}
-static size_t text_bytes(const char* s) {
-  size_t n = 0;
-  while (s[n] != 0) ++n;
-  return n;
-}
 
 // A file that is being read.
 struct File {
@@ -10093,8 +9808,7 @@ struct File {
 static NNLITE_COLD Status refuse(const File& f, Status status, uint64_t offset, const char* where,
                                  const char* what, uint64_t expected = 0, uint64_t got = 0) {
   if (f.problem == nullptr) return status;
-  Text text = set_problem(*f.problem, status, where);
-  text << ": " << what;
+  Text text = set_problem(*f.problem, status, where, what);
   if (expected != got) text << ": expected " << int64_t(expected) << ", got " << int64_t(got);
   f.problem->offset = offset;
   return status;
@@ -10116,11 +9830,7 @@ static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
   return true;
 }
 Source memory_source(const void* file, size_t bytes) {
-  Source s;
-  s.read = read_memory;
-  s.user = const_cast<void*>(file);
-  s.size = bytes;
-  return s;
+  return {read_memory, const_cast<void*>(file), bytes};
 }
 File::File(const Source& from, const LoadLimits& most, Problem* why)
     : source(from), limits(most), problem(why) {
@@ -10142,9 +9852,7 @@ static Status fetch_record(const File& f, SectionId id, uint64_t i, void* to, si
   return fetch(f, f.offset(id) + n * i, to, n);
 }
 template <class R>
-static uint64_t place(const File& f, SectionId id, uint64_t i) {
-  return f.offset(id) + sizeof(R) * i;
-}
+static uint64_t place(const File& f, SectionId id, uint64_t i) { return f.offset(id) + sizeof(R) * i; }
 template <class R>
 static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
   return fetch_record(f, id, i, &record, sizeof record);
@@ -10155,17 +9863,13 @@ static Status fetch_section(const File& f, uint32_t i, SectionRecord& s) {
 }
 
 // A record against the one that this version would write there: which byte differs.
-static Status check_bytes(const File& f, uint64_t here, const char* where, const char* what, const void* own,
-                          const void* got, size_t n) {
-  const size_t i = first_difference(own, got, n);
-  if (i == n) return Status::ok;
-  return bad(f, here + i, where, what, static_cast<const uint8_t*>(own)[i],
-             static_cast<const uint8_t*>(got)[i]);
-}
 template <class R>
 static Status check_record(const File& f, uint64_t here, const char* where, const char* what, const R& own,
                            const R& got) {
-  return check_bytes(f, here, where, what, &own, &got, sizeof own);
+  const size_t i = first_difference(&own, &got, sizeof own);
+  if (i == sizeof own) return Status::ok;
+  const auto byte = [i](const R& r) { return reinterpret_cast<const uint8_t*>(&r)[i]; };
+  return bad(f, here + i, where, what, byte(own), byte(got));
 }
 
 // use(bytes, count) for n bytes at offset, piece by piece.
@@ -10335,9 +10039,7 @@ class Emit {
   }
   // Records, and numbers of them.
   template <class... R>
-  void write(const R&... record) {
-    (put(&record, sizeof record), ...);
-  }
+  void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
     if (little_endian()) return put(values, bytes);
@@ -10396,9 +10098,7 @@ class Io {
   explicit Io(Emit& e) : e_(&e) {}
   Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
   template <class... T>
-  void state(T&... v) {
-    (number(v), ...);
-  }
+  void state(T&... v) { (number(v), ...); }
   template <class T>
   void setting(const char* name, T& v) {
     const T own = v;
@@ -10407,9 +10107,7 @@ class Io {
       status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
   }
   template <class... T>
-  void constant(T... v) {
-    (same(v), ...);
-  }
+  void constant(T... v) { (same(v), ...); }
   void zeros(size_t n) {
     for (; n > 0; --n) constant(uint8_t(0));
   }
@@ -10458,9 +10156,7 @@ class Io {
     require(v == expected);
   }
   template <class T>
-  static uint64_t whole(T v) {
-    return uint64_t(v);
-  }
+  static uint64_t whole(T v) { return uint64_t(v); }
   static uint64_t whole(float) { return 0; }   // not shown
   Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
 
@@ -10500,9 +10196,7 @@ struct ExtrasReader {
   }
 };
 
-static bool valid_text(const char* s) {
-  return valid_utf8(reinterpret_cast<const uint8_t*>(s), text_bytes(s));
-}
+static bool valid_text(const char* s) { return valid_utf8(s, text_bytes(s)); }
 
 static NNLITE_COLD void fields(Io& io, Preprocessing& p, const Model& m) {
   const Shape s = m.input_shape(0);
@@ -10858,9 +10552,7 @@ static Status fetch_string(const File& f, uint64_t here, uint32_t offset, uint8_
   NNLITE_TRY(fetch(f, f.offset(id_strs) + cursor, to, bytes));
   to[bytes] = 0;
   cursor += bytes;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(to), bytes))
-    return bad(f, here, "STRS", "a name is not UTF-8");
-  return Status::ok;
+  return valid_utf8(to, bytes) ? Status::ok : bad(f, here, "STRS", "a name is not UTF-8");
 }
 
 // What must hold before a tensor can be compared with what the engine makes of the file.
@@ -10949,7 +10641,7 @@ static Status check_tail(const File& f, const ParameterSpec& p, uint64_t at) {
 // The op of this name and version.
 static Status find_known(const File& f, const OpSet& ops, uint64_t here, const char* name, uint32_t version,
                          const Op*& op) {
-  op = find_op(ops, name, text_bytes(name));
+  op = find_op(ops, name);
   if (op == nullptr) return refuse(f, Status::unknown_op, here, name, "not among LoadOptions::ops");
   if (op->version == version) return Status::ok;
   return refuse(f, Status::unknown_op, here, name, "needs a newer nnlite, version", op->version, version);
@@ -11155,12 +10847,11 @@ static Status check_parameter(const File& f, const Node& node, int p, const char
 static Status check_node(const File& f, const Model& m, uint32_t k) {
   const Node&    node = ModelAccess::node(m, int(k));
   const uint64_t here = place<TensorRecord>(f, id_tens, f.parameters + k);
-  char           name[file_name_bytes];
+  const NodeName name = ModelAccess::name(m, int(k));
   NodeRecord     n, own = node_record(node, k);
   TensorRecord   t;
   NNLITE_TRY(fetch(f, id_node, k, n));
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
-  node_name(&ModelAccess::node(m, 0), int(k), name, sizeof name);
   const TensorRecord out = output_record(node, k);
   if (t.rank != out.rank || first_difference(t.dims, out.dims, sizeof t.dims) < sizeof t.dims)
     return refuse(f, Status::bad_shape, here, name, "the layer gives another shape than the stored one");
@@ -11171,13 +10862,13 @@ static Status check_node(const File& f, const Model& m, uint32_t k) {
   own.attributes = n.attributes;
   if (has_attributes(node, k)) own.attribute_bytes = n.attribute_bytes;
   NNLITE_TRY(check_record(f, place<NodeRecord>(f, id_node, k), name, "a field of the node differs", own, n));
-  if (node.owner != k) node_name(&ModelAccess::node(m, 0), node.owner, name, sizeof name);
+  const NodeName owner = ModelAccess::name(m, node.owner);
   for (int p = 0; p < n.n_parameters; ++p) {
     Le32 id;
     NNLITE_TRY(fetch(f, id_idxs, uint64_t(n.ids) + n.n_in + uint32_t(p), id));
     if (id >= f.parameters)
       return bad(f, place<NodeRecord>(f, id_node, k), name, "not a parameter", f.parameters, id);
-    NNLITE_TRY(check_parameter(f, node, p, name, id));
+    NNLITE_TRY(check_parameter(f, node, p, owner, id));
     if (node.owner != k) continue;
     const Parameter& q = node.parameters[p];
     NNLITE_TRY(check_tail(f, q.spec, f.offset(id_data) + uint64_t(q.offset) * 64));
@@ -11268,7 +10959,7 @@ static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned ch
 
 Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const LoadOptions& options) {
   if (m.nodes_ != nullptr || m.finished_)
-    return fail(m, Status::bad_argument, "load", "the model is not empty");
+    return m.fail(Status::bad_argument, "load", "the model is not empty");
   Problem     problem;
   const Arena before = arena;
   clear(m, problem);
@@ -11353,7 +11044,7 @@ static int state_count(const Content& c, int parameter) {
 }
 
 static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
-  if (problem != nullptr) set_problem(*problem, s, where) << ": " << what;
+  if (problem != nullptr) set_problem(*problem, s, where, what);
   return s;
 }
 
@@ -11673,7 +11364,7 @@ static bool read_handle(void* user, uint64_t offset, void* to, size_t n) {
 }
 
 static Status refuse_path(Problem* problem, const char* path, const char* what, const char* reason) {
-  if (problem != nullptr) set_problem(*problem, Status::io_error, path) << ": " << what << ": " << reason;
+  if (problem != nullptr) set_problem(*problem, Status::io_error, path, what) << ": " << reason;
   return Status::io_error;
 }
 
@@ -11843,8 +11534,7 @@ Status Io::read_row(const OpSet& known, uint32_t trait, AnyOp& row) {
     return bad(*f_, at_, where, "fields of a row");
   NNLITE_TRY(fetch(*f_, at_ + sizeof h, name, h.name_bytes));
   name[h.name_bytes] = 0;
-  if (!valid_utf8(reinterpret_cast<const uint8_t*>(name), h.name_bytes))
-    return bad(*f_, at_, where, "a name is not UTF-8");
+  if (!valid_utf8(name, h.name_bytes)) return bad(*f_, at_, where, "a name is not UTF-8");
   NNLITE_TRY(find_known(*f_, known, at_, name, h.version, op));
   if ((op->traits & trait) == 0) return refuse(*f_, Status::unknown_op, at_, name, "is something else here");
   row = AnyOp(op, op->defaults, op->attr_size);
@@ -11873,9 +11563,7 @@ static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t coun
   if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
   for (int64_t i = 0; i < count; ++i) {
     const int64_t at = int64_t(row) * count + i;
-    const Le32    label(uint32_t(c.data == nullptr      ? labels[i]
-                                 : c.dtype == DType::u8 ? static_cast<const uint8_t*>(c.data)[at]
-                                                        : static_cast<const int32_t*>(c.data)[at]));
+    const Le32    label(uint32_t(c.data == nullptr ? labels[i] : label_at(c, at)));
     hash.add(&label, sizeof label);
   }
   return true;
@@ -11888,7 +11576,7 @@ NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
   Sha256        hash;
   if (t.data_ == nullptr) return;
   s.rows    = t.data_->count;
-  s.columns = uint32_t(e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0));
+  s.columns = uint32_t(input_count(e));
   for (uint32_t i = 0; i < s.columns; ++i) {
     Shape shape;
     DType dtype = real_dtype;
