@@ -700,6 +700,7 @@ class Model {
 // ================================================================================ >>session
 class Trainer;
 struct StepRecord;
+struct Watch;                                  // >>extension
 enum class Seen : uint8_t;                     // >>image
 
 // What build leaves in an arena: the list of steps and where their data lies, as references of 32 bits.
@@ -715,6 +716,7 @@ struct Engine {
   unsigned char* scratch = nullptr;
   const unsigned char* trainer_arena = nullptr;
   Pool*          pool  = nullptr;
+  const Watch*   watch = nullptr;
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
 };
@@ -746,6 +748,7 @@ class Session {
   Status forward(int rows = 1);                // bad_argument if rows are not in 1 .. batch; bad_label
   View<const real> output(int i = 0) const;
   real loss() const;                           // of the last forward, with SessionOptions::loss
+  void watch(const Watch* w) { engine_.watch = w; }     // from now until build; nullptr: nobody
   int  batch() const { return engine_.batch; }
   const Model* model() const { return engine_.model; }
   const Problem& problem() const { return problem_; }
@@ -855,6 +858,7 @@ class Trainer {
   Status   set(int parameter, const real* from);
   Status   get_gradient(int parameter, real* to) const;  // with keep_gradients
   bool     is_trained(int parameter) const;
+  void     watch(const Watch* w) { engine_.watch = w; }  // from now until build; nullptr: nobody
   const Model* model() const;
   const TrainerOptions& options() const { return options_; }
   const Problem& problem() const { return problem_; }
@@ -1280,6 +1284,22 @@ struct Kernel {
   // accepts this? reads shapes, rows, workers and whether pointers are null, no data
   bool (*plan)(const OpRun& shapes, KernelPlan&);
   void (*run[isa_count])(const OpRun&, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker);
+};
+
+// A step that a session or trainer has just run. add: to = from, or to += from, of gradients.
+enum class StepKind : uint8_t { forward, backward, add, update, commit };
+struct StepView {
+  StepKind      kind;
+  int64_t       count;                         // elements of an update or an add
+  const Op*     op;                            // of an update: the optimizer; nullptr: an add
+  const Kernel* kernel;                        // nullptr: the plain loop of the op
+  const OpRun&  run;
+};
+// Told on the calling thread where steps begin (nullptr), then after each one: to profile, or to look at
+// values.
+struct Watch {
+  void (*see)(void* user, const StepView* step);
+  void* user;
 };
 
 template <class T, void (*f)(const T&, const OpRun&)>
@@ -7217,8 +7237,6 @@ constexpr Ref no_ref = 0xFFFFFFFFu;
 enum class Base : uint8_t { arena, model, trainer };
 static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(base) << 29 | units; }
 
-enum class StepKind : uint8_t { forward, backward, add, update, commit };
-
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. With fusion::norm, its parameters
 // follow. The size is the same on every machine, so that plans are.
@@ -8117,6 +8135,7 @@ struct Executor {
   void run_step(const StepRecord& s, const AnyOp* optimizer) const;
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
+    if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
   }
   Status check_labels(Problem& problem) const;
@@ -8213,25 +8232,29 @@ static void add_gradient(real* to, const real* from, int64_t n, bool add) {
 }
 
 void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
+  OpRun run = {};                              // what the op has not is nullptr
+  Shape flat;
+  const Op* op  = nullptr;
+  int64_t count = s.count;
   if (s.kind == StepKind::add) {
     const Ref* r = engine.refs + s.refs;
-    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])),
-                 s.per_row ? s.count * rows : s.count, s.accumulate != 0);
-    return;
-  }
-  OpRun run = {};                              // what the op has not is nullptr
-  if (s.kind == StepKind::update) {
-    Shape flat;
+    if (s.per_row) count *= rows;
+    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), count, s.accumulate != 0);
+  } else if (s.kind == StepKind::update) {
     fill_update(s, *optimizer, flat, run);
-    if (s.kernel) return run_kernel(s.kernel, run);
-    return optimizer->op()->forward(run.attributes, run);
+    op = optimizer->op();
+  } else {
+    fill(s, run);
+    op = graph.node(s.node).op;
   }
-  fill(s, run);
-  if (s.kernel) return run_kernel(s.kernel, run);
-  const Op* op = graph.node(s.node).op;
-  (s.kind == StepKind::forward    ? op->forward
-   : s.kind == StepKind::backward ? op->backward
-                                  : op->commit)(run.attributes, run);
+  if (s.kernel) run_kernel(s.kernel, run);
+  else if (op)
+    (s.kind == StepKind::backward ? op->backward
+     : s.kind == StepKind::commit ? op->commit
+                                  : op->forward)(run.attributes, run);
+  if (!engine.watch) return;
+  const StepView seen = {s.kind, count, op, s.kernel, run};
+  engine.watch->see(engine.watch->user, &seen);
 }
 
 // Every index is in the range its reader allows.

@@ -114,4 +114,60 @@ TEST_CASE("executor: gradients of a tensor with two readers and of a layer used 
   CHECK(t.plan.gradients == t.plan.weights);
 }
 
+// What a watch is told: a bar where a run of steps begins, then the steps as steps_of writes them.
+struct Seen {
+  std::string all;
+  Watch watch = {see, this};
+  static void see(void* user, const StepView* step) {
+    std::string& all = static_cast<Seen*>(user)->all;
+    if (!step) {
+      all += "| ";
+      return;
+    }
+    const StepKind kind = step->kind;
+    all += "fbauc"[static_cast<int>(kind)];
+    if (kind != StepKind::add) all += std::to_string(step->run.node);
+    all += ' ';
+    CHECK((step->op == nullptr) == (kind == StepKind::add));
+    if (step->op) CHECK(((step->op->traits & traits::optimizer) != 0) == (kind == StepKind::update));
+    CHECK((step->count > 0) == (kind == StepKind::add || kind == StepKind::update));
+    if (step->kernel && kind == StepKind::forward) CHECK(step->kernel->phase == Phase::forward);
+    if (kind == StepKind::forward) CHECK((step->run.rows == 2 && step->run.out() != nullptr));
+  }
+};
+
+TEST_CASE("executor: a watch sees every step in order, and changes no bit") {
+  Net n;
+  const Tensor a = n.model.add(Linear{0, 4}, n.model.input("x", {4}));
+  const Tensor b = n.model.chain(a, BatchNorm1d{}, Tanh{});
+  n.model.output("y", n.model.add(Add{}, a, n.model.share(a, b)));
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  TrainerOptions o = options();
+  o.batch     = 2;
+  o.clip_norm = 1e-3f;
+  PlacedTrainer alone(n.model, o), watched(n.model, o);
+  Seen seen;
+  watched.it.watch(&seen.watch);
+  const std::vector<real> x = random_values(1, 8), y = random_values(2, 8);
+  for (PlacedTrainer* t : {&alone, &watched})
+    for (int i = 0; i < 3; i++) REQUIRE(t->it.step(Batch(x.data(), y.data(), 2)) == Status::ok);
+  std::string steps = steps_of(watched.it);
+  steps.insert(steps.find('b'), "| ");
+  steps.insert(steps.find('u'), "| ");
+  CHECK(seen.all == "| " + steps + "| " + steps + "| " + steps);
+  CHECK(same_bytes(all_parameters(n.model, alone.it), all_parameters(n.model, watched.it)));
+  watched.it.watch(nullptr);
+  seen.all.clear();
+  REQUIRE(watched.it.step(Batch(x.data(), y.data(), 2)) == Status::ok);
+  CHECK(seen.all == "");
+
+  SessionOptions session_options;
+  session_options.batch = 2;
+  PlacedSession session(n.model, session_options);
+  session.build(watched.it, session_options);
+  session.it.watch(&seen.watch);
+  REQUIRE(session.it.forward(2) == Status::ok);
+  CHECK(seen.all.substr(0, 4) == "| f1");
+}
+
 }  // namespace test_executor

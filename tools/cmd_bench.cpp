@@ -6,6 +6,8 @@
 #include "allocations.hpp"
 #include "data.hpp"
 #include "failure.hpp"
+#include "peak.hpp"
+#include "profile.hpp"
 #include "progress.hpp"
 #include "subject.hpp"
 
@@ -19,7 +21,7 @@ struct Options {
   std::string optimizer = "sgd:momentum=0.9";
   int batch = 1;
   double seconds = 2;
-  bool train = false;
+  bool train = false, profile = false;
 };
 
 struct Timing {
@@ -51,7 +53,7 @@ Timing measure(double seconds, Run run) {
 }
 
 Timing time_inference(const Options& o, const Model& model, const Samples& samples, Pool& pool,
-                      std::size_t& bytes) {
+                      std::size_t& bytes, Profile& profile) {
   SessionOptions options;
   options.batch = o.batch;
   options.pool = &pool;
@@ -62,13 +64,17 @@ Timing time_inference(const Options& o, const Model& model, const Samples& sampl
   Arena arena = memory.arena();
   Session session;
   require(session.build(model, options, arena), session.problem(), o.subject.name());
+  if (o.profile) session.watch(profile.watch());
   for (int i = 0; i < o.batch; ++i)
     put_input(samples, static_cast<std::size_t>(i) % samples.count(), session.input().row(i));
-  return measure(o.seconds, [&] { require(session.forward(o.batch), session.problem(), "forward"); });
+  return measure(o.seconds, [&] {
+    profile.begin();
+    require(session.forward(o.batch), session.problem(), "forward");
+  });
 }
 
 Timing time_training(const Options& o, const Model& model, const Samples& samples, Pool& pool,
-                     std::size_t& bytes) {
+                     std::size_t& bytes, Profile& profile) {
   const TrainerOptions options = training_options(model, o.optimizer, o.batch, &pool);
   MemoryPlan plan;
   require(Trainer::plan(model, options, plan), plan.problem, o.subject.name());
@@ -89,7 +95,11 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
   }
   const Batch batch(inputs.data(), classes ? static_cast<const void*>(labels.data()) : targets.data(),
                     o.batch);
-  return measure(o.seconds, [&] { require(trainer.step(batch), trainer.problem(), "step"); });
+  if (o.profile) trainer.watch(profile.watch());
+  return measure(o.seconds, [&] {
+    profile.begin();
+    require(trainer.step(batch), trainer.problem(), "step");
+  });
 }
 
 void run(const Options& o) {
@@ -99,8 +109,11 @@ void run(const Options& o) {
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
   const Samples samples = samples_for(model, DataSource{}, o.common.seed);
   std::size_t bytes = 0;
-  const Timing timing = o.train ? time_training(o, model, samples, *pool, bytes)
-                                : time_inference(o, model, samples, *pool, bytes);
+  Profile profile(model);
+  double peak = o.profile ? peak_gflops() : 0;
+  const Timing timing = o.train ? time_training(o, model, samples, *pool, bytes, profile)
+                                : time_inference(o, model, samples, *pool, bytes, profile);
+  if (o.profile) peak = std::max(peak, peak_gflops()) * pool->workers;
   std::int64_t macs = 0;
   for (int i = 0; i < model.node_count(); ++i) macs += model.node(i).macs;
   // A training step counts three times: forward, gradient of the input, gradient of the weights.
@@ -114,9 +127,10 @@ void run(const Options& o) {
         o.subject.name(), o.batch, pool->workers, isa_name(current_isa()),
         o.train ? "training step" : "inference", timing.at(0.5), timing.at(0.1), timing.at(0.9),
         timing.at(0.99), gflops, bytes, timing.allocations);
+    if (o.profile) print_profile(profile.json(peak), peak);
     return;
   }
-  print_json({{"work", o.subject.name()},
+  Json json = {{"work", o.subject.name()},
               {"batch", o.batch},
               {"threads", pool->workers},
               {"isa", isa_name(current_isa())},
@@ -128,7 +142,12 @@ void run(const Options& o) {
                 {"p99", timing.at(0.99)}}},
               {"gflops", gflops},
               {"arena_bytes", bytes},
-              {"allocations", timing.allocations}});
+              {"allocations", timing.allocations}};
+  if (o.profile) {
+    json["peak_gflops"] = peak;
+    json["profile"] = profile.json(peak);
+  }
+  print_json(json);
 }
 
 }  // namespace
@@ -140,6 +159,7 @@ void add_bench(CLI::App& program, int&) {
   add_subject(c, o->subject);
   c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 16));
   c.add_flag("--train", o->train, "Training steps in place of inference");
+  c.add_flag("--profile", o->profile, "Show what each step takes, beside the machine's peak");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
   c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(real_number(0.01, 600));
   add_common(c, o->common);
