@@ -1174,15 +1174,17 @@ struct OpShape {
   // in_dtype[last].
 };
 
+struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 
-// What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses and
-// OpRun::fused. The bits of every result are those of the steps one by one.
+// What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
+// and OpRun::fused. The bits of every result are those of the steps one by one.
 namespace fusion {
 constexpr uint8_t norm    = 1;                 // forward: a batch norm in evaluation follows (OpRun::norm)
 constexpr uint8_t relu    = 2;                 // forward: then ReLU
 constexpr uint8_t mask_dx = 4;                 // backward: and that of the ReLU whose output in(0) is
 constexpr uint8_t mask_dy = 8;                 // backward: that of the fused ReLU, whose output y() is, first
+constexpr uint8_t update  = 16;                // backward: parameter 0 is updated, its gradient never stored
 }
 struct FusedNorm {
   const real *weight, *bias, *mean, *var;      // weight and bias are nullptr without `affine`
@@ -1212,6 +1214,8 @@ struct OpRun {
   uint8_t  fused;                              // bits of fusion
   uint16_t node;
   FusedNorm norm;                              // with fusion::norm
+  const OpRun*  update;                        // with fusion::update: its call, without a gradient,
+  const Kernel* update_kernel;                 // and its kernel, of one stage
 
   const Shape& in_shape(int i) const { return *in_shapes[i]; }
   const Shape& out_shape() const { return *out_shape_; }
@@ -1240,8 +1244,6 @@ struct RateContext {
   int      epochs = 1;
   float    plateau_factor = 1.0f;
 };
-
-struct Kernel;
 
 // What is computed: a layer, a loss, an optimizer or a schedule. One row each, made by NNLITE_DEFINE_OP.
 struct Op {
@@ -2955,7 +2957,8 @@ NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], in
   if (e.scale != nullptr)
     NNLITE_UNROLL for (int j = 0; j < V; j++) {
       const int w = within(n, j * lanes);
-      const vf  s = load_part(e.scale + column + j * lanes, w), t = load_part(e.shift + column + j * lanes, w);
+      const int64_t at = column + j * lanes;
+      const vf      s = load_part(e.scale + at, w), t = load_part(e.shift + at, w);
       NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = fma(c[i][j], s, t);
     }
   const vf floor = set(e.floor);
@@ -3144,10 +3147,15 @@ static bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
   p.scratch_per_worker = scratch_bytes(s.O * 32);
   return true;
 }
+// In scratch: the last columns of dy, padded; where weights are updated at once, the gradients of a task.
+static inline int64_t linear_tail(const LinearSizes& s) { return s.O % 16 != 0 ? s.N * 16 : 0; }
+static inline int64_t linear_piece(const OpRun& r) {
+  return (r.fused & fusion::update) != 0 ? linear_inputs * 16 : 0;
+}
 static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
-  if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
+  p.scratch_per_worker = scratch_bytes(linear_tail(s) + linear_piece(r));
   return true;
 }
 #endif
@@ -3196,15 +3204,31 @@ NNLITE_RUN(linear_grad_input) {
   }
 }
 
+// The weights from `at` on, updated by their gradients.
+static void update_piece(const OpRun& r, int64_t at, float* gradients, int64_t count, OpRun& u, Shape& flat) {
+  flat.dim[0] = static_cast<int32_t>(count);
+  u.parameter_[0]  = r.update->parameter(0) + at;
+  u.dparameter_[0] = gradients;
+  for (int k = 0; k < max_slots && r.update->slot(k) != nullptr; k++) u.slot_[k] = r.update->slot(k) + at;
+  r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
+}
+
 NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
   const int64_t whole = s.O / 16;                                    // panels without a tail
   float* dw = r.dparameter(0);
   float* db = r.dparameter(1);
-  float* tail = worker_scratch(r, worker, s.N * 16);
+  float* tail = worker_scratch(r, worker, linear_tail(s) + linear_piece(r));
+  float* piece = tail + linear_tail(s);
+  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
+  OpRun update;
+  Shape flat = flat_shape(0);
+  if (r.update != nullptr) update = *r.update, update.in_shapes[0] = update.out_shape_ = &flat;
   bool   padded = whole == s.panels;
   for (uint32_t task = first; task < last;) {
-    const Stretch at = stretch_at(task, last, s.panels);
+    // updates go in the order of memory, a panel at a time
+    const Stretch at = r.update != nullptr ? Stretch{task % blocks, task / blocks, 1}
+                                           : stretch_at(task, last, s.panels);
     task += static_cast<uint32_t>(at.count);
     if (!padded && at.panel + at.count > whole) {
       pad_rows(r.dy() + whole * 16, s.N, s.O, static_cast<int>(s.O - whole * 16), tail);
@@ -3213,7 +3237,7 @@ NNLITE_RUN(linear_grad_parameter) {
     const int64_t i = at.block * linear_inputs;
     for (int64_t panel = at.panel, end = at.panel + at.count; panel < end;) {
       const bool    last_one = panel >= whole;
-      const int64_t count = last_one ? 1 : (end < whole ? end : whole) - panel;
+      const int64_t count = last_one ? 1 : smaller(end, whole) - panel;
       const float*  dy = last_one ? tail : r.dy() + panel * 16;
       Product p;
       p.inner   = {s.N, s.I, last_one ? 16 : s.O};
@@ -3221,7 +3245,12 @@ NNLITE_RUN(linear_grad_parameter) {
       p.a_row   = 1;
       p.c_row   = 16;
       p.c_panel = s.I * 16;
-      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
+      const int64_t place = (panel * s.I + i) * 16;
+      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + place, nullptr, count * 16);
+      if (r.update != nullptr) {
+        multiply(p, r.in(0) + i, dy, piece, nullptr, 16);
+        update_piece(r, place, piece, p.rows * 16, update, flat);
+      }
       for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
         sum_rows(dy + j * 16, s.N, p.inner.b, 16, db + (panel + j) * 16, false);
       panel += count;
@@ -4932,6 +4961,7 @@ NNLITE_RUN(element_loss_backward) {
 // One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
 #ifndef NNLITE_NO_TRAINING
 #ifdef NNLITE_ONCE
+static_assert(linear_inputs * 16 <= element_block, "linear_grad_parameter updates a piece in one task");
 static bool plan_update(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
   return r.in_numel(0) % 16 == 0;
@@ -5148,13 +5178,13 @@ bool set_isa(Isa isa) {
 #endif
 
 // Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
-#define NNLITE_THREE(f, chain)                                                                               \
+#define NNLITE_THREE(f, chain, fuses_dw)                                                                     \
   NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fusion::norm | fusion::relu, f##_forward_plan,          \
              f##_forward)                                                                                    \
   NNLITE_TRAINING(                                                                                           \
       NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, fusion::mask_dx, f##_grad_input_plan,         \
                  f##_grad_input)                                                                             \
-      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, 0, f##_grad_parameter_plan,           \
+      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, fuses_dw, f##_grad_parameter_plan,    \
                  f##_grad_parameter))
 #define NNLITE_THREE_ROWS(f)                                                                                 \
   &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
@@ -5164,7 +5194,7 @@ bool set_isa(Isa isa) {
   NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, fuses_b, plan_b, b))                    \
   NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
 #define NNLITE_UPDATE(op, f)                                                                                 \
-  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, f))                                     \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, f))                                  \
   NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
 #define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
@@ -5177,10 +5207,10 @@ bool set_isa(Isa isa) {
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
               element_loss_backward<Type>)
 
-NNLITE_THREE(conv2d, 1)
-NNLITE_THREE(conv_transpose2d, 1)
-NNLITE_THREE(depthwise, 2)
-NNLITE_THREE(linear, 1)
+NNLITE_THREE(conv2d, 1, 0)
+NNLITE_THREE(conv_transpose2d, 1, 0)
+NNLITE_THREE(depthwise, 2, 0)
+NNLITE_THREE(linear, 1, fusion::update)
 NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
@@ -7239,7 +7269,8 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. With fusion::norm, its parameters
-// follow. The size is the same on every machine, so that plans are.
+// follow; with fusion::update the refs of an update. The size is the same on every machine, so that plans
+// are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7392,6 +7423,9 @@ struct Planner {
   int  only_user(int i) const;
   void fuse_forward(int i);
   void fuse_backward(int i);
+  void fuse_update(int i);
+  bool can_fuse(int i, Phase part, uint8_t bit) const;
+  const Kernel* update_kernel(int i, int p, KernelPlan& plan) const;
   bool materialised(int i) const;
   void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const;
   bool slots_are_read(int i, const OpShape& s) const;
@@ -7416,6 +7450,7 @@ struct Planner {
   void use(uint16_t v);
   void put(uint16_t v);
   void put_ref(Ref r);
+  void put_update(int i, int p, uint16_t gradient);
   void put_parameters(int i);
   void put_slots(int i, StepRecord& r);
   uint16_t walk_value(int64_t bytes);
@@ -7593,6 +7628,32 @@ NNLITE_COLD void Planner::fuse_forward(int i) {
   nodes[user].absorbed = true;
 }
 
+// The kernel for backward, or for a part of it where no kernel does it all.
+NNLITE_COLD bool Planner::can_fuse(int i, Phase part, uint8_t bit) const {
+  Wanted w;
+  KernelPlan plan;
+  wanted(i, w.dx_bits, w.parameter_bits);
+  w.training = runs_training(i);
+  const Kernel* kernel = find_kernel(i, Phase::backward, w, plan);
+  if (kernel) return (kernel->fuses & bit) != 0;
+  if (part == Phase::grad_input) w.parameter_bits = 0;
+  else w.dx_bits = 0;
+  if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
+  kernel = find_kernel(i, part, w, plan);
+  return kernel && (kernel->fuses & bit) != 0;
+}
+
+// A weight whose gradient nothing else reads is updated as that is made, piece by piece.
+NNLITE_COLD void Planner::fuse_update(int i) {
+  KernelPlan plan;
+  if (!graph().node(i).op || !nodes[i].runs || !nodes[i].reaches_loss || !nodes[i].requires_grad) return;
+  if (graph().node(i).n_parameters == 0 || !is_trained(graph().node(i).parameters[0], i)) return;
+  if (materialised(i) || !can_fuse(i, Phase::grad_parameter, fusion::update)) return;
+  const Kernel* const kernel = update_kernel(i, 0, plan);
+  if (kernel && kernel == request.training->optimizer.op()->kernels[0] && plan.stages == 1)
+    nodes[i].fused_backward |= fusion::update;
+}
+
 // The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
 NNLITE_COLD void Planner::fuse_backward(int i) {
   const Graph& g = graph();
@@ -7600,21 +7661,11 @@ NNLITE_COLD void Planner::fuse_backward(int i) {
   if (!nodes[i].runs || g.node(i).op != &ReLU::op) return;
   wanted(i, w.dx_bits, w.parameter_bits);
   if (w.dx_bits == 0) return;
-  const auto can = [this](int node, uint8_t bit) {
-    Wanted all;
-    KernelPlan plan;
-    wanted(node, all.dx_bits, all.parameter_bits);
-    all.training = runs_training(node);
-    const Kernel* kernel = find_kernel(node, Phase::backward, all, plan);
-    all.parameter_bits = 0;
-    if (!kernel && (all.dx_bits & 1u) != 0) kernel = find_kernel(node, Phase::grad_input, all, plan);
-    return kernel && (kernel->fuses & bit) != 0;
-  };
   const int reader = only_user(i), before = g.node(i).inputs[0];
-  if (reader >= 0 && can(reader, fusion::mask_dx)) {
+  if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
     nodes[reader].fused_backward |= fusion::mask_dx;
     nodes[i].masked = true;
-  } else if (nodes[i].absorbed && can(before, fusion::mask_dy)) {
+  } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
     nodes[before].fused_backward |= fusion::mask_dy;
     nodes[i].masked = true;
   }
@@ -7813,6 +7864,7 @@ NNLITE_COLD void Planner::backward_step(int i, const Kernel* kernel, const Wante
     else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
   }
   put_slots(i, r);
+  if ((w.fused & fusion::update) != 0) put_update(i, 0, no_value);
   if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
   step_count++;
 }
@@ -7867,28 +7919,35 @@ void Planner::view_gradient(int i) {
   in.has_grad = true;
 }
 
+void Planner::put_update(int i, int p, uint16_t gradient) {
+  for (int k = 0; k < parameter_stride; k++) {
+    if (k == 1 && gradient != no_value) put(gradient);
+    else put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+  }
+}
+
 NNLITE_COLD void Planner::update_step(int i, int p, uint16_t gradient) {
   const Parameter& q = graph().node(i).parameters[p];
   StepRecord& r      = begin(StepKind::update, i);
   r.parameter        = static_cast<uint8_t>(p);
   r.count            = q.stored;
-  put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
-  if (gradient != no_value) put(gradient);
-  else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
-  for (int k = 2; k < parameter_stride; k++) put_ref(steps ? parameter_ref(i, p, k) : no_ref);
-  r.n_slots = static_cast<uint8_t>(parameter_stride - 2);
+  put_update(i, p, gradient);
+  KernelPlan plan;
+  r.kernel = update_kernel(i, p, plan);
+  plan_scratch(plan);
+  step_count++;
+}
+
+const Kernel* Planner::update_kernel(int i, int p, KernelPlan& plan) const {
   OpRun run = OpRun();
   static real there;
   run.attributes   = request.training->optimizer.attributes();
-  const Shape flat = flat_shape(q.stored);
+  const Shape flat = flat_shape(graph().node(i).parameters[p].stored);
   run.in_shapes[0] = run.out_shape_ = &flat;
   run.parameter_[0] = run.dparameter_[0] = &there;
   run.n_in = run.n_parameters = 1;
   run.workers = static_cast<int16_t>(request.workers);
-  KernelPlan plan;
-  r.kernel = find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
-  plan_scratch(plan);
-  step_count++;
+  return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
 }
 
 // After a node's gradients: update at once where nothing else needs them; add up where the layer is used
@@ -7897,6 +7956,7 @@ NNLITE_COLD void Planner::parameter_steps(int i, const Wanted& w) {
   const Node& n = graph().node(i);
   for (int p = 0; p < n.n_parameters; p++) {
     if ((w.parameter_bits >> p & 1u) == 0) continue;
+    if (p == 0 && (w.fused & fusion::update) != 0) continue;
     if (!materialised(i)) update_step(i, p, w.gradients[p]);
     else if (w.gradients[p] != no_value) {
       sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
@@ -7917,6 +7977,7 @@ NNLITE_COLD void Planner::backward_node(int i) {
     w.gradients[p] = no_value;
     if ((w.parameter_bits >> p & 1u) == 0) continue;
     const bool later_use = nodes[n.owner].has_parameter_grad;
+    if (p == 0 && (w.fused & fusion::update) != 0) continue;
     if (!materialised(i) || later_use)
       w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
   }
@@ -7924,7 +7985,8 @@ NNLITE_COLD void Planner::backward_node(int i) {
   choose_targets(i, w);
   Wanted dx_only = w, dw_only = w;
   dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  dw_only.fused = 0;
+  dx_only.fused &= fusion::mask_dx;
+  dw_only.fused &= fusion::update;
   const Kernel* both = use_kernel(i, Phase::backward, w);
   const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
   const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
@@ -8090,7 +8152,7 @@ void Planner::pack() {
 Status Planner::run_first(Problem& problem) {
   mark();
   for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
-  for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i);
+  for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i), fuse_update(i);
   assign_values();
   walk_values = value_count;
   const int first_walk_value = value_count;
@@ -8128,9 +8190,9 @@ struct Executor {
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
     return (base == Base::arena ? engine.arena : const_cast<unsigned char*>(engine.trainer_arena)) + offset;
   }
-  void fill(const StepRecord& s, OpRun& run) const;
+  const Ref* fill(const StepRecord& s, OpRun& run) const;
   void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const;
-  void fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
+  void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
   void run_kernel(const Kernel* kernel, const OpRun& run) const;
   void run_step(const StepRecord& s, const AnyOp* optimizer) const;
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
@@ -8143,8 +8205,8 @@ struct Executor {
   real   loss() const;
 };
 
-// The pointers of a forward, backward or commit step.
-void Executor::fill(const StepRecord& s, OpRun& run) const {
+// The pointers of a forward, backward or commit step. Returns the refs behind its own.
+const Ref* Executor::fill(const StepRecord& s, OpRun& run) const {
   const Node& n    = graph.node(s.node);
   const Ref* r     = engine.refs + s.refs;
   const bool grads = s.kind == StepKind::backward;
@@ -8171,6 +8233,7 @@ void Executor::fill(const StepRecord& s, OpRun& run) const {
   for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
   run.fused = s.fused;
   if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
+  return r;
 }
 
 void Executor::fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
@@ -8184,8 +8247,9 @@ void Executor::fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
   norm.eps  = a.eps;
 }
 
-void Executor::fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
-  const Ref* r       = engine.refs + s.refs;
+// r: parameter, gradient, slots.
+void Executor::fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat,
+                           OpRun& run) const {
   flat               = flat_shape(s.count);
   run                = OpRun();
   run.context        = &context;
@@ -8193,7 +8257,7 @@ void Executor::fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& f
   run.in_shapes[0]   = run.out_shape_ = &flat;
   run.parameter_[0]  = at(*r++);
   run.dparameter_[0] = at(*r++);
-  for (int k = 0; k < s.n_slots; k++) run.slot_[k] = at(*r++);
+  for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
   run.scratch        = engine.scratch;
   run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
   run.n_in = run.n_parameters = 1;
@@ -8232,7 +8296,7 @@ static void add_gradient(real* to, const real* from, int64_t n, bool add) {
 }
 
 void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
-  OpRun run = {};                              // what the op has not is nullptr
+  OpRun run = {}, update;                      // what the op has not is nullptr
   Shape flat;
   const Op* op  = nullptr;
   int64_t count = s.count;
@@ -8241,11 +8305,16 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
     if (s.per_row) count *= rows;
     add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), count, s.accumulate != 0);
   } else if (s.kind == StepKind::update) {
-    fill_update(s, *optimizer, flat, run);
+    fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
     op = optimizer->op();
   } else {
-    fill(s, run);
+    const Ref* const more = fill(s, run);
     op = graph.node(s.node).op;
+    if ((s.fused & fusion::update) != 0) {
+      fill_update(s, more, *optimizer, flat, update);
+      run.update = &update;
+      run.update_kernel = optimizer->op()->kernels[0];
+    }
   }
   if (s.kernel) run_kernel(s.kernel, run);
   else if (op)
