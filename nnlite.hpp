@@ -3147,16 +3147,13 @@ static bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
   p.scratch_per_worker = scratch_bytes(s.O * 32);
   return true;
 }
-// In scratch: the last columns of dy, padded; where weights are updated at once, the gradients of a task.
-static inline int64_t linear_tail(const LinearSizes& s) { return s.O % 16 != 0 ? s.N * 16 : 0; }
-static inline int64_t linear_piece(const OpRun& r) {
-  return (r.fused & fusion::update) != 0 ? linear_inputs * 16 : 0;
-}
 static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
-  p.scratch_per_worker = scratch_bytes(linear_tail(s) + linear_piece(r));
-  return true;
+  if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
+  if ((r.fused & fusion::update) == 0) return true;
+  p.scratch_per_worker = scratch_bytes(linear_inputs * 16);
+  return s.N == 1;                             // with more rows it would not pay
 }
 #endif
 #endif
@@ -3204,13 +3201,31 @@ NNLITE_RUN(linear_grad_input) {
   }
 }
 
-// The weights from `at` on, updated by their gradients.
-static void update_piece(const OpRun& r, int64_t at, float* gradients, int64_t count, OpRun& u, Shape& flat) {
-  flat.dim[0] = static_cast<int32_t>(count);
-  u.parameter_[0]  = r.update->parameter(0) + at;
-  u.dparameter_[0] = gradients;
-  for (int k = 0; k < max_slots && r.update->slot(k) != nullptr; k++) u.slot_[k] = r.update->slot(k) + at;
-  r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
+// For a batch of one row dw[i, o] = x[i] dy[o]: a panel at a time, in the order of memory, a piece of the
+// gradient in scratch from which the weights are updated at once.
+static void linear_update(const OpRun& r, uint32_t first, uint32_t last, float* piece) {
+  const LinearSizes s = linear_sizes(r);
+  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
+  OpRun u = *r.update;
+  Shape flat = flat_shape(0);
+  u.in_shapes[0] = u.out_shape_ = &flat;
+  u.dparameter_[0] = piece;
+  for (uint32_t task = first; task < last; task++) {
+    const int64_t panel = task / blocks, i = task % blocks * linear_inputs, at = (panel * s.I + i) * 16;
+    const int64_t rows = smaller(s.I - i, linear_inputs);
+    const int     n = static_cast<int>(smaller(s.O - panel * 16, 16));
+    const float*  dy = r.dy() + panel * 16;
+    vf d[parts];
+    NNLITE_UNROLL for (int j = 0; j < parts; j++) d[j] = load_part(dy + j * lanes, within(n, j * lanes));
+    for (int64_t k = 0; k < rows; k++)
+      NNLITE_UNROLL for (int j = 0; j < parts; j++)
+          store(piece + k * 16 + j * lanes, fma(set(r.in(0)[i + k]), d[j], set(0.0f)));
+    if (i == 0 && r.dparameter(1) != nullptr) sum_rows(dy, 1, s.O, n, r.dparameter(1) + panel * 16, false);
+    flat.dim[0] = static_cast<int32_t>(rows * 16);
+    u.parameter_[0] = r.update->parameter(0) + at;
+    for (int k = 0; k < max_slots && u.slot(k) != nullptr; k++) u.slot_[k] = r.update->slot(k) + at;
+    r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
+  }
 }
 
 NNLITE_RUN(linear_grad_parameter) {
@@ -3218,17 +3233,12 @@ NNLITE_RUN(linear_grad_parameter) {
   const int64_t whole = s.O / 16;                                    // panels without a tail
   float* dw = r.dparameter(0);
   float* db = r.dparameter(1);
-  float* tail = worker_scratch(r, worker, linear_tail(s) + linear_piece(r));
-  float* piece = tail + linear_tail(s);
-  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
-  OpRun update;
-  Shape flat = flat_shape(0);
-  if (r.update != nullptr) update = *r.update, update.in_shapes[0] = update.out_shape_ = &flat;
+  if (r.update != nullptr)
+    return linear_update(r, first, last, worker_scratch(r, worker, linear_inputs * 16));
+  float* tail = worker_scratch(r, worker, s.N * 16);
   bool   padded = whole == s.panels;
   for (uint32_t task = first; task < last;) {
-    // updates go in the order of memory, a panel at a time
-    const Stretch at = r.update != nullptr ? Stretch{task % blocks, task / blocks, 1}
-                                           : stretch_at(task, last, s.panels);
+    const Stretch at = stretch_at(task, last, s.panels);
     task += static_cast<uint32_t>(at.count);
     if (!padded && at.panel + at.count > whole) {
       pad_rows(r.dy() + whole * 16, s.N, s.O, static_cast<int>(s.O - whole * 16), tail);
@@ -3245,12 +3255,7 @@ NNLITE_RUN(linear_grad_parameter) {
       p.a_row   = 1;
       p.c_row   = 16;
       p.c_panel = s.I * 16;
-      const int64_t place = (panel * s.I + i) * 16;
-      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + place, nullptr, count * 16);
-      if (r.update != nullptr) {
-        multiply(p, r.in(0) + i, dy, piece, nullptr, 16);
-        update_piece(r, place, piece, p.rows * 16, update, flat);
-      }
+      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
       for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
         sum_rows(dy + j * 16, s.N, p.inner.b, 16, db + (panel + j) * 16, false);
       panel += count;
@@ -7639,6 +7644,7 @@ NNLITE_COLD bool Planner::can_fuse(int i, Phase part, uint8_t bit) const {
   if (part == Phase::grad_input) w.parameter_bits = 0;
   else w.dx_bits = 0;
   if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
+  w.fused = bit;
   kernel = find_kernel(i, part, w, plan);
   return kernel && (kernel->fuses & bit) != 0;
 }
