@@ -8,7 +8,7 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
-// Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
+// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
 //                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
 //                      >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
@@ -1652,7 +1652,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 #endif
 
 // ================================================================================ >>math
-// Integer helpers; multiply-add and functions of plain loops, by the polynomials that kernels use.
+// Integer helpers; numbers and their bits; multiply-add; the polynomials of >>formulas.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -1750,73 +1750,6 @@ constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.167699874
 constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
 constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
                                 -3.33332819422e-1f};
-
-// r q(r) of exp, and 2^n.
-static inline float exp_parts(float x, float& power) {
-  x = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float b = madd(x, log2_e, round_magic), n = b - round_magic;
-  const float r = madd(n, -ln2_low, madd(n, -ln2_high, x));
-  float q = exp_poly[0];
-  for (int i = 1; i < 5; i++) q = madd(q, r, exp_poly[i]);
-  q = madd(q, r, 1.0f);
-  power = float_of((bits_of(b) << 23) + 0x3F800000u);
-  return product(q, r);
-}
-
-static inline float real_exp(float x) {
-  float power;
-  const float rq = exp_parts(x, power);
-  return x != x ? x : product(rq + 1.0f, power);
-}
-
-// exp(x) - 1 without cancellation near zero.
-static inline float real_expm1(float x) {
-  float power;
-  const float rq = exp_parts(x, power);
-  return x != x ? x : madd(rq, power, power - 1.0f);
-}
-
-static inline float real_log(float x) {
-  if (!(x > 0)) return x < 0 || x != x ? float_of(0x7FC00000u) : float_of(0xFF800000u);
-  if (!is_finite(x)) return x;
-  const bool  small = x < 0x1p-126f;
-  const uint32_t u  = bits_of(small ? product(x, 0x1p23f) : x) - 0x3F3504F3u;           // sqrt(1/2)
-  const float e = static_cast<float>(static_cast<int32_t>(u) >> 23) - (small ? 23.0f : 0.0f);
-  const float m = float_of((u & 0x007FFFFFu) + 0x3F3504F3u) - 1.0f, z = product(m, m);
-  float p = log_poly[0];
-  for (int i = 1; i < 9; i++) p = madd(p, m, log_poly[i]);
-  p = product(product(p, m), z);
-  p = madd(e, log_ln2_low, p);
-  p = madd(z, -0.5f, p);
-  return madd(e, log_ln2_high, m + p);
-}
-
-// log(1 + x) for x in [0, 1]: the rounding of 1 + x is put back.
-static inline float real_log1p(float x) {
-  const float u = 1.0f + x;
-  return real_log(u) + (x - (u - 1.0f)) / u;
-}
-
-static inline float real_sigmoid(float x) {
-  const float z = real_exp(-real_abs(x)), s = 1.0f / (1.0f + z);
-  return x < 0 ? product(z, s) : s;
-}
-
-static inline float real_tanh(float x) {
-  const float a = real_abs(x), z = product(a, a);
-  float p = tanh_poly[0];
-  for (int i = 1; i < 5; i++) p = madd(p, z, tanh_poly[i]);
-  const float near = madd(product(p, z), a, a);
-  const float far  = 1.0f - 2.0f / (real_exp(a + a) + 1.0f);
-  return float_of(bits_of(a < 0.625f ? near : far) | (bits_of(x) & 0x80000000u));
-}
-
-static inline double real_exp(double x) { return __builtin_exp(x); }
-static inline double real_expm1(double x) { return __builtin_expm1(x); }
-static inline double real_log(double x) { return __builtin_log(x); }
-static inline double real_log1p(double x) { return __builtin_log1p(x); }
-static inline double real_sigmoid(double x) { return 1 / (1 + __builtin_exp(-x)); }
-static inline double real_tanh(double x) { return __builtin_tanh(x); }
 
 // ================================================================================ >>rng
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
@@ -2742,10 +2675,62 @@ static inline float tree_max(const vf (&a)[parts]) {
 }
 }  // namespace NNLITE_ISA
 
-// ================================================================================ >>kernel_math
-// The functions of >>math on vectors: the same steps in the same order, so the same bits.
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_PASS
+
+#if defined(NNLITE_PASS) || defined(NNLITE_PLAIN)
+// ================================================================================ >>formulas
+// Functions of single numbers stand once: for vectors of every instruction set, and in namespace plain for
+// the loops of ops, with the words of >>simd for a `real`. The same steps in the same order: the same bits.
+#undef NNLITE_FORMULA
+#ifdef NNLITE_PLAIN
+#undef NNLITE_UNROLL
+#define NNLITE_UNROLL
+#define NNLITE_FORMULA static inline
+#define NNLITE_ISA plain
+#else
+#define NNLITE_FORMULA NNLITE_VERB
+#endif
+
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
-NNLITE_VERB vf exp_parts(vf x, vf& power) {
+#ifdef NNLITE_PLAIN
+using vf = real;
+using vm = bool;
+static inline vf set(real a) { return a; }
+static inline vf add(vf a, vf b) { return a + b; }
+static inline vf sub(vf a, vf b) { return a - b; }
+static inline vf mul(vf a, vf b) { return product(a, b); }
+static inline vf div(vf a, vf b) { return a / b; }
+static inline vf fma(vf a, vf b, vf c) { return madd(a, b, c); }
+static inline vf sqrt(vf a) { return real_sqrt(a); }
+static inline vf abs(vf a) { return real_abs(a); }
+static inline vf max(vf a, vf b) { return a > b ? a : b; }
+static inline vf min(vf a, vf b) { return a < b ? a : b; }
+static inline vm less(vf a, vf b) { return a < b; }
+static inline vf select(vm m, vf a, vf b) { return m ? a : b; }
+#endif
+#if defined(NNLITE_PLAIN) && defined(NNLITE_KERNELS)
+using vi = uint32_t;
+static inline vi set(int32_t a) { return static_cast<vi>(a); }
+static inline vi add(vi a, vi b) { return a + b; }
+static inline vi sub(vi a, vi b) { return a - b; }
+static inline vi bit_and(vi a, vi b) { return a & b; }
+static inline vi bit_or(vi a, vi b) { return a | b; }
+template <int n> static inline vi shift_left(vi a) { return a << n; }
+template <int n> static inline vi shift_right_signed(vi a) { return static_cast<vi>(int32_t(a) >> n); }
+static inline vi as_int(vf a) { return bits_of(a); }
+static inline vf as_float(vi a) { return float_of(a); }
+static inline vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
+static inline vm equal(vf a, vf b) { return a == b; }
+static inline vf copy_sign(vf a, vf sign) { return float_of(bits_of(a) | (bits_of(sign) & 0x80000000u)); }
+#endif
+
+#ifdef NNLITE_KERNELS
+// r q(r) of exp, and 2^n.
+NNLITE_FORMULA vf exp_parts(vf x, vf& power) {
   x = max(set(exp_lowest), min(set(exp_highest), x));
   const vf b = fma(x, set(log2_e), set(round_magic)), n = sub(b, set(round_magic));
   const vf r = fma(n, set(-ln2_low), fma(n, set(-ln2_high), x));
@@ -2756,13 +2741,14 @@ NNLITE_VERB vf exp_parts(vf x, vf& power) {
   return mul(q, r);
 }
 
-NNLITE_VERB vf exp(vf x) {
+NNLITE_FORMULA vf exp(vf x) {
   vf power;
   const vf rq = exp_parts(x, power);
   return mul(add(rq, set(1.0f)), power);
 }
 
-NNLITE_VERB vf expm1(vf x) {
+// exp(x) - 1 without cancellation near zero.
+NNLITE_FORMULA vf expm1(vf x) {
   vf power;
   const vf rq = exp_parts(x, power);
   return fma(rq, power, sub(power, set(1.0f)));
@@ -2785,19 +2771,19 @@ static NNLITE_NOINLINE vf log(vf x) {
   return select(less(set(0.0f), x), select(finite, inside, special), special);
 }
 
-// log(1 + x) for x in [0, 1].
-NNLITE_VERB vf log1p(vf x) {
+// log(1 + x) for x in [0, 1]: the rounding of 1 + x is put back.
+NNLITE_FORMULA vf log1p(vf x) {
   const vf u = add(set(1.0f), x);
   return add(log(u), div(sub(x, sub(u, set(1.0f))), u));
 }
 
-NNLITE_VERB vf sigmoid(vf x) {
+NNLITE_FORMULA vf sigmoid(vf x) {
   const vf z = exp(as_float(bit_or(as_int(x), set(int32_t(INT32_MIN)))));
   const vf s = div(set(1.0f), add(set(1.0f), z));
   return select(less(x, set(0.0f)), mul(z, s), s);
 }
 
-NNLITE_VERB vf tanh(vf x) {
+NNLITE_FORMULA vf tanh(vf x) {
   const vf a = abs(x), z = mul(a, a);
   vf p = set(tanh_poly[0]);
   NNLITE_UNROLL for (int i = 1; i < 5; i++) p = fma(p, z, set(tanh_poly[i]));
@@ -2805,8 +2791,154 @@ NNLITE_VERB vf tanh(vf x) {
   const vf far  = sub(set(1.0f), div(set(2.0f), add(exp(add(a, a)), set(1.0f))));
   return copy_sign(select(less(a, set(0.625f)), near, far), x);
 }
-}  // namespace NNLITE_ISA
+#else
+static inline vf exp(vf x) { return __builtin_exp(x); }
+static inline vf expm1(vf x) { return __builtin_expm1(x); }
+static inline vf log(vf x) { return __builtin_log(x); }
+static inline vf log1p(vf x) { return __builtin_log1p(x); }
+static inline vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
+static inline vf tanh(vf x) { return __builtin_tanh(x); }
+#endif
 
+// Activations y = f(x), and dy times dy/dx, which is written by y alone, so that x need not be kept.
+NNLITE_FORMULA vf value_of(const ELU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
+}
+NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
+}
+NNLITE_FORMULA vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
+NNLITE_FORMULA vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
+NNLITE_FORMULA vf value_of(const Tanh&, vf x) { return tanh(x); }
+NNLITE_FORMULA vf slope_times(const ELU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+}
+NNLITE_FORMULA vf slope_times(const LeakyReLU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+}
+NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
+NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_FORMULA vf slope_times(const Tanh&, vf y, vf dy) {
+  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));             // no cancellation near 1
+}
+
+// Losses of an element, their derivatives by x and by the target t.
+NNLITE_FORMULA vf negative(vf a) { return sub(set(0.0f), a); }
+NNLITE_FORMULA vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
+
+NNLITE_FORMULA vf loss_of(const BCELoss&, vf x, vf t) {
+  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
+}
+NNLITE_FORMULA vf slope_by_x(const BCELoss&, vf x, vf t) {
+  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
+}
+NNLITE_FORMULA vf slope_by_t(const BCELoss&, vf x, vf) {
+  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
+}
+
+NNLITE_FORMULA vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
+  return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
+}
+NNLITE_FORMULA vf slope_by_x(const BCEWithLogitsLoss&, vf x, vf t) { return sub(sigmoid(x), t); }
+NNLITE_FORMULA vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(x); }
+
+NNLITE_FORMULA vf loss_of(const HuberLoss& a, vf x, vf t) {
+  const vf d = abs(sub(x, t));
+  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)),
+                mul(set(a.delta), sub(d, set(a.delta / 2))));
+}
+NNLITE_FORMULA vf slope_by_x(const HuberLoss& a, vf x, vf t) {
+  return max(set(-a.delta), min(set(a.delta), sub(x, t)));
+}
+
+NNLITE_FORMULA vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
+NNLITE_FORMULA vf slope_by_x(const L1Loss&, vf x, vf t) {
+  return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
+}
+
+NNLITE_FORMULA vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
+NNLITE_FORMULA vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
+template <class A>                              // of a difference
+NNLITE_FORMULA vf slope_by_t(const A& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
+
+// Moments that small would become denormal and slow; they are nothing to any weight.
+NNLITE_FORMULA vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
+
+NNLITE_FORMULA vf clipped(vf g, bool clip, vf bound) {                       // keeps not-a-number
+  return clip ? max(sub(set(0.0f), bound), min(bound, g)) : g;
+}
+
+// Optimizers: what a weight w becomes by its gradient d, to which the decay was added. They change the states
+// m and v, of which they have as many as their shape function says. This one is Adam and AdamW.
+template <class A>
+struct Update {
+  vf decay, step, root, shrink, eps, b1, rest1, b2, rest2;
+  Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
+  Update(const A& a, const AdamRates& k)
+      : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
+        b1(set(a.betas.first)), rest1(sub(set(1.0f), b1)), b2(set(a.betas.second)),
+        rest2(sub(set(1.0f), b2)) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+    m = moment(fma(b1, m, mul(rest1, d)));
+    v = moment(fma(b2, v, mul(mul(rest2, d), d)));
+    return fma(step, div(m, add(div(sqrt(v), root), eps)), fma(shrink, w, w));
+  }
+};
+
+// m is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
+template <>
+struct Update<Adagrad> {
+  vf decay, lr, initial, eps;
+  Update(const Adagrad& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-adagrad_rate(a, c))), initial(set(a.initial_accumulator_value)),
+        eps(set(a.eps)) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+    m = moment(fma(d, d, m));
+    return fma(lr, div(d, add(sqrt(add(initial, m)), eps)), w);
+  }
+};
+
+template <>
+struct Update<RMSprop> {
+  vf decay, lr, alpha, rest, eps, momentum;
+  bool buffered;
+  Update(const RMSprop& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-c.lr)), alpha(set(a.alpha)), rest(sub(set(1.0f), alpha)),
+        eps(set(a.eps)), momentum(set(a.momentum)), buffered(a.momentum > 0) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+    m = moment(fma(alpha, m, mul(mul(rest, d), d)));
+    d = div(d, add(sqrt(m), eps));
+    if (buffered) d = v = moment(fma(momentum, v, d));
+    return fma(lr, d, w);
+  }
+};
+
+template <>
+struct Update<SGD> {
+  vf decay, lr, momentum, given;
+  bool start, nesterov, buffered;
+  Update(const SGD& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-c.lr)), momentum(set(a.momentum)),
+        given(sub(set(1.0f), set(a.dampening))), start(c.update == 1), nesterov(a.nesterov),
+        buffered(a.momentum > 0) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+    if (buffered) m = moment(start ? d : fma(momentum, m, mul(given, d)));
+    if (buffered) d = nesterov ? fma(momentum, m, d) : m;
+    return fma(lr, d, w);
+  }
+};
+}  // namespace NNLITE_ISA
+}  // inline namespace
+}  // namespace nnlite
+#ifdef NNLITE_PLAIN
+#undef NNLITE_PLAIN
+#undef NNLITE_ISA
+#endif
+#endif
+
+#ifdef NNLITE_PASS
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 // ================================================================================ >>kernel_gemm
 // The one microkernel behind linear layers and convolutions, in all directions:
 //
@@ -3796,16 +3928,6 @@ NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, con
   each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
 }
 
-NNLITE_VERB vf value_of(const ELU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
-}
-NNLITE_VERB vf value_of(const LeakyReLU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
-}
-NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
-NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
-NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
-
 template <class A>
 NNLITE_RUN(activation_forward) {
   const A&     a = attributes_of<A>(r);
@@ -3856,19 +3978,6 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
 NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
 #ifndef NNLITE_NO_TRAINING
-// dy times dy/dx, which is written by y.
-NNLITE_VERB vf slope_times(const ELU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
-}
-NNLITE_VERB vf slope_times(const LeakyReLU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
-}
-NNLITE_VERB vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
-NNLITE_VERB vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
-NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
-  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));
-}
-
 template <class A>
 NNLITE_RUN(activation_backward) {
   if (r.dx(0) == nullptr) return;
@@ -4613,44 +4722,6 @@ NNLITE_RUN(nll_forward) {
   }
 }
 
-NNLITE_VERB vf negative(vf a) { return sub(set(0.0f), a); }
-NNLITE_VERB vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
-
-NNLITE_VERB vf loss_of(const BCELoss&, vf x, vf t) {
-  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
-}
-NNLITE_VERB vf slope_by_x(const BCELoss&, vf x, vf t) {
-  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
-}
-NNLITE_VERB vf slope_by_t(const BCELoss&, vf x, vf) {
-  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
-}
-
-NNLITE_VERB vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
-  return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
-}
-NNLITE_VERB vf slope_by_x(const BCEWithLogitsLoss&, vf x, vf t) { return sub(sigmoid(x), t); }
-NNLITE_VERB vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(x); }
-
-NNLITE_VERB vf loss_of(const HuberLoss& a, vf x, vf t) {
-  const vf d = abs(sub(x, t));
-  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)),
-                mul(set(a.delta), sub(d, set(a.delta / 2))));
-}
-NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) {
-  return max(set(-a.delta), min(set(a.delta), sub(x, t)));
-}
-
-NNLITE_VERB vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
-NNLITE_VERB vf slope_by_x(const L1Loss&, vf x, vf t) {
-  return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
-}
-
-NNLITE_VERB vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
-NNLITE_VERB vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
-template <class A>                              // of a difference
-NNLITE_VERB vf slope_by_t(const A& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
-
 // Losses of elements differ in formulas, which are called: few values of a network meet a loss.
 using LossFormula = vf (*)(const void* attributes, vf x, vf t);
 template <class A>
@@ -4778,86 +4849,27 @@ static bool plan_update(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-// Moments that small would become denormal and slow; they are nothing to any weight.
-NNLITE_VERB vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
-
-// w = f(i, w, d) for the weights of the vector at i; d is the gradient, clipped, with the decay added to it.
-template <class F>
-NNLITE_VERB void each_weight(const OpRun& r, float weight_decay, uint32_t first, uint32_t last, const F& f) {
-  const float* g = r.dparameter(0);
-  float* const to = r.parameter(0);
-  const vf scale = set(r.context->gradient_scale), bound = set(r.context->clip_value),
-           decay = set(weight_decay);
+template <class A>
+NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
+  const Update<A> rule(attributes_of<A>(r), *r.context);
+  const float*  g = r.dparameter(0);
+  float *const  w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
+  const vf      scale = set(r.context->gradient_scale), bound = set(r.context->clip_value);
   const bool    clip = r.context->clip_value > 0;
   const int64_t end = smaller(last * element_block, r.in_numel(0));
   for (int64_t i = first * element_block; i < end; i += lanes) {
-    const vf w = load(to + i);
-    vf d = mul(load(g + i), scale);
-    if (clip) d = max(sub(set(0.0f), bound), min(bound, d));                 // keeps not-a-number
-    store(to + i, f(i, w, fma(decay, w, d)));
+    const vf x = load(w + i), d = clipped(mul(load(g + i), scale), clip, bound);
+    vf a = m != nullptr ? load(m + i) : set(0.0f), b = v != nullptr ? load(v + i) : set(0.0f);
+    store(w + i, rule(x, fma(rule.decay, x, d), a, b));
+    if (m != nullptr) store(m + i, a);
+    if (v != nullptr) store(v + i, b);
   }
 }
-
-NNLITE_RUN(sgd_update) {
-  const SGD&   a = attributes_of<SGD>(r);
-  float* const state = r.slot(0);              // nullptr without momentum
-  const vf     lr = set(-r.context->lr), momentum = set(a.momentum), given = set(1 - a.dampening);
-  const bool   start = r.context->update == 1, nesterov = a.nesterov;
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    if (state != nullptr) {
-      const vf m = moment(start ? d : fma(momentum, load(state + i), mul(given, d)));
-      store(state + i, m);
-      d = nesterov ? fma(momentum, m, d) : m;
-    }
-    return fma(lr, d, w);
-  });
-}
-
-NNLITE_RUN(adagrad_update) {
-  const Adagrad& a = attributes_of<Adagrad>(r);
-  float* const   state = r.slot(0);            // the sum of g^2 without its initial value
-  const vf lr = set(-adagrad_rate(a, *r.context)), initial = set(a.initial_accumulator_value),
-           eps = set(a.eps);
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf s = moment(fma(d, d, load(state + i)));
-    store(state + i, s);
-    return fma(lr, div(d, add(sqrt(add(initial, s)), eps)), w);
-  });
-}
-
-NNLITE_RUN(rmsprop_update) {
-  const RMSprop& a = attributes_of<RMSprop>(r);
-  float *const squares = r.slot(0), *const buffer = a.momentum > 0 ? r.slot(1) : nullptr;
-  const vf lr = set(-r.context->lr), alpha = set(a.alpha), rest = set(1 - a.alpha), eps = set(a.eps),
-           momentum = set(a.momentum);
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf s = moment(fma(alpha, load(squares + i), mul(mul(rest, d), d)));
-    store(squares + i, s);
-    vf change = div(d, add(sqrt(s), eps));
-    if (buffer != nullptr) {
-      change = moment(fma(momentum, load(buffer + i), change));
-      store(buffer + i, change);
-    }
-    return fma(lr, change, w);
-  });
-}
-
+NNLITE_RUN(adagrad_update) { update<Adagrad>(r, first, last); }
 template <class A>
-NNLITE_RUN(adam_update) {
-  const A& a = attributes_of<A>(r);
-  const AdamRates k = adam_rates(a, *r.context);
-  float *const m = r.slot(0), *const v = r.slot(1);
-  const vf step = set(-k.step), root = set(k.root), eps = set(a.eps), shrink = set(-k.shrink);
-  const vf b1 = set(a.betas.first), rest1 = set(1 - a.betas.first);
-  const vf b2 = set(a.betas.second), rest2 = set(1 - a.betas.second);
-  each_weight(r, k.added, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf mean    = moment(fma(b1, load(m + i), mul(rest1, d)));
-    const vf squares = moment(fma(b2, load(v + i), mul(mul(rest2, d), d)));
-    store(m + i, mean);
-    store(v + i, squares);
-    return fma(step, div(mean, add(div(sqrt(squares), root), eps)), fma(shrink, w, w));
-  });
-}
+NNLITE_RUN(adam_update) { update<A>(r, first, last); }
+NNLITE_RUN(rmsprop_update) { update<RMSprop>(r, first, last); }
+NNLITE_RUN(sgd_update) { update<SGD>(r, first, last); }
 }  // namespace NNLITE_ISA
 #endif
 
@@ -4869,13 +4881,15 @@ NNLITE_RUN(adam_update) {
 
 #ifdef NNLITE_ONCE
 #undef NNLITE_ONCE
+#if !__has_include(NNLITE_SELF)
+#error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
+#endif
+#define NNLITE_PLAIN                   // >>formulas for plain numbers
+#include NNLITE_SELF
 
 // ================================================================================ >>dispatch
 // The passes of the kernel rooms for the other instruction sets, the choice of one, the rows of every op.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
-#if !__has_include(NNLITE_SELF)
-#error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
-#endif
 #define NNLITE_PASS NNLITE_PASS_BASE
 #define NNLITE_ISA  isa_base
 #include NNLITE_SELF
@@ -5090,23 +5104,8 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 }
 
 // ================================================================================ >>op_activation
-// One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y
-// must be that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
-static inline real value_of(const ELU& a, real x) { return x > 0 ? x : real(a.alpha) * real_expm1(x); }
-static inline real slope_of(const ELU& a, real y) { return y > 0 ? 1 : y + real(a.alpha); }
-
-static inline real value_of(const LeakyReLU& a, real x) { return x > 0 ? x : real(a.negative_slope) * x; }
-static inline real slope_of(const LeakyReLU& a, real y) { return y > 0 ? 1 : real(a.negative_slope); }
-
-static inline real value_of(const ReLU&, real x) { return 0 > x ? 0 : x; }          // keeps not-a-number
-static inline real slope_of(const ReLU&, real y) { return y > 0 ? 1 : 0; }
-
-static inline real value_of(const Sigmoid&, real x) { return real_sigmoid(x); }
-static inline real slope_of(const Sigmoid&, real y) { return y * (1 - y); }
-
-static inline real value_of(const Tanh&, real x) { return real_tanh(x); }
-static inline real slope_of(const Tanh&, real y) { return (1 - y) * (1 + y); }      // no cancellation near 1
-
+// y = f(x) and dx = dy dy/dx by >>formulas, where y alone gives dy/dx, so that x need not be kept. For that the
+// sign of y must be that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
 template <class A>
 static bool valid(const A&) { return true; }
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
@@ -5124,7 +5123,7 @@ template <class A>
 static void activation_forward(const A& a, const OpRun& r) {
   const real* x = r.in(0);
   real*       y = r.out();
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = value_of(a, x[i]);
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = plain::value_of(a, x[i]);
 }
 
 template <class A>
@@ -5132,7 +5131,7 @@ static void activation_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const real *y = r.y(), *dy = r.dy();
   for (int64_t i = 0, n = r.out_numel(); i < n; i++)
-    give(r.dx(0), i, product(dy[i], slope_of(a, y[i])), r.accumulate(0));
+    give(r.dx(0), i, plain::slope_times(a, y[i], dy[i]), r.accumulate(0));
 }
 
 template <class T, void (*f)(const T&, const OpRun&)>
@@ -5676,8 +5675,8 @@ static real log_sum_exp(const real* x, int64_t C, real& largest) {
   largest = x[0];
   for (int64_t c = 1; c < C; c++) largest = x[c] > largest ? x[c] : largest;
   real sum = 0;
-  for (int64_t c = 0; c < C; c++) sum += real_exp(x[c] - largest);
-  return real_log(sum);
+  for (int64_t c = 0; c < C; c++) sum += plain::exp(x[c] - largest);
+  return plain::log(sum);
 }
 
 static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r) {
@@ -5704,7 +5703,7 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
     for (int64_t c = 0; c < C; c++) sum_q += target_of(a, r, p, C, c);
     for (int64_t c = 0; c < C; c++) {
       const real logp = x[c] - largest - log_sum;
-      const real dx   = madd(real_exp(logp), sum_q, -target_of(a, r, p, C, c));
+      const real dx   = madd(plain::exp(logp), sum_q, -target_of(a, r, p, C, c));
       if (r.dx(0) != nullptr) give(r.dx(0), p * C + c, product(dx, share), r.accumulate(0));
       if (r.dx(1) != nullptr) give(r.dx(1), p * C + c, product(-logp, kept), r.accumulate(1));
     }
@@ -5742,43 +5741,7 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
-// One row each: the loss of an element, its derivatives by x and by the target t. x, t [...] -> y [1], a mean
-static inline real clamped_log(real x) {
-  const real l = real_log(x);
-  return l < -100 ? -100 : l;                                    // PyTorch's bound
-}
-static inline real loss_of(const BCELoss&, real x, real t) {
-  return -madd(t, clamped_log(x), product(1 - t, clamped_log(1 - x)));
-}
-static inline real slope_by_x(const BCELoss&, real x, real t) {
-  const real spread = product(x, 1 - x);
-  return (x - t) / (spread < real(1e-12f) ? real(1e-12f) : spread);        // PyTorch's bound
-}
-static inline real slope_by_t(const BCELoss&, real x, real) { return clamped_log(1 - x) - clamped_log(x); }
-
-static inline real loss_of(const BCEWithLogitsLoss&, real x, real t) {
-  return madd(-x, t, x > 0 ? x : 0) + real_log1p(real_exp(-real_abs(x)));
-}
-static inline real slope_by_x(const BCEWithLogitsLoss&, real x, real t) { return real_sigmoid(x) - t; }
-static inline real slope_by_t(const BCEWithLogitsLoss&, real x, real) { return -x; }
-
-static inline real loss_of(const HuberLoss& a, real x, real t) {
-  const real d = real_abs(x - t), delta = real(a.delta);
-  return d < delta ? product(product(d, d), real(0.5)) : product(delta, d - delta / 2);
-}
-static inline real slope_by_x(const HuberLoss& a, real x, real t) {
-  const real d = x - t, delta = real(a.delta);
-  return d < -delta ? -delta : d > delta ? delta : d;
-}
-
-static inline real loss_of(const L1Loss&, real x, real t) { return real_abs(x - t); }
-static inline real slope_by_x(const L1Loss&, real x, real t) { return x > t ? 1 : x < t ? -1 : 0; }
-
-static inline real loss_of(const MSELoss&, real x, real t) { return product(x - t, x - t); }
-static inline real slope_by_x(const MSELoss&, real x, real t) { return 2 * (x - t); }
-template <class A>                                               // of a difference
-static inline real slope_by_t(const A& a, real x, real t) { return -slope_by_x(a, x, t); }
-
+// The loss of an element and its derivatives by x and by the target t, all by >>formulas. x, t [...] -> y [1]
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
 
 template <class A>
@@ -5796,7 +5759,7 @@ static void elementwise_loss_forward(const A& a, const OpRun& r) {
   real total = 0;
   for (int64_t first = 0; first < n; first += 512) {
     real sum = 0;
-    for (int64_t i = first; i < n && i < first + 512; i++) sum += loss_of(a, r.in(0)[i], r.in(1)[i]);
+    for (int64_t i = first; i < n && i < first + 512; i++) sum += plain::loss_of(a, r.in(0)[i], r.in(1)[i]);
     total += sum;
   }
   r.out()[0] = total / static_cast<real>(n);
@@ -5808,8 +5771,8 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   const real share = 1 / static_cast<real>(n);
   for (int64_t i = 0; i < n; i++) {
     const real x = r.in(0)[i], t = r.in(1)[i];
-    if (r.dx(0) != nullptr) give(r.dx(0), i, product(slope_by_x(a, x, t), share), r.accumulate(0));
-    if (r.dx(1) != nullptr) give(r.dx(1), i, product(slope_by_t(a, x, t), share), r.accumulate(1));
+    if (r.dx(0) != nullptr) give(r.dx(0), i, product(plain::slope_by_x(a, x, t), share), r.accumulate(0));
+    if (r.dx(1) != nullptr) give(r.dx(1), i, product(plain::slope_by_t(a, x, t), share), r.accumulate(1));
   }
 }
 
@@ -5833,35 +5796,11 @@ static Status optimizer_slots(OpShape& s, int count) {
   return set_out(s, s.in[0]);
 }
 
-// The gradient as clipping leaves it.
-static inline real clipped_gradient(const OpRun& r, int64_t i) {
-  const real g = product(r.dparameter(0)[i], r.context->gradient_scale), bound = real(r.context->clip_value);
-  if (!(bound > 0)) return g;
-  return g > bound ? bound : g < -bound ? -bound : g;
-}
-
-// Moments that small would become denormal and slow; they are nothing to any weight.
-static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
-
 static Status sgd_shape(SGD& a, OpShape& s) {
   if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
     return Status::bad_attribute;
   if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
-}
-
-static void sgd_update(const SGD& a, const OpRun& r) {
-  const real lr = real(r.context->lr), momentum = real(a.momentum), given = 1 - real(a.dampening);
-  real *const w = r.parameter(0), *const state = r.slot(0);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    if (state != nullptr) {
-      const real m = r.context->update == 1 ? g : madd(momentum, state[i], product(given, g));
-      state[i] = moment(m);
-      g = a.nesterov ? madd(momentum, state[i], g) : state[i];
-    }
-    w[i] = madd(-lr, g, w[i]);
-  }
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
@@ -5870,34 +5809,10 @@ static Status adagrad_shape(Adagrad& a, OpShape& s) {
   return optimizer_slots(s, 1);
 }
 
-// The slot is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
-static void adagrad_update(const Adagrad& a, const OpRun& r) {
-  const real   lr = adagrad_rate(a, *r.context);
-  const real   initial = real(a.initial_accumulator_value), eps = real(a.eps);
-  real *const  w = r.parameter(0), *const state = r.slot(0);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    state[i] = moment(madd(g, g, state[i]));
-    w[i] = madd(-lr, g / (real_sqrt(initial + state[i]) + eps), w[i]);
-  }
-}
-
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
   if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
     return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
-}
-
-static void rmsprop_update(const RMSprop& a, const OpRun& r) {
-  const real  lr = real(r.context->lr), alpha = real(a.alpha), eps = real(a.eps), momentum = real(a.momentum);
-  real *const w = r.parameter(0), *const squares = r.slot(0), *const buffer = r.slot(1);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    squares[i] = moment(madd(alpha, squares[i], product(product(1 - alpha, g), g)));
-    real d = g / (real_sqrt(squares[i]) + eps);
-    if (momentum > 0) d = buffer[i] = moment(madd(momentum, buffer[i], d));
-    w[i] = madd(-lr, d, w[i]);
-  }
 }
 
 template <class A>
@@ -5907,24 +5822,21 @@ static Status adam_shape(A& a, OpShape& s) {
   return optimizer_slots(s, 2);
 }
 
-// Decay is added to the gradient (Adam) or shrinks the weight by itself (AdamW).
 template <class A>
-static void adam_update(const A& a, const OpRun& r) {
-  const AdamRates k = adam_rates(a, *r.context);
-  const real eps = real(a.eps), b1 = real(a.betas.first), b2 = real(a.betas.second);
-  real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
+static void optimizer_update(const A& a, const OpRun& r) {
+  const plain::Update<A> rule(a, *r.context);
+  const real  scale = r.context->gradient_scale, bound = real(r.context->clip_value);
+  real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1), none = 0;
   for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(k.added, w[i], clipped_gradient(r, i));
-    m[i] = moment(madd(b1, m[i], product(1 - b1, g)));
-    v[i] = moment(madd(b2, v[i], product(product(1 - b2, g), g)));
-    w[i] = madd(-k.step, m[i] / (real_sqrt(v[i]) / k.root + eps), madd(-k.shrink, w[i], w[i]));
+    const real g = plain::clipped(product(r.dparameter(0)[i], scale), bound > 0, bound);
+    w[i] = rule(w[i], madd(rule.decay, w[i], g), m != nullptr ? m[i] : none, v != nullptr ? v[i] : none);
   }
 }
 
 #define NNLITE_DEFINE_OPTIMIZER(Type, prefix, family, ...)                                                   \
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
-                    (loops_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,       \
-                    __VA_ARGS__)
+                    (loops_thunk<Type, optimizer_update<Type>>), nullptr, nullptr, nullptr,                  \
+                    prefix##_kernels, __VA_ARGS__)
 
 NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
@@ -6101,8 +6013,8 @@ static void softmax_forward(const A& a, const OpRun& r) {
     const real* x = r.in(0) + first;
     real *const y = r.out() + first, largest = x[0], sum = 0;
     for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
-    for (int64_t i = 0; i < count; i++) sum += y[i * stride] = real_exp(x[i * stride] - largest);
-    const real log_sum = real_log(sum);
+    for (int64_t i = 0; i < count; i++) sum += y[i * stride] = plain::exp(x[i * stride] - largest);
+    const real log_sum = plain::log(sum);
     for (int64_t i = 0, at = 0; i < count; i++, at += stride)
       y[at] = of_log(a) ? x[at] - largest - log_sum : y[at] / sum;
   });
@@ -6118,7 +6030,7 @@ static void softmax_backward(const A& a, const OpRun& r) {
       sum = of_log(a) ? sum + r.dy()[at] : madd(r.dy()[at], r.y()[at], sum);
     for (int64_t i = 0, at = first; i < count; i++, at += stride) {
       const real y = r.y()[at], dy = r.dy()[at];
-      give(r.dx(0), at, of_log(a) ? madd(-real_exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
+      give(r.dx(0), at, of_log(a) ? madd(-plain::exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
     }
   });
 }
@@ -8625,7 +8537,7 @@ int argmax(const real* values, int count) {
 real confidence(const real* scores, int count) {
   const real largest = scores[argmax(scores, count)];
   real sum = 0;
-  for (int i = 0; i < count; i++) sum += real_exp(scores[i] - largest);
+  for (int i = 0; i < count; i++) sum += plain::exp(scores[i] - largest);
   return 1 / sum;
 }
 
