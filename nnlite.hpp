@@ -5104,8 +5104,8 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 }
 
 // ================================================================================ >>op_activation
-// y = f(x) and dx = dy dy/dx by >>formulas, where y alone gives dy/dx, so that x need not be kept. For that the
-// sign of y must be that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
+// y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
+// that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
 template <class A>
 static bool valid(const A&) { return true; }
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
@@ -6974,9 +6974,8 @@ NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena&
 }
 
 // ================================================================================ >>planner
-// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits the
-// steps; it runs twice: first to see when each value lives, then, after packing, to write records. plan()
-// stops between the two.
+// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits it,
+// twice: to see when each value lives, then, after packing and not in plan(), to write records.
 
 // Where data lies: the base in the top 3 bits, the offset from it in units of 64 bytes below.
 using Ref = uint32_t;
@@ -6987,8 +6986,7 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 enum class StepKind : uint8_t { forward, backward, add, update, commit };
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
-// gradients, slots; update: parameter, gradient, slots; add: to, from. The size is the same on every machine,
-// so that plans are.
+// gradients, slots; update: parameter, gradient, slots; add: to, from. As large everywhere, as plans are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7045,8 +7043,7 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
 
 // What a backward step is asked for: the values to write and which of them are added to.
 struct Wanted {
-  // sum_bits: written aside, then added
-  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;
+  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;    // of a sum: aside, then added
   bool     training = false;
   uint16_t dx[max_inputs];
   uint16_t gradients[max_parameters];          // transient ones; no_value where the gradient is kept
@@ -7080,6 +7077,29 @@ struct PlanRequest {
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
+
+static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
+  switch (o.trainable) {
+    case Trainable::all:  return true;
+    case Trainable::bias: return p.spec.role == Role::bias;
+    case Trainable::head:
+      for (int i = node + 1; i < g.model_nodes; i++)
+        for (int k = 0; k < g.node(i).n_parameters; k++)
+          if (g.node(i).parameters[k].spec.role != Role::statistic && g.node(i).owner != node) return false;
+      return true;
+    case Trainable::named: break;
+  }
+  char full[64];
+  const NodeName name(&g.node(0), node);
+  Text(full, sizeof full) << name << "." << p.spec.name;
+  for (int k = 0; k < o.name_count; k++)
+    if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
+  return false;
+}
+
+static bool trained(const Graph& g, const TrainerOptions& o, int owner, const Parameter& p) {
+  return p.trainable && p.spec.role != Role::statistic && trains_by_option(g, o, owner, p);
+}
 
 struct Planner {
   PlanRequest request;
@@ -7125,17 +7145,140 @@ struct Planner {
   }
   int64_t bytes_of(const Shape& s, DType t) const { return bytes_of(s.numel(request.batch), t); }
 
-  bool is_trained(const Parameter& p, int node) const;
-  bool owns(const Parameter& p, int node) const;
-  bool node_trains(int i) const;
-  bool runs_training(int i) const;
-  bool skipped(int i) const;
-  bool materialised(int i) const;
-  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const;
-  bool slots_are_read(int i, const OpShape& s) const;
-  void mark();
-  void assign_slots(int i);
-  void assign_values();
+  bool is_trained(const Parameter& p, int node) const {
+    return training() && trained(graph(), *request.training, graph().node(node).owner, p);
+  }
+
+  // When one of its parameters is trained; a normalisation that has none when it is not frozen.
+  bool node_trains(int i) const {
+    const Node& n = graph().node(i);
+    bool weights = false;
+    for (int p = 0; p < n.n_parameters; p++) {
+      if (is_trained(n.parameters[p], i)) return true;
+      weights |= n.parameters[p].spec.role != Role::statistic;
+    }
+    return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights &&
+           !nodes[i].frozen_before && request.training->trainable == Trainable::all;
+  }
+
+  // Whether the step runs in training mode: batch statistics, dropout. Not frozen normalisation, nor dropout
+  // before the first trained layer.
+  bool runs_training(int i) const {
+    const Node& n = graph().node(i);
+    if (!training()) return false;
+    if ((n.op->traits & traits::stateful) != 0) return node_trains(i);
+    return !nodes[i].frozen_before;
+  }
+
+  // Statistics that change and trained parameters are the trainer's own.
+  bool owns(const Parameter& p, int node) const {
+    return is_trained(p, node) || (p.spec.role == Role::statistic && node_trains(node));
+  }
+
+  // Nodes whose output is their input under another shape.
+  bool skipped(int i) const {
+    const uint32_t t = graph().node(i).op->traits;
+    return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
+  }
+
+  NNLITE_COLD void mark() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
+    for (int i = 0; i < g.count; i++) {
+      const Node& n = g.node(i);
+      bool frozen = false, before = false;
+      for (int k = 0; k < n.n_in; k++) {
+        const PlanNode& in = nodes[n.inputs[k]];
+        nodes[i].requires_grad |= in.requires_grad;
+        frozen |= in.frozen_before;
+      }
+      for (int p = 0; p < n.n_parameters; p++) {
+        before |= n.parameters[p].spec.role != Role::statistic && !is_trained(n.parameters[p], i);
+        nodes[i].requires_grad |= is_trained(n.parameters[p], i);
+      }
+      nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
+    }
+    for (int i = g.count - 1; i >= 0; i--)        // what only feeds the frozen part belongs to it
+      for (int k = 0; k < g.node(i).n_in && nodes[i].frozen_before; k++)
+        nodes[g.node(i).inputs[k]].frozen_before |= !nodes[g.node(i).inputs[k]].requires_grad;
+    for (int i = g.count - 1; i >= 0; i--) {
+      if (g.is_loss(i)) nodes[i].reaches_loss = true;
+      nodes[i].runs |= nodes[i].reaches_loss && (training() || request.keep_loss);
+      for (int o = 0; o < g.model->output_count() && !training(); o++)
+        nodes[i].runs |= ModelAccess::output_node(*g.model, o) == i && !g.is_loss(i);
+      if (!nodes[i].runs) continue;
+      for (int k = 0; k < g.node(i).n_in; k++) {
+        nodes[g.node(i).inputs[k]].runs = true;
+        nodes[g.node(i).inputs[k]].reaches_loss |= nodes[i].reaches_loss;
+      }
+    }
+  }
+
+  // Gradients that outlive their layer: for clipping by norm, inspection, and layers used more than once.
+  bool materialised(int i) const {
+    const TrainerOptions& o = *request.training;
+    if (o.clip_norm > 0 || o.keep_gradients) return true;
+    const int owner = graph().node(i).owner;
+    for (int k = 0; k < graph().model_nodes; k++)
+      if (k != owner && graph().node(k).owner == owner) return true;
+    return false;
+  }
+
+  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
+    const Node& n = graph().node(i);
+    dx_bits = parameter_bits = 0;
+    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
+    for (int k = 0; k < n.n_in; k++)
+      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
+    for (int p = 0; p < n.n_parameters; p++)
+      if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
+  }
+
+  bool slots_are_read(int i, const OpShape& s) const {
+    uint32_t dx_bits, parameter_bits;
+    wanted(i, dx_bits, parameter_bits);
+    return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
+           (graph().node(i).op->commit && runs_training(i));
+  }
+
+  void assign_slots(int i) {
+    const OpShape s = shape_of(graph(), i);
+    if (s.n_slots == 0) return;
+    nodes[i].slots = static_cast<uint16_t>(value_count);
+    const bool read = slots_are_read(i, s);
+    for (int k = 0; k < s.n_slots; k++) {
+      const int64_t bytes =
+          bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
+      (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
+    }
+  }
+
+  NNLITE_COLD void assign_values() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count && !overflow; i++) {
+      const Node& n = g.node(i);
+      if (!nodes[i].runs) continue;
+      if (n.op && skipped(i)) {
+        nodes[i].out = nodes[n.inputs[0]].out;
+        continue;
+      }
+      nodes[i].out = new_value(bytes_of(n.shape, n.dtype));
+      if (n.op) assign_slots(i);
+    }
+    for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
+      const PlanNode& node = nodes[i];
+      if (!node.runs || !g.node(i).op || !node.requires_grad || !node.reaches_loss || g.is_loss(i)) continue;
+      int users = 0, user = 0;
+      for (int k = i + 1; k < g.count; k++) {
+        if (!nodes[k].runs || !nodes[k].reaches_loss) continue;
+        for (int q = 0; q < g.node(k).n_in; q++)
+          if (g.node(k).inputs[q] == i) users++, user = k;
+      }
+      const bool through = users == 1 && skipped(user);         // a view hands its gradient on as it is
+      nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
+    }
+  }
+
   Ref  parameter_ref(int i, int p, int which) const;
 
   void walk();
@@ -7168,166 +7311,6 @@ struct Planner {
   bool before(uint16_t a, uint16_t b, int key) const;
   Status run_first(Problem& problem);
 };
-
-static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
-  switch (o.trainable) {
-    case Trainable::all:  return true;
-    case Trainable::bias: return p.spec.role == Role::bias;
-    case Trainable::head:
-      for (int i = node + 1; i < g.model_nodes; i++)
-        for (int k = 0; k < g.node(i).n_parameters; k++)
-          if (g.node(i).parameters[k].spec.role != Role::statistic && g.node(i).owner != node) return false;
-      return true;
-    case Trainable::named: break;
-  }
-  char full[64];
-  const NodeName name(&g.node(0), node);
-  Text(full, sizeof full) << name << "." << p.spec.name;
-  for (int k = 0; k < o.name_count; k++)
-    if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
-  return false;
-}
-
-static bool trained(const Graph& g, const TrainerOptions& o, int owner, const Parameter& p) {
-  return p.trainable && p.spec.role != Role::statistic && trains_by_option(g, o, owner, p);
-}
-
-bool Planner::is_trained(const Parameter& p, int node) const {
-  return training() && trained(graph(), *request.training, graph().node(node).owner, p);
-}
-
-// A node trains when one of its parameters does; a normalisation without parameters of its own when it is not
-// frozen.
-bool Planner::node_trains(int i) const {
-  const Node& n = graph().node(i);
-  bool weights = false;
-  for (int p = 0; p < n.n_parameters; p++) {
-    if (is_trained(n.parameters[p], i)) return true;
-    weights |= n.parameters[p].spec.role != Role::statistic;
-  }
-  return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights &&
-         !nodes[i].frozen_before && request.training->trainable == Trainable::all;
-}
-
-// Whether the step runs in training mode: batch statistics, dropout. Frozen normalisation and dropout before
-// the first trained layer run as in evaluation.
-bool Planner::runs_training(int i) const {
-  const Node& n = graph().node(i);
-  if (!training()) return false;
-  if ((n.op->traits & traits::stateful) != 0) return node_trains(i);
-  return !nodes[i].frozen_before;
-}
-
-// Statistics that change and trained parameters are the trainer's own.
-bool Planner::owns(const Parameter& p, int node) const {
-  return is_trained(p, node) || (p.spec.role == Role::statistic && node_trains(node));
-}
-
-// Nodes whose output is their input under another shape.
-bool Planner::skipped(int i) const {
-  const uint32_t t = graph().node(i).op->traits;
-  return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
-}
-
-NNLITE_COLD void Planner::mark() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
-  for (int i = 0; i < g.count; i++) {
-    const Node& n = g.node(i);
-    bool frozen = false, before = false;
-    for (int k = 0; k < n.n_in; k++) {
-      const PlanNode& in = nodes[n.inputs[k]];
-      nodes[i].requires_grad |= in.requires_grad;
-      frozen |= in.frozen_before;
-    }
-    for (int p = 0; p < n.n_parameters; p++) {
-      before |= n.parameters[p].spec.role != Role::statistic && !is_trained(n.parameters[p], i);
-      nodes[i].requires_grad |= is_trained(n.parameters[p], i);
-    }
-    nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
-  }
-  for (int i = g.count - 1; i >= 0; i--)        // what only feeds the frozen part belongs to it
-    for (int k = 0; k < g.node(i).n_in && nodes[i].frozen_before; k++)
-      nodes[g.node(i).inputs[k]].frozen_before |= !nodes[g.node(i).inputs[k]].requires_grad;
-  for (int i = g.count - 1; i >= 0; i--) {
-    if (g.is_loss(i)) nodes[i].reaches_loss = true;
-    const bool output_needed = nodes[i].reaches_loss && (training() || request.keep_loss);
-    nodes[i].runs |= output_needed;
-    if (!training())
-      for (int o = 0; o < g.model->output_count(); o++)
-        nodes[i].runs |= ModelAccess::output_node(*g.model, o) == i && !g.is_loss(i);
-    if (!nodes[i].runs) continue;
-    for (int k = 0; k < g.node(i).n_in; k++) {
-      nodes[g.node(i).inputs[k]].runs = true;
-      nodes[g.node(i).inputs[k]].reaches_loss |= nodes[i].reaches_loss;
-    }
-  }
-}
-
-// Gradients that must outlive their layer: for clipping by norm, inspection, and layers used more than once.
-bool Planner::materialised(int i) const {
-  const TrainerOptions& o = *request.training;
-  if (o.clip_norm > 0 || o.keep_gradients) return true;
-  const int owner = graph().node(i).owner;
-  for (int k = 0; k < graph().model_nodes; k++)
-    if (k != owner && graph().node(k).owner == owner) return true;
-  return false;
-}
-
-void Planner::wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
-  const Node& n = graph().node(i);
-  dx_bits = parameter_bits = 0;
-  if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
-  for (int k = 0; k < n.n_in; k++)
-    if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
-  for (int p = 0; p < n.n_parameters; p++)
-    if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
-}
-
-bool Planner::slots_are_read(int i, const OpShape& s) const {
-  uint32_t dx_bits, parameter_bits;
-  wanted(i, dx_bits, parameter_bits);
-  return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
-         (graph().node(i).op->commit && runs_training(i));
-}
-
-void Planner::assign_slots(int i) {
-  const OpShape s = shape_of(graph(), i);
-  if (s.n_slots == 0) return;
-  nodes[i].slots = static_cast<uint16_t>(value_count);
-  const bool read = slots_are_read(i, s);
-  for (int k = 0; k < s.n_slots; k++) {
-    const int64_t bytes =
-        bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
-    (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
-  }
-}
-
-NNLITE_COLD void Planner::assign_values() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count && !overflow; i++) {
-    const Node& n = g.node(i);
-    if (!nodes[i].runs) continue;
-    if (n.op && skipped(i)) {
-      nodes[i].out = nodes[n.inputs[0]].out;
-      continue;
-    }
-    nodes[i].out = new_value(bytes_of(n.shape, n.dtype));
-    if (n.op) assign_slots(i);
-  }
-  for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
-    if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i))
-      continue;
-    int users = 0, user = 0;
-    for (int k = i + 1; k < g.count; k++) {
-      if (!nodes[k].runs || !nodes[k].reaches_loss) continue;
-      for (int q = 0; q < g.node(k).n_in; q++)
-        if (g.node(k).inputs[q] == i) users++, user = k;
-    }
-    const bool through = users == 1 && skipped(user);         // a view hands its gradient on as it is
-    nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
-  }
-}
 
 // ================================================================================ >>plan_steps
 // The walk: it emits the steps of a pass and touches every value where it is used.
