@@ -1537,7 +1537,7 @@ struct FileHandle {
 };
 static inline bool file_map(const char*, void*&, size_t&) { return false; }
 static inline void file_unmap(void*, size_t) {}
-static inline bool file_replace(const char* from, const char* to) {
+static inline bool file_replace(const char* from, const char* to, const char*) {
   return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
 }
 static inline void file_remove(const char* path) { (void)remove(path); }
@@ -1607,21 +1607,14 @@ static inline bool file_map(const char* path, void*& data, size_t& size) {
 static inline void file_unmap(void* data, size_t size) { munmap(data, size); }
 
 // The mode of the file that is replaced stays; the directory is written too, or the new name could be lost.
-static inline bool file_replace(const char* from, const char* to) {
+static inline bool file_replace(const char* from, const char* to, const char* directory) {
   struct stat s;
-  char        directory[1024];
-  size_t      n = 0, cut = 0;
   if (stat(to, &s) == 0 && (!S_ISREG(s.st_mode) || chmod(from, s.st_mode & 07777) != 0)) {
     if (!S_ISREG(s.st_mode)) errno = S_ISDIR(s.st_mode) ? EISDIR : EINVAL;
     return false;
   }
   if (rename(from, to) != 0) return false;
-  for (; to[n] != 0 && n + 1 < sizeof directory; ++n) {
-    directory[n] = to[n];
-    if (to[n] == '/') cut = n + 1;
-  }
-  directory[cut] = 0;
-  const int handle = ::open(cut == 0 ? "." : directory, O_RDONLY | O_CLOEXEC);
+  const int handle = ::open(*directory == 0 ? "." : directory, O_RDONLY | O_CLOEXEC);
   if (handle < 0) return true;                 // a directory that cannot be read cannot be flushed
   (void)fsync(handle);
   (void)::close(handle);
@@ -1690,13 +1683,9 @@ static inline void put_bytes(uint8_t* p, uint64_t all, int n) {
 }
 
 // A product that no compiler may merge with the addition that follows it.
-static inline float product(float a, float b) {
-  float r = a * b;
-  NNLITE_PIN(r);
-  return r;
-}
-static inline double product(double a, double b) {
-  double r = a * b;
+template <class T>
+static inline T product(T a, T b) {
+  T r = a * b;
   NNLITE_PIN(r);
   return r;
 }
@@ -6155,7 +6144,7 @@ static const Op* find_op(const OpSet& set, const char* name) {
 static double cos_pi(double t) {
   double sine, cosine;
   sine_cosine(product(t > 0.5 ? 1 - t : t, 1.5707963267948966), sine, cosine);
-  const double c = 1 - product(2, product(sine, sine));
+  const double c = 1 - product(2.0, product(sine, sine));
   return t > 0.5 ? -c : c;
 }
 
@@ -9284,12 +9273,7 @@ static void copy_bytes(void* to, const void* from, size_t n) {
   const unsigned char* f = static_cast<const unsigned char*>(from);
   for (size_t i = 0; i < n; ++i) t[i] = f[i];
 }
-static inline bool little_endian() {
-  const uint16_t one = 1;
-  uint8_t        low;
-  __builtin_memcpy(&low, &one, 1);             // which compilers fold
-  return low == 1;
-}
+constexpr bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 // Turns every element of a file on a big-endian machine.
 static void swap_elements(void* elements, size_t bytes, size_t element) {
   unsigned char* p = static_cast<unsigned char*>(elements);
@@ -9310,7 +9294,7 @@ class Little {
 
  private:
   static T turned(T v) {
-    if (!little_endian()) swap_elements(&v, sizeof v, sizeof v);
+    if (!little_endian) swap_elements(&v, sizeof v, sizeof v);
     return v;
   }
   T stored_;
@@ -9683,7 +9667,7 @@ class Emit {
   void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
-    if (little_endian()) return put(values, bytes);
+    if (little_endian) return put(values, bytes);
     const unsigned char* p = static_cast<const unsigned char*>(values);
     for (size_t i = 0; i < bytes; i += element)
       for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
@@ -10023,7 +10007,7 @@ static Status read_golden(ExtrasReader& x) {
       return bad(x.f, x.f.offset(id_test) + at, "TEST", "is cut off, or its fill is not zero");
   }
   if (at != size) return bad(x.f, x.f.offset(id_test) + at, "TEST", "bytes after the last vector");
-  if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + sizeof h, size_t(size) - sizeof h, 4);
+  if (!little_endian) swap_elements(const_cast<uint8_t*>(bytes) + sizeof h, size_t(size) - sizeof h, 4);
   x.extras->golden       = to;
   x.extras->golden_count = int(h.count);
   return Status::ok;
@@ -10321,7 +10305,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     if (size > end - at - 2) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at + 2, r, size));
     if (size == 1 && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
-    if (size > 1 && !little_endian()) swap_elements(r, size, 4);
+    if (size > 1 && !little_endian) swap_elements(r, size, 4);
     if (first_difference(to + field->offset, r, size) == size)
       return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
@@ -10556,7 +10540,7 @@ static Status read_checked(File& f, const LoadOptions& options, uint64_t& record
   NNLITE_TRY(read_container(f));
   NNLITE_TRY(read_tensors(f));
   NNLITE_TRY(measure_records(f, options.ops, records));
-  in_place = f.memory != nullptr && !options.copy && little_endian();
+  in_place = f.memory != nullptr && !options.copy && little_endian;
   if (in_place && (reinterpret_cast<uintptr_t>(f.memory) & 63u) != 0)
     return refuse(f, Status::misaligned, 0, "file", "align it to 64 bytes, or load a copy");
   return Status::ok;
@@ -10625,7 +10609,7 @@ Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const Loa
     if (!in_place && m.weight_bytes_ > 0) {
       NNLITE_TRY(take_memory(f, arena, m.weight_bytes_, memory));
       NNLITE_TRY(fetch(f, f.offset(id_data), memory, m.weight_bytes_));
-      if (!little_endian()) swap_elements(memory, m.weight_bytes_, sizeof(real));
+      if (!little_endian) swap_elements(memory, m.weight_bytes_, sizeof(real));
       m.weights_ = memory;
     }
     m.extras_ = extras.extras;
@@ -11036,7 +11020,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   const bool   done = ok(s) && file.flush();
   if (full || (ok(s) && !done)) (void)refuse_path(problem, path, "cannot be written", file_error());
   const bool closed = file.close();
-  if (done && closed && file_replace(temporary, path)) return Status::ok;
+  if (done && closed && file_replace(temporary, path, directory)) return Status::ok;
   if (done) (void)refuse_path(problem, path, "cannot be replaced", file_error());
   file_remove(temporary);
   return ok(s) ? Status::io_error : s;
@@ -11395,7 +11379,7 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
     if (ok(status) && owned(t, values)) {
       real* to = const_cast<real*>(values);
       status = fetch(f, at, to, bytes);
-      if (!little_endian()) swap_elements(to, bytes, sizeof(real));
+      if (!little_endian) swap_elements(to, bytes, sizeof(real));
     }
     at += align64(bytes);
   });
