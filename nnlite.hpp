@@ -1266,9 +1266,7 @@ template <class T, Status (*f)(T&, OpShape&)>
 NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) { return f(*static_cast<T*>(attributes), s); }
 
 template <class T>
-struct OpDefaults {
-  static constexpr T value = {};
-};
+constexpr T op_defaults = {};
 
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS. With
@@ -1292,7 +1290,7 @@ struct OpDefaults {
     static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
   };                                                                                                         \
   const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,       \
-                                 max_in, sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,       \
+                                 max_in, sizeof(Type), trait_bits, &::nnlite::op_defaults<Type>,             \
                                  shape, forward, backward, commit, rate, kernels}
 #ifdef NNLITE_NO_TRAINING
 #define NNLITE_BACKWARD(thunk, Type, function) (false ? thunk<Type, function> : nullptr)
@@ -1397,9 +1395,9 @@ struct OpDefaults {
 #define NNLITE_VERB static inline __attribute__((always_inline))
 // The head of a Kernel::run.
 #define NNLITE_RUN(name)                                                                                     \
-  static NNLITE_RUN_KIND void name(const OpRun& r, [[maybe_unused]] uint32_t stage,                          \
-                                   [[maybe_unused]] uint32_t first, [[maybe_unused]] uint32_t last,          \
-                                   [[maybe_unused]] uint32_t worker)
+  [[maybe_unused]] static NNLITE_RUN_KIND void name(                                                         \
+      const OpRun& r, [[maybe_unused]] uint32_t stage, [[maybe_unused]] uint32_t first,                      \
+      [[maybe_unused]] uint32_t last, [[maybe_unused]] uint32_t worker)
 #define NNLITE_NOINLINE __attribute__((noinline))
 #define NNLITE_INLINED __attribute__((always_inline))                  // of a lambda
 
@@ -1428,29 +1426,33 @@ inline namespace NNLITE_CONFIGURATION {
 // Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
 class FloatControl {
  public:
-#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
-  FloatControl() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(0x1F80u); }
-  ~FloatControl() { __builtin_ia32_ldmxcsr(before_); }
-#elif defined(__aarch64__)
-  FloatControl() {
-    const uint64_t plain = 0;
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(plain) : "memory");
-  }
-  ~FloatControl() { asm volatile("msr fpcr, %0" : : "r"(before_) : "memory"); }
-#else
-  FloatControl() : before_(0) {}
-  ~FloatControl() { (void)before_; }
-#endif
+  FloatControl() : before_(get()) { set(plain); }
+  ~FloatControl() { set(before_); }
   FloatControl(const FloatControl&) = delete;
   FloatControl& operator=(const FloatControl&) = delete;
 
  private:
-#ifdef __aarch64__
-  uint64_t before_;
+#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
+  using Word = unsigned;
+  static constexpr Word plain = 0x1F80u;
+  static Word get() { return __builtin_ia32_stmxcsr(); }
+  static void set(Word word) { __builtin_ia32_ldmxcsr(word); }
+#elif defined(__aarch64__)
+  using Word = uint64_t;
+  static constexpr Word plain = 0;
+  static Word get() {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word));
+    return word;
+  }
+  static void set(Word word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
 #else
-  unsigned before_;
+  using Word = unsigned;
+  static constexpr Word plain = 0;
+  static Word get() { return plain; }
+  static void set(Word) {}
 #endif
+  const Word before_;
 };
 
 #ifndef NNLITE_NO_THREADS
@@ -1764,8 +1766,7 @@ static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
 
 static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node,
                                  uint32_t block) {
-  const Words counter = {{block, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
-                          static_cast<uint32_t>(purpose) << 24 | node}};
+  const Words counter = {{block, uint32_t(step), uint32_t(step >> 32), uint32_t(purpose) << 24 | node}};
   return philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
@@ -3966,7 +3967,6 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
 }
 NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
-#ifndef NNLITE_NO_TRAINING
 template <class A>
 NNLITE_RUN(activation_backward) {
   if (r.dx(0) == nullptr) return;
@@ -4005,7 +4005,6 @@ NNLITE_RUN(mul_backward) {
 NNLITE_RUN(dropout_backward) {
   if (r.dx(0) != nullptr) drop(r, first, last, r.dy(), r.dx(0), r.accumulate(0));
 }
-#endif
 
 // to = from or to += from; the latter is what the executor does where an op does not accumulate by itself.
 NNLITE_VERB void give_all(float* to, const float* from, int64_t count, bool accumulate) {
@@ -4178,7 +4177,6 @@ NNLITE_RUN(concat_forward) {
   }
 }
 
-#ifndef NNLITE_NO_TRAINING
 // dy of one window to the pixel that it chose, where that is in this row of x.
 NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
@@ -4269,7 +4267,6 @@ NNLITE_RUN(concat_backward) {
     }
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_norm
@@ -4328,15 +4325,13 @@ static bool plan_norm(const OpRun& r, KernelPlan& plan) {
   plan.scratch_shared = n.bytes();
   return true;
 }
-#ifndef NNLITE_NO_TRAINING
-static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
   const NormRun n(r);
   (void)plan_norm(r, plan);
   plan.tasks[0] = static_cast<uint32_t>(n.chunks);
   if (r.dx(0) == nullptr) plan.tasks[2] = 0;
   return true;
 }
-#endif
 #endif
 
 namespace NNLITE_ISA {
@@ -4379,11 +4374,9 @@ static void chunk_statistics(const NormRun& n, int64_t chunk, int64_t c, int cou
 static void merge_statistics(const NormRun& n, int64_t c, int count) {
   Sixteen mean = load_sixteen(n.sums(0, 0) + c), m2 = load_sixteen(n.sums(0, 1) + c);
   for (int64_t chunk = 1; chunk < n.chunks; chunk++) {
-    const float before = static_cast<float>(chunk * norm_chunk),
-                more = static_cast<float>(n.chunk_pixels(chunk));
+    const float before = float(chunk * norm_chunk), more = float(n.chunk_pixels(chunk));
     const float share  = more / (before + more);
-    const Sixteen mean_b = load_sixteen(n.sums(chunk, 0) + c),
-                  m2_b = load_sixteen(n.sums(chunk, 1) + c);
+    const Sixteen mean_b = load_sixteen(n.sums(chunk, 0) + c), m2_b = load_sixteen(n.sums(chunk, 1) + c);
     NNLITE_EACH_PART {
       const vf d = sub(mean_b.part[j], mean.part[j]);
       mean.part[j] = fma(d, set(share), mean.part[j]);
@@ -4406,8 +4399,7 @@ static NNLITE_NOINLINE void fill_pattern(const NormRun& n, int i, int64_t c, con
 
 // y = x scale + shift
 static void normal_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen(n.mean() + c, count),
-                var = load_sixteen(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen scale, shift;
   NNLITE_EACH_PART {
     const int64_t at = c + j * lanes;  // parameters are padded to whole sixteens
@@ -4442,7 +4434,6 @@ NNLITE_RUN(batch_norm_forward) {
   }
 }
 
-#ifndef NNLITE_NO_TRAINING
 // sum dy and sum dy (x - mean) of one chunk.
 static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int count) {
   const int64_t pixels = n.chunk_pixels(chunk), start = chunk * norm_chunk * n.C + c;
@@ -4450,8 +4441,7 @@ static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int coun
   const Sixteen mean = load_sixteen(n.mean() + c, count);
   Sixteen sum = {}, sum_x = {};
   for (int64_t at = start; at < start + pixels * n.C; at += n.C) {
-    const Sixteen x = load_sixteen(input + at, count),
-                  dy = load_sixteen(n.r.dy() + at, count);
+    const Sixteen x = load_sixteen(input + at, count), dy = load_sixteen(n.r.dy() + at, count);
     NNLITE_EACH_PART {
       sum.part[j]   = add(sum.part[j], dy.part[j]);
       sum_x.part[j] = fma(dy.part[j], sub(x.part[j], mean.part[j]), sum_x.part[j]);
@@ -4465,8 +4455,7 @@ static void chunk_gradients(const NormRun& n, int64_t chunk, int64_t c, int coun
 //   dx = s dy + t (-s sum_x / (P (var + eps))) - s sum / P;   through stored ones dx = s dy.
 //   dw = sum_x / sqrt(var + eps)      db = sum
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen(n.mean() + c, count),
-                var = load_sixteen(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
   for (int64_t chunk = 0; chunk < n.chunks; chunk++)
     NNLITE_EACH_PART {
@@ -4509,7 +4498,6 @@ NNLITE_RUN(batch_norm_backward) {
     });
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_loss
@@ -4560,8 +4548,7 @@ NNLITE_VERB vi places(int64_t c, int j) {
   return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
 }
 NNLITE_VERB vf where_below(int64_t count, int64_t c, int j, vf a, vf b) {
-  return c + (j + 1) * lanes <= count ? a
-                                      : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
+  return c + (j + 1) * lanes <= count ? a : select(less(places(c, j), set(int32_t(count))), a, b);
 }
 NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
   return load_sixteen(x + c, static_cast<int>(smaller(16, C - c)));
@@ -4574,8 +4561,7 @@ static float line_max(const float* x, int64_t C) {
   NNLITE_EACH_PART largest.part[j] = set(x[0]);
   for (int64_t c = 0; c < C; c += 16) {
     const Sixteen s = load_line(x, C, c);
-    NNLITE_EACH_PART
-      largest.part[j] = max(where_below(C, c, j, s.part[j], set(x[0])), largest.part[j]);
+    NNLITE_EACH_PART largest.part[j] = max(where_below(C, c, j, s.part[j], set(x[0])), largest.part[j]);
   }
   return tree_max(largest.part);
 }
@@ -4583,8 +4569,7 @@ static float line_max(const float* x, int64_t C) {
 // exp(x - largest), zero beyond the line: subtracting the largest keeps exp in range for any logit.
 static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, float largest) {
   Sixteen s = load_line(x, C, c);
-  NNLITE_EACH_PART
-    s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
+  NNLITE_EACH_PART s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
   return s;
 }
 NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
@@ -4735,7 +4720,6 @@ static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint3
 template <class A>
 NNLITE_RUN(element_loss_forward) { element_losses(r, stage, first, last, loss_formula<A>); }
 
-#ifndef NNLITE_NO_TRAINING
 NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
   if (accumulate) {
     const Sixteen before = load_line(y, C, c);
@@ -4779,16 +4763,14 @@ NNLITE_RUN(cross_entropy_backward) {
     const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest), sum_q = target.sum(p);
     for (int64_t c = 0; c < l.C && r.dx(0) != nullptr; c += 16) {
       Sixteen s = line_exp(x, l.C, c, largest), q = target.at(p, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
+      NNLITE_EACH_PART s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
       give_line(r.dx(0) + p * l.C, l.C, c, s, r.accumulate(0));
     }
     if (r.dx(1) == nullptr) continue;
     const float log_sum = log_of(sum);
     for (int64_t c = 0; c < l.C; c += 16) {
       Sixteen s = load_line(x, l.C, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
+      NNLITE_EACH_PART s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
       give_line(r.dx(1) + p * l.C, l.C, c, s, r.accumulate(1));
     }
   }
@@ -4824,14 +4806,12 @@ template <class A>
 NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim
 // One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
-#ifndef NNLITE_NO_TRAINING
 #ifdef NNLITE_ONCE
-static bool plan_update(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_update(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
   return r.in_numel(0) % 16 == 0;
 }
@@ -4860,7 +4840,6 @@ NNLITE_RUN(adam_update) { update<A>(r, first, last); }
 NNLITE_RUN(rmsprop_update) { update<RMSprop>(r, first, last); }
 NNLITE_RUN(sgd_update) { update<SGD>(r, first, last); }
 }  // namespace NNLITE_ISA
-#endif
 
 }  // inline namespace
 }  // namespace nnlite
@@ -5298,8 +5277,7 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
   if (!a.track_running_stats) return;
   const int64_t n = r.in_numel(0) / a.num_features;
-  const real unbias = static_cast<real>(n) / static_cast<real>(n > 1 ? n - 1 : 1),
-             momentum = real(a.momentum);
+  const real unbias = real(n) / real(n > 1 ? n - 1 : 1), momentum = real(a.momentum);
   real *const mean = r.parameter(a.affine ? 2 : 0), *const var = r.parameter(a.affine ? 3 : 1);
   for (int c = 0; c < a.num_features; c++) {
     mean[c] = madd(momentum, r.slot(0)[c] - mean[c], mean[c]);
@@ -6171,8 +6149,7 @@ static float one_cycle_lr_rate(const OneCycleLR& a, const RateContext& c) {
   const uint64_t all = a.total_steps > 0
                            ? static_cast<uint64_t>(a.total_steps)
                            : uint64_t(c.steps_per_epoch) * static_cast<uint64_t>(c.epochs > 0 ? c.epochs : 1);
-  const double total = static_cast<double>(all > 0 ? all : 1),
-               step = static_cast<double>(c.step < all ? c.step : all);
+  const double total = double(all > 0 ? all : 1), step = double(c.step < all ? c.step : all);
   const double up    = product(double(a.pct_start), total) - 1, down = total - 1 - up;
   if (step <= up) return anneal(start, top, up > 0 ? step / up : 1.0);
   const double t = down > 0 ? (step - up) / down : 1.0;
@@ -6185,8 +6162,7 @@ static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateCon
 }
 
 static float step_lr_rate(const StepLR& a, const RateContext& c) {
-  return static_cast<float>(
-      product(double(c.lr), power(double(a.gamma), c.epoch / static_cast<uint32_t>(a.step_size))));
+  return float(product(double(c.lr), power(double(a.gamma), c.epoch / uint32_t(a.step_size))));
 }
 
 static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
@@ -6889,8 +6865,7 @@ static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
   Words words = {};
   for (int64_t e = 0; e < n; e++) {
     if (e % 4 == 0)
-      words = random_block(seed.value, 0, Purpose::init, static_cast<uint32_t>(index),
-                           static_cast<uint32_t>(e / 4));
+      words = random_block(seed.value, 0, Purpose::init, uint32_t(index), uint32_t(e / 4));
     float pair[2] = {};
     if (normal) normals_of(words.word[e % 4 / 2 * 2], words.word[e % 4 / 2 * 2 + 1], pair);
     const float draw = normal ? pair[e % 2] : 2.0f * uniform_of(words.word[e % 4]) - 1.0f;
@@ -10647,25 +10622,17 @@ struct Content {
 
 // The values of a parameter (slot -1) or of one of its optimizer states.
 static const real* stored_values(const Content& c, int parameter, int slot) {
-#ifndef NNLITE_NO_TRAINING
-  const real* own =
-      c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, slot < 0 ? 0 : 2 + slot);
+  const int   which = slot < 0 ? 0 : 2 + slot;
+  const real* own   = c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, which);
   if (own != nullptr || slot >= 0) return own;
-#else
-  (void)slot;
-#endif
   const size_t offset = size_t(ModelAccess::parameter(*c.model, parameter)->offset) * 64;
   return reinterpret_cast<const real*>(ModelAccess::weights(*c.model) + offset);
 }
 
 // How many states a parameter has: -1 if it is not trained, or this is no checkpoint.
 static int state_count(const Content& c, int parameter) {
-#ifndef NNLITE_NO_TRAINING
-  if (c.checkpoint && c.trainer->is_trained(parameter))
-    return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
-#endif
-  (void)c, (void)parameter;
-  return -1;
+  if (!c.checkpoint || !c.trainer->is_trained(parameter)) return -1;
+  return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
 }
 
 static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
