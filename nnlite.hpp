@@ -2138,9 +2138,8 @@ struct TrainerAccess {
 // Numbers of one update that optimizers compute once, in double and without fma.
 static double power(double base, uint64_t exponent) {
   double result = 1;
-  for (; exponent > 0; exponent >>= 1, base = product(base, base)) {
+  for (; exponent > 0; exponent >>= 1, base = product(base, base))
     if ((exponent & 1u) != 0) result = product(result, base);
-  }
   return result;
 }
 
@@ -9385,6 +9384,12 @@ static bool all_zero(const uint8_t* p, size_t n) {
   return any == 0;
 }
 
+static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
+  copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
+  return true;
+}
+Source memory_source(const void* file, size_t bytes) { return {read_memory, const_cast<void*>(file), bytes}; }
+
 // A file that is being read.
 struct File {
   Source         source;
@@ -9397,7 +9402,9 @@ struct File {
   uint32_t       tensors = 0, parameters = 0, nodes = 0, storages = 0;
   uint64_t       names   = 0;                  // bytes of the parameters' names, which begin STRS
 
-  File(const Source& from, const LoadLimits& most, Problem* why);
+  File(const Source& from, const LoadLimits& most, Problem* why) : source(from), limits(most), problem(why) {
+    if (from.read == read_memory) memory = static_cast<const uint8_t*>(from.user);
+  }
   bool     there(SectionId id) const { return at[id].type != 0; }
   bool     checkpoint() const { return header.kind == kind_checkpoint; }
   uint64_t offset(SectionId id) const { return at[id].offset; }
@@ -9423,18 +9430,6 @@ static Status bad(const File& f, uint64_t offset, const char* where, const char*
 }
 static Status bad(const File& f, SectionId id, const char* what, uint64_t expected = 0, uint64_t got = 0) {
   return refuse(f, Status::bad_format, id, what, expected, got);
-}
-
-static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
-  copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
-  return true;
-}
-Source memory_source(const void* file, size_t bytes) {
-  return {read_memory, const_cast<void*>(file), bytes};
-}
-File::File(const Source& from, const LoadLimits& most, Problem* why)
-    : source(from), limits(most), problem(why) {
-  if (source.read == read_memory) memory = static_cast<const uint8_t*>(source.user);
 }
 
 // n bytes at offset: the only way from a file to the engine.
@@ -10540,15 +10535,8 @@ Status load_size(const Source& source, const LoadOptions& options, size_t& bytes
 
 // A model that nothing was loaded into, and why.
 void ModelAccess::clear(Model& m, const Problem& why) {
-  m.nodes_       = nullptr;
-  m.id_map_      = nullptr;
-  m.size_        = m.front_ = m.back_ = m.weight_bytes_ = 0;
-  m.weights_     = nullptr;
-  m.extras_      = nullptr;
-  m.node_count_  = m.parameter_count_ = 0;
-  m.input_count_ = m.output_count_ = 0;
-  m.finished_    = false;
-  m.problem_     = why;
+  new (&m) Model;
+  m.problem_ = why;
 }
 
 static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned char*& memory) {
@@ -10963,7 +10951,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 // A temporary file beside `path` takes its place once f(sink) has written it and it is on the disk.
 template <class F>
 static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
-  char   directory[1024], prefix[1024], temporary[1024];
+  char   directory[1024], prefix[1024], temporary[sizeof directory + sizeof prefix + 16];
   size_t cut = 0;
   for (size_t i = 0; path[i] != 0; ++i)
     if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
@@ -10975,9 +10963,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   remove_stale(prefix, directory);
   FileHandle file;
   for (int attempt = 0; attempt < 16 && !file.valid(); ++attempt) {
-    if (snprintf(temporary, sizeof temporary, "%s%s%u-%d", directory, prefix, process_number(), attempt) >=
-        int(sizeof temporary))
-      return refuse_path(problem, path, "cannot be written", "the path is too long");
+    (void)snprintf(temporary, sizeof temporary, "%s%s%u-%d", directory, prefix, process_number(), attempt);
     if (!file.create(temporary)) (void)file.close();
   }
   if (!file.valid()) return refuse_path(problem, path, "cannot be written", file_error());
