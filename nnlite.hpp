@@ -2076,12 +2076,7 @@ bool operator==(const Shape& a, const Shape& b) {
   return same;
 }
 
-static Shape flat_shape(int64_t count) {
-  Shape s;
-  s.rank   = 1;
-  s.dim[0] = static_cast<int32_t>(count);
-  return s;
-}
+static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
 
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
   const unsigned char* from = static_cast<const unsigned char*>(attributes);
@@ -2362,30 +2357,17 @@ static Status add_parameter(OpShape& s, const ParameterSpec& p) {
 
 static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count,
                                       int32_t fan_in = 1) {
-  ParameterSpec p;
-  p.name         = name;
-  p.role         = role;
-  p.fill         = fill;
-  p.fan_in       = fan_in;
-  p.fan_out      = count;
-  p.shape.rank   = 1;
-  p.shape.dim[0] = count;
-  return p;
+  return {name, role, Layout::vector, fill, 1, fan_in, count, flat_shape(count)};
 }
 
 // [d0, d1] of a linear layer, [d0, d1, kH, kW] of a convolution; PyTorch's fans are those of d1 and d0.
 static ParameterSpec weight_parameter(Layout layout, int d0, int d1, Pair kernel = 1, int groups = 1) {
-  const int64_t window = size_product(kernel.h, kernel.w);
-  ParameterSpec p;
-  p.name    = "weight";
-  p.layout  = layout;
-  p.groups  = groups;
-  p.fan_in  = static_cast<int32_t>(smaller(size_product(d1, window), max_elements));
-  p.fan_out = static_cast<int32_t>(smaller(size_product(d0, window), max_elements));
-  p.shape.rank = layout == Layout::linear ? 2 : 4;
-  const int dims[4] = {d0, d1, kernel.h, kernel.w};
-  for (int d = 0; d < p.shape.rank; d++) p.shape.dim[d] = dims[d];
-  return p;
+  const auto fan = [&](int d) {
+    return static_cast<int32_t>(smaller(size_product(d, size_product(kernel.h, kernel.w)), max_elements));
+  };
+  Shape shape = {{d0, d1}, 2};
+  if (layout != Layout::linear) shape = {{d0, d1, kernel.h, kernel.w}, 4};
+  return {"weight", Role::weight, layout, Fill::fan_in, groups, fan(d1), fan(d0), shape};
 }
 static Status add_weight_and_bias(OpShape& s, const ParameterSpec& weight, bool bias, int32_t outputs) {
   s.dw_reads_in = 1;
@@ -6467,10 +6449,8 @@ struct ModelAccess {
     if (s.n_parameters == 0) return true;
     Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
     for (int i = 0; p && i < s.n_parameters; i++) {
-      p[i]        = Parameter();
-      p[i].spec   = s.parameters[i];
-      p[i].stored = parameter_stored(p[i].spec);
-      p[i].trainable = p[i].spec.role != Role::statistic;
+      const ParameterSpec& spec = s.parameters[i];
+      p[i] = {spec, parameter_stored(spec), 0, Init::pytorch, false, spec.role != Role::statistic};
     }
     node.parameters   = p;
     node.n_parameters = static_cast<uint8_t>(s.n_parameters);
@@ -6990,16 +6970,8 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
   if (!ok(shaped)) return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-  Node &target    = to.nodes[0], &node = to.nodes[1];
-  target.name     = "target";
-  target.shape    = s.in[1];
-  target.dtype    = s.in_dtype[1];
-  node.name       = "loss";
-  node.op         = op;
-  node.attributes = loss.attributes();
-  node.inputs     = to.inputs;
-  node.n_in       = 2;
-  node.shape      = s.out;
+  to.nodes[0] = {nullptr, nullptr, "target", nullptr, nullptr, s.in[1], s.in_dtype[1]};
+  to.nodes[1] = {op, loss.attributes(), "loss", to.inputs, nullptr, s.out, real_dtype, 2};
   g.count += 2;
   return Status::ok;
 }
@@ -7041,7 +7013,9 @@ struct PlanRequest {
   size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
 
-static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
+// Whether the options train a parameter of this node.
+static bool trained(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
+  if (!p.trainable || p.spec.role == Role::statistic) return false;
   switch (o.trainable) {
     case Trainable::all:  return true;
     case Trainable::bias: return p.spec.role == Role::bias;
@@ -7058,10 +7032,6 @@ static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, 
   for (int k = 0; k < o.name_count; k++)
     if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
   return false;
-}
-
-static bool trained(const Graph& g, const TrainerOptions& o, int owner, const Parameter& p) {
-  return p.trainable && p.spec.role != Role::statistic && trains_by_option(g, o, owner, p);
 }
 
 struct Planner {
@@ -8324,15 +8294,11 @@ uint32_t Trainer::epoch_position() const {
 
 float TrainerAccess::rate(const Trainer& t) {
   const TrainerOptions& o = t.options_;
-  const uint32_t batch = static_cast<uint32_t>(o.batch);
-  RateContext c;
-  c.lr     = *static_cast<const float*>(o.optimizer.attributes());        // every optimizer's first field
-  c.step   = t.step_;
-  c.epoch  = t.epoch();
-  c.epochs = o.epochs;
-  c.plateau_factor = t.plateau_.factor;
-  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + batch - 1) / batch;
-  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
+  const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
+  const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
+  const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
+                         o.epochs, t.plateau_.factor};
+  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
   if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
   const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
   return static_cast<float>(product(double(lr), share));
@@ -8379,13 +8345,9 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   const FloatControl control;
   NNLITE_TRY(fill(t, own, rows));
   Executor run(t.engine_);
-  const Engine& e    = t.engine_;
-  run.rows           = rows;
-  run.context.seed   = t.options_.seed;
-  run.context.step   = t.step_;
-  run.context.update = t.step_ + 1;
-  run.context.lr     = rate(t);
-  run.context.clip_value = t.options_.clip_value;
+  const Engine& e = t.engine_;
+  run.rows    = rows;
+  run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
   NNLITE_TRY(run.check_labels(t.problem_));
   run.run_steps(0, e.forward_count, nullptr);
   const real loss = run.loss();
@@ -9920,10 +9882,7 @@ static void emit_metadata(const ModelExtras& x, Emit& e) {
   for (int i = 0; i < x.metadata_count; ++i) {
     const Metadata& m = x.metadata[i];
     const size_t    key = text_bytes(m.key), value = text_bytes(m.value);
-    EntryHeader     h;
-    h.key_bytes   = uint8_t(key);
-    h.value_bytes = uint16_t(value);
-    e.write(h);
+    e.write(EntryHeader{uint8_t(key), 1, uint16_t(value)});
     e.put(m.key, key + 1);
     e.put(m.value, value + 1);
   }
@@ -10738,12 +10697,9 @@ static void emit_attributes(const Content& c, Emit& e) {
 
 static void emit_graph(const Content& c, Emit& e) {
   const Model& m = *c.model;
-  GraphHeader  h;
-  h.inputs  = uint32_t(m.input_count());
-  h.outputs = uint32_t(m.output_count());
-  h.seed    = m.seed().value;
-  h.init    = uint32_t(m.seed().init);
-  e.write(h);
+  const Seed   seed = m.seed();
+  e.write(GraphHeader{uint32_t(m.input_count()), uint32_t(m.output_count()), seed.value,
+                      uint32_t(seed.init), 0});
   for (int i = 0; i < m.input_count() + m.output_count(); ++i) {
     const int output = i - m.input_count();
     GraphEnd  end;
@@ -11086,13 +11042,11 @@ NNLITE_COLD void CheckpointAccess::fields(Io& io, int id, State& s) {
 
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
-  const Op& op = *row.op();
-  RowHeader h;
-  h.name_bytes      = uint8_t(text_bytes(op.name));
-  h.version         = op.version;
-  h.attribute_bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
-  e.write(h);
-  e.put(op.name, h.name_bytes);
+  const Op&     op    = *row.op();
+  const uint8_t name  = uint8_t(text_bytes(op.name));
+  const auto    bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
+  e.write(RowHeader{name, 0, op.version, bytes, 0});
+  e.put(op.name, name);
   (void)attribute_bytes(op, row.attributes(), &e);
 }
 
@@ -11134,35 +11088,32 @@ NNLITE_COLD void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   at_ = end_;
 }
 
-// Adds the class labels of one row; false where they cannot be had.
-static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t count, Sha256& hash) {
-  const Column& c = d.columns[column];
-  int32_t       labels[256];
-  if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = int64_t(row) * count + i;
-    const Le32    label(uint32_t(c.data == nullptr ? labels[i] : label_at(c, at)));
-    hash.add(&label, sizeof label);
-  }
-  return true;
-}
-
 // What tells one data set from another without reading its pictures: the form of every column (the inputs of
 // the model, then the target of a loss in options), and all class labels.
 NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
-  const Engine& e = t.engine_;
-  Sha256        hash;
-  if (t.data_ == nullptr) return;
-  s.rows    = t.data_->count;
-  s.columns = uint32_t(input_count(e));
+  const Dataset* d = t.data_;
+  DType          dtype = real_dtype;
+  int64_t        count = 0;
+  int32_t        given[256];                   // labels of a row that has to be read
+  Sha256         hash;
+  if (d == nullptr) return;
+  s.rows    = d->count;
+  s.columns = uint32_t(input_count(t.engine_));
   for (uint32_t i = 0; i < s.columns; ++i) {
     Shape shape;
-    DType dtype = real_dtype;
-    (void)input_data(e, int(i), shape, dtype);
-    const Le32 form[2] = {file_dtype(dtype), uint32_t(shape.row_numel())};
+    (void)input_data(t.engine_, int(i), shape, dtype);
+    count = shape.row_numel();
+    const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
     hash.add(form, sizeof form);
-    for (uint32_t row = 0; i == s.columns - 1 && dtype == DType::i32 && row < s.rows; ++row)
-      if (!hash_labels(*t.data_, int(i), row, shape.row_numel(), hash)) break;
+  }
+  const int     last = int(s.columns) - 1;
+  const Column& c    = d->columns[last];
+  for (uint32_t row = 0; dtype == DType::i32 && row < s.rows; ++row) {
+    if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
+    for (int64_t i = 0; i < count; ++i) {
+      const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
+      hash.add(&label, sizeof label);
+    }
   }
   hash.finish(s.fingerprint);
 }
@@ -11504,11 +11455,7 @@ NNLITE_COLD Status make_golden(const Model& model, const void* inputs, int rows,
   NNLITE_TRY(all_outputs(model, inputs, rows, arena, outputs));
   for (int k = 0; k < model.node_count(); ++k)
     NNLITE_TRY(node_summary(model, k, inputs, rows, arena, nodes + 2 * k));
-  golden.rows      = rows;
-  golden.tolerance = tolerance;
-  golden.inputs    = inputs;
-  golden.outputs   = outputs;
-  golden.nodes     = nodes;
+  golden = {rows, tolerance, inputs, outputs, nodes};
   return Status::ok;
 }
 
