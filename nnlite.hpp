@@ -273,9 +273,8 @@ struct AvgPool2d {
   NNLITE_OP;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; running statistics in
-// evaluation. momentum weighs the new statistic; running_var is unbiased, normalising uses the biased one.
-// Ioffe, Szegedy 2015.
+// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; by running statistics
+// in evaluation. momentum weighs the new statistic; only running_var is unbiased. Ioffe, Szegedy 2015.
 struct BatchNorm1d {
   int   num_features        = 0;
   float eps                 = 1e-5f;
@@ -441,8 +440,7 @@ struct Betas {
   float first = 0.9f, second = 0.999f;
 };
 
-// g += weight_decay w;  m = momentum m + (1 - dampening) g (m = g the first time);  w -= lr (nesterov ? g +
-// momentum m : m).
+// g += weight_decay w;  m = momentum m + (1 - dampening) g, at first g;  w -= lr (nesterov ? g + momentum m : m)
 struct SGD {
   float lr           = 1e-3f;
   float momentum     = 0.0f;
@@ -1160,8 +1158,7 @@ struct OpShape {
   bool  dx_reads_slots = true, dw_reads_slots = true;
   int64_t macs = 0;                            // of one row
   Shape expected;                              // with bad_shape: of the input at fault; 0: any size
-  // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and
-  // in_dtype[last].
+  // A loss in the short form does not know its target (rank 0): the op sets in[last] and in_dtype[last].
 };
 
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
@@ -1727,9 +1724,8 @@ static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
 static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
 static inline bool   is_finite(double x) { return x - x == 0; }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)). Coefficients of q as in ONNX Runtime's
-// MLAS; 0.9 ulp. log(x): m in [sqrt(1/2), sqrt(2)) and Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625:
-// Cephes; 1.4 ulp.
+// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)), q as in ONNX Runtime's MLAS; 0.9 ulp.
+// log(x): m in [sqrt(1/2), sqrt(2)), Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625: Cephes; 1.4 ulp.
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
 constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -1744,8 +1740,7 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 
 // ================================================================================ >>rng
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
-// step, purpose, node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every
-// configuration and bit class.
+// step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
 struct Words {
@@ -4252,9 +4247,8 @@ NNLITE_RUN(concat_backward) {
 
 // ================================================================================ >>kernel_norm
 // Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain
-// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order; so they depend
-// on nothing but P and C. Normalising runs over the flat tensor with a pattern of coefficients: as many
-// pixels as make whole vectors.
+// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order: by P and C alone.
+// Normalising goes over the flat tensor with a pattern of coefficients that makes whole vectors.
 #ifdef NNLITE_ONCE
 constexpr int64_t norm_chunk = 512;
 
@@ -6096,8 +6090,7 @@ static const Op* find_op(const OpSet& set, const char* name) {
 }
 
 // ================================================================================ >>schedule
-// Rates in double with every product rounded by itself, so that every machine and compiler gets the same
-// float.
+// Rates in double, every product rounded by itself, so that every machine and compiler gets the same float.
 
 // cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
 static double cos_pi(double t) {
@@ -6184,9 +6177,8 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
 // ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
-// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
-// Rogaway 2002).
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
+// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
 struct Permutation {
   uint32_t count = 1, half_bits = 1;
   uint32_t keys[4] = {};
@@ -7094,8 +7086,7 @@ struct Planner {
            !nodes[i].frozen_before && request.training->trainable == Trainable::all;
   }
 
-  // Whether the step runs in training mode: batch statistics, dropout. Not frozen normalisation, nor dropout
-  // before the first trained layer.
+  // In training mode: batch statistics, dropout. Not if frozen, nor dropout before the first trained layer.
   bool runs_training(int i) const {
     const Node& n = graph().node(i);
     if (!training()) return false;
@@ -8210,8 +8201,7 @@ Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps a parameter (which 0), its gradient (1), its optimizer slots (2, ...); nullptr: not
-// its own.
+// Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: it does not.
 real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
   const Engine& e = t.engine_;
   if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
@@ -8660,8 +8650,7 @@ static int two_classes(const uint32_t (&counts)[256], int& contrast, int& clarit
   return (first + last) / 2;
 }
 
-// A picture under way, W x H. planes: red, green, blue of every pixel; later the number of its part (2 bytes
-// each), then the blurred ink.
+// A picture under way, W x H. planes: red, green, blue of every pixel; later its part (2 bytes), blurred ink.
 struct Digit {
   const Preprocessing& how;
   DigitScratch& own;
@@ -8889,8 +8878,7 @@ struct Digit {
     noise = static_cast<int>(below * 5 / (paper * 16));
   }
 
-  // Ink blurred by 1 2 1 both ways, small pictures as they are; the threshold a little below Otsu's, so that
-  // faint strokes still hold together.
+  // Ink blurred by 1 2 1 both ways if large; a threshold below Otsu's, so that faint strokes hold together.
   void blur() {
     uint32_t counts[256] = {};
     uint8_t* const to = blurred();
@@ -8956,8 +8944,7 @@ struct Digit {
   }
 
   // Drops specks. Several digits are two parts, both at least half as high as the highest, that are further
-  // apart than the strokes of one digit are: by a tenth of that height beside each other, a quarter one above
-  // the other.
+  // apart than the strokes of one digit: by a tenth of that height beside each other, above a quarter.
   Seen choose() {
     constexpr int most = 12;
     uint32_t largest = 0;
@@ -8983,9 +8970,8 @@ struct Digit {
     return Seen::one;
   }
 
-  // The ink of the kept parts and of one pixel around them, cut out, its longest side made how.box, its
-  // largest value 255, put so that its centre of mass is in the middle: as in MNIST in the pixel right and
-  // below of it.
+  // The ink of the kept parts and of one pixel around them, its longest side made how.box, its largest value
+  // 255, its centre of mass put into the middle: as in MNIST, into the pixel right and below of it.
   void cut(int height, int width, real* to) {
     uint32_t counts[256] = {}, all = 0;
     int x0 = W, y0 = H, x1 = 0, y1 = 0;
@@ -9644,8 +9630,7 @@ class Emit {
 };
 
 // A section that holds one thing is a list of its fields, `fields(Io&, thing)`: one list reads and writes it.
-// A state is what it is; a setting must be what it is here where Io is to match; a constant, and what is
-// required, must hold in every file.
+// A setting must be what it is here where Io is to match, a constant and what is required in every file.
 class Io {
  public:
   const OpSet* ops   = nullptr;                // where rows are looked for
@@ -9728,8 +9713,7 @@ class Io {
 // Preprocessing, labels, metadata, golden vectors and sections that this version does not know. Of each: what
 // is valid, how it is read, how it is written.
 
-// Reads views into the file where it stays in memory, else copies; twice: without a base it measures, with
-// one it writes.
+// Reads views into the file where it stays in memory, else copies. Without a base it only measures.
 struct ExtrasReader {
   const File&    f;
   const Model&   m;
@@ -10967,9 +10951,8 @@ Status MappedFile::open(const char* path) {
 
 // ================================================================================ >>checkpoint
 #ifndef NNLITE_NO_TRAINING
-// A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what else
-// decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
-// never stopped.
+// A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what decides
+// the next step: options, seed, step, place in the data. A resumed run has the bits of one never stopped.
 struct RowHeader {
   uint8_t name_bytes = 0, zero = 0;
   Le16    version, attribute_bytes, zero_too;
