@@ -440,7 +440,7 @@ struct Betas {
   float first = 0.9f, second = 0.999f;
 };
 
-// g += weight_decay w;  m = momentum m + (1 - dampening) g, at first g;  w -= lr (nesterov ? g + momentum m : m)
+// g += weight_decay w; m = momentum m + (1 - dampening) g, first g; w -= lr (nesterov ? g + momentum m : m).
 struct SGD {
   float lr           = 1e-3f;
   float momentum     = 0.0f;
@@ -4247,7 +4247,7 @@ NNLITE_RUN(concat_backward) {
 
 // ================================================================================ >>kernel_norm
 // Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain
-// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order: by P and C alone.
+// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order: by P, C alone.
 // Normalising goes over the flat tensor with a pattern of coefficients that makes whole vectors.
 #ifdef NNLITE_ONCE
 constexpr int64_t norm_chunk = 512;
