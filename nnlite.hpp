@@ -4550,9 +4550,13 @@ static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, fl
 NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
   NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
 }
-static float line_exp_sum(const float* x, int64_t C, float largest) {
+static float line_exp_sum(const float* x, int64_t C, float largest, float* keep = nullptr) {
   Sixteen sum = {};
-  for (int64_t c = 0; c < C; c += 16) add_to(sum, line_exp(x, C, c, largest));
+  for (int64_t c = 0; c < C; c += 16) {
+    const Sixteen e = line_exp(x, C, c, largest);
+    add_to(sum, e);
+    if (keep != nullptr) store_line(keep, C, c, e);
+  }
   return tree_sum(sum.part);
 }
 static float log_of(float x) {
@@ -4570,39 +4574,22 @@ struct Lines {
         C(r.in_shape(0).last()) {}
 };
 
-NNLITE_RUN(softmax_forward) {
+static void softmax_values(const OpRun& r, uint32_t first, uint32_t last, bool of_log) {
   const Lines l(r, first, last);
   for (int64_t p = l.first; p < l.last; p++) {
     const float* x = r.in(0) + p * l.C;
     float*       y = r.out() + p * l.C;
-    const float  largest = line_max(x, l.C);
-    Sixteen sum = {};
+    const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest, of_log ? nullptr : y);
+    const vf     top = set(largest), total = set(of_log ? log_of(sum) : sum);
     for (int64_t c = 0; c < l.C; c += 16) {
-      const Sixteen e = line_exp(x, l.C, c, largest);
-      add_to(sum, e);
-      store_line(y, l.C, c, e);
-    }
-    const float total = tree_sum(sum.part);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen e = load_line(y, l.C, c);
-      NNLITE_EACH_PART e.part[j] = div(e.part[j], set(total));
-      store_line(y, l.C, c, e);
+      Sixteen s = load_line(of_log ? x : y, l.C, c);
+      NNLITE_EACH_PART s.part[j] = of_log ? sub(sub(s.part[j], top), total) : div(s.part[j], total);
+      store_line(y, l.C, c, s);
     }
   }
 }
-
-NNLITE_RUN(log_softmax_forward) {
-  const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float* x = r.in(0) + p * l.C;
-    const float  largest = line_max(x, l.C), log_sum = log_of(line_exp_sum(x, l.C, largest));
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen s = load_line(x, l.C, c);
-      NNLITE_EACH_PART s.part[j] = sub(sub(s.part[j], set(largest)), set(log_sum));
-      store_line(r.out() + p * l.C, l.C, c, s);
-    }
-  }
-}
+NNLITE_RUN(softmax_forward) { softmax_values(r, first, last, false); }
+NNLITE_RUN(log_softmax_forward) { softmax_values(r, first, last, true); }
 
 // The target's distribution q over the classes, from an index or from probabilities.
 struct Target {
@@ -7870,7 +7857,6 @@ struct Layouter {
   Arena*      arena   = nullptr;               // nullptr: plan only
   Engine*     engine  = nullptr;               // where build leaves its results
   Pool*       pool    = nullptr;
-  const AnyOp* optimizer = nullptr;
   int      slot_count = 0;                     // optimizer slots of a parameter
   uint32_t units = 0;                          // taken so far, of 64 bytes
   bool     huge = false;
@@ -7893,7 +7879,7 @@ struct Layouter {
   NNLITE_COLD Status count_slots() {
     slot_count = 0;
     if (!request.training) return Status::ok;
-    AnyOp copy = *optimizer;
+    AnyOp copy = request.training->optimizer;
     OpShape s;
     s.n_in  = 1;
     s.in[0] = flat_shape(panel);
@@ -8080,7 +8066,6 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
     return set_problem(plan.problem, Status::bad_argument, where, what);
   };
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
-  l.optimizer = &o.optimizer;
   if (!at_least_zero(o.clip_norm, o.clip_value) || o.warmup_steps < 0 || o.epochs < 1)
     return bad("options", "clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1");
   OpShape none;
