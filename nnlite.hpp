@@ -8,7 +8,7 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
-// Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
+// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
 //                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
 //                      >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
@@ -279,9 +279,8 @@ struct AvgPool2d {
   NNLITE_OP;
 };
 
-// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; running statistics in
-// evaluation. momentum weighs the new statistic; running_var is unbiased, normalising uses the biased one.
-// Ioffe, Szegedy 2015.
+// y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; by running statistics
+// in evaluation. momentum weighs the new statistic; only running_var is unbiased. Ioffe, Szegedy 2015.
 struct BatchNorm1d {
   int   num_features        = 0;
   float eps                 = 1e-5f;
@@ -447,8 +446,7 @@ struct Betas {
   float first = 0.9f, second = 0.999f;
 };
 
-// g += weight_decay w;  m = momentum m + (1 - dampening) g (m = g the first time);  w -= lr (nesterov ? g +
-// momentum m : m).
+// g += weight_decay w; m = momentum m + (1 - dampening) g, first g; w -= lr (nesterov ? g + momentum m : m).
 struct SGD {
   float lr           = 1e-3f;
   float momentum     = 0.0f;
@@ -1170,8 +1168,7 @@ struct OpShape {
   bool  dx_reads_slots = true, dw_reads_slots = true;
   int64_t macs = 0;                            // of one row
   Shape expected;                              // with bad_shape: of the input at fault; 0: any size
-  // For a loss in the short form the target's shape is unknown (rank 0): the op sets in[last] and
-  // in_dtype[last].
+  // A loss in the short form does not know its target (rank 0): the op sets in[last] and in_dtype[last].
 };
 
 struct Kernel;
@@ -1310,9 +1307,7 @@ template <class T, Status (*f)(T&, OpShape&)>
 NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) { return f(*static_cast<T*>(attributes), s); }
 
 template <class T>
-struct OpDefaults {
-  static constexpr T value = {};
-};
+constexpr T op_defaults = {};
 
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS. With
@@ -1336,7 +1331,7 @@ struct OpDefaults {
     static constexpr uint8_t count = list[0].id == 0 ? 0 : sizeof(list) / sizeof(list[0]);                   \
   };                                                                                                         \
   const ::nnlite::Op Type::op = {text, version, prefix##_fields::count, prefix##_fields::list, min_in,       \
-                                 max_in, sizeof(Type), trait_bits, &::nnlite::OpDefaults<Type>::value,       \
+                                 max_in, sizeof(Type), trait_bits, &::nnlite::op_defaults<Type>,             \
                                  shape, forward, backward, commit, rate, kernels}
 #ifdef NNLITE_NO_TRAINING
 #define NNLITE_BACKWARD(thunk, Type, function) (false ? thunk<Type, function> : nullptr)
@@ -1441,9 +1436,9 @@ struct OpDefaults {
 #define NNLITE_VERB static inline __attribute__((always_inline))
 // The head of a Kernel::run.
 #define NNLITE_RUN(name)                                                                                     \
-  static NNLITE_RUN_KIND void name(const OpRun& r, [[maybe_unused]] uint32_t stage,                          \
-                                   [[maybe_unused]] uint32_t first, [[maybe_unused]] uint32_t last,          \
-                                   [[maybe_unused]] uint32_t worker)
+  [[maybe_unused]] static NNLITE_RUN_KIND void name(                                                         \
+      const OpRun& r, [[maybe_unused]] uint32_t stage, [[maybe_unused]] uint32_t first,                      \
+      [[maybe_unused]] uint32_t last, [[maybe_unused]] uint32_t worker)
 #define NNLITE_NOINLINE __attribute__((noinline))
 #define NNLITE_INLINED __attribute__((always_inline))                  // of a lambda
 
@@ -1472,29 +1467,33 @@ inline namespace NNLITE_CONFIGURATION {
 // Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
 class FloatControl {
  public:
-#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
-  FloatControl() : before_(__builtin_ia32_stmxcsr()) { __builtin_ia32_ldmxcsr(0x1F80u); }
-  ~FloatControl() { __builtin_ia32_ldmxcsr(before_); }
-#elif defined(__aarch64__)
-  FloatControl() {
-    const uint64_t plain = 0;
-    asm volatile("mrs %0, fpcr" : "=r"(before_));
-    asm volatile("msr fpcr, %0" : : "r"(plain) : "memory");
-  }
-  ~FloatControl() { asm volatile("msr fpcr, %0" : : "r"(before_) : "memory"); }
-#else
-  FloatControl() : before_(0) {}
-  ~FloatControl() { (void)before_; }
-#endif
+  FloatControl() : before_(get()) { set(plain); }
+  ~FloatControl() { set(before_); }
   FloatControl(const FloatControl&) = delete;
   FloatControl& operator=(const FloatControl&) = delete;
 
  private:
-#ifdef __aarch64__
-  uint64_t before_;
+#if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
+  using Word = unsigned;
+  static constexpr Word plain = 0x1F80u;
+  static Word get() { return __builtin_ia32_stmxcsr(); }
+  static void set(Word word) { __builtin_ia32_ldmxcsr(word); }
+#elif defined(__aarch64__)
+  using Word = uint64_t;
+  static constexpr Word plain = 0;
+  static Word get() {
+    Word word;
+    asm volatile("mrs %0, fpcr" : "=r"(word));
+    return word;
+  }
+  static void set(Word word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
 #else
-  unsigned before_;
+  using Word = unsigned;
+  static constexpr Word plain = 0;
+  static Word get() { return plain; }
+  static void set(Word) {}
 #endif
+  const Word before_;
 };
 
 #ifndef NNLITE_NO_THREADS
@@ -1581,7 +1580,7 @@ struct FileHandle {
 };
 static inline bool file_map(const char*, void*&, size_t&) { return false; }
 static inline void file_unmap(void*, size_t) {}
-static inline bool file_replace(const char* from, const char* to) {
+static inline bool file_replace(const char* from, const char* to, const char*) {
   return MoveFileExA(from, to, MOVEFILE_REPLACE_EXISTING | MOVEFILE_WRITE_THROUGH) != 0;
 }
 static inline void file_remove(const char* path) { (void)remove(path); }
@@ -1651,21 +1650,14 @@ static inline bool file_map(const char* path, void*& data, size_t& size) {
 static inline void file_unmap(void* data, size_t size) { munmap(data, size); }
 
 // The mode of the file that is replaced stays; the directory is written too, or the new name could be lost.
-static inline bool file_replace(const char* from, const char* to) {
+static inline bool file_replace(const char* from, const char* to, const char* directory) {
   struct stat s;
-  char        directory[1024];
-  size_t      n = 0, cut = 0;
   if (stat(to, &s) == 0 && (!S_ISREG(s.st_mode) || chmod(from, s.st_mode & 07777) != 0)) {
     if (!S_ISREG(s.st_mode)) errno = S_ISDIR(s.st_mode) ? EISDIR : EINVAL;
     return false;
   }
   if (rename(from, to) != 0) return false;
-  for (; to[n] != 0 && n + 1 < sizeof directory; ++n) {
-    directory[n] = to[n];
-    if (to[n] == '/') cut = n + 1;
-  }
-  directory[cut] = 0;
-  const int handle = ::open(cut == 0 ? "." : directory, O_RDONLY | O_CLOEXEC);
+  const int handle = ::open(*directory == 0 ? "." : directory, O_RDONLY | O_CLOEXEC);
   if (handle < 0) return true;                 // a directory that cannot be read cannot be flushed
   (void)fsync(handle);
   (void)::close(handle);
@@ -1696,7 +1688,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 #endif
 
 // ================================================================================ >>math
-// Integer helpers; multiply-add and functions of plain loops, by the polynomials that kernels use.
+// Integer helpers; numbers and their bits; multiply-add; the polynomials of >>formulas.
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -1734,13 +1726,9 @@ static inline void put_bytes(uint8_t* p, uint64_t all, int n) {
 }
 
 // A product that no compiler may merge with the addition that follows it.
-static inline float product(float a, float b) {
-  float r = a * b;
-  NNLITE_PIN(r);
-  return r;
-}
-static inline double product(double a, double b) {
-  double r = a * b;
+template <class T>
+static inline T product(T a, T b) {
+  T r = a * b;
   NNLITE_PIN(r);
   return r;
 }
@@ -1780,9 +1768,8 @@ static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
 static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
 static inline bool   is_finite(double x) { return x - x == 0; }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)). Coefficients of q as in ONNX Runtime's
-// MLAS; 0.9 ulp. log(x): m in [sqrt(1/2), sqrt(2)) and Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625:
-// Cephes; 1.4 ulp.
+// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)), q as in ONNX Runtime's MLAS; 0.9 ulp.
+// log(x): m in [sqrt(1/2), sqrt(2)), Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625: Cephes; 1.4 ulp.
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
 constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -1795,77 +1782,9 @@ constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
 constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
                                 -3.33332819422e-1f};
 
-// r q(r) of exp, and 2^n.
-static inline float exp_parts(float x, float& power) {
-  x = x < exp_lowest ? exp_lowest : x > exp_highest ? exp_highest : x;
-  const float b = madd(x, log2_e, round_magic), n = b - round_magic;
-  const float r = madd(n, -ln2_low, madd(n, -ln2_high, x));
-  float q = exp_poly[0];
-  for (int i = 1; i < 5; i++) q = madd(q, r, exp_poly[i]);
-  q = madd(q, r, 1.0f);
-  power = float_of((bits_of(b) << 23) + 0x3F800000u);
-  return product(q, r);
-}
-
-static inline float real_exp(float x) {
-  float power;
-  const float rq = exp_parts(x, power);
-  return x != x ? x : product(rq + 1.0f, power);
-}
-
-// exp(x) - 1 without cancellation near zero.
-static inline float real_expm1(float x) {
-  float power;
-  const float rq = exp_parts(x, power);
-  return x != x ? x : madd(rq, power, power - 1.0f);
-}
-
-static inline float real_log(float x) {
-  if (!(x > 0)) return x < 0 || x != x ? float_of(0x7FC00000u) : float_of(0xFF800000u);
-  if (!is_finite(x)) return x;
-  const bool  small = x < 0x1p-126f;
-  const uint32_t u  = bits_of(small ? product(x, 0x1p23f) : x) - 0x3F3504F3u;           // sqrt(1/2)
-  const float e = static_cast<float>(static_cast<int32_t>(u) >> 23) - (small ? 23.0f : 0.0f);
-  const float m = float_of((u & 0x007FFFFFu) + 0x3F3504F3u) - 1.0f, z = product(m, m);
-  float p = log_poly[0];
-  for (int i = 1; i < 9; i++) p = madd(p, m, log_poly[i]);
-  p = product(product(p, m), z);
-  p = madd(e, log_ln2_low, p);
-  p = madd(z, -0.5f, p);
-  return madd(e, log_ln2_high, m + p);
-}
-
-// log(1 + x) for x in [0, 1]: the rounding of 1 + x is put back.
-static inline float real_log1p(float x) {
-  const float u = 1.0f + x;
-  return real_log(u) + (x - (u - 1.0f)) / u;
-}
-
-static inline float real_sigmoid(float x) {
-  const float z = real_exp(-real_abs(x)), s = 1.0f / (1.0f + z);
-  return x < 0 ? product(z, s) : s;
-}
-
-static inline float real_tanh(float x) {
-  const float a = real_abs(x), z = product(a, a);
-  float p = tanh_poly[0];
-  for (int i = 1; i < 5; i++) p = madd(p, z, tanh_poly[i]);
-  const float near = madd(product(p, z), a, a);
-  const float far  = 1.0f - 2.0f / (real_exp(a + a) + 1.0f);
-  return float_of(bits_of(a < 0.625f ? near : far) | (bits_of(x) & 0x80000000u));
-}
-
-static inline double real_exp(double x) { return __builtin_exp(x); }
-static inline double real_expm1(double x) { return __builtin_expm1(x); }
-static inline double real_log(double x) { return __builtin_log(x); }
-static inline double real_log1p(double x) { return __builtin_log1p(x); }
-static inline double real_sigmoid(double x) { return 1 / (1 + __builtin_exp(-x)); }
-static inline double real_tanh(double x) { return __builtin_tanh(x); }
-
 // ================================================================================ >>rng
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
-// step, purpose, node). Block b holds the words of elements 4 b .. 4 b + 3. The same floats in every
-// configuration and bit class.
+// step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
 struct Words {
@@ -1886,8 +1805,7 @@ static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
 
 static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node,
                                  uint32_t block) {
-  const Words counter = {{block, static_cast<uint32_t>(step), static_cast<uint32_t>(step >> 32),
-                          static_cast<uint32_t>(purpose) << 24 | node}};
+  const Words counter = {{block, uint32_t(step), uint32_t(step >> 32), uint32_t(purpose) << 24 | node}};
   return philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
@@ -2197,12 +2115,7 @@ bool operator==(const Shape& a, const Shape& b) {
   return same;
 }
 
-static Shape flat_shape(int64_t count) {
-  Shape s;
-  s.rank   = 1;
-  s.dim[0] = static_cast<int32_t>(count);
-  return s;
-}
+static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
 
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
   const unsigned char* from = static_cast<const unsigned char*>(attributes);
@@ -2259,9 +2172,8 @@ struct TrainerAccess {
 // Numbers of one update that optimizers compute once, in double and without fma.
 static double power(double base, uint64_t exponent) {
   double result = 1;
-  for (; exponent > 0; exponent >>= 1, base = product(base, base)) {
+  for (; exponent > 0; exponent >>= 1, base = product(base, base))
     if ((exponent & 1u) != 0) result = product(result, base);
-  }
   return result;
 }
 
@@ -2484,30 +2396,17 @@ static Status add_parameter(OpShape& s, const ParameterSpec& p) {
 
 static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count,
                                       int32_t fan_in = 1) {
-  ParameterSpec p;
-  p.name         = name;
-  p.role         = role;
-  p.fill         = fill;
-  p.fan_in       = fan_in;
-  p.fan_out      = count;
-  p.shape.rank   = 1;
-  p.shape.dim[0] = count;
-  return p;
+  return {name, role, Layout::vector, fill, 1, fan_in, count, flat_shape(count)};
 }
 
 // [d0, d1] of a linear layer, [d0, d1, kH, kW] of a convolution; PyTorch's fans are those of d1 and d0.
 static ParameterSpec weight_parameter(Layout layout, int d0, int d1, Pair kernel = 1, int groups = 1) {
-  const int64_t window = size_product(kernel.h, kernel.w);
-  ParameterSpec p;
-  p.name    = "weight";
-  p.layout  = layout;
-  p.groups  = groups;
-  p.fan_in  = static_cast<int32_t>(smaller(size_product(d1, window), max_elements));
-  p.fan_out = static_cast<int32_t>(smaller(size_product(d0, window), max_elements));
-  p.shape.rank = layout == Layout::linear ? 2 : 4;
-  const int dims[4] = {d0, d1, kernel.h, kernel.w};
-  for (int d = 0; d < p.shape.rank; d++) p.shape.dim[d] = dims[d];
-  return p;
+  const auto fan = [&](int d) {
+    return static_cast<int32_t>(smaller(size_product(d, size_product(kernel.h, kernel.w)), max_elements));
+  };
+  Shape shape = {{d0, d1}, 2};
+  if (layout != Layout::linear) shape = {{d0, d1, kernel.h, kernel.w}, 4};
+  return {"weight", Role::weight, layout, Fill::fan_in, groups, fan(d1), fan(d0), shape};
 }
 static Status add_weight_and_bias(OpShape& s, const ParameterSpec& weight, bool bias, int32_t outputs) {
   s.dw_reads_in = 1;
@@ -2786,10 +2685,62 @@ static inline float tree_max(const vf (&a)[parts]) {
 }
 }  // namespace NNLITE_ISA
 
-// ================================================================================ >>kernel_math
-// The functions of >>math on vectors: the same steps in the same order, so the same bits.
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_PASS
+
+#if defined(NNLITE_PASS) || defined(NNLITE_PLAIN)
+// ================================================================================ >>formulas
+// Functions of single numbers stand once: for vectors of every instruction set, and in namespace plain for
+// the loops of ops, with the words of >>simd for a `real`. The same steps in the same order: the same bits.
+#undef NNLITE_FORMULA
+#ifdef NNLITE_PLAIN
+#undef NNLITE_UNROLL
+#define NNLITE_UNROLL
+#define NNLITE_FORMULA static inline
+#define NNLITE_ISA plain
+#else
+#define NNLITE_FORMULA NNLITE_VERB
+#endif
+
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 namespace NNLITE_ISA {
-NNLITE_VERB vf exp_parts(vf x, vf& power) {
+#ifdef NNLITE_PLAIN
+using vf = real;
+using vm = bool;
+static inline vf set(real a) { return a; }
+static inline vf add(vf a, vf b) { return a + b; }
+static inline vf sub(vf a, vf b) { return a - b; }
+static inline vf mul(vf a, vf b) { return product(a, b); }
+static inline vf div(vf a, vf b) { return a / b; }
+static inline vf fma(vf a, vf b, vf c) { return madd(a, b, c); }
+static inline vf sqrt(vf a) { return real_sqrt(a); }
+static inline vf abs(vf a) { return real_abs(a); }
+static inline vf max(vf a, vf b) { return a > b ? a : b; }
+static inline vf min(vf a, vf b) { return a < b ? a : b; }
+static inline vm less(vf a, vf b) { return a < b; }
+static inline vf select(vm m, vf a, vf b) { return m ? a : b; }
+#endif
+#if defined(NNLITE_PLAIN) && defined(NNLITE_KERNELS)
+using vi = uint32_t;
+static inline vi set(int32_t a) { return static_cast<vi>(a); }
+static inline vi add(vi a, vi b) { return a + b; }
+static inline vi sub(vi a, vi b) { return a - b; }
+static inline vi bit_and(vi a, vi b) { return a & b; }
+static inline vi bit_or(vi a, vi b) { return a | b; }
+template <int n> static inline vi shift_left(vi a) { return a << n; }
+template <int n> static inline vi shift_right_signed(vi a) { return static_cast<vi>(int32_t(a) >> n); }
+static inline vi as_int(vf a) { return bits_of(a); }
+static inline vf as_float(vi a) { return float_of(a); }
+static inline vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
+static inline vm equal(vf a, vf b) { return a == b; }
+static inline vf copy_sign(vf a, vf sign) { return float_of(bits_of(a) | (bits_of(sign) & 0x80000000u)); }
+#endif
+
+#ifdef NNLITE_KERNELS
+// r q(r) of exp, and 2^n.
+NNLITE_FORMULA vf exp_parts(vf x, vf& power) {
   x = max(set(exp_lowest), min(set(exp_highest), x));
   const vf b = fma(x, set(log2_e), set(round_magic)), n = sub(b, set(round_magic));
   const vf r = fma(n, set(-ln2_low), fma(n, set(-ln2_high), x));
@@ -2800,13 +2751,14 @@ NNLITE_VERB vf exp_parts(vf x, vf& power) {
   return mul(q, r);
 }
 
-NNLITE_VERB vf exp(vf x) {
+NNLITE_FORMULA vf exp(vf x) {
   vf power;
   const vf rq = exp_parts(x, power);
   return mul(add(rq, set(1.0f)), power);
 }
 
-NNLITE_VERB vf expm1(vf x) {
+// exp(x) - 1 without cancellation near zero.
+NNLITE_FORMULA vf expm1(vf x) {
   vf power;
   const vf rq = exp_parts(x, power);
   return fma(rq, power, sub(power, set(1.0f)));
@@ -2829,19 +2781,19 @@ static NNLITE_NOINLINE vf log(vf x) {
   return select(less(set(0.0f), x), select(finite, inside, special), special);
 }
 
-// log(1 + x) for x in [0, 1].
-NNLITE_VERB vf log1p(vf x) {
+// log(1 + x) for x in [0, 1]: the rounding of 1 + x is put back.
+NNLITE_FORMULA vf log1p(vf x) {
   const vf u = add(set(1.0f), x);
   return add(log(u), div(sub(x, sub(u, set(1.0f))), u));
 }
 
-NNLITE_VERB vf sigmoid(vf x) {
+NNLITE_FORMULA vf sigmoid(vf x) {
   const vf z = exp(as_float(bit_or(as_int(x), set(int32_t(INT32_MIN)))));
   const vf s = div(set(1.0f), add(set(1.0f), z));
   return select(less(x, set(0.0f)), mul(z, s), s);
 }
 
-NNLITE_VERB vf tanh(vf x) {
+NNLITE_FORMULA vf tanh(vf x) {
   const vf a = abs(x), z = mul(a, a);
   vf p = set(tanh_poly[0]);
   NNLITE_UNROLL for (int i = 1; i < 5; i++) p = fma(p, z, set(tanh_poly[i]));
@@ -2849,8 +2801,154 @@ NNLITE_VERB vf tanh(vf x) {
   const vf far  = sub(set(1.0f), div(set(2.0f), add(exp(add(a, a)), set(1.0f))));
   return copy_sign(select(less(a, set(0.625f)), near, far), x);
 }
-}  // namespace NNLITE_ISA
+#else
+static inline vf exp(vf x) { return __builtin_exp(x); }
+static inline vf expm1(vf x) { return __builtin_expm1(x); }
+static inline vf log(vf x) { return __builtin_log(x); }
+static inline vf log1p(vf x) { return __builtin_log1p(x); }
+static inline vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
+static inline vf tanh(vf x) { return __builtin_tanh(x); }
+#endif
 
+// Activations y = f(x), and dy times dy/dx, which is written by y alone, so that x need not be kept.
+NNLITE_FORMULA vf value_of(const ELU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
+}
+NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) {
+  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
+}
+NNLITE_FORMULA vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
+NNLITE_FORMULA vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
+NNLITE_FORMULA vf value_of(const Tanh&, vf x) { return tanh(x); }
+NNLITE_FORMULA vf slope_times(const ELU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+}
+NNLITE_FORMULA vf slope_times(const LeakyReLU& a, vf y, vf dy) {
+  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+}
+NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
+NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_FORMULA vf slope_times(const Tanh&, vf y, vf dy) {
+  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));             // no cancellation near 1
+}
+
+// Losses of an element, their derivatives by x and by the target t.
+NNLITE_FORMULA vf negative(vf a) { return sub(set(0.0f), a); }
+NNLITE_FORMULA vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
+
+NNLITE_FORMULA vf loss_of(const BCELoss&, vf x, vf t) {
+  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
+}
+NNLITE_FORMULA vf slope_by_x(const BCELoss&, vf x, vf t) {
+  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
+}
+NNLITE_FORMULA vf slope_by_t(const BCELoss&, vf x, vf) {
+  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
+}
+
+NNLITE_FORMULA vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
+  return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
+}
+NNLITE_FORMULA vf slope_by_x(const BCEWithLogitsLoss&, vf x, vf t) { return sub(sigmoid(x), t); }
+NNLITE_FORMULA vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(x); }
+
+NNLITE_FORMULA vf loss_of(const HuberLoss& a, vf x, vf t) {
+  const vf d = abs(sub(x, t));
+  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)),
+                mul(set(a.delta), sub(d, set(a.delta / 2))));
+}
+NNLITE_FORMULA vf slope_by_x(const HuberLoss& a, vf x, vf t) {
+  return max(set(-a.delta), min(set(a.delta), sub(x, t)));
+}
+
+NNLITE_FORMULA vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
+NNLITE_FORMULA vf slope_by_x(const L1Loss&, vf x, vf t) {
+  return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
+}
+
+NNLITE_FORMULA vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
+NNLITE_FORMULA vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
+template <class A>                              // of a difference
+NNLITE_FORMULA vf slope_by_t(const A& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
+
+// Moments that small would become denormal and slow; they are nothing to any weight.
+NNLITE_FORMULA vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
+
+NNLITE_FORMULA vf clipped(vf g, bool clip, vf bound) {                       // keeps not-a-number
+  return clip ? max(sub(set(0.0f), bound), min(bound, g)) : g;
+}
+
+// Optimizers: what a weight w becomes by its gradient d, to which the decay was added. They change the states
+// m and v, of which they have as many as their shape function says. This one is Adam and AdamW.
+template <class A>
+struct Update {
+  vf decay, step, root, shrink, eps, b1, rest1, b2, rest2;
+  Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
+  Update(const A& a, const AdamRates& k)
+      : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
+        b1(set(a.betas.first)), rest1(sub(set(1.0f), b1)), b2(set(a.betas.second)),
+        rest2(sub(set(1.0f), b2)) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+    m = moment(fma(b1, m, mul(rest1, d)));
+    v = moment(fma(b2, v, mul(mul(rest2, d), d)));
+    return fma(step, div(m, add(div(sqrt(v), root), eps)), fma(shrink, w, w));
+  }
+};
+
+// m is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
+template <>
+struct Update<Adagrad> {
+  vf decay, lr, initial, eps;
+  Update(const Adagrad& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-adagrad_rate(a, c))), initial(set(a.initial_accumulator_value)),
+        eps(set(a.eps)) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+    m = moment(fma(d, d, m));
+    return fma(lr, div(d, add(sqrt(add(initial, m)), eps)), w);
+  }
+};
+
+template <>
+struct Update<RMSprop> {
+  vf decay, lr, alpha, rest, eps, momentum;
+  bool buffered;
+  Update(const RMSprop& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-c.lr)), alpha(set(a.alpha)), rest(sub(set(1.0f), alpha)),
+        eps(set(a.eps)), momentum(set(a.momentum)), buffered(a.momentum > 0) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+    m = moment(fma(alpha, m, mul(mul(rest, d), d)));
+    d = div(d, add(sqrt(m), eps));
+    if (buffered) d = v = moment(fma(momentum, v, d));
+    return fma(lr, d, w);
+  }
+};
+
+template <>
+struct Update<SGD> {
+  vf decay, lr, momentum, given;
+  bool start, nesterov, buffered;
+  Update(const SGD& a, const StepContext& c)
+      : decay(set(a.weight_decay)), lr(set(-c.lr)), momentum(set(a.momentum)),
+        given(sub(set(1.0f), set(a.dampening))), start(c.update == 1), nesterov(a.nesterov),
+        buffered(a.momentum > 0) {}
+  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+    if (buffered) m = moment(start ? d : fma(momentum, m, mul(given, d)));
+    if (buffered) d = nesterov ? fma(momentum, m, d) : m;
+    return fma(lr, d, w);
+  }
+};
+}  // namespace NNLITE_ISA
+}  // inline namespace
+}  // namespace nnlite
+#ifdef NNLITE_PLAIN
+#undef NNLITE_PLAIN
+#undef NNLITE_ISA
+#endif
+#endif
+
+#ifdef NNLITE_PASS
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 // ================================================================================ >>kernel_gemm
 // The one microkernel behind linear layers and convolutions, in all directions:
 //
@@ -3944,16 +4042,6 @@ NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, con
   each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
 }
 
-NNLITE_VERB vf value_of(const ELU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
-}
-NNLITE_VERB vf value_of(const LeakyReLU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
-}
-NNLITE_VERB vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
-NNLITE_VERB vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
-NNLITE_VERB vf value_of(const Tanh&, vf x) { return tanh(x); }
-
 // max(floor, y) is y or, fused, its ReLU.
 NNLITE_VERB vf floor_of(const OpRun& r) {
   return (r.fused & fusion::relu) != 0 ? set(0.0f) : as_float(set(static_cast<int32_t>(0xFF800000u)));
@@ -4017,20 +4105,6 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
 }
 NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
-#ifndef NNLITE_NO_TRAINING
-// dy times dy/dx, which is written by y.
-NNLITE_VERB vf slope_times(const ELU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
-}
-NNLITE_VERB vf slope_times(const LeakyReLU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
-}
-NNLITE_VERB vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
-NNLITE_VERB vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
-NNLITE_VERB vf slope_times(const Tanh&, vf y, vf dy) {
-  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));
-}
-
 template <class A>
 NNLITE_RUN(activation_backward) {
   if (r.dx(0) == nullptr) return;
@@ -4070,7 +4144,6 @@ NNLITE_RUN(mul_backward) {
 NNLITE_RUN(dropout_backward) {
   if (r.dx(0) != nullptr) drop(r, first, last, r.dy(), r.dx(0), r.accumulate(0));
 }
-#endif
 
 // to = from or to += from; the latter is what the executor does where an op does not accumulate by itself.
 NNLITE_VERB void give_all(float* to, const float* from, int64_t count, bool accumulate) {
@@ -4243,7 +4316,6 @@ NNLITE_RUN(concat_forward) {
   }
 }
 
-#ifndef NNLITE_NO_TRAINING
 // dy of one window to the pixel that it chose, where that is in this row of x.
 NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
@@ -4334,14 +4406,12 @@ NNLITE_RUN(concat_backward) {
     }
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_norm
 // Batch norm over the pixels of a channel. x, y [P, C]. Statistics: chunks of 512 pixels, in each one chain
-// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order; so they depend
-// on nothing but P and C. Normalising runs over the flat tensor with a pattern of coefficients: as many
-// pixels as make whole vectors.
+// per channel in pixel order, twice (the mean, then M2 = sum (x - mean)^2), merged in order: by P, C alone.
+// Normalising goes over the flat tensor with a pattern of coefficients that makes whole vectors.
 #ifdef NNLITE_ONCE
 constexpr int64_t norm_chunk = 512;
 
@@ -4397,15 +4467,13 @@ static bool plan_norm(const OpRun& r, KernelPlan& plan) {
   plan.scratch_shared = n.bytes();
   return true;
 }
-#ifndef NNLITE_NO_TRAINING
-static bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
   const NormRun n(r);
   (void)plan_norm(r, plan);
   plan.tasks[0] = static_cast<uint32_t>(n.chunks);
   if (r.dx(0) == nullptr) plan.tasks[2] = 0;
   return true;
 }
-#endif
 #endif
 
 namespace NNLITE_ISA {
@@ -4471,11 +4539,9 @@ static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
 static void merge_statistics(const NormRun& n, int64_t c, int count) {
   Sixteen mean = load_sixteen(n.sums(0, 0) + c), m2 = load_sixteen(n.sums(0, 1) + c);
   for (int64_t chunk = 1; chunk < n.chunks; chunk++) {
-    const float before = static_cast<float>(chunk * norm_chunk),
-                more = static_cast<float>(n.chunk_pixels(chunk));
+    const float before = float(chunk * norm_chunk), more = float(n.chunk_pixels(chunk));
     const float share  = more / (before + more);
-    const Sixteen mean_b = load_sixteen(n.sums(chunk, 0) + c),
-                  m2_b = load_sixteen(n.sums(chunk, 1) + c);
+    const Sixteen mean_b = load_sixteen(n.sums(chunk, 0) + c), m2_b = load_sixteen(n.sums(chunk, 1) + c);
     NNLITE_EACH_PART {
       const vf d = sub(mean_b.part[j], mean.part[j]);
       mean.part[j] = fma(d, set(share), mean.part[j]);
@@ -4494,8 +4560,7 @@ static NNLITE_NOINLINE void fill_pattern(const NormRun& n, int i, int64_t c, con
 
 // y = x scale + shift
 static void normal_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen(n.mean() + c, count),
-                var = load_sixteen(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen scale, shift;
   NNLITE_EACH_PART {
     const int64_t at = c + j * lanes;  // parameters are padded to whole sixteens
@@ -4528,7 +4593,6 @@ NNLITE_RUN(batch_norm_forward) {
   }
 }
 
-#ifndef NNLITE_NO_TRAINING
 // sum dy and sum dy (x - mean) of K units.
 template <int K>
 static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
@@ -4562,8 +4626,7 @@ static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
 //   dx = s dy + t (-s sum_x / (P (var + eps))) - s sum / P;   through stored ones dx = s dy.
 //   dw = sum_x / sqrt(var + eps)      db = sum
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
-  const Sixteen mean = load_sixteen(n.mean() + c, count),
-                var = load_sixteen(n.var() + c, count);
+  const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
   for (int64_t chunk = 0; chunk < n.chunks; chunk++)
     NNLITE_EACH_PART {
@@ -4606,7 +4669,6 @@ NNLITE_RUN(batch_norm_backward) {
     });
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_loss
@@ -4657,8 +4719,7 @@ NNLITE_VERB vi places(int64_t c, int j) {
   return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
 }
 NNLITE_VERB vf where_below(int64_t count, int64_t c, int j, vf a, vf b) {
-  return c + (j + 1) * lanes <= count ? a
-                                      : select(less(places(c, j), set(static_cast<int32_t>(count))), a, b);
+  return c + (j + 1) * lanes <= count ? a : select(less(places(c, j), set(int32_t(count))), a, b);
 }
 NNLITE_VERB Sixteen load_line(const float* x, int64_t C, int64_t c) {
   return load_sixteen(x + c, static_cast<int>(smaller(16, C - c)));
@@ -4671,8 +4732,7 @@ static float line_max(const float* x, int64_t C) {
   NNLITE_EACH_PART largest.part[j] = set(x[0]);
   for (int64_t c = 0; c < C; c += 16) {
     const Sixteen s = load_line(x, C, c);
-    NNLITE_EACH_PART
-      largest.part[j] = max(where_below(C, c, j, s.part[j], set(x[0])), largest.part[j]);
+    NNLITE_EACH_PART largest.part[j] = max(where_below(C, c, j, s.part[j], set(x[0])), largest.part[j]);
   }
   return tree_max(largest.part);
 }
@@ -4680,16 +4740,19 @@ static float line_max(const float* x, int64_t C) {
 // exp(x - largest), zero beyond the line: subtracting the largest keeps exp in range for any logit.
 static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, float largest) {
   Sixteen s = load_line(x, C, c);
-  NNLITE_EACH_PART
-    s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
+  NNLITE_EACH_PART s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
   return s;
 }
 NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
   NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
 }
-static float line_exp_sum(const float* x, int64_t C, float largest) {
+static float line_exp_sum(const float* x, int64_t C, float largest, float* keep = nullptr) {
   Sixteen sum = {};
-  for (int64_t c = 0; c < C; c += 16) add_to(sum, line_exp(x, C, c, largest));
+  for (int64_t c = 0; c < C; c += 16) {
+    const Sixteen e = line_exp(x, C, c, largest);
+    add_to(sum, e);
+    if (keep != nullptr) store_line(keep, C, c, e);
+  }
   return tree_sum(sum.part);
 }
 static float log_of(float x) {
@@ -4707,39 +4770,22 @@ struct Lines {
         C(r.in_shape(0).last()) {}
 };
 
-NNLITE_RUN(softmax_forward) {
+static void softmax_values(const OpRun& r, uint32_t first, uint32_t last, bool of_log) {
   const Lines l(r, first, last);
   for (int64_t p = l.first; p < l.last; p++) {
     const float* x = r.in(0) + p * l.C;
     float*       y = r.out() + p * l.C;
-    const float  largest = line_max(x, l.C);
-    Sixteen sum = {};
+    const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest, of_log ? nullptr : y);
+    const vf     top = set(largest), total = set(of_log ? log_of(sum) : sum);
     for (int64_t c = 0; c < l.C; c += 16) {
-      const Sixteen e = line_exp(x, l.C, c, largest);
-      add_to(sum, e);
-      store_line(y, l.C, c, e);
-    }
-    const float total = tree_sum(sum.part);
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen e = load_line(y, l.C, c);
-      NNLITE_EACH_PART e.part[j] = div(e.part[j], set(total));
-      store_line(y, l.C, c, e);
+      Sixteen s = load_line(of_log ? x : y, l.C, c);
+      NNLITE_EACH_PART s.part[j] = of_log ? sub(sub(s.part[j], top), total) : div(s.part[j], total);
+      store_line(y, l.C, c, s);
     }
   }
 }
-
-NNLITE_RUN(log_softmax_forward) {
-  const Lines l(r, first, last);
-  for (int64_t p = l.first; p < l.last; p++) {
-    const float* x = r.in(0) + p * l.C;
-    const float  largest = line_max(x, l.C), log_sum = log_of(line_exp_sum(x, l.C, largest));
-    for (int64_t c = 0; c < l.C; c += 16) {
-      Sixteen s = load_line(x, l.C, c);
-      NNLITE_EACH_PART s.part[j] = sub(sub(s.part[j], set(largest)), set(log_sum));
-      store_line(r.out() + p * l.C, l.C, c, s);
-    }
-  }
-}
+NNLITE_RUN(softmax_forward) { softmax_values(r, first, last, false); }
+NNLITE_RUN(log_softmax_forward) { softmax_values(r, first, last, true); }
 
 // The target's distribution q over the classes, from an index or from probabilities.
 struct Target {
@@ -4808,44 +4854,6 @@ NNLITE_RUN(nll_forward) {
   }
 }
 
-NNLITE_VERB vf negative(vf a) { return sub(set(0.0f), a); }
-NNLITE_VERB vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
-
-NNLITE_VERB vf loss_of(const BCELoss&, vf x, vf t) {
-  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
-}
-NNLITE_VERB vf slope_by_x(const BCELoss&, vf x, vf t) {
-  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
-}
-NNLITE_VERB vf slope_by_t(const BCELoss&, vf x, vf) {
-  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
-}
-
-NNLITE_VERB vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
-  return add(fma(negative(x), t, max(set(0.0f), x)), log1p(exp(negative(abs(x)))));
-}
-NNLITE_VERB vf slope_by_x(const BCEWithLogitsLoss&, vf x, vf t) { return sub(sigmoid(x), t); }
-NNLITE_VERB vf slope_by_t(const BCEWithLogitsLoss&, vf x, vf) { return negative(x); }
-
-NNLITE_VERB vf loss_of(const HuberLoss& a, vf x, vf t) {
-  const vf d = abs(sub(x, t));
-  return select(less(d, set(a.delta)), mul(mul(d, d), set(0.5f)),
-                mul(set(a.delta), sub(d, set(a.delta / 2))));
-}
-NNLITE_VERB vf slope_by_x(const HuberLoss& a, vf x, vf t) {
-  return max(set(-a.delta), min(set(a.delta), sub(x, t)));
-}
-
-NNLITE_VERB vf loss_of(const L1Loss&, vf x, vf t) { return abs(sub(x, t)); }
-NNLITE_VERB vf slope_by_x(const L1Loss&, vf x, vf t) {
-  return select(less(t, x), set(1.0f), select(less(x, t), set(-1.0f), set(0.0f)));
-}
-
-NNLITE_VERB vf loss_of(const MSELoss&, vf x, vf t) { return mul(sub(x, t), sub(x, t)); }
-NNLITE_VERB vf slope_by_x(const MSELoss&, vf x, vf t) { return mul(set(2.0f), sub(x, t)); }
-template <class A>                              // of a difference
-NNLITE_VERB vf slope_by_t(const A& a, vf x, vf t) { return negative(slope_by_x(a, x, t)); }
-
 // Losses of elements differ in formulas, which are called: few values of a network meet a loss.
 using LossFormula = vf (*)(const void* attributes, vf x, vf t);
 template <class A>
@@ -4870,7 +4878,6 @@ static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint3
 template <class A>
 NNLITE_RUN(element_loss_forward) { element_losses(r, stage, first, last, loss_formula<A>); }
 
-#ifndef NNLITE_NO_TRAINING
 NNLITE_VERB void give_line(float* y, int64_t C, int64_t c, Sixteen s, bool accumulate) {
   if (accumulate) {
     const Sixteen before = load_line(y, C, c);
@@ -4914,16 +4921,14 @@ NNLITE_RUN(cross_entropy_backward) {
     const float  largest = line_max(x, l.C), sum = line_exp_sum(x, l.C, largest), sum_q = target.sum(p);
     for (int64_t c = 0; c < l.C && r.dx(0) != nullptr; c += 16) {
       Sixteen s = line_exp(x, l.C, c, largest), q = target.at(p, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
+      NNLITE_EACH_PART s.part[j] = mul(sub(mul(div(s.part[j], set(sum)), set(sum_q)), q.part[j]), set(share));
       give_line(r.dx(0) + p * l.C, l.C, c, s, r.accumulate(0));
     }
     if (r.dx(1) == nullptr) continue;
     const float log_sum = log_of(sum);
     for (int64_t c = 0; c < l.C; c += 16) {
       Sixteen s = load_line(x, l.C, c);
-      NNLITE_EACH_PART
-        s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
+      NNLITE_EACH_PART s.part[j] = mul(sub(sub(s.part[j], set(largest)), set(log_sum)), set(kept));
       give_line(r.dx(1) + p * l.C, l.C, c, s, r.accumulate(1));
     }
   }
@@ -4959,103 +4964,41 @@ template <class A>
 NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim
 // One update each over a parameter and its state, whose padding to sixteens is zero and stays so.
-#ifndef NNLITE_NO_TRAINING
 #ifdef NNLITE_ONCE
 static_assert(linear_inputs * 16 <= element_block, "linear_grad_parameter updates a piece in one task");
-static bool plan_update(const OpRun& r, KernelPlan& plan) {
+static inline bool plan_update(const OpRun& r, KernelPlan& plan) {
   plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
   return r.in_numel(0) % 16 == 0;
 }
 #endif
 
 namespace NNLITE_ISA {
-// Moments that small would become denormal and slow; they are nothing to any weight.
-NNLITE_VERB vf moment(vf m) { return select(less(abs(m), set(0x1p-100f)), set(0.0f), m); }
-
-// w = f(i, w, d) for the weights of the vector at i; d is the gradient, clipped, with the decay added to it.
-template <class F>
-NNLITE_VERB void each_weight(const OpRun& r, float weight_decay, uint32_t first, uint32_t last, const F& f) {
-  const float* g = r.dparameter(0);
-  float* const to = r.parameter(0);
-  const vf scale = set(r.context->gradient_scale), bound = set(r.context->clip_value),
-           decay = set(weight_decay);
+template <class A>
+NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
+  const Update<A> rule(attributes_of<A>(r), *r.context);
+  const float*  g = r.dparameter(0);
+  float *const  w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
+  const vf      scale = set(r.context->gradient_scale), bound = set(r.context->clip_value);
   const bool    clip = r.context->clip_value > 0;
   const int64_t end = smaller(last * element_block, r.in_numel(0));
   for (int64_t i = first * element_block; i < end; i += lanes) {
-    const vf w = load(to + i);
-    vf d = mul(load(g + i), scale);
-    if (clip) d = max(sub(set(0.0f), bound), min(bound, d));                 // keeps not-a-number
-    store(to + i, f(i, w, fma(decay, w, d)));
+    const vf x = load(w + i), d = clipped(mul(load(g + i), scale), clip, bound);
+    vf a = m != nullptr ? load(m + i) : set(0.0f), b = v != nullptr ? load(v + i) : set(0.0f);
+    store(w + i, rule(x, fma(rule.decay, x, d), a, b));
+    if (m != nullptr) store(m + i, a);
+    if (v != nullptr) store(v + i, b);
   }
 }
-
-NNLITE_RUN(sgd_update) {
-  const SGD&   a = attributes_of<SGD>(r);
-  float* const state = r.slot(0);              // nullptr without momentum
-  const vf     lr = set(-r.context->lr), momentum = set(a.momentum), given = set(1 - a.dampening);
-  const bool   start = r.context->update == 1, nesterov = a.nesterov;
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    if (state != nullptr) {
-      const vf m = moment(start ? d : fma(momentum, load(state + i), mul(given, d)));
-      store(state + i, m);
-      d = nesterov ? fma(momentum, m, d) : m;
-    }
-    return fma(lr, d, w);
-  });
-}
-
-NNLITE_RUN(adagrad_update) {
-  const Adagrad& a = attributes_of<Adagrad>(r);
-  float* const   state = r.slot(0);            // the sum of g^2 without its initial value
-  const vf lr = set(-adagrad_rate(a, *r.context)), initial = set(a.initial_accumulator_value),
-           eps = set(a.eps);
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf s = moment(fma(d, d, load(state + i)));
-    store(state + i, s);
-    return fma(lr, div(d, add(sqrt(add(initial, s)), eps)), w);
-  });
-}
-
-NNLITE_RUN(rmsprop_update) {
-  const RMSprop& a = attributes_of<RMSprop>(r);
-  float *const squares = r.slot(0), *const buffer = a.momentum > 0 ? r.slot(1) : nullptr;
-  const vf lr = set(-r.context->lr), alpha = set(a.alpha), rest = set(1 - a.alpha), eps = set(a.eps),
-           momentum = set(a.momentum);
-  each_weight(r, a.weight_decay, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf s = moment(fma(alpha, load(squares + i), mul(mul(rest, d), d)));
-    store(squares + i, s);
-    vf change = div(d, add(sqrt(s), eps));
-    if (buffer != nullptr) {
-      change = moment(fma(momentum, load(buffer + i), change));
-      store(buffer + i, change);
-    }
-    return fma(lr, change, w);
-  });
-}
-
+NNLITE_RUN(adagrad_update) { update<Adagrad>(r, first, last); }
 template <class A>
-NNLITE_RUN(adam_update) {
-  const A& a = attributes_of<A>(r);
-  const AdamRates k = adam_rates(a, *r.context);
-  float *const m = r.slot(0), *const v = r.slot(1);
-  const vf step = set(-k.step), root = set(k.root), eps = set(a.eps), shrink = set(-k.shrink);
-  const vf b1 = set(a.betas.first), rest1 = set(1 - a.betas.first);
-  const vf b2 = set(a.betas.second), rest2 = set(1 - a.betas.second);
-  each_weight(r, k.added, first, last, [=](int64_t i, vf w, vf d) NNLITE_INLINED {
-    const vf mean    = moment(fma(b1, load(m + i), mul(rest1, d)));
-    const vf squares = moment(fma(b2, load(v + i), mul(mul(rest2, d), d)));
-    store(m + i, mean);
-    store(v + i, squares);
-    return fma(step, div(mean, add(div(sqrt(squares), root), eps)), fma(shrink, w, w));
-  });
-}
+NNLITE_RUN(adam_update) { update<A>(r, first, last); }
+NNLITE_RUN(rmsprop_update) { update<RMSprop>(r, first, last); }
+NNLITE_RUN(sgd_update) { update<SGD>(r, first, last); }
 }  // namespace NNLITE_ISA
-#endif
 
 }  // inline namespace
 }  // namespace nnlite
@@ -5065,13 +5008,15 @@ NNLITE_RUN(adam_update) {
 
 #ifdef NNLITE_ONCE
 #undef NNLITE_ONCE
+#if !__has_include(NNLITE_SELF)
+#error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
+#endif
+#define NNLITE_PLAIN                   // >>formulas for plain numbers
+#include NNLITE_SELF
 
 // ================================================================================ >>dispatch
 // The passes of the kernel rooms for the other instruction sets, the choice of one, the rows of every op.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
-#if !__has_include(NNLITE_SELF)
-#error "nnlite includes itself: define NNLITE_SELF as the name by which it is found"
-#endif
 #define NNLITE_PASS NNLITE_PASS_BASE
 #define NNLITE_ISA  isa_base
 #include NNLITE_SELF
@@ -5290,23 +5235,8 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 }
 
 // ================================================================================ >>op_activation
-// One row each: y = f(x), and dy/dx written by y alone, so that x need not be kept. For that the sign of y
-// must be that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
-static inline real value_of(const ELU& a, real x) { return x > 0 ? x : real(a.alpha) * real_expm1(x); }
-static inline real slope_of(const ELU& a, real y) { return y > 0 ? 1 : y + real(a.alpha); }
-
-static inline real value_of(const LeakyReLU& a, real x) { return x > 0 ? x : real(a.negative_slope) * x; }
-static inline real slope_of(const LeakyReLU& a, real y) { return y > 0 ? 1 : real(a.negative_slope); }
-
-static inline real value_of(const ReLU&, real x) { return 0 > x ? 0 : x; }          // keeps not-a-number
-static inline real slope_of(const ReLU&, real y) { return y > 0 ? 1 : 0; }
-
-static inline real value_of(const Sigmoid&, real x) { return real_sigmoid(x); }
-static inline real slope_of(const Sigmoid&, real y) { return y * (1 - y); }
-
-static inline real value_of(const Tanh&, real x) { return real_tanh(x); }
-static inline real slope_of(const Tanh&, real y) { return (1 - y) * (1 + y); }      // no cancellation near 1
-
+// y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
+// that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
 template <class A>
 static bool valid(const A&) { return true; }
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
@@ -5324,7 +5254,7 @@ template <class A>
 static void activation_forward(const A& a, const OpRun& r) {
   const real* x = r.in(0);
   real*       y = r.out();
-  for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = value_of(a, x[i]);
+  for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = plain::value_of(a, x[i]);
 }
 
 template <class A>
@@ -5332,7 +5262,7 @@ static void activation_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const real *y = r.y(), *dy = r.dy();
   for (int64_t i = 0, n = r.out_numel(); i < n; i++)
-    give(r.dx(0), i, product(dy[i], slope_of(a, y[i])), r.accumulate(0));
+    give(r.dx(0), i, plain::slope_times(a, y[i], dy[i]), r.accumulate(0));
 }
 
 template <class T, void (*f)(const T&, const OpRun&)>
@@ -5510,8 +5440,7 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
   if (!a.track_running_stats) return;
   const int64_t n = r.in_numel(0) / a.num_features;
-  const real unbias = static_cast<real>(n) / static_cast<real>(n > 1 ? n - 1 : 1),
-             momentum = real(a.momentum);
+  const real unbias = real(n) / real(n > 1 ? n - 1 : 1), momentum = real(a.momentum);
   real *const mean = r.parameter(a.affine ? 2 : 0), *const var = r.parameter(a.affine ? 3 : 1);
   for (int c = 0; c < a.num_features; c++) {
     mean[c] = madd(momentum, r.slot(0)[c] - mean[c], mean[c]);
@@ -5876,8 +5805,8 @@ static real log_sum_exp(const real* x, int64_t C, real& largest) {
   largest = x[0];
   for (int64_t c = 1; c < C; c++) largest = x[c] > largest ? x[c] : largest;
   real sum = 0;
-  for (int64_t c = 0; c < C; c++) sum += real_exp(x[c] - largest);
-  return real_log(sum);
+  for (int64_t c = 0; c < C; c++) sum += plain::exp(x[c] - largest);
+  return plain::log(sum);
 }
 
 static void cross_entropy_loss_forward(const CrossEntropyLoss& a, const OpRun& r) {
@@ -5904,7 +5833,7 @@ static void cross_entropy_loss_backward(const CrossEntropyLoss& a, const OpRun& 
     for (int64_t c = 0; c < C; c++) sum_q += target_of(a, r, p, C, c);
     for (int64_t c = 0; c < C; c++) {
       const real logp = x[c] - largest - log_sum;
-      const real dx   = madd(real_exp(logp), sum_q, -target_of(a, r, p, C, c));
+      const real dx   = madd(plain::exp(logp), sum_q, -target_of(a, r, p, C, c));
       if (r.dx(0) != nullptr) give(r.dx(0), p * C + c, product(dx, share), r.accumulate(0));
       if (r.dx(1) != nullptr) give(r.dx(1), p * C + c, product(-logp, kept), r.accumulate(1));
     }
@@ -5942,43 +5871,7 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
-// One row each: the loss of an element, its derivatives by x and by the target t. x, t [...] -> y [1], a mean
-static inline real clamped_log(real x) {
-  const real l = real_log(x);
-  return l < -100 ? -100 : l;                                    // PyTorch's bound
-}
-static inline real loss_of(const BCELoss&, real x, real t) {
-  return -madd(t, clamped_log(x), product(1 - t, clamped_log(1 - x)));
-}
-static inline real slope_by_x(const BCELoss&, real x, real t) {
-  const real spread = product(x, 1 - x);
-  return (x - t) / (spread < real(1e-12f) ? real(1e-12f) : spread);        // PyTorch's bound
-}
-static inline real slope_by_t(const BCELoss&, real x, real) { return clamped_log(1 - x) - clamped_log(x); }
-
-static inline real loss_of(const BCEWithLogitsLoss&, real x, real t) {
-  return madd(-x, t, x > 0 ? x : 0) + real_log1p(real_exp(-real_abs(x)));
-}
-static inline real slope_by_x(const BCEWithLogitsLoss&, real x, real t) { return real_sigmoid(x) - t; }
-static inline real slope_by_t(const BCEWithLogitsLoss&, real x, real) { return -x; }
-
-static inline real loss_of(const HuberLoss& a, real x, real t) {
-  const real d = real_abs(x - t), delta = real(a.delta);
-  return d < delta ? product(product(d, d), real(0.5)) : product(delta, d - delta / 2);
-}
-static inline real slope_by_x(const HuberLoss& a, real x, real t) {
-  const real d = x - t, delta = real(a.delta);
-  return d < -delta ? -delta : d > delta ? delta : d;
-}
-
-static inline real loss_of(const L1Loss&, real x, real t) { return real_abs(x - t); }
-static inline real slope_by_x(const L1Loss&, real x, real t) { return x > t ? 1 : x < t ? -1 : 0; }
-
-static inline real loss_of(const MSELoss&, real x, real t) { return product(x - t, x - t); }
-static inline real slope_by_x(const MSELoss&, real x, real t) { return 2 * (x - t); }
-template <class A>                                               // of a difference
-static inline real slope_by_t(const A& a, real x, real t) { return -slope_by_x(a, x, t); }
-
+// The loss of an element and its derivatives by x and by the target t, all by >>formulas. x, t [...] -> y [1]
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
 
 template <class A>
@@ -5996,7 +5889,7 @@ static void elementwise_loss_forward(const A& a, const OpRun& r) {
   real total = 0;
   for (int64_t first = 0; first < n; first += 512) {
     real sum = 0;
-    for (int64_t i = first; i < n && i < first + 512; i++) sum += loss_of(a, r.in(0)[i], r.in(1)[i]);
+    for (int64_t i = first; i < n && i < first + 512; i++) sum += plain::loss_of(a, r.in(0)[i], r.in(1)[i]);
     total += sum;
   }
   r.out()[0] = total / static_cast<real>(n);
@@ -6008,8 +5901,8 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
   const real share = 1 / static_cast<real>(n);
   for (int64_t i = 0; i < n; i++) {
     const real x = r.in(0)[i], t = r.in(1)[i];
-    if (r.dx(0) != nullptr) give(r.dx(0), i, product(slope_by_x(a, x, t), share), r.accumulate(0));
-    if (r.dx(1) != nullptr) give(r.dx(1), i, product(slope_by_t(a, x, t), share), r.accumulate(1));
+    if (r.dx(0) != nullptr) give(r.dx(0), i, product(plain::slope_by_x(a, x, t), share), r.accumulate(0));
+    if (r.dx(1) != nullptr) give(r.dx(1), i, product(plain::slope_by_t(a, x, t), share), r.accumulate(1));
   }
 }
 
@@ -6033,35 +5926,11 @@ static Status optimizer_slots(OpShape& s, int count) {
   return set_out(s, s.in[0]);
 }
 
-// The gradient as clipping leaves it.
-static inline real clipped_gradient(const OpRun& r, int64_t i) {
-  const real g = product(r.dparameter(0)[i], r.context->gradient_scale), bound = real(r.context->clip_value);
-  if (!(bound > 0)) return g;
-  return g > bound ? bound : g < -bound ? -bound : g;
-}
-
-// Moments that small would become denormal and slow; they are nothing to any weight.
-static inline real moment(real m) { return real_abs(m) < real(0x1p-100f) ? 0 : m; }
-
 static Status sgd_shape(SGD& a, OpShape& s) {
   if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
     return Status::bad_attribute;
   if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
-}
-
-static void sgd_update(const SGD& a, const OpRun& r) {
-  const real lr = real(r.context->lr), momentum = real(a.momentum), given = 1 - real(a.dampening);
-  real *const w = r.parameter(0), *const state = r.slot(0);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    if (state != nullptr) {
-      const real m = r.context->update == 1 ? g : madd(momentum, state[i], product(given, g));
-      state[i] = moment(m);
-      g = a.nesterov ? madd(momentum, state[i], g) : state[i];
-    }
-    w[i] = madd(-lr, g, w[i]);
-  }
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
@@ -6070,34 +5939,10 @@ static Status adagrad_shape(Adagrad& a, OpShape& s) {
   return optimizer_slots(s, 1);
 }
 
-// The slot is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
-static void adagrad_update(const Adagrad& a, const OpRun& r) {
-  const real   lr = adagrad_rate(a, *r.context);
-  const real   initial = real(a.initial_accumulator_value), eps = real(a.eps);
-  real *const  w = r.parameter(0), *const state = r.slot(0);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    state[i] = moment(madd(g, g, state[i]));
-    w[i] = madd(-lr, g / (real_sqrt(initial + state[i]) + eps), w[i]);
-  }
-}
-
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
   if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
     return Status::bad_attribute;
   return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
-}
-
-static void rmsprop_update(const RMSprop& a, const OpRun& r) {
-  const real  lr = real(r.context->lr), alpha = real(a.alpha), eps = real(a.eps), momentum = real(a.momentum);
-  real *const w = r.parameter(0), *const squares = r.slot(0), *const buffer = r.slot(1);
-  for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(real(a.weight_decay), w[i], clipped_gradient(r, i));
-    squares[i] = moment(madd(alpha, squares[i], product(product(1 - alpha, g), g)));
-    real d = g / (real_sqrt(squares[i]) + eps);
-    if (momentum > 0) d = buffer[i] = moment(madd(momentum, buffer[i], d));
-    w[i] = madd(-lr, d, w[i]);
-  }
 }
 
 template <class A>
@@ -6107,24 +5952,21 @@ static Status adam_shape(A& a, OpShape& s) {
   return optimizer_slots(s, 2);
 }
 
-// Decay is added to the gradient (Adam) or shrinks the weight by itself (AdamW).
 template <class A>
-static void adam_update(const A& a, const OpRun& r) {
-  const AdamRates k = adam_rates(a, *r.context);
-  const real eps = real(a.eps), b1 = real(a.betas.first), b2 = real(a.betas.second);
-  real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
+static void optimizer_update(const A& a, const OpRun& r) {
+  const plain::Update<A> rule(a, *r.context);
+  const real  scale = r.context->gradient_scale, bound = real(r.context->clip_value);
+  real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1), none = 0;
   for (int64_t i = 0, n = r.in_numel(0); i < n; i++) {
-    const real g = madd(k.added, w[i], clipped_gradient(r, i));
-    m[i] = moment(madd(b1, m[i], product(1 - b1, g)));
-    v[i] = moment(madd(b2, v[i], product(product(1 - b2, g), g)));
-    w[i] = madd(-k.step, m[i] / (real_sqrt(v[i]) / k.root + eps), madd(-k.shrink, w[i], w[i]));
+    const real g = plain::clipped(product(r.dparameter(0)[i], scale), bound > 0, bound);
+    w[i] = rule(w[i], madd(rule.decay, w[i], g), m != nullptr ? m[i] : none, v != nullptr ? v[i] : none);
   }
 }
 
 #define NNLITE_DEFINE_OPTIMIZER(Type, prefix, family, ...)                                                   \
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
-                    (loops_thunk<Type, family##_update>), nullptr, nullptr, nullptr, prefix##_kernels,       \
-                    __VA_ARGS__)
+                    (loops_thunk<Type, optimizer_update<Type>>), nullptr, nullptr, nullptr,                  \
+                    prefix##_kernels, __VA_ARGS__)
 
 NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
@@ -6301,8 +6143,8 @@ static void softmax_forward(const A& a, const OpRun& r) {
     const real* x = r.in(0) + first;
     real *const y = r.out() + first, largest = x[0], sum = 0;
     for (int64_t i = 1; i < count; i++) largest = x[i * stride] > largest ? x[i * stride] : largest;
-    for (int64_t i = 0; i < count; i++) sum += y[i * stride] = real_exp(x[i * stride] - largest);
-    const real log_sum = real_log(sum);
+    for (int64_t i = 0; i < count; i++) sum += y[i * stride] = plain::exp(x[i * stride] - largest);
+    const real log_sum = plain::log(sum);
     for (int64_t i = 0, at = 0; i < count; i++, at += stride)
       y[at] = of_log(a) ? x[at] - largest - log_sum : y[at] / sum;
   });
@@ -6318,7 +6160,7 @@ static void softmax_backward(const A& a, const OpRun& r) {
       sum = of_log(a) ? sum + r.dy()[at] : madd(r.dy()[at], r.y()[at], sum);
     for (int64_t i = 0, at = first; i < count; i++, at += stride) {
       const real y = r.y()[at], dy = r.dy()[at];
-      give(r.dx(0), at, of_log(a) ? madd(-real_exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
+      give(r.dx(0), at, of_log(a) ? madd(-plain::exp(y), sum, dy) : product(y, dy - sum), r.accumulate(0));
     }
   });
 }
@@ -6436,14 +6278,13 @@ static const Op* find_op(const OpSet& set, const char* name) {
 }
 
 // ================================================================================ >>schedule
-// Rates in double with every product rounded by itself, so that every machine and compiler gets the same
-// float.
+// Rates in double, every product rounded by itself, so that every machine and compiler gets the same float.
 
 // cos(pi t) for t in [0, 1], as 1 - 2 sin^2(pi t / 2) up to a half and mirrored after it.
 static double cos_pi(double t) {
   double sine, cosine;
   sine_cosine(product(t > 0.5 ? 1 - t : t, 1.5707963267948966), sine, cosine);
-  const double c = 1 - product(2, product(sine, sine));
+  const double c = 1 - product(2.0, product(sine, sine));
   return t > 0.5 ? -c : c;
 }
 
@@ -6470,8 +6311,7 @@ static float one_cycle_lr_rate(const OneCycleLR& a, const RateContext& c) {
   const uint64_t all = a.total_steps > 0
                            ? static_cast<uint64_t>(a.total_steps)
                            : uint64_t(c.steps_per_epoch) * static_cast<uint64_t>(c.epochs > 0 ? c.epochs : 1);
-  const double total = static_cast<double>(all > 0 ? all : 1),
-               step = static_cast<double>(c.step < all ? c.step : all);
+  const double total = double(all > 0 ? all : 1), step = double(c.step < all ? c.step : all);
   const double up    = product(double(a.pct_start), total) - 1, down = total - 1 - up;
   if (step <= up) return anneal(start, top, up > 0 ? step / up : 1.0);
   const double t = down > 0 ? (step - up) / down : 1.0;
@@ -6484,8 +6324,7 @@ static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateCon
 }
 
 static float step_lr_rate(const StepLR& a, const RateContext& c) {
-  return static_cast<float>(
-      product(double(c.lr), power(double(a.gamma), c.epoch / static_cast<uint32_t>(a.step_size))));
+  return float(product(double(c.lr), power(double(a.gamma), c.epoch / uint32_t(a.step_size))));
 }
 
 static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
@@ -6526,9 +6365,8 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
 // ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, so that nothing has to
-// be stored. A Feistel network over the next power of four, walked until it falls into the range (Black,
-// Rogaway 2002).
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
+// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
 struct Permutation {
   uint32_t count = 1, half_bits = 1;
   uint32_t keys[4] = {};
@@ -6791,10 +6629,8 @@ struct ModelAccess {
     if (s.n_parameters == 0) return true;
     Parameter* p = static_cast<Parameter*>(take(m, sizeof(Parameter) * static_cast<size_t>(s.n_parameters)));
     for (int i = 0; p && i < s.n_parameters; i++) {
-      p[i]        = Parameter();
-      p[i].spec   = s.parameters[i];
-      p[i].stored = parameter_stored(p[i].spec);
-      p[i].trainable = p[i].spec.role != Role::statistic;
+      const ParameterSpec& spec = s.parameters[i];
+      p[i] = {spec, parameter_stored(spec), 0, Init::pytorch, false, spec.role != Role::statistic};
     }
     node.parameters   = p;
     node.n_parameters = static_cast<uint8_t>(s.n_parameters);
@@ -7188,8 +7024,7 @@ static void init_parameter(const Parameter& p, int index, Seed seed, real* to) {
   Words words = {};
   for (int64_t e = 0; e < n; e++) {
     if (e % 4 == 0)
-      words = random_block(seed.value, 0, Purpose::init, static_cast<uint32_t>(index),
-                           static_cast<uint32_t>(e / 4));
+      words = random_block(seed.value, 0, Purpose::init, uint32_t(index), uint32_t(e / 4));
     float pair[2] = {};
     if (normal) normals_of(words.word[e % 4 / 2 * 2], words.word[e % 4 / 2 * 2 + 1], pair);
     const float draw = normal ? pair[e % 2] : 2.0f * uniform_of(words.word[e % 4]) - 1.0f;
@@ -7262,9 +7097,8 @@ NNLITE_COLD Status Model::grow(const Model& from, int outputs, Seed seed, Arena&
 }
 
 // ================================================================================ >>planner
-// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits the
-// steps; it runs twice: first to see when each value lives, then, after packing, to write records. plan()
-// stops between the two.
+// From a model and options to a flat list of steps with every byte placed. One walk over the graph emits it,
+// twice: to see when each value lives, then, after packing and not in plan(), to write records.
 
 // Where data lies: the base in the top 3 bits, the offset from it in units of 64 bytes below.
 using Ref = uint32_t;
@@ -7274,8 +7108,7 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. With fusion::norm, its parameters
-// follow; with fusion::update the refs of an update. The size is the same on every machine, so that plans
-// are.
+// follow; with fusion::update the refs of an update. As large everywhere, as plans are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7317,24 +7150,15 @@ static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g
   s.in_dtype[0] = real_dtype;
   const Status shaped = op->shape(loss.attributes(), s);
   if (!ok(shaped)) return set_problem(problem, shaped, op->name) << ": on output 0 of shape " << s.in[0];
-  Node &target    = to.nodes[0], &node = to.nodes[1];
-  target.name     = "target";
-  target.shape    = s.in[1];
-  target.dtype    = s.in_dtype[1];
-  node.name       = "loss";
-  node.op         = op;
-  node.attributes = loss.attributes();
-  node.inputs     = to.inputs;
-  node.n_in       = 2;
-  node.shape      = s.out;
+  to.nodes[0] = {nullptr, nullptr, "target", nullptr, nullptr, s.in[1], s.in_dtype[1]};
+  to.nodes[1] = {op, loss.attributes(), "loss", to.inputs, nullptr, s.out, real_dtype, 2};
   g.count += 2;
   return Status::ok;
 }
 
 // What a backward step is asked for: the values to write and which of them are added to.
 struct Wanted {
-  // sum_bits: written aside, then added
-  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;
+  uint32_t dx_bits = 0, parameter_bits = 0, add_bits = 0, sum_bits = 0;    // of a sum: aside, then added
   bool     training = false;
   uint8_t  fused = 0;
   uint16_t dx[max_inputs];
@@ -7373,6 +7197,27 @@ struct PlanRequest {
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
+
+// Whether the options train a parameter of this node.
+static bool trained(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
+  if (!p.trainable || p.spec.role == Role::statistic) return false;
+  switch (o.trainable) {
+    case Trainable::all:  return true;
+    case Trainable::bias: return p.spec.role == Role::bias;
+    case Trainable::head:
+      for (int i = node + 1; i < g.model_nodes; i++)
+        for (int k = 0; k < g.node(i).n_parameters; k++)
+          if (g.node(i).parameters[k].spec.role != Role::statistic && g.node(i).owner != node) return false;
+      return true;
+    case Trainable::named: break;
+  }
+  char full[64];
+  const NodeName name(&g.node(0), node);
+  Text(full, sizeof full) << name << "." << p.spec.name;
+  for (int k = 0; k < o.name_count; k++)
+    if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
+  return false;
+}
 
 struct Planner {
   PlanRequest request;
@@ -7418,25 +7263,143 @@ struct Planner {
   }
   int64_t bytes_of(const Shape& s, DType t) const { return bytes_of(s.numel(request.batch), t); }
 
-  bool is_trained(const Parameter& p, int node) const;
-  bool owns(const Parameter& p, int node) const;
-  bool node_trains(int i) const;
-  bool runs_training(int i) const;
-  bool skipped(int i) const;
+  bool is_trained(const Parameter& p, int node) const {
+    return training() && trained(graph(), *request.training, graph().node(node).owner, p);
+  }
+
+  // When one of its parameters is trained; a normalisation that has none when it is not frozen.
+  bool node_trains(int i) const {
+    const Node& n = graph().node(i);
+    bool weights = false;
+    for (int p = 0; p < n.n_parameters; p++) {
+      if (is_trained(n.parameters[p], i)) return true;
+      weights |= n.parameters[p].spec.role != Role::statistic;
+    }
+    return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights &&
+           !nodes[i].frozen_before && request.training->trainable == Trainable::all;
+  }
+
+  // In training mode: batch statistics, dropout. Not if frozen, nor dropout before the first trained layer.
+  bool runs_training(int i) const {
+    const Node& n = graph().node(i);
+    if (!training()) return false;
+    if ((n.op->traits & traits::stateful) != 0) return node_trains(i);
+    return !nodes[i].frozen_before;
+  }
+
+  // Statistics that change and trained parameters are the trainer's own.
+  bool owns(const Parameter& p, int node) const {
+    return is_trained(p, node) || (p.spec.role == Role::statistic && node_trains(node));
+  }
+
+  // Nodes whose output is their input under another shape.
+  bool skipped(int i) const {
+    const uint32_t t = graph().node(i).op->traits;
+    return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
+  }
+
   bool skipped_forward(int i) const { return skipped(i) || nodes[i].absorbed; }
   bool skipped_backward(int i) const { return skipped(i) || nodes[i].masked; }
+
+  NNLITE_COLD void mark() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
+    for (int i = 0; i < g.count; i++) {
+      const Node& n = g.node(i);
+      bool frozen = false, before = false;
+      for (int k = 0; k < n.n_in; k++) {
+        const PlanNode& in = nodes[n.inputs[k]];
+        nodes[i].requires_grad |= in.requires_grad;
+        frozen |= in.frozen_before;
+      }
+      for (int p = 0; p < n.n_parameters; p++) {
+        before |= n.parameters[p].spec.role != Role::statistic && !is_trained(n.parameters[p], i);
+        nodes[i].requires_grad |= is_trained(n.parameters[p], i);
+      }
+      nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
+    }
+    for (int i = g.count - 1; i >= 0; i--)        // what only feeds the frozen part belongs to it
+      for (int k = 0; k < g.node(i).n_in && nodes[i].frozen_before; k++)
+        nodes[g.node(i).inputs[k]].frozen_before |= !nodes[g.node(i).inputs[k]].requires_grad;
+    for (int i = g.count - 1; i >= 0; i--) {
+      if (g.is_loss(i)) nodes[i].reaches_loss = true;
+      nodes[i].runs |= nodes[i].reaches_loss && (training() || request.keep_loss);
+      for (int o = 0; o < g.model->output_count() && !training(); o++)
+        nodes[i].runs |= ModelAccess::output_node(*g.model, o) == i && !g.is_loss(i);
+      if (!nodes[i].runs) continue;
+      for (int k = 0; k < g.node(i).n_in; k++) {
+        nodes[g.node(i).inputs[k]].runs = true;
+        nodes[g.node(i).inputs[k]].reaches_loss |= nodes[i].reaches_loss;
+      }
+    }
+  }
+
+  // Gradients that outlive their layer: for clipping by norm, inspection, and layers used more than once.
+  bool materialised(int i) const {
+    const TrainerOptions& o = *request.training;
+    if (o.clip_norm > 0 || o.keep_gradients) return true;
+    const int owner = graph().node(i).owner;
+    for (int k = 0; k < graph().model_nodes; k++)
+      if (k != owner && graph().node(k).owner == owner) return true;
+    return false;
+  }
+
+  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
+    const Node& n = graph().node(i);
+    dx_bits = parameter_bits = 0;
+    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
+    for (int k = 0; k < n.n_in; k++)
+      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
+    for (int p = 0; p < n.n_parameters; p++)
+      if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
+  }
+
+  bool slots_are_read(int i, const OpShape& s) const {
+    uint32_t dx_bits, parameter_bits;
+    wanted(i, dx_bits, parameter_bits);
+    return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
+           (graph().node(i).op->commit && runs_training(i));
+  }
+
+  void assign_slots(int i) {
+    const OpShape s = shape_of(graph(), i);
+    if (s.n_slots == 0) return;
+    nodes[i].slots = static_cast<uint16_t>(value_count);
+    const bool read = slots_are_read(i, s);
+    for (int k = 0; k < s.n_slots; k++) {
+      const int64_t bytes =
+          bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
+      (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
+    }
+  }
+
+  NNLITE_COLD void assign_values() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count && !overflow; i++) {
+      const Node& n = g.node(i);
+      if (!nodes[i].runs) continue;
+      if (n.op && skipped_forward(i)) {
+        nodes[i].out = nodes[n.inputs[0]].out;
+        continue;
+      }
+      nodes[i].out = new_value(bytes_of(n.shape, n.dtype));
+      if (n.op) assign_slots(i);
+    }
+    for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
+      const PlanNode& node = nodes[i];
+      if (!node.runs || !g.node(i).op || !node.requires_grad || !node.reaches_loss || g.is_loss(i)) continue;
+      const int  user = only_user(i);
+      const bool through = user >= 0 && skipped_backward(user);  // a view hands its gradient on as it is
+      nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
+    }
+  }
+
   int  only_user(int i) const;
   void fuse_forward(int i);
   void fuse_backward(int i);
   void fuse_update(int i);
   bool can_fuse(int i, Phase part, uint8_t bit) const;
   const Kernel* update_kernel(int i, int p, KernelPlan& plan) const;
-  bool materialised(int i) const;
-  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const;
-  bool slots_are_read(int i, const OpShape& s) const;
-  void mark();
-  void assign_slots(int i);
-  void assign_values();
   Ref  parameter_ref(int i, int p, int which) const;
 
   void walk();
@@ -7472,128 +7435,6 @@ struct Planner {
   bool before(uint16_t a, uint16_t b, int key) const;
   Status run_first(Problem& problem);
 };
-
-static bool trains_by_option(const Graph& g, const TrainerOptions& o, int node, const Parameter& p) {
-  switch (o.trainable) {
-    case Trainable::all:  return true;
-    case Trainable::bias: return p.spec.role == Role::bias;
-    case Trainable::head:
-      for (int i = node + 1; i < g.model_nodes; i++)
-        for (int k = 0; k < g.node(i).n_parameters; k++)
-          if (g.node(i).parameters[k].spec.role != Role::statistic && g.node(i).owner != node) return false;
-      return true;
-    case Trainable::named: break;
-  }
-  char full[64];
-  const NodeName name(&g.node(0), node);
-  Text(full, sizeof full) << name << "." << p.spec.name;
-  for (int k = 0; k < o.name_count; k++)
-    if (same_text(o.names[k], name) || same_text(o.names[k], full)) return true;
-  return false;
-}
-
-static bool trained(const Graph& g, const TrainerOptions& o, int owner, const Parameter& p) {
-  return p.trainable && p.spec.role != Role::statistic && trains_by_option(g, o, owner, p);
-}
-
-bool Planner::is_trained(const Parameter& p, int node) const {
-  return training() && trained(graph(), *request.training, graph().node(node).owner, p);
-}
-
-// A node trains when one of its parameters does; a normalisation without parameters of its own when it is not
-// frozen.
-bool Planner::node_trains(int i) const {
-  const Node& n = graph().node(i);
-  bool weights = false;
-  for (int p = 0; p < n.n_parameters; p++) {
-    if (is_trained(n.parameters[p], i)) return true;
-    weights |= n.parameters[p].spec.role != Role::statistic;
-  }
-  return training() && n.op && (n.op->traits & traits::stateful) != 0 && !weights &&
-         !nodes[i].frozen_before && request.training->trainable == Trainable::all;
-}
-
-// Whether the step runs in training mode: batch statistics, dropout. Frozen normalisation and dropout before
-// the first trained layer run as in evaluation.
-bool Planner::runs_training(int i) const {
-  const Node& n = graph().node(i);
-  if (!training()) return false;
-  if ((n.op->traits & traits::stateful) != 0) return node_trains(i);
-  return !nodes[i].frozen_before;
-}
-
-// Statistics that change and trained parameters are the trainer's own.
-bool Planner::owns(const Parameter& p, int node) const {
-  return is_trained(p, node) || (p.spec.role == Role::statistic && node_trains(node));
-}
-
-// Nodes whose output is their input under another shape.
-bool Planner::skipped(int i) const {
-  const uint32_t t = graph().node(i).op->traits;
-  return (t & traits::view) != 0 || ((t & traits::identity_in_evaluation) != 0 && !runs_training(i));
-}
-
-NNLITE_COLD void Planner::mark() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) nodes[i] = PlanNode();
-  for (int i = 0; i < g.count; i++) {
-    const Node& n = g.node(i);
-    bool frozen = false, before = false;
-    for (int k = 0; k < n.n_in; k++) {
-      const PlanNode& in = nodes[n.inputs[k]];
-      nodes[i].requires_grad |= in.requires_grad;
-      frozen |= in.frozen_before;
-    }
-    for (int p = 0; p < n.n_parameters; p++) {
-      before |= n.parameters[p].spec.role != Role::statistic && !is_trained(n.parameters[p], i);
-      nodes[i].requires_grad |= is_trained(n.parameters[p], i);
-    }
-    nodes[i].frozen_before = training() && !nodes[i].requires_grad && (frozen || before);
-  }
-  for (int i = g.count - 1; i >= 0; i--)        // what only feeds the frozen part belongs to it
-    for (int k = 0; k < g.node(i).n_in && nodes[i].frozen_before; k++)
-      nodes[g.node(i).inputs[k]].frozen_before |= !nodes[g.node(i).inputs[k]].requires_grad;
-  for (int i = g.count - 1; i >= 0; i--) {
-    if (g.is_loss(i)) nodes[i].reaches_loss = true;
-    const bool output_needed = nodes[i].reaches_loss && (training() || request.keep_loss);
-    nodes[i].runs |= output_needed;
-    if (!training())
-      for (int o = 0; o < g.model->output_count(); o++)
-        nodes[i].runs |= ModelAccess::output_node(*g.model, o) == i && !g.is_loss(i);
-    if (!nodes[i].runs) continue;
-    for (int k = 0; k < g.node(i).n_in; k++) {
-      nodes[g.node(i).inputs[k]].runs = true;
-      nodes[g.node(i).inputs[k]].reaches_loss |= nodes[i].reaches_loss;
-    }
-  }
-}
-
-// Gradients that must outlive their layer: for clipping by norm, inspection, and layers used more than once.
-bool Planner::materialised(int i) const {
-  const TrainerOptions& o = *request.training;
-  if (o.clip_norm > 0 || o.keep_gradients) return true;
-  const int owner = graph().node(i).owner;
-  for (int k = 0; k < graph().model_nodes; k++)
-    if (k != owner && graph().node(k).owner == owner) return true;
-  return false;
-}
-
-void Planner::wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
-  const Node& n = graph().node(i);
-  dx_bits = parameter_bits = 0;
-  if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
-  for (int k = 0; k < n.n_in; k++)
-    if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
-  for (int p = 0; p < n.n_parameters; p++)
-    if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
-}
-
-bool Planner::slots_are_read(int i, const OpShape& s) const {
-  uint32_t dx_bits, parameter_bits;
-  wanted(i, dx_bits, parameter_bits);
-  return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
-         (graph().node(i).op->commit && runs_training(i));
-}
 
 // The one place where the output of node i is read; -1 where there are others, or none.
 int Planner::only_user(int i) const {
@@ -7674,39 +7515,6 @@ NNLITE_COLD void Planner::fuse_backward(int i) {
   } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
     nodes[before].fused_backward |= fusion::mask_dy;
     nodes[i].masked = true;
-  }
-}
-
-void Planner::assign_slots(int i) {
-  const OpShape s = shape_of(graph(), i);
-  if (s.n_slots == 0) return;
-  nodes[i].slots = static_cast<uint16_t>(value_count);
-  const bool read = slots_are_read(i, s);
-  for (int k = 0; k < s.n_slots; k++) {
-    const int64_t bytes =
-        bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
-    (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
-  }
-}
-
-NNLITE_COLD void Planner::assign_values() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count && !overflow; i++) {
-    const Node& n = g.node(i);
-    if (!nodes[i].runs) continue;
-    if (n.op && skipped_forward(i)) {
-      nodes[i].out = nodes[n.inputs[0]].out;
-      continue;
-    }
-    nodes[i].out = new_value(bytes_of(n.shape, n.dtype));
-    if (n.op) assign_slots(i);
-  }
-  for (int i = g.count - 1; i >= 0 && training() && !overflow; i--) {
-    if (!nodes[i].runs || !g.node(i).op || !nodes[i].requires_grad || !nodes[i].reaches_loss || g.is_loss(i))
-      continue;
-    const int  user = only_user(i);
-    const bool through = user >= 0 && skipped_backward(user); // a view hands its gradient on as it is
-    nodes[i].grad = through ? nodes[user].grad : new_value(bytes_of(g.node(i).shape, real_dtype));
   }
 }
 
@@ -8403,7 +8211,6 @@ struct Layouter {
   Arena*      arena   = nullptr;               // nullptr: plan only
   Engine*     engine  = nullptr;               // where build leaves its results
   Pool*       pool    = nullptr;
-  const AnyOp* optimizer = nullptr;
   int      slot_count = 0;                     // optimizer slots of a parameter
   uint32_t units = 0;                          // taken so far, of 64 bytes
   bool     huge = false;
@@ -8426,7 +8233,7 @@ struct Layouter {
   NNLITE_COLD Status count_slots() {
     slot_count = 0;
     if (!request.training) return Status::ok;
-    AnyOp copy = *optimizer;
+    AnyOp copy = request.training->optimizer;
     OpShape s;
     s.n_in  = 1;
     s.in[0] = flat_shape(panel);
@@ -8613,7 +8420,6 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
     return set_problem(plan.problem, Status::bad_argument, where, what);
   };
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
-  l.optimizer = &o.optimizer;
   if (!at_least_zero(o.clip_norm, o.clip_value) || o.warmup_steps < 0 || o.epochs < 1)
     return bad("options", "clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1");
   OpShape none;
@@ -8734,8 +8540,7 @@ Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps a parameter (which 0), its gradient (1), its optimizer slots (2, ...); nullptr: not
-// its own.
+// Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: it does not.
 real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
   const Engine& e = t.engine_;
   if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
@@ -8818,15 +8623,11 @@ uint32_t Trainer::epoch_position() const {
 
 float TrainerAccess::rate(const Trainer& t) {
   const TrainerOptions& o = t.options_;
-  const uint32_t batch = static_cast<uint32_t>(o.batch);
-  RateContext c;
-  c.lr     = *static_cast<const float*>(o.optimizer.attributes());        // every optimizer's first field
-  c.step   = t.step_;
-  c.epoch  = t.epoch();
-  c.epochs = o.epochs;
-  c.plateau_factor = t.plateau_.factor;
-  if (t.data_) c.steps_per_epoch = (epoch_samples(*t.data_, o) + batch - 1) / batch;
-  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : c.lr;
+  const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
+  const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
+  const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
+                         o.epochs, t.plateau_.factor};
+  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
   if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
   const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
   return static_cast<float>(product(double(lr), share));
@@ -8873,13 +8674,9 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   const FloatControl control;
   NNLITE_TRY(fill(t, own, rows));
   Executor run(t.engine_);
-  const Engine& e    = t.engine_;
-  run.rows           = rows;
-  run.context.seed   = t.options_.seed;
-  run.context.step   = t.step_;
-  run.context.update = t.step_ + 1;
-  run.context.lr     = rate(t);
-  run.context.clip_value = t.options_.clip_value;
+  const Engine& e = t.engine_;
+  run.rows    = rows;
+  run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
   NNLITE_TRY(run.check_labels(t.problem_));
   run.run_steps(0, e.forward_count, nullptr);
   const real loss = run.loss();
@@ -8977,7 +8774,7 @@ int argmax(const real* values, int count) {
 real confidence(const real* scores, int count) {
   const real largest = scores[argmax(scores, count)];
   real sum = 0;
-  for (int i = 0; i < count; i++) sum += real_exp(scores[i] - largest);
+  for (int i = 0; i < count; i++) sum += plain::exp(scores[i] - largest);
   return 1 / sum;
 }
 
@@ -9192,8 +8989,7 @@ static int two_classes(const uint32_t (&counts)[256], int& contrast, int& clarit
   return (first + last) / 2;
 }
 
-// A picture under way, W x H. planes: red, green, blue of every pixel; later the number of its part (2 bytes
-// each), then the blurred ink.
+// A picture under way, W x H. planes: red, green, blue of every pixel; later its part (2 bytes), blurred ink.
 struct Digit {
   const Preprocessing& how;
   DigitScratch& own;
@@ -9421,8 +9217,7 @@ struct Digit {
     noise = static_cast<int>(below * 5 / (paper * 16));
   }
 
-  // Ink blurred by 1 2 1 both ways, small pictures as they are; the threshold a little below Otsu's, so that
-  // faint strokes still hold together.
+  // Ink blurred by 1 2 1 both ways if large; a threshold below Otsu's, so that faint strokes hold together.
   void blur() {
     uint32_t counts[256] = {};
     uint8_t* const to = blurred();
@@ -9488,8 +9283,7 @@ struct Digit {
   }
 
   // Drops specks. Several digits are two parts, both at least half as high as the highest, that are further
-  // apart than the strokes of one digit are: by a tenth of that height beside each other, a quarter one above
-  // the other.
+  // apart than the strokes of one digit: by a tenth of that height beside each other, above a quarter.
   Seen choose() {
     constexpr int most = 12;
     uint32_t largest = 0;
@@ -9515,9 +9309,8 @@ struct Digit {
     return Seen::one;
   }
 
-  // The ink of the kept parts and of one pixel around them, cut out, its longest side made how.box, its
-  // largest value 255, put so that its centre of mass is in the middle: as in MNIST in the pixel right and
-  // below of it.
+  // The ink of the kept parts and of one pixel around them, its longest side made how.box, its largest value
+  // 255, its centre of mass put into the middle: as in MNIST, into the pixel right and below of it.
   void cut(int height, int width, real* to) {
     uint32_t counts[256] = {}, all = 0;
     int x0 = W, y0 = H, x1 = 0, y1 = 0;
@@ -9741,12 +9534,7 @@ static void copy_bytes(void* to, const void* from, size_t n) {
   const unsigned char* f = static_cast<const unsigned char*>(from);
   for (size_t i = 0; i < n; ++i) t[i] = f[i];
 }
-static inline bool little_endian() {
-  const uint16_t one = 1;
-  uint8_t        low;
-  __builtin_memcpy(&low, &one, 1);             // which compilers fold
-  return low == 1;
-}
+constexpr bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 // Turns every element of a file on a big-endian machine.
 static void swap_elements(void* elements, size_t bytes, size_t element) {
   unsigned char* p = static_cast<unsigned char*>(elements);
@@ -9767,7 +9555,7 @@ class Little {
 
  private:
   static T turned(T v) {
-    if (!little_endian()) swap_elements(&v, sizeof v, sizeof v);
+    if (!little_endian) swap_elements(&v, sizeof v, sizeof v);
     return v;
   }
   T stored_;
@@ -9883,6 +9671,12 @@ static bool all_zero(const uint8_t* p, size_t n) {
   return any == 0;
 }
 
+static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
+  copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
+  return true;
+}
+Source memory_source(const void* file, size_t bytes) { return {read_memory, const_cast<void*>(file), bytes}; }
+
 // A file that is being read.
 struct File {
   Source         source;
@@ -9895,7 +9689,9 @@ struct File {
   uint32_t       tensors = 0, parameters = 0, nodes = 0, storages = 0;
   uint64_t       names   = 0;                  // bytes of the parameters' names, which begin STRS
 
-  File(const Source& from, const LoadLimits& most, Problem* why);
+  File(const Source& from, const LoadLimits& most, Problem* why) : source(from), limits(most), problem(why) {
+    if (from.read == read_memory) memory = static_cast<const uint8_t*>(from.user);
+  }
   bool     there(SectionId id) const { return at[id].type != 0; }
   bool     checkpoint() const { return header.kind == kind_checkpoint; }
   uint64_t offset(SectionId id) const { return at[id].offset; }
@@ -9921,18 +9717,6 @@ static Status bad(const File& f, uint64_t offset, const char* where, const char*
 }
 static Status bad(const File& f, SectionId id, const char* what, uint64_t expected = 0, uint64_t got = 0) {
   return refuse(f, Status::bad_format, id, what, expected, got);
-}
-
-static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
-  copy_bytes(to, static_cast<const uint8_t*>(user) + offset, n);
-  return true;
-}
-Source memory_source(const void* file, size_t bytes) {
-  return {read_memory, const_cast<void*>(file), bytes};
-}
-File::File(const Source& from, const LoadLimits& most, Problem* why)
-    : source(from), limits(most), problem(why) {
-  if (source.read == read_memory) memory = static_cast<const uint8_t*>(source.user);
 }
 
 // n bytes at offset: the only way from a file to the engine.
@@ -10140,7 +9924,7 @@ class Emit {
   void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
-    if (little_endian()) return put(values, bytes);
+    if (little_endian) return put(values, bytes);
     const unsigned char* p = static_cast<const unsigned char*>(values);
     for (size_t i = 0; i < bytes; i += element)
       for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
@@ -10185,8 +9969,7 @@ class Emit {
 };
 
 // A section that holds one thing is a list of its fields, `fields(Io&, thing)`: one list reads and writes it.
-// A state is what it is; a setting must be what it is here where Io is to match; a constant, and what is
-// required, must hold in every file.
+// A setting must be what it is here where Io is to match, a constant and what is required in every file.
 class Io {
  public:
   const OpSet* ops   = nullptr;                // where rows are looked for
@@ -10269,8 +10052,7 @@ class Io {
 // Preprocessing, labels, metadata, golden vectors and sections that this version does not know. Of each: what
 // is valid, how it is read, how it is written.
 
-// Reads views into the file where it stays in memory, else copies; twice: without a base it measures, with
-// one it writes.
+// Reads views into the file where it stays in memory, else copies. Without a base it only measures.
 struct ExtrasReader {
   const File&    f;
   const Model&   m;
@@ -10423,10 +10205,7 @@ static void emit_metadata(const ModelExtras& x, Emit& e) {
   for (int i = 0; i < x.metadata_count; ++i) {
     const Metadata& m = x.metadata[i];
     const size_t    key = text_bytes(m.key), value = text_bytes(m.value);
-    EntryHeader     h;
-    h.key_bytes   = uint8_t(key);
-    h.value_bytes = uint16_t(value);
-    e.write(h);
+    e.write(EntryHeader{uint8_t(key), 1, uint16_t(value)});
     e.put(m.key, key + 1);
     e.put(m.value, value + 1);
   }
@@ -10480,7 +10259,7 @@ static Status read_golden(ExtrasReader& x) {
       return bad(x.f, x.f.offset(id_test) + at, "TEST", "is cut off, or its fill is not zero");
   }
   if (at != size) return bad(x.f, x.f.offset(id_test) + at, "TEST", "bytes after the last vector");
-  if (!little_endian()) swap_elements(const_cast<uint8_t*>(bytes) + sizeof h, size_t(size) - sizeof h, 4);
+  if (!little_endian) swap_elements(const_cast<uint8_t*>(bytes) + sizeof h, size_t(size) - sizeof h, 4);
   x.extras->golden       = to;
   x.extras->golden_count = int(h.count);
   return Status::ok;
@@ -10778,7 +10557,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     if (size > end - at - 2) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at + 2, r, size));
     if (size == 1 && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
-    if (size > 1 && !little_endian()) swap_elements(r, size, 4);
+    if (size > 1 && !little_endian) swap_elements(r, size, 4);
     if (first_difference(to + field->offset, r, size) == size)
       return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
@@ -11013,7 +10792,7 @@ static Status read_checked(File& f, const LoadOptions& options, uint64_t& record
   NNLITE_TRY(read_container(f));
   NNLITE_TRY(read_tensors(f));
   NNLITE_TRY(measure_records(f, options.ops, records));
-  in_place = f.memory != nullptr && !options.copy && little_endian();
+  in_place = f.memory != nullptr && !options.copy && little_endian;
   if (in_place && (reinterpret_cast<uintptr_t>(f.memory) & 63u) != 0)
     return refuse(f, Status::misaligned, 0, "file", "align it to 64 bytes, or load a copy");
   return Status::ok;
@@ -11038,15 +10817,8 @@ Status load_size(const Source& source, const LoadOptions& options, size_t& bytes
 
 // A model that nothing was loaded into, and why.
 void ModelAccess::clear(Model& m, const Problem& why) {
-  m.nodes_       = nullptr;
-  m.id_map_      = nullptr;
-  m.size_        = m.front_ = m.back_ = m.weight_bytes_ = 0;
-  m.weights_     = nullptr;
-  m.extras_      = nullptr;
-  m.node_count_  = m.parameter_count_ = 0;
-  m.input_count_ = m.output_count_ = 0;
-  m.finished_    = false;
-  m.problem_     = why;
+  new (&m) Model;
+  m.problem_ = why;
 }
 
 static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned char*& memory) {
@@ -11082,7 +10854,7 @@ Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const Loa
     if (!in_place && m.weight_bytes_ > 0) {
       NNLITE_TRY(take_memory(f, arena, m.weight_bytes_, memory));
       NNLITE_TRY(fetch(f, f.offset(id_data), memory, m.weight_bytes_));
-      if (!little_endian()) swap_elements(memory, m.weight_bytes_, sizeof(real));
+      if (!little_endian) swap_elements(memory, m.weight_bytes_, sizeof(real));
       m.weights_ = memory;
     }
     m.extras_ = extras.extras;
@@ -11120,25 +10892,17 @@ struct Content {
 
 // The values of a parameter (slot -1) or of one of its optimizer states.
 static const real* stored_values(const Content& c, int parameter, int slot) {
-#ifndef NNLITE_NO_TRAINING
-  const real* own =
-      c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, slot < 0 ? 0 : 2 + slot);
+  const int   which = slot < 0 ? 0 : 2 + slot;
+  const real* own   = c.trainer == nullptr ? nullptr : TrainerAccess::data(*c.trainer, parameter, which);
   if (own != nullptr || slot >= 0) return own;
-#else
-  (void)slot;
-#endif
   const size_t offset = size_t(ModelAccess::parameter(*c.model, parameter)->offset) * 64;
   return reinterpret_cast<const real*>(ModelAccess::weights(*c.model) + offset);
 }
 
 // How many states a parameter has: -1 if it is not trained, or this is no checkpoint.
 static int state_count(const Content& c, int parameter) {
-#ifndef NNLITE_NO_TRAINING
-  if (c.checkpoint && c.trainer->is_trained(parameter))
-    return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
-#endif
-  (void)c, (void)parameter;
-  return -1;
+  if (!c.checkpoint || !c.trainer->is_trained(parameter)) return -1;
+  return TrainerAccess::engine(*c.trainer).parameter_stride - 2;
 }
 
 static Status refuse_save(Problem* problem, Status s, const char* where, const char* what) {
@@ -11256,12 +11020,9 @@ static void emit_attributes(const Content& c, Emit& e) {
 
 static void emit_graph(const Content& c, Emit& e) {
   const Model& m = *c.model;
-  GraphHeader  h;
-  h.inputs  = uint32_t(m.input_count());
-  h.outputs = uint32_t(m.output_count());
-  h.seed    = m.seed().value;
-  h.init    = uint32_t(m.seed().init);
-  e.write(h);
+  const Seed   seed = m.seed();
+  e.write(GraphHeader{uint32_t(m.input_count()), uint32_t(m.output_count()), seed.value,
+                      uint32_t(seed.init), 0});
   for (int i = 0; i < m.input_count() + m.output_count(); ++i) {
     const int output = i - m.input_count();
     GraphEnd  end;
@@ -11469,7 +11230,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 // A temporary file beside `path` takes its place once f(sink) has written it and it is on the disk.
 template <class F>
 static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
-  char   directory[1024], prefix[1024], temporary[1024];
+  char   directory[1024], prefix[1024], temporary[sizeof directory + sizeof prefix + 16];
   size_t cut = 0;
   for (size_t i = 0; path[i] != 0; ++i)
     if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
@@ -11481,9 +11242,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   remove_stale(prefix, directory);
   FileHandle file;
   for (int attempt = 0; attempt < 16 && !file.valid(); ++attempt) {
-    if (snprintf(temporary, sizeof temporary, "%s%s%u-%d", directory, prefix, process_number(), attempt) >=
-        int(sizeof temporary))
-      return refuse_path(problem, path, "cannot be written", "the path is too long");
+    (void)snprintf(temporary, sizeof temporary, "%s%s%u-%d", directory, prefix, process_number(), attempt);
     if (!file.create(temporary)) (void)file.close();
   }
   if (!file.valid()) return refuse_path(problem, path, "cannot be written", file_error());
@@ -11493,7 +11252,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   const bool   done = ok(s) && file.flush();
   if (full || (ok(s) && !done)) (void)refuse_path(problem, path, "cannot be written", file_error());
   const bool closed = file.close();
-  if (done && closed && file_replace(temporary, path)) return Status::ok;
+  if (done && closed && file_replace(temporary, path, directory)) return Status::ok;
   if (done) (void)refuse_path(problem, path, "cannot be replaced", file_error());
   file_remove(temporary);
   return ok(s) ? Status::io_error : s;
@@ -11531,9 +11290,8 @@ Status MappedFile::open(const char* path) {
 
 // ================================================================================ >>checkpoint
 #ifndef NNLITE_NO_TRAINING
-// A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what else
-// decides the next step: options, seed, step, place in the data. Resuming it gives the bits of a run that
-// never stopped.
+// A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what decides
+// the next step: options, seed, step, place in the data. A resumed run has the bits of one never stopped.
 struct RowHeader {
   uint8_t name_bytes = 0, zero = 0;
   Le16    version, attribute_bytes, zero_too;
@@ -11606,13 +11364,11 @@ NNLITE_COLD void CheckpointAccess::fields(Io& io, int id, State& s) {
 
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
-  const Op& op = *row.op();
-  RowHeader h;
-  h.name_bytes      = uint8_t(text_bytes(op.name));
-  h.version         = op.version;
-  h.attribute_bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
-  e.write(h);
-  e.put(op.name, h.name_bytes);
+  const Op&     op    = *row.op();
+  const uint8_t name  = uint8_t(text_bytes(op.name));
+  const auto    bytes = uint16_t(attribute_bytes(op, row.attributes(), nullptr));
+  e.write(RowHeader{name, 0, op.version, bytes, 0});
+  e.put(op.name, name);
   (void)attribute_bytes(op, row.attributes(), &e);
 }
 
@@ -11654,35 +11410,32 @@ NNLITE_COLD void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   at_ = end_;
 }
 
-// Adds the class labels of one row; false where they cannot be had.
-static bool hash_labels(const Dataset& d, int column, uint32_t row, int64_t count, Sha256& hash) {
-  const Column& c = d.columns[column];
-  int32_t       labels[256];
-  if (c.data == nullptr && (count > 256 || !d.read(d.user, row, column, labels))) return false;
-  for (int64_t i = 0; i < count; ++i) {
-    const int64_t at = int64_t(row) * count + i;
-    const Le32    label(uint32_t(c.data == nullptr ? labels[i] : label_at(c, at)));
-    hash.add(&label, sizeof label);
-  }
-  return true;
-}
-
 // What tells one data set from another without reading its pictures: the form of every column (the inputs of
 // the model, then the target of a loss in options), and all class labels.
 NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
-  const Engine& e = t.engine_;
-  Sha256        hash;
-  if (t.data_ == nullptr) return;
-  s.rows    = t.data_->count;
-  s.columns = uint32_t(input_count(e));
+  const Dataset* d = t.data_;
+  DType          dtype = real_dtype;
+  int64_t        count = 0;
+  int32_t        given[256];                   // labels of a row that has to be read
+  Sha256         hash;
+  if (d == nullptr) return;
+  s.rows    = d->count;
+  s.columns = uint32_t(input_count(t.engine_));
   for (uint32_t i = 0; i < s.columns; ++i) {
     Shape shape;
-    DType dtype = real_dtype;
-    (void)input_data(e, int(i), shape, dtype);
-    const Le32 form[2] = {file_dtype(dtype), uint32_t(shape.row_numel())};
+    (void)input_data(t.engine_, int(i), shape, dtype);
+    count = shape.row_numel();
+    const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
     hash.add(form, sizeof form);
-    for (uint32_t row = 0; i == s.columns - 1 && dtype == DType::i32 && row < s.rows; ++row)
-      if (!hash_labels(*t.data_, int(i), row, shape.row_numel(), hash)) break;
+  }
+  const int     last = int(s.columns) - 1;
+  const Column& c    = d->columns[last];
+  for (uint32_t row = 0; dtype == DType::i32 && row < s.rows; ++row) {
+    if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
+    for (int64_t i = 0; i < count; ++i) {
+      const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
+      hash.add(&label, sizeof label);
+    }
   }
   hash.finish(s.fingerprint);
 }
@@ -11852,7 +11605,7 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
     if (ok(status) && owned(t, values)) {
       real* to = const_cast<real*>(values);
       status = fetch(f, at, to, bytes);
-      if (!little_endian()) swap_elements(to, bytes, sizeof(real));
+      if (!little_endian) swap_elements(to, bytes, sizeof(real));
     }
     at += align64(bytes);
   });
@@ -12024,11 +11777,7 @@ NNLITE_COLD Status make_golden(const Model& model, const void* inputs, int rows,
   NNLITE_TRY(all_outputs(model, inputs, rows, arena, outputs));
   for (int k = 0; k < model.node_count(); ++k)
     NNLITE_TRY(node_summary(model, k, inputs, rows, arena, nodes + 2 * k));
-  golden.rows      = rows;
-  golden.tolerance = tolerance;
-  golden.inputs    = inputs;
-  golden.outputs   = outputs;
-  golden.nodes     = nodes;
+  golden = {rows, tolerance, inputs, outputs, nodes};
   return Status::ok;
 }
 

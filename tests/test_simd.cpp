@@ -83,12 +83,12 @@ static const Set sets[] = {
 
 static float plain(int which, float x) {
   switch (which) {
-    case 0: return real_exp(x);
-    case 1: return real_expm1(x);
-    case 2: return real_log(x);
-    case 3: return real_log1p(real_abs(x));
-    case 4: return real_sigmoid(x);
-    case 5: return real_tanh(x);
+    case 0: return plain::exp(x);
+    case 1: return plain::expm1(x);
+    case 2: return plain::log(x);
+    case 3: return plain::log1p(real_abs(x));
+    case 4: return plain::sigmoid(x);
+    case 5: return plain::tanh(x);
     case 6: return madd(x, x, -1.0f);
     case 7: return product(x, x) + -1.0f;
     case 8: return 1.0f / real_sqrt(real_abs(x));
