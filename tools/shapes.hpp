@@ -1,4 +1,4 @@
-// nnlite-bench: shapes of products and convolutions, and the libraries that compute them.
+// nnlite-bench: cs of products and convolutions, and the libraries that compute them.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 #include "nnlite.hpp"
 
-// One pass over one layer without bias: a Linear where size is 0, else a Conv2d over squares, stride 1.
+// A case: one pass over one layer without bias: a Linear where size is 0, else a Conv2d over squares, stride 1.
 struct Case {
   const char* table;  // "product", "convolution", "batch 1"
   const char* name;
@@ -33,20 +33,23 @@ struct Values {
   std::vector<float> x, w, y;
 };
 
-// A library's way to compute a shape's pass. What is rearranged beforehand and in result() is not timed.
+// A library's way to compute a case. run() alone is timed, result() gives y, dx or dw as they lie in Values.
+//   nnlite, openblas, onednn     what is rearranged before and after is not timed
+//   winograd                     the same for what oneDNN has, but does not choose by itself
+//   onednn_plain, winograd_plain with the reorders of plain tensors, as frameworks need them
 struct Way {
-  std::string name;
-  std::function<void()> run;
-  std::function<std::vector<float>()> result;  // y, dx or dw, laid out as in Values
+  std::string library, name;
+  std::function<void()> run = {};
+  std::function<std::vector<float>()> result = {};
 };
 using Ways = std::vector<Way>;
 
-Ways nnlite_ways(const Case& shape, const Values& values);
-Ways openblas_ways(const Case& shape, const Values& values);
-Ways onednn_ways(const Case& shape, const Values& values);
+Ways nnlite_ways(const Case& c, const Values& values);
+Ways openblas_ways(const Case& c, const Values& values);
+Ways onednn_ways(const Case& c, const Values& values);
 
 // Row-major C [M, N] = A B, where A [M, K] lies transposed as [K, M] if so told, and B [K, N] as [N, K].
 using Product = void (*)(bool transposed_a, bool transposed_b, int M, int N, int K, const float* A,
                          const float* B, float* C);
 // A Linear, or a convolution of single pixels, as a matrix product: one way for each layout of the weights.
-Ways product_ways(const Case& shape, const Values& values, const std::string& name, Product product);
+Ways product_ways(const Case& c, const Values& values, const Way& name, Product product);

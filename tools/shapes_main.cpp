@@ -1,11 +1,11 @@
 // nnlite-bench: products and convolutions beside OpenBLAS and oneDNN, one thread each, in one process.
 //
 // Every library computes the same outputs from the same values; that is checked first. Then all ways take
-// turns, each for about a tenth of a millisecond, and the medians count. A library has the time of its
-// fastest way: every layout of weights, and for oneDNN of activations too, that its primitives like to have.
-// Rearranging weights or activations is never timed; nnlite's are what its layers have.
+// turns: each runs for a moment untimed, then for at least 0.2 ms, and the medians count. A library has the
+// time of its fastest way, whatever layout of weights and activations that likes to have.
 #include <fmt/format.h>
 #include <stdlib.h>
+#include <time.h>
 #include <unistd.h>
 
 #include <CLI/CLI.hpp>
@@ -80,17 +80,22 @@ Values values_of(const Case& c) {
   return v;
 }
 
-// A way with its library and times.
+// A way with its times. They are of the thread, not of the clock on the wall: others may use the machine.
 struct Runner {
-  std::string library;
   Way way;
   int repeats = 1;
   std::vector<double> us = {};
 
+  static double thread_us() {
+    timespec t;
+    clock_gettime(CLOCK_THREAD_CPUTIME_ID, &t);
+    return 1e6 * static_cast<double>(t.tv_sec) + 1e-3 * static_cast<double>(t.tv_nsec);
+  }
   void time() {
-    const double start = now();
+    for (int i = 0; i < repeats / 2 + 1; ++i) way.run();  // the others pushed its values out of the caches
+    const double start = thread_us();
     for (int i = 0; i < repeats; ++i) way.run();
-    us.push_back(1e6 * (now() - start) / repeats);
+    us.push_back((thread_us() - start) / repeats);
   }
   double median() {
     std::nth_element(us.begin(), us.begin() + static_cast<std::ptrdiff_t>(us.size() / 2), us.end());
@@ -98,52 +103,58 @@ struct Runner {
   }
 };
 
-// Whether a way's outputs are those of nnlite, within 1e-4 of the largest.
-bool agrees(const std::vector<float>& ours, Runner& other) {
-  other.way.run();
-  const std::vector<float> theirs = other.way.result();
+// Fails where a way's outputs are not those of nnlite, within 1e-4 of the largest.
+void check(const std::vector<float>& ours, Way& way, const char* name) {
+  way.run();
+  const std::vector<float> theirs = way.result();
   float largest = 0, error = ours.size() == theirs.size() ? 0.0f : HUGE_VALF;
   for (std::size_t i = 0; i < ours.size() && i < theirs.size(); ++i) {
     largest = std::max(largest, std::fabs(ours[i]));
     error = std::max(error, std::fabs(ours[i] - theirs[i]));
   }
-  return error <= 1e-4f * largest;
+  if (!(error <= 1e-4f * largest)) fail("other outputs than nnlite's", way.library + " " + way.name, name);
 }
 
 void measure(std::vector<Runner>& runners, double seconds) {
   for (Runner& r : runners) {
     r.time();
     r.time();
-    r.repeats = std::max(1, static_cast<int>(100 / r.us.back()));
+    r.repeats = std::max(4, static_cast<int>(200 / r.us.back()));
     r.us.clear();
   }
   const double end = now() + seconds;
-  for (int round = 0; round < 9 || now() < end; ++round)
+  int round = 0;
+  do
     for (Runner& r : runners) r.time();
+  while (seconds > 0 && (++round < 9 || now() < end));
 }
 
+// The median time of each library's fastest way, and which that is.
 Json run_case(const Case& c, double seconds) {
   const Values values = values_of(c);
   std::vector<Runner> runners;
-  for (Way& way : nnlite_ways(c, values)) runners.push_back({"nnlite", std::move(way)});
-  for (Way& way : openblas_ways(c, values)) runners.push_back({"openblas", std::move(way)});
-  for (Way& way : onednn_ways(c, values)) runners.push_back({"onednn", std::move(way)});
+  for (const auto& ways : {nnlite_ways(c, values), openblas_ways(c, values), onednn_ways(c, values)})
+    for (const Way& way : ways) runners.push_back({way});
   runners[0].way.run();
   const std::vector<float> ours = runners[0].way.result();
-  for (Runner& r : runners)
-    if (!agrees(ours, r)) fail("other outputs than nnlite's", r.library + " " + r.way.name, c.name);
+  for (Runner& r : runners) check(ours, r.way, c.name);
   measure(runners, seconds);
-  Json us, ways;
-  double best = HUGE_VAL;
+  Json us = Json::object(), ways = Json::object();
   for (Runner& r : runners) {
     const double median = r.median();
-    if (r.library != "nnlite") best = std::min(best, median);
-    if (us.contains(r.library) && us[r.library].get<double>() <= median) continue;
-    us[r.library] = median;
-    ways[r.library] = r.way.name;
+    if (us.value(r.way.library, HUGE_VAL) <= median) continue;
+    us[r.way.library] = median;
+    ways[r.way.library] = r.way.name;
   }
-  return {{"table", c.table}, {"name", c.name}, {"pass", name_of(c.pass)}, {"flop", c.flop()}, {"us", us},
-          {"ways", ways},     {"ratio", best / us["nnlite"].get<double>()}};
+  return {{"table", c.table}, {"name", c.name}, {"pass", name_of(c.pass)},
+          {"flop", c.flop()}, {"us", us},       {"ways", ways}};
+}
+
+// Time of the fastest of these libraries / nnlite's; 0 where none can.
+double ratio(const Json& result, std::initializer_list<const char*> libraries) {
+  double best = HUGE_VAL;
+  for (const char* library : libraries) best = std::min(best, result["us"].value(library, HUGE_VAL));
+  return best == HUGE_VAL ? 0 : best / result["us"]["nnlite"].get<double>();
 }
 
 std::string rate(const Json& result, const char* library) {
@@ -151,55 +162,64 @@ std::string rate(const Json& result, const char* library) {
   return fmt::format("{:.1f}", result["flop"].get<double>() / result["us"][library].get<double>() * 1e-3);
 }
 
-void print_case(const Json& r, double peak) {
+void print_case(const Json& r) {
   const auto way = [&](const char* library) { return r["ways"].value(library, std::string()); };
-  fmt::print("{:12} {:22} {:8} {:>8} {:>8} {:>8} {:6.1f} {:7.2f}  {}; {}\n", r["table"].get<std::string>(),
+  fmt::print("{:12} {:22} {:8} {:>8} {:>9} {:>9} {:>9} {:>9} {:7.2f}  {}{}{}\n", r["table"].get<std::string>(),
              r["name"].get<std::string>(), r["pass"].get<std::string>(), rate(r, "nnlite"),
-             rate(r, "openblas"), rate(r, "onednn"),
-             r["flop"].get<double>() / r["us"]["nnlite"].get<double>() * 0.1 / peak, r["ratio"].get<double>(),
-             way("openblas"), way("onednn"));
+             rate(r, "openblas"), rate(r, "onednn"), rate(r, "winograd"), rate(r, "onednn_plain"),
+             ratio(r, {"openblas", "onednn"}), way("openblas"),
+             way("openblas").empty() || way("onednn").empty() ? "" : "; ", way("onednn"));
   std::fflush(stdout);
 }
 
-// Geometric mean and worst ratio: of batch 1, and of all others.
-Json summary(const Json& results, bool batch1) {
+struct Summary {
+  const char* name;
+  bool batch1;
+  std::initializer_list<const char*> libraries;
+};
+
+Json summary(const Json& results, const Summary& s) {
   double logs = 0, worst = HUGE_VAL;
   int n = 0;
   for (const Json& r : results) {
-    if ((r["table"] == "batch 1") != batch1) continue;
-    logs += std::log(r["ratio"].get<double>());
-    worst = std::min(worst, r["ratio"].get<double>());
+    const double one = ratio(r, s.libraries);
+    if ((r["table"] == "batch 1") != s.batch1 || one == 0) continue;
+    logs += std::log(one);
+    worst = std::min(worst, one);
     ++n;
   }
   if (n == 0) return nullptr;
-  return {{"geometric_mean", std::exp(logs / n)}, {"worst", worst}, {"shapes", n}};
+  return {{"geometric_mean", std::exp(logs / n)}, {"worst", worst}, {"cases", n}};
 }
 
 void run(const std::string& only, double seconds, bool json) {
   const double peak = peak_gflops();
   if (!json)
-    fmt::print("{:12} {:22} {:8} {:>8} {:>8} {:>8} {:>6} {:>7}  {}\n", "", "GFLOP/s", "pass", "nnlite",
-               "OpenBLAS", "oneDNN", "% peak", "ratio", "their fastest ways");
+    fmt::print("{:12} {:22} {:8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>7}  {}\n", "", "GFLOP/s", "pass", "nnlite",
+               "OpenBLAS", "oneDNN", "Winograd", "reorders", "ratio", "their fastest ways");
   Json results = Json::array();
   for (const Case& c : cases) {
     if (fmt::format("{} {} {}", c.table, c.name, name_of(c.pass)).find(only) == std::string::npos) continue;
     results.push_back(run_case(c, seconds));
-    if (!json) print_case(results.back(), peak);
+    if (!json) print_case(results.back());
   }
-  const Json all = {{"isa", nnlite::isa_name(nnlite::current_isa())},
-                    {"peak_gflops", peak},
-                    {"results", results},
-                    {"products_and_convolutions", summary(results, false)},
-                    {"batch_1", summary(results, true)}};
+  Json all = {{"isa", nnlite::isa_name(nnlite::current_isa())},
+              {"peak_gflops", std::max(peak, peak_gflops())},
+              {"results", results}};
+  for (const Summary& s : {Summary{"all but batch 1", false, {"openblas", "onednn"}},
+                           Summary{"all but batch 1, Winograd asked for", false, {"openblas", "onednn", "winograd"}},
+                           Summary{"batch 1", true, {"onednn"}},
+                           Summary{"batch 1, with their reorders", true, {"onednn_plain"}}})
+    all["summary"][s.name] = summary(results, s);
   if (json) {
     fmt::print("{}\n", all.dump(2));
     return;
   }
-  for (const char* part : {"products_and_convolutions", "batch_1"})
-    if (!all[part].is_null())
-      fmt::print("{}: time of the better library / nnlite's: geometric mean {:.3f}, worst {:.3f}\n", part,
-                 all[part]["geometric_mean"].get<double>(), all[part]["worst"].get<double>());
-  fmt::print("{}, peak {:.1f} GFLOP/s\n", all["isa"].get<std::string>(), peak);
+  for (const auto& [name, s] : all["summary"].items())
+    if (!s.is_null())
+      fmt::print("{:40} geometric mean {:.3f}, worst {:.3f}\n", name, s["geometric_mean"].get<double>(),
+                 s["worst"].get<double>());
+  fmt::print("{}, peak {:.1f} GFLOP/s\n", all["isa"].get<std::string>(), all["peak_gflops"].get<double>());
 }
 
 }  // namespace
@@ -212,7 +232,7 @@ int main(int argc, char** argv) {
   double seconds = 0.3;
   bool json = false;
   program.add_option("--only", only, "Only shapes whose table, name or pass has this in it");
-  program.add_option("--seconds", seconds, "How long to measure each shape (default 0.3)");
+  program.add_option("--seconds", seconds, "How long to measure each, at least 9 rounds (default 0.3); 0: one round");
   program.add_flag("--json", json, "Print one JSON object");
   CLI11_PARSE(program, argc, argv);
   try {

@@ -13,7 +13,7 @@ namespace {
 class Call {
  public:
   Call(const Case& s, const Values& values)
-      : shape_(s), layer_(s.size == 0 ? AnyOp(Linear{s.in, s.out, false})
+      : case_(s), layer_(s.size == 0 ? AnyOp(Linear{s.in, s.out, false})
                                       : AnyOp(Conv2d{s.in, s.out, s.kernel, 1, s.padding, 1, 1, false})) {
     OpShape& o = op_shape_;
     o.n_in = 1;
@@ -41,9 +41,9 @@ class Call {
       kernel_->run[static_cast<int>(isa_)](run_, stage, 0, plan.tasks[stage], 0);
   }
   std::vector<float> result() const {
-    if (shape_.pass == Phase::forward) return {y(), y() + shape_.y_count()};
-    if (shape_.pass == Phase::grad_input) return {x(), x() + shape_.x_count()};
-    std::vector<float> dw(shape_.w_count());
+    if (case_.pass == Phase::forward) return {y(), y() + case_.y_count()};
+    if (case_.pass == Phase::grad_input) return {x(), x() + case_.x_count()};
+    std::vector<float> dw(case_.w_count());
     for (std::size_t i = 0; i < dw.size(); ++i) dw[i] = w()[stored(i)];
     return dw;
   }
@@ -56,8 +56,8 @@ class Call {
 
   // Where element i of [out][in][kernel][kernel] lies in [out/16][kernel][kernel][in][16].
   std::size_t stored(std::size_t i) const {
-    const std::size_t in = static_cast<std::size_t>(shape_.in);
-    const std::size_t taps = static_cast<std::size_t>(shape_.kernel * shape_.kernel);
+    const std::size_t in = static_cast<std::size_t>(case_.in);
+    const std::size_t taps = static_cast<std::size_t>(case_.kernel * case_.kernel);
     const std::size_t tap = i % taps, from = i / taps % in, to = i / taps / in;
     return ((to / 16 * taps + tap) * in + from) * 16 + to % 16;
   }
@@ -66,29 +66,29 @@ class Call {
     run_.attributes = layer_.attributes();
     run_.in_shapes[0] = &op_shape_.in[0];
     run_.out_shape_ = &op_shape_.out;
-    run_.rows = shape_.rows;
+    run_.rows = case_.rows;
     run_.workers = 1;
     run_.n_in = run_.n_parameters = 1;
-    run_.training = shape_.pass != Phase::forward;
+    run_.training = case_.pass != Phase::forward;
     run_.parameter_[0] = w();
-    if (shape_.pass == Phase::forward) run_.in_[0] = x(), run_.out_ = y();
+    if (case_.pass == Phase::forward) run_.in_[0] = x(), run_.out_ = y();
     else run_.dy_ = y();
-    if (shape_.pass == Phase::grad_input) run_.dx_[0] = x();
-    if (shape_.pass == Phase::grad_parameter) run_.in_[0] = x(), run_.dparameter_[0] = w();
+    if (case_.pass == Phase::grad_input) run_.dx_[0] = x();
+    if (case_.pass == Phase::grad_parameter) run_.in_[0] = x(), run_.dparameter_[0] = w();
   }
   // The first row that takes it, as the planner chooses.
   void find() {
     for (const Kernel* const* k = op().kernels; k && *k && !kernel_; ++k) {
       KernelPlan plan;
-      if ((*k)->phase != shape_.pass || !(*k)->plan(run_, plan)) continue;
+      if ((*k)->phase != case_.pass || !(*k)->plan(run_, plan)) continue;
       kernel_ = *k;
       scratch_ = Memory(plan.scratch_per_worker + plan.scratch_shared);
       run_.scratch = scratch_.data();
     }
-    if (!kernel_) fail("no kernel takes it", shape_.name, "");
+    if (!kernel_) fail("no kernel takes it", case_.name, "");
   }
 
-  Case shape_;
+  Case case_;
   AnyOp layer_;
   OpShape op_shape_;
   OpRun run_ = {};
@@ -100,7 +100,7 @@ class Call {
 
 }  // namespace
 
-Ways nnlite_ways(const Case& shape, const Values& values) {
-  auto call = std::make_shared<Call>(shape, values);
-  return {{call->kernel(), [call] { call->run(); }, [call] { return call->result(); }}};
+Ways nnlite_ways(const Case& c, const Values& values) {
+  auto call = std::make_shared<Call>(c, values);
+  return {{"nnlite", call->kernel(), [call] { call->run(); }, [call] { return call->result(); }}};
 }

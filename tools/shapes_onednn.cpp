@@ -35,65 +35,80 @@ Operand operand(const memory::dims& dims, memory::format_tag plain, bool any) {
           {dims, memory_type::f32, any ? memory::format_tag::any : plain}};
 }
 
+// A primitive with its operands, and those of plain layout that they come from and go to.
 struct Call {
+  struct Move {
+    dnnl::reorder reorder;
+    memory from, to;
+  };
   dnnl::primitive primitive;
   std::unordered_map<int, memory> arguments;
-  memory result;
+  std::vector<Move> before, after;
+
+  void take(int argument, const std::vector<float>& values, const memory::desc& plain,
+            const memory::desc& wanted) {
+    memory from(plain, cpu()), to(wanted, cpu());
+    std::copy(values.begin(), values.end(), static_cast<float*>(from.get_data_handle()));
+    arguments[argument] = plain == wanted ? from : to;
+    if (plain != wanted) before.push_back({dnnl::reorder(from, to), from, to});
+  }
+  void give(int argument, const memory::desc& made, const memory::desc& plain) {
+    arguments[argument] = memory(made, cpu());
+    after.push_back({dnnl::reorder(arguments[argument], memory(plain, cpu())), arguments[argument],
+                     memory(plain, cpu())});
+  }
+  void run(std::vector<Move>& moves) {
+    for (Move& move : moves) move.reorder.execute(stream(), move.from, move.to);
+  }
+  void run() { primitive.execute(stream(), arguments); }
+  void run_from_plain() {
+    run(before);
+    run();
+    if (after[0].from.get_desc() != after[0].to.get_desc()) run(after);
+  }
+  std::vector<float> result() {
+    run(after);
+    const float* data = static_cast<const float*>(after[0].to.get_data_handle());
+    return {data, data + after[0].to.get_desc().get_size() / sizeof(float)};
+  }
 };
 
-memory rearranged(memory from, const memory::desc& as) {
-  memory to(as, cpu());
-  dnnl::reorder(from, to).execute(stream(), from, to);
-  stream().wait();
-  return to;
-}
-memory given(const std::vector<float>& values, const memory::desc& plain, const memory::desc& as) {
-  const memory from(plain, cpu());
-  std::copy(values.begin(), values.end(), static_cast<float*>(from.get_data_handle()));
-  return rearranged(from, as);
-}
-
-// Builds the pass from its three descriptions; what a primitive does not support it throws.
+// Builds the pass from its three descriptions; what a primitive does not support it throws. One way is the
+// primitive alone, the other has the reorders from and to plain tensors in it, those of weights too.
 template <class Forward, class GradInput, class GradWeights, class Describe>
-Way way_of(const Case& s, const Values& values, const Operand& x, const Operand& w, const Operand& y,
-           const std::string& name, Describe describe) {
+Ways ways_of(const Case& c, const Values& values, const Operand& x, const Operand& w, const Operand& y,
+             const std::string& name, const std::string& library, Describe describe) {
   auto call = std::make_shared<Call>();
-  const auto kind = s.pass == Phase::forward ? dnnl::prop_kind::forward_inference
+  const auto kind = c.pass == Phase::forward ? dnnl::prop_kind::forward_inference
                                              : dnnl::prop_kind::forward_training;
   typename Forward::primitive_desc forward(describe.template operator()<Forward>(kind, x, w, y), cpu());
   std::string info;
-  memory::desc plain;
-  const auto finish = [&](auto& pd, auto primitive, int result, const memory::desc& as,
-                          const memory::desc& plain_result) {
-    call->primitive = primitive;
-    call->result = memory(as, cpu());
-    call->arguments[result] = call->result;
-    plain = plain_result;
-    info = pd.impl_info_str();
-  };
-  auto& arguments = call->arguments;
-  if (s.pass == Phase::forward) {
-    arguments[DNNL_ARG_SRC] = given(values.x, x.plain, forward.src_desc());
-    arguments[DNNL_ARG_WEIGHTS] = given(values.w, w.plain, forward.weights_desc());
-    finish(forward, Forward(forward), DNNL_ARG_DST, forward.dst_desc(), y.plain);
-  } else if (s.pass == Phase::grad_input) {
+  if (c.pass == Phase::forward) {
+    call->take(DNNL_ARG_SRC, values.x, x.plain, forward.src_desc());
+    call->take(DNNL_ARG_WEIGHTS, values.w, w.plain, forward.weights_desc());
+    call->give(DNNL_ARG_DST, forward.dst_desc(), y.plain);
+    call->primitive = Forward(forward);
+    info = forward.impl_info_str();
+  } else if (c.pass == Phase::grad_input) {
     typename GradInput::primitive_desc pd(describe.template operator()<GradInput>(x, w, y), cpu(), forward);
-    arguments[DNNL_ARG_DIFF_DST] = given(values.y, y.plain, pd.diff_dst_desc());
-    arguments[DNNL_ARG_WEIGHTS] = given(values.w, w.plain, pd.weights_desc());
-    finish(pd, GradInput(pd), DNNL_ARG_DIFF_SRC, pd.diff_src_desc(), x.plain);
+    call->take(DNNL_ARG_DIFF_DST, values.y, y.plain, pd.diff_dst_desc());
+    call->take(DNNL_ARG_WEIGHTS, values.w, w.plain, pd.weights_desc());
+    call->give(DNNL_ARG_DIFF_SRC, pd.diff_src_desc(), x.plain);
+    call->primitive = GradInput(pd);
+    info = pd.impl_info_str();
   } else {
     typename GradWeights::primitive_desc pd(describe.template operator()<GradWeights>(x, w, y), cpu(),
                                             forward);
-    arguments[DNNL_ARG_SRC] = given(values.x, x.plain, pd.src_desc());
-    arguments[DNNL_ARG_DIFF_DST] = given(values.y, y.plain, pd.diff_dst_desc());
-    finish(pd, GradWeights(pd), DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc(), w.plain);
+    call->take(DNNL_ARG_SRC, values.x, x.plain, pd.src_desc());
+    call->take(DNNL_ARG_DIFF_DST, values.y, y.plain, pd.diff_dst_desc());
+    call->give(DNNL_ARG_DIFF_WEIGHTS, pd.diff_weights_desc(), w.plain);
+    call->primitive = GradWeights(pd);
+    info = pd.impl_info_str();
   }
-  return {name + " " + info, [call] { call->primitive.execute(stream(), call->arguments); },
-          [call, plain] {
-            const memory to = rearranged(call->result, plain);
-            const float* data = static_cast<const float*>(to.get_data_handle());
-            return std::vector<float>(data, data + plain.get_size() / sizeof(float));
-          }};
+  call->run(call->before);
+  const auto result = [call] { return call->result(); };
+  return {{library, name + " " + info, [call] { call->run(); }, result},
+          {library + "_plain", name + " " + info, [call] { call->run_from_plain(); }, result}};
 }
 
 // The descriptions of inner products and convolutions take the same tensors in the same order.
@@ -122,48 +137,46 @@ struct Convolution {
   }
 };
 
-Way inner_product(const Case& s, const Values& values, bool any) {
+Ways inner_product(const Case& c, const Values& values, bool any) {
   using tag = memory::format_tag;
-  return way_of<dnnl::inner_product_forward, dnnl::inner_product_backward_data,
-                dnnl::inner_product_backward_weights>(
-      s, values, operand({s.rows, s.in}, tag::nc, any), operand({s.out, s.in}, tag::oi, true),
-      operand({s.rows, s.out}, tag::nc, any), any ? "any" : "nc", InnerProduct());
+  return ways_of<dnnl::inner_product_forward, dnnl::inner_product_backward_data,
+                 dnnl::inner_product_backward_weights>(
+      c, values, operand({c.rows, c.in}, tag::nc, any), operand({c.out, c.in}, tag::oi, true),
+      operand({c.rows, c.out}, tag::nc, any), any ? "any" : "nc", "onednn", InnerProduct());
 }
 
-Way convolution(const Case& s, const Values& values, bool any, dnnl::algorithm algorithm) {
+Ways convolution(const Case& c, const Values& values, bool any, dnnl::algorithm algorithm) {
   using tag = memory::format_tag;
-  return way_of<dnnl::convolution_forward, dnnl::convolution_backward_data,
-                dnnl::convolution_backward_weights>(
-      s, values, operand({s.rows, s.in, s.size, s.size}, tag::nhwc, any),
-      operand({s.out, s.in, s.kernel, s.kernel}, tag::oihw, true),
-      operand({s.rows, s.out, s.places(), s.places()}, tag::nhwc, any), any ? "any" : "nhwc",
-      Convolution{algorithm, {1, 1}, {s.padding, s.padding}});
+  return ways_of<dnnl::convolution_forward, dnnl::convolution_backward_data,
+                 dnnl::convolution_backward_weights>(
+      c, values, operand({c.rows, c.in, c.size, c.size}, tag::nhwc, any),
+      operand({c.out, c.in, c.kernel, c.kernel}, tag::oihw, true),
+      operand({c.rows, c.out, c.places(), c.places()}, tag::nhwc, any), any ? "any" : "nhwc",
+      algorithm == dnnl::algorithm::convolution_winograd ? "winograd" : "onednn",
+      Convolution{algorithm, {1, 1}, {c.padding, c.padding}});
 }
 
 }  // namespace
 
 // Weights always have the layout that the primitive likes best, activations that or a plain one.
-Ways onednn_ways(const Case& shape, const Values& values) {
-  Ways ways = product_ways(shape, values, "sgemm", gemm);
+Ways onednn_ways(const Case& c, const Values& values) {
+  Ways ways = product_ways(c, values, {"onednn", "sgemm"}, gemm);
   const auto add = [&](const auto& make) {
     try {
-      Way way = make();
-      for (const Way& other : ways)
-        if (other.name == way.name) return;
-      ways.push_back(std::move(way));
+      for (Way& way : make()) ways.push_back(std::move(way));
     } catch (const dnnl::error&) {
-      // this primitive does not support this shape
+      // there is no primitive for this
     }
   };
   for (const bool any : {true, false}) {
-    if (shape.size == 0) {
-      add([&] { return inner_product(shape, values, any); });
+    if (c.size == 0) {
+      add([&] { return inner_product(c, values, any); });
       continue;
     }
-    for (const dnnl::algorithm algorithm : {dnnl::algorithm::convolution_direct,
-                                            dnnl::algorithm::convolution_auto,
-                                            dnnl::algorithm::convolution_winograd})
-      add([&] { return convolution(shape, values, any, algorithm); });
+    for (const dnnl::algorithm algorithm :
+         {dnnl::algorithm::convolution_direct, dnnl::algorithm::convolution_auto,
+          dnnl::algorithm::convolution_winograd})
+      add([&] { return convolution(c, values, any, algorithm); });
   }
   return ways;
 }

@@ -19,10 +19,10 @@ void gemv(bool, bool transposed_b, int, int N, int K, const float* A, const floa
 
 }  // namespace
 
-Ways openblas_ways(const Case& shape, const Values& values) {
+Ways openblas_ways(const Case& c, const Values& values) {
   openblas_set_num_threads(1);
-  Ways ways = product_ways(shape, values, "sgemm", gemm);
-  if (shape.size > 0 || shape.rows > 1 || shape.pass == nnlite::Phase::grad_parameter) return ways;
-  for (Way& way : product_ways(shape, values, "sgemv", gemv)) ways.push_back(std::move(way));
+  Ways ways = product_ways(c, values, {"openblas", "sgemm"}, gemm);
+  if (c.size > 0 || c.rows > 1 || c.pass == nnlite::Phase::grad_parameter) return ways;
+  for (Way& way : product_ways(c, values, {"openblas", "sgemv"}, gemv)) ways.push_back(std::move(way));
   return ways;
 }

@@ -20,7 +20,7 @@ struct Call {
 
 }  // namespace
 
-Ways product_ways(const Case& s, const Values& values, const std::string& name, Product product) {
+Ways product_ways(const Case& s, const Values& values, const Way& name, Product product) {
   Ways ways;
   if (s.kernel != 1 || s.padding != 0) return ways;
   const int rows = s.rows * s.places() * s.places();
@@ -34,7 +34,7 @@ Ways product_ways(const Case& s, const Values& values, const std::string& name, 
     else if (in_out) *call = {true, false, s.in, s.out, rows, values.x, values.y, w};
     else *call = {true, false, s.out, s.in, rows, values.y, values.x, w};
     const bool turn = in_out && s.pass == nnlite::Phase::grad_parameter;
-    ways.push_back({name + (in_out ? " [in][out]" : " [out][in]"),
+    ways.push_back({name.library, name.name + (in_out ? " [in][out]" : " [out][in]"),
                     [call, product] {
                       product(call->transposed_a, call->transposed_b, call->M, call->N, call->K,
                               call->a.data(), call->b.data(), call->c.data());
