@@ -1,4 +1,4 @@
-// nnlite-bench: cs of products and convolutions, and the libraries that compute them.
+// nnlite-bench: shapes of products and convolutions, and the libraries that compute them.
 #pragma once
 
 #include <cstddef>
@@ -8,7 +8,7 @@
 
 #include "nnlite.hpp"
 
-// A case: one pass over one layer without bias: a Linear where size is 0, else a Conv2d over squares, stride 1.
+// One pass over one layer without bias: a Linear where size is 0, else a Conv2d over squares, stride 1.
 struct Case {
   const char* table;  // "product", "convolution", "batch 1"
   const char* name;
@@ -34,9 +34,9 @@ struct Values {
 };
 
 // A library's way to compute a case. run() alone is timed, result() gives y, dx or dw as they lie in Values.
-//   nnlite, openblas, onednn     what is rearranged before and after is not timed
-//   winograd                     the same for what oneDNN has, but does not choose by itself
-//   onednn_plain, winograd_plain with the reorders of plain tensors, as frameworks need them
+//   nnlite, openblas, onednn   what is rearranged before and after is not timed
+//   winograd                   the same for what oneDNN has, but does not choose by itself
+//   onednn_plain               with the reorders from and to plain tensors, as frameworks need them
 struct Way {
   std::string library, name;
   std::function<void()> run = {};

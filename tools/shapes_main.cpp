@@ -11,6 +11,7 @@
 #include <CLI/CLI.hpp>
 #include <algorithm>
 #include <cmath>
+#include <cstring>
 #include <nlohmann/json.hpp>
 
 #include "failure.hpp"
@@ -129,6 +130,13 @@ void measure(std::vector<Runner>& runners, double seconds) {
   while (seconds > 0 && (++round < 9 || now() < end));
 }
 
+// Time of the fastest of these libraries / nnlite's; 0 where none can.
+double ratio(const Json& result, std::initializer_list<const char*> libraries) {
+  double best = HUGE_VAL;
+  for (const char* library : libraries) best = std::min(best, result["us"].value(library, HUGE_VAL));
+  return best == HUGE_VAL ? 0 : best / result["us"]["nnlite"].get<double>();
+}
+
 // The median time of each library's fastest way, and which that is.
 Json run_case(const Case& c, double seconds) {
   const Values values = values_of(c);
@@ -146,15 +154,10 @@ Json run_case(const Case& c, double seconds) {
     us[r.way.library] = median;
     ways[r.way.library] = r.way.name;
   }
-  return {{"table", c.table}, {"name", c.name}, {"pass", name_of(c.pass)},
-          {"flop", c.flop()}, {"us", us},       {"ways", ways}};
-}
-
-// Time of the fastest of these libraries / nnlite's; 0 where none can.
-double ratio(const Json& result, std::initializer_list<const char*> libraries) {
-  double best = HUGE_VAL;
-  for (const char* library : libraries) best = std::min(best, result["us"].value(library, HUGE_VAL));
-  return best == HUGE_VAL ? 0 : best / result["us"]["nnlite"].get<double>();
+  Json result = {{"table", c.table}, {"name", c.name}, {"pass", name_of(c.pass)},
+                 {"flop", c.flop()}, {"us", us},       {"ways", ways}};
+  result["ratio"] = ratio(result, {"openblas", "onednn"});
+  return result;
 }
 
 std::string rate(const Json& result, const char* library) {
@@ -164,10 +167,10 @@ std::string rate(const Json& result, const char* library) {
 
 void print_case(const Json& r) {
   const auto way = [&](const char* library) { return r["ways"].value(library, std::string()); };
-  fmt::print("{:12} {:22} {:8} {:>8} {:>9} {:>9} {:>9} {:>9} {:7.2f}  {}{}{}\n", r["table"].get<std::string>(),
-             r["name"].get<std::string>(), r["pass"].get<std::string>(), rate(r, "nnlite"),
-             rate(r, "openblas"), rate(r, "onednn"), rate(r, "winograd"), rate(r, "onednn_plain"),
-             ratio(r, {"openblas", "onednn"}), way("openblas"),
+  fmt::print("{:12} {:22} {:8} {:>8} {:>9} {:>9} {:>9} {:>9} {:7.2f}  {}{}{}\n",
+             r["table"].get<std::string>(), r["name"].get<std::string>(), r["pass"].get<std::string>(),
+             rate(r, "nnlite"), rate(r, "openblas"), rate(r, "onednn"), rate(r, "winograd"),
+             rate(r, "onednn_plain"), r["ratio"].get<double>(), way("openblas"),
              way("openblas").empty() || way("onednn").empty() ? "" : "; ", way("onednn"));
   std::fflush(stdout);
 }
@@ -206,10 +209,11 @@ void run(const std::string& only, double seconds, bool json) {
   Json all = {{"isa", nnlite::isa_name(nnlite::current_isa())},
               {"peak_gflops", std::max(peak, peak_gflops())},
               {"results", results}};
-  for (const Summary& s : {Summary{"all but batch 1", false, {"openblas", "onednn"}},
-                           Summary{"all but batch 1, Winograd asked for", false, {"openblas", "onednn", "winograd"}},
-                           Summary{"batch 1", true, {"onednn"}},
-                           Summary{"batch 1, with their reorders", true, {"onednn_plain"}}})
+  for (const Summary& s :
+       {Summary{"all but batch 1", false, {"openblas", "onednn"}},
+        Summary{"all but batch 1, Winograd asked for", false, {"openblas", "onednn", "winograd"}},
+        Summary{"batch 1", true, {"onednn"}},
+        Summary{"batch 1, with their reorders", true, {"onednn_plain"}}})
     all["summary"][s.name] = summary(results, s);
   if (json) {
     fmt::print("{}\n", all.dump(2));
@@ -226,13 +230,16 @@ void run(const std::string& only, double seconds, bool json) {
 
 int main(int argc, char** argv) {
   // OpenMP, which oneDNN uses, reads this before main.
-  if (!getenv("OMP_NUM_THREADS") && setenv("OMP_NUM_THREADS", "1", 1) == 0) execv("/proc/self/exe", argv);
+  const char* threads = getenv("OMP_NUM_THREADS");
+  if ((!threads || std::strcmp(threads, "1") != 0) && setenv("OMP_NUM_THREADS", "1", 1) == 0)
+    execv("/proc/self/exe", argv);
   CLI::App program{"Products and convolutions beside OpenBLAS and oneDNN, on one thread"};
   std::string only;
   double seconds = 0.3;
   bool json = false;
   program.add_option("--only", only, "Only shapes whose table, name or pass has this in it");
-  program.add_option("--seconds", seconds, "How long to measure each, at least 9 rounds (default 0.3); 0: one round");
+  program.add_option("--seconds", seconds,
+                     "How long to measure each, at least 9 rounds (default 0.3); 0: one round");
   program.add_flag("--json", json, "Print one JSON object");
   CLI11_PARSE(program, argc, argv);
   try {

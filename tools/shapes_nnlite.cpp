@@ -13,8 +13,9 @@ namespace {
 class Call {
  public:
   Call(const Case& s, const Values& values)
-      : case_(s), layer_(s.size == 0 ? AnyOp(Linear{s.in, s.out, false})
-                                      : AnyOp(Conv2d{s.in, s.out, s.kernel, 1, s.padding, 1, 1, false})) {
+      : case_(s),
+        layer_(s.size == 0 ? AnyOp(Linear{s.in, s.out, false})
+                           : AnyOp(Conv2d{s.in, s.out, s.kernel, 1, s.padding, 1, 1, false})) {
     OpShape& o = op_shape_;
     o.n_in = 1;
     o.in[0].rank = s.size == 0 ? 2 : 4;

@@ -31,8 +31,7 @@ struct Operand {
 };
 Operand operand(const memory::dims& dims, memory::format_tag plain, bool any) {
   using memory_type = memory::data_type;
-  return {{dims, memory_type::f32, plain},
-          {dims, memory_type::f32, any ? memory::format_tag::any : plain}};
+  return {{dims, memory_type::f32, plain}, {dims, memory_type::f32, any ? memory::format_tag::any : plain}};
 }
 
 // A primitive with its operands, and those of plain layout that they come from and go to.
@@ -79,8 +78,8 @@ template <class Forward, class GradInput, class GradWeights, class Describe>
 Ways ways_of(const Case& c, const Values& values, const Operand& x, const Operand& w, const Operand& y,
              const std::string& name, const std::string& library, Describe describe) {
   auto call = std::make_shared<Call>();
-  const auto kind = c.pass == Phase::forward ? dnnl::prop_kind::forward_inference
-                                             : dnnl::prop_kind::forward_training;
+  const auto kind =
+      c.pass == Phase::forward ? dnnl::prop_kind::forward_inference : dnnl::prop_kind::forward_training;
   typename Forward::primitive_desc forward(describe.template operator()<Forward>(kind, x, w, y), cpu());
   std::string info;
   if (c.pass == Phase::forward) {
@@ -107,8 +106,10 @@ Ways ways_of(const Case& c, const Values& values, const Operand& x, const Operan
   }
   call->run(call->before);
   const auto result = [call] { return call->result(); };
-  return {{library, name + " " + info, [call] { call->run(); }, result},
-          {library + "_plain", name + " " + info, [call] { call->run_from_plain(); }, result}};
+  Ways ways = {{library, name + " " + info, [call] { call->run(); }, result}};
+  if (library == "onednn")
+    ways.push_back({"onednn_plain", ways[0].name, [call] { call->run_from_plain(); }, result});
+  return ways;
 }
 
 // The descriptions of inner products and convolutions take the same tensors in the same order.
