@@ -52,7 +52,10 @@ for mode in "" --train; do
   expect 0 0 "$NNLITE" bench m.nnl --seconds 0.05 $mode --json
   has_keys "work batch threads isa mode ms median p10 p90 p99 gflops arena_bytes allocations"
   check "nothing is allocated" grep -q '"allocations": \(0\|-1\)$' out
+  expect 0 0 "$NNLITE" bench m.nnl --seconds 0.05 $mode --profile --json
+  has_keys "peak_gflops profile layer op phase kernel us percent gflops percent_of_peak bytes"
 done
+check "updates are in the profile of training" grep -q '"phase": "update"' out
 
 # ---- the same bytes, whatever the threads; another seed, other bytes
 expect 0 0 "$NNLITE" train --arch lenet --data data --epochs 2 --threads 1 --out one.nnl

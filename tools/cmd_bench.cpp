@@ -131,18 +131,18 @@ void run(const Options& o) {
     return;
   }
   Json json = {{"work", o.subject.name()},
-              {"batch", o.batch},
-              {"threads", pool->workers},
-              {"isa", isa_name(current_isa())},
-              {"mode", o.train ? "train" : "infer"},
-              {"ms",
-               {{"median", timing.at(0.5)},
-                {"p10", timing.at(0.1)},
-                {"p90", timing.at(0.9)},
-                {"p99", timing.at(0.99)}}},
-              {"gflops", gflops},
-              {"arena_bytes", bytes},
-              {"allocations", timing.allocations}};
+               {"batch", o.batch},
+               {"threads", pool->workers},
+               {"isa", isa_name(current_isa())},
+               {"mode", o.train ? "train" : "infer"},
+               {"ms",
+                {{"median", timing.at(0.5)},
+                 {"p10", timing.at(0.1)},
+                 {"p90", timing.at(0.9)},
+                 {"p99", timing.at(0.99)}}},
+               {"gflops", gflops},
+               {"arena_bytes", bytes},
+               {"allocations", timing.allocations}};
   if (o.profile) {
     json["peak_gflops"] = peak;
     json["profile"] = profile.json(peak);

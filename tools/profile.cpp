@@ -12,7 +12,7 @@ using namespace nnlite;
 
 namespace {
 
-constexpr std::size_t kept = 2048;  // runs
+constexpr std::size_t kept = 2048;   // runs
 constexpr std::int64_t element = 4;  // bytes, of f32 and i32
 
 // What an op keeps beside its outputs, in bytes. Targets may be indices, which its shape function must know.
@@ -72,7 +72,8 @@ Profile::Row Profile::row_of(const StepView& step) const {
   const int products = step.kind == StepKind::forward ? 1 : int{dx} + int{dw};
   row.flop = 2.0 * products * static_cast<double>(node.macs) * run.rows;
   row.bytes = elements * element + slot_bytes(*step.op, run);
-  const int parameter_passes = int{step.kind == StepKind::commit || step.kind == StepKind::forward || dx} + int{dw};
+  const int parameter_passes =
+      int{step.kind == StepKind::commit || step.kind == StepKind::forward || dx} + int{dw};
   row.bytes += parameter_passes * node.parameters * element;
   return row;
 }
@@ -130,13 +131,13 @@ void print_profile(const nlohmann::ordered_json& profile, double peak) {
   for (const auto& row : profile) {
     const double gflops = row["gflops"].get<double>();
     sum += row["us"].get<double>();
-    fmt::print("{:24} {:18} {:15} {:22} {:10.2f} {:6.1f} {:>8} {:>7} {:11}\n", row["layer"].get<std::string>(),
-               row["op"].get<std::string>(), row["phase"].get<std::string>(),
+    fmt::print("{:24} {:18} {:15} {:22} {:10.2f} {:6.1f} {:>8} {:>7} {:11}\n",
+               row["layer"].get<std::string>(), row["op"].get<std::string>(), row["phase"].get<std::string>(),
                row["kernel"].get<std::string>(), row["us"].get<double>(), row["percent"].get<double>(),
                gflops > 0 ? fmt::format("{:.1f}", gflops) : "",
                gflops > 0 ? fmt::format("{:.1f}", row["percent_of_peak"].get<double>()) : "",
                row["bytes"].get<std::int64_t>());
   }
-  fmt::print("{} steps, {:.2f} us; the peak of this machine's multiply-adds is {:.1f} GFLOP/s\n", profile.size(),
-             sum, peak);
+  fmt::print("{} steps, {:.2f} us; the peak of this machine's multiply-adds is {:.1f} GFLOP/s\n",
+             profile.size(), sum, peak);
 }

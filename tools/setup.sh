@@ -1,6 +1,7 @@
 # Sourced by demo.sh and test.sh: installs the Debian packages that the build needs and that are not there.
 # Elsewhere it changes nothing, and CMake fetches the libraries that it does not find.
-nnlite_packages="cmake doctest-dev g++ libcli11-dev libfmt-dev libstb-dev ninja-build nlohmann-json3-dev zlib1g-dev"
+nnlite_packages="binutils cmake doctest-dev g++ libcli11-dev libdnnl-dev libfmt-dev libopenblas-pthread-dev libstb-dev ninja-build
+  nlohmann-json3-dev zlib1g-dev"
 
 install_missing() {
   command -v dpkg-query > /dev/null 2>&1 && command -v apt-get > /dev/null 2>&1 || return 0
