@@ -123,7 +123,10 @@ def with_weights(name, model):
             if key == "weight" and node.inputs[0] in shapes:  # features from H, W, C to C, H, W
                 H, W, C = shapes[node.inputs[0]]
                 value = value.reshape(-1, H, W, C).transpose(0, 3, 1, 2).reshape(value.shape)
-            getattr(module, key).data.copy_(torch.tensor(value))
+            to = getattr(module, key).data
+            if to.shape != value.shape:
+                raise ValueError(f"{name}: {node.op} has a {key} of {value.shape} in nnlite, {tuple(to.shape)} here")
+            to.copy_(torch.tensor(value))
     return net
 
 
@@ -181,7 +184,7 @@ class Jax:
             return bias(lax.conv_general_dilated(x, p["weight"], m.stride, [(q, q) for q in m.padding],
                                                  dimension_numbers=("NHWC", "HWIO", "NHWC"), feature_group_count=m.groups))
         if isinstance(m, nn.ConvTranspose2d):
-            return bias(lax.conv_transpose(x, p["weight"], m.stride, "VALID", dimension_numbers=("NHWC", "HWOI", "NHWC"),
+            return bias(lax.conv_transpose(x, p["weight"], m.stride, "VALID", dimension_numbers=("NHWC", "HWIO", "NHWC"),
                                            transpose_kernel=True))
         if isinstance(m, nn.Linear):
             return bias(x @ p["weight"])
