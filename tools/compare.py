@@ -31,6 +31,7 @@ INFERENCE = [("mlp", 1, 1), ("mlp", 64, 1.1), ("lenet", 1, 1.8), ("lenet", 64, 2
 WITH_TWO = {"train": 1.3, "infer": 1}
 MEAN = 1.25               # geometric, of inference with one thread
 GAIN, LONG_ENOUGH = 1.7, 5  # of a second thread in training, where a step takes more than so many ms with one
+BUSY = 0.5  # load of the machine before the run
 PEERS = {"PyTorch": ("torch", "torch"), "JAX": ("jax", "jax"), "ONNX Runtime": ("onnxruntime", "onnxruntime"),
          "OpenVINO": ("openvino", "openvino"), "ncnn": ("ncnn", "ncnn"), "MNN": ("MNN", "MNN")}  # module, package
 TO_WRITE_NETWORKS = {name: name for name in ("MNN", "numpy", "onnx", "onnxscript", "pnnx", "torch")}
@@ -107,11 +108,11 @@ def time_table(o, mode, threads, folder, keep):
 
 
 def time_rows(o):
-    results = []
+    results, load = [], os.getloadavg()[0]
 
     def keep(result):
         results.append(result)
-        write(o.json, {"rows": results})
+        write(o.json, {"load_before": load, "rows": results})
     with tempfile.TemporaryDirectory() as folder:
         for threads in o.threads:
             for mode in ("train", "infer"):
@@ -121,6 +122,8 @@ def time_rows(o):
     print_gains(results)
     versions = {peer: entry["version"] for r in results for peer, entry in r["peers"].items()}
     print(f"\n{', '.join(f'{peer} {version}' for peer, version in versions.items())}; nnlite uses {results[-1]['isa']}")
+    if load > BUSY:
+        print(f"other programs were running (load {load:.1f}), which disturbs two threads most: do not trust this")
     if o.svg:
         import compare_chart
 
@@ -139,17 +142,19 @@ def parse():
     parser.add_argument("--threads", default="1,2", help="1, 2 or 1,2 (default)")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each, the others between (default 5)")
     parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains this: lenet, 'B1 ', train")
-    parser.add_argument("--peers", default=",".join(PEERS), metavar="LIST", help="with which to compare (default: %(default)s)")
+    parser.add_argument("--peers", default=",".join(PEERS), metavar="LIST", 
+                        help="with which to compare; PyTorch, the measure of training, always (default: %(default)s)")
     parser.add_argument("--epoch", action="store_true", help="a whole epoch of MNIST beside PyTorch, in place of the rows")
     parser.add_argument("--cold-start", action="store_true", help="one picture beside a Python script, in place of the rows")
     parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
     parser.add_argument("--svg", metavar="FILE", help="draw the ratios of the rows")
     o = parser.parse_args()
     o.nnlite = os.path.abspath(o.nnlite)
-    o.peers = [p.strip() for p in o.peers.split(",")]
-    for p in o.peers:
+    given = [p.strip() for p in o.peers.split(",")]
+    for p in given:
         if p not in PEERS:
             parser.error(f"--peers: {p} is none of {', '.join(PEERS)}")
+    o.peers = [p for p in PEERS if p == "PyTorch" or p in given]
     if not all(t.isdecimal() and int(t) > 0 for t in o.threads.split(",")):
         parser.error("--threads: give 1, 2 or 1,2")
     o.threads = [int(t) for t in o.threads.split(",")]
