@@ -29,8 +29,8 @@ TRAINING = [("mlp", 64, 1.7), ("mlp", 1, 1.8), ("lenet", 64, 3), ("lenet", 1, 10
 INFERENCE = [("mlp", 1, 1), ("mlp", 64, 1.1), ("lenet", 1, 1.8), ("lenet", 64, 2), ("cnn99", 1, 1.05), ("resnet8", 1, 1.1),
              ("dscnn", 1, 1.4), ("mbv1", 1, 1.2), ("mbv2", 1, 1), ("unet", 1, 1.1)]
 WITH_TWO = {"train": 1.3, "infer": 1}
-MEAN = 1.25               # geometric, of inference with one thread
-GAIN, LONG_ENOUGH = 1.7, 5  # of a second thread in training, where a step takes more than so many ms with one
+MEAN = 1.25                 # geometric, of inference with one thread
+GAIN, LONG_ENOUGH = 1.7, 5  # of a second thread, where a step takes more than so many ms with one
 BUSY = 0.5  # load of the machine before the run
 PEERS = {"PyTorch": ("torch", "torch"), "JAX": ("jax", "jax"), "ONNX Runtime": ("onnxruntime", "onnxruntime"),
          "OpenVINO": ("openvino", "openvino"), "ncnn": ("ncnn", "ncnn"), "MNN": ("MNN", "MNN")}  # module, package
@@ -81,7 +81,7 @@ def print_gains(results):
         return
     print("\nnnlite with 1 thread / with more, the same rounds")
     for r in results:
-        needed = GAIN if r["mode"] == "train" and r["nnlite_ms"] * r["gain"] > LONG_ENOUGH else None
+        needed = GAIN if r["nnlite_ms"] * r["gain"] > LONG_ENOUGH else None
         print(f"{r['row']:18}{r['gain']:8.2f}" + (f"{needed:8.4g}{short(r['gain'] >= needed)}" if needed else ""))
 
 
