@@ -1,145 +1,187 @@
 #!/usr/bin/env python3
-"""Times nnlite beside PyTorch eager, interleaved in one run, and prints a table of ratios.
+"""Times nnlite beside PyTorch, JAX, ONNX Runtime, OpenVINO, ncnn and MNN, interleaved in one run, and prints ratios.
 
-    python3 tools/compare.py [--nnlite build/release/nnlite] [--threads 1] [--rounds 5] [--json FILE]
+    python3 tools/compare.py [--nnlite build/release/nnlite] [--threads 1,2] [--rounds 5] [--json FILE] [--svg FILE]
+    python3 tools/compare.py --epoch | --cold-start           a whole epoch of MNIST; from the start of a process to a digit
 
-PyTorch comes from the interpreter that runs this, or else from a private virtual environment (.venv) made with pip.
-A ratio is PyTorch's time divided by nnlite's, medians of the rounds; above 1 nnlite is faster. A training step is forward,
-loss, backward and the update of SGD with momentum 0.9 (the networks are those of `nnlite bench --arch`).
+The peers come from the interpreter that runs this, or else from a private virtual environment (.venv) made with pip: 8 GB.
+Networks are those of `nnlite bench --arch`. All have the same weights, which nnlite writes; before anything is timed, every
+peer must give the outputs that nnlite gave (in training: the losses that PyTorch has in three steps). A ratio is the time of
+the best peer divided by nnlite's, medians of the rounds; above 1 nnlite is faster. A training step is forward, loss, backward
+and the update of SGD with momentum 0.9. Each peer is a process of its own, stopped while others are timed. Exit code 1: a peer
+could not be run, or computes something else.
 """
 import argparse
 import json
+import math
 import os
+import pathlib
 import statistics
-import subprocess
 import sys
-import time
+import tempfile
 
 import own_python
 from own_python import ROOT
 
-ROWS = [("mlp", 64, True), ("mlp", 1, True), ("lenet", 64, True), ("lenet", 1, True), ("cnn99", 64, True),
-        ("resnet8", 32, True), ("resnet8", 1, True),
-        ("mlp", 1, False), ("mlp", 64, False), ("lenet", 1, False), ("lenet", 64, False), ("cnn99", 1, False),
-        ("resnet8", 1, False)]
+# network, batch, and by how much nnlite should be ahead of the best peer with one thread
+TRAINING = [("mlp", 64, 1.7), ("mlp", 1, 1.8), ("lenet", 64, 3), ("lenet", 1, 10), ("cnn99", 64, 1.6), ("resnet8", 32, 1.6),
+            ("resnet8", 1, 3.5), ("dscnn", 32, 2.2), ("unet", 4, 1.7), ("mbv2", 4, 2)]
+INFERENCE = [("mlp", 1, 1), ("mlp", 64, 1.1), ("lenet", 1, 1.8), ("lenet", 64, 2), ("cnn99", 1, 1.05), ("resnet8", 1, 1.1),
+             ("dscnn", 1, 1.4), ("mbv1", 1, 1.2), ("mbv2", 1, 1), ("unet", 1, 1.1)]
+WITH_TWO = {"train": 1.3, "infer": 1}
+MEAN = 1.25                 # geometric, of inference with one thread
+GAIN, LONG_ENOUGH = 1.7, 5  # of a second thread, where a step takes more than so many ms with one
+BUSY = 0.5  # load of the machine before the run
+PEERS = {"PyTorch": ("torch", "torch"), "JAX": ("jax", "jax"), "ONNX Runtime": ("onnxruntime", "onnxruntime"),
+         "OpenVINO": ("openvino", "openvino"), "ncnn": ("ncnn", "ncnn"), "MNN": ("MNN", "MNN")}  # module, package
+TO_WRITE_NETWORKS = {name: name for name in ("MNN", "numpy", "onnx", "onnxscript", "pnnx", "torch")}
 
 
-def build(name):
-    from torch import nn
-
-    def cbr(i, o, stride=1):
-        return nn.Sequential(nn.Conv2d(i, o, 3, stride, 1, bias=False), nn.BatchNorm2d(o), nn.ReLU())
-
-    class Block(nn.Module):
-        def __init__(self, i, o, stride):
-            super().__init__()
-            self.body = nn.Sequential(cbr(i, o, stride), nn.Conv2d(o, o, 3, 1, 1, bias=False), nn.BatchNorm2d(o))
-            self.skip = nn.Conv2d(i, o, 1, stride) if stride != 1 else nn.Identity()
-            self.relu = nn.ReLU()
-
-        def forward(self, x):
-            return self.relu(self.body(x) + self.skip(x))
-
-    if name == "mlp":
-        return nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(),
-                             nn.Linear(200, 10)), (1, 28, 28)
-    if name == "lenet":
-        return nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-                             nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-                             nn.Linear(84, 10)), (1, 28, 28)
-    if name == "cnn99":
-        return nn.Sequential(nn.Conv2d(1, 32, 3, padding=1), nn.ReLU(), nn.Conv2d(32, 32, 3, padding=1), nn.ReLU(),
-                             nn.MaxPool2d(2), nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.Conv2d(64, 64, 3, padding=1),
-                             nn.ReLU(), nn.MaxPool2d(2), nn.Flatten(), nn.Linear(3136, 128), nn.ReLU(),
-                             nn.Linear(128, 10)), (1, 28, 28)
-    return nn.Sequential(cbr(3, 16), Block(16, 16, 1), Block(16, 32, 2), Block(32, 64, 2), nn.AdaptiveAvgPool2d(1),
-                         nn.Flatten(), nn.Linear(64, 10)), (3, 32, 32)
+def say(text):
+    print(text, file=sys.stderr, flush=True)
 
 
-def torch_work(name, batch, train):
-    """A function that does one step, and the parameter count to check that both mean the same network."""
-    import torch
-
-    torch.manual_seed(1)
-    net, shape = build(name)
-    x, y = torch.randn(batch, *shape), torch.randint(0, 10, (batch,))
-    count = sum(p.numel() for p in net.parameters())
-    if not train:
-        net.eval()
-
-        def infer():
-            with torch.inference_mode():
-                net(x)
-        return infer, count
-    optimizer, loss = torch.optim.SGD(net.parameters(), lr=0.001, momentum=0.9), torch.nn.CrossEntropyLoss()
-
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        loss(net(x), y).backward()
-        optimizer.step()
-    return step, count
+def cell(ms):
+    return "-" if ms is None else f"{ms:#.3g}" if ms < 100 else f"{ms:.0f}"
 
 
-def time_torch(step, seconds):
-    """Median milliseconds of single steps over about so many seconds."""
-    step()
-    times, end = [], time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times) < 5:
-        start = time.perf_counter()
-        step()
-        times.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(times)
+def short(met):
+    return "" if met else "   SHORT"
 
 
-def run_nnlite(program, words):
-    out = subprocess.run([program] + words, capture_output=True, text=True)
-    if out.returncode != 0:
-        sys.exit(f"nnlite: {' '.join(words)}: {out.stderr.strip()}")
-    return json.loads(out.stdout)
+def print_row(r, columns):
+    print(f"{r['row']:18}" + "".join(f"{cell(r['peers'].get(c, {}).get('ms')):>13}" for c in columns) +
+          f"{cell(r['nnlite_ms']):>9}", end="")
+    if r["best"]:
+        way = r["peers"][r["best"]]["way"]
+        print(f"{r['ratio']:8.2f}{r['required']:8.4g}  {r['best']}{', ' + way if r['best'] == 'PyTorch' else ''}"
+              f"{short(r['met'])}", end="")
+    print()
+    for kind in ("errors", "notes"):
+        for who, message in r[kind].items():
+            print(f"  {'ERROR' if kind == 'errors' else 'not used:'} {who}: {message}")
+    sys.stdout.flush()
+
+
+def geometric_mean(results):
+    ratios = [r["ratio"] for r in results if r["ratio"]]
+    return math.exp(statistics.fmean(map(math.log, ratios))) if ratios else None
+
+
+def print_mean(results, needed):
+    mean = geometric_mean(results)
+    if mean:
+        print(f"geometric mean {mean:.2f}" + (f", needed {needed:.4g}{short(mean >= needed)}" if needed else ""))
+
+
+def print_gains(results):
+    """What the second thread brings nnlite itself."""
+    results = [r for r in results if r["gain"]]
+    if not results:
+        return
+    print("\nnnlite with 1 thread / with more, the same rounds")
+    for r in results:
+        needed = GAIN if r["nnlite_ms"] * r["gain"] > LONG_ENOUGH else None
+        print(f"{r['row']:18}{r['gain']:8.2f}" + (f"{needed:8.4g}{short(r['gain'] >= needed)}" if needed else ""))
+
+
+def time_table(o, mode, threads, folder, keep):
+    """The rows of one kind with so many threads; keep takes each result."""
+    import compare_rows
+
+    wanted = o.peers
+    table = TRAINING if mode == "train" else INFERENCE
+    rows = [compare_rows.Row(n, b, mode, threads, need if threads == 1 else WITH_TWO[mode]) for n, b, need in table]
+    rows = [r for r in rows if o.only in r.name and r.peers(wanted)]
+    columns = list(dict.fromkeys(p for r in rows for p in r.peers(wanted)))
+    if not rows:
+        return
+    print(f"\n{'training step' if mode == 'train' else 'inference'}, {threads} thread{'s' if threads > 1 else ''}, ms")
+    print(f"{'row':18}" + "".join(f"{c:>13}" for c in columns) + f"{'nnlite':>9}{'ratio':>8}{'needed':>8}  best peer")
+    results = []
+    for row in rows:
+        compare_rows.time_row(o.nnlite, row, folder / f"{row.network}{row.batch}", wanted, o.rounds, say)
+        results.append(row.result())
+        print_row(results[-1], columns)
+        keep(results[-1])
+    print_mean(results, MEAN if mode == "infer" and threads == 1 and len(rows) == len(table) else None)
+
+
+def time_rows(o):
+    results, load = [], os.getloadavg()[0]
+
+    def keep(result):
+        results.append(result)
+        write(o.json, {"load_before": load, "rows": results})
+    with tempfile.TemporaryDirectory() as folder:
+        for threads in o.threads:
+            for mode in ("train", "infer"):
+                time_table(o, mode, threads, pathlib.Path(folder), keep)
+    if not results:
+        sys.exit(f"no row is called '{o.only}' and has one of these peers")
+    print_gains(results)
+    versions = {peer: entry["version"] for r in results for peer, entry in r["peers"].items()}
+    print(f"\n{', '.join(f'{peer} {version}' for peer, version in versions.items())}; nnlite uses {results[-1]['isa']}")
+    if load > BUSY:
+        print(f"other programs were running (load {load:.1f}), which disturbs two threads most: do not trust this")
+    if o.svg:
+        import compare_chart
+
+        compare_chart.draw(results, o.svg)
+    return not any(r["errors"] for r in results)
+
+
+def write(path, content):
+    if path:
+        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def parse():
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--nnlite", default=str(ROOT / "build" / "release" / "nnlite"), metavar="PROGRAM")
+    parser.add_argument("--threads", default="1,2", help="1, 2 or 1,2 (default)")
+    parser.add_argument("--rounds", type=int, default=5, help="measurements of each, the others between (default 5)")
+    parser.add_argument("--only", default="", metavar="TEXT", help="rows whose name contains this: lenet, 'B1 ', train")
+    parser.add_argument("--peers", default=",".join(PEERS), metavar="LIST", 
+                        help="with which to compare; PyTorch, the measure of training, always (default: %(default)s)")
+    parser.add_argument("--epoch", action="store_true", help="a whole epoch of MNIST beside PyTorch, in place of the rows")
+    parser.add_argument("--cold-start", action="store_true", help="one picture beside a Python script, in place of the rows")
+    parser.add_argument("--json", metavar="FILE", help="write the figures to this file")
+    parser.add_argument("--svg", metavar="FILE", help="draw the ratios of the rows")
+    o = parser.parse_args()
+    o.nnlite = os.path.abspath(o.nnlite)
+    given = [p.strip() for p in o.peers.split(",")]
+    for p in given:
+        if p not in PEERS:
+            parser.error(f"--peers: {p} is none of {', '.join(PEERS)}")
+    o.peers = [p for p in PEERS if p == "PyTorch" or p in given]
+    if not all(t.isdecimal() and int(t) > 0 for t in o.threads.split(",")):
+        parser.error("--threads: give 1, 2 or 1,2")
+    o.threads = [int(t) for t in o.threads.split(",")]
+    if o.rounds < 1:
+        parser.error("--rounds: at least 1")
+    return o
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--nnlite", default=str(ROOT / "build" / "release" / "nnlite"))
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", help="write the rows to this file")
-    parser.add_argument("--only", help="rows whose text contains this, e.g. 'lenet' or 'train'")
-    options = parser.parse_args()
-    if not os.path.exists(options.nnlite):
-        sys.exit(f"nnlite: {options.nnlite}: not there: build it first (cmake --preset release; cmake --build --preset release)")
-    own_python.need({"torch": "torch", "numpy": "numpy"})
-    import torch
+    o = parse()
+    if not os.path.exists(o.nnlite):
+        sys.exit(f"nnlite: {o.nnlite}: not there: build it first (cmake --preset release; cmake --build --preset release)")
+    if o.epoch or o.cold_start:
+        own_python.need({"numpy": "numpy", "onnx": "onnx", "onnxruntime": "onnxruntime", "PIL": "pillow", "torch": "torch"})
+        import compare_whole
 
-    torch.set_num_threads(options.threads)
-    rows, first = [], True
-    for name, batch, train in ROWS:
-        label = f"{name} B{batch} {'train' if train else 'infer'}"
-        if options.only and options.only not in label:
-            continue
-        step, count = torch_work(name, batch, train)
-        info = run_nnlite(options.nnlite, ["info", "--arch", name, "--json"])
-        if info["parameters"] != count:
-            sys.exit(f"nnlite: {name}: {info['parameters']} parameters here, {count} in PyTorch: not the same network")
-        words = ["bench", "--arch", name, "--batch", str(batch), "--threads", str(options.threads), "--json"]
-        ours, theirs, isa = [], [], ""
-        for _ in range(options.rounds):
-            theirs.append(time_torch(step, 0.5))
-            result = run_nnlite(options.nnlite, words + (["--train"] if train else []))
-            ours.append(result["ms"]["median"])
-            isa = result["isa"]
-        if first:
-            print(f"PyTorch {torch.__version__} eager, {options.threads} thread(s), {isa}, medians of {options.rounds} rounds, ms")
-            print(f"{'row':24}{'PyTorch':>10}{'nnlite':>10}{'ratio':>8}")
-            first = False
-        a, b = statistics.median(theirs), statistics.median(ours)
-        rows.append({"row": label, "torch_ms": a, "nnlite_ms": b, "ratio": a / b})
-        print(f"{label:24}{a:10.4f}{b:10.4f}{a / b:8.2f}", flush=True)
-    if options.json:
-        with open(options.json, "w") as file:
-            json.dump({"threads": options.threads, "torch": torch.__version__, "rows": rows}, file, indent=1)
-    slower = [row["row"] for row in rows if row["ratio"] < 1]
-    print("every row is at least as fast as PyTorch" if not slower else "slower than PyTorch: " + ", ".join(slower))
+        content = {}
+        if o.epoch:
+            content["epoch"] = compare_whole.compare_epochs(o.nnlite, o.threads, o.rounds, say)
+        if o.cold_start:
+            content["cold_start"] = compare_whole.compare_cold_start(o.nnlite)
+        write(o.json, content)
+        good = all(r["same"] for part in content.values() for r in part)
+    else:
+        own_python.need({**TO_WRITE_NETWORKS, **dict(PEERS[p] for p in o.peers)})
+        good = time_rows(o)
+    sys.exit(0 if good else 1)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@ import struct
 
 import numpy as np
 
-NONE, STRS, TENS, NODE, IDXS, ATTR, STOR, PREP, POST, LABL, DATA = (
-    0xFFFFFFFF, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16, 0x20, 0x21, 0x22, 0xFFFF)
+NONE, STRS, TENS, NODE, IDXS, ATTR, STOR, PREP, POST, LABL, TEST, DATA = (
+    0xFFFFFFFF, 0x10, 0x11, 0x12, 0x13, 0x14, 0x16, 0x20, 0x21, 0x22, 0x23, 0xFFFF)
 ATTRIBUTES = {1: ("<i", 4), 2: ("<f", 4), 3: ("<?", 1), 4: ("<ii", 8), 5: ("<ff", 8)}
 
 
@@ -17,10 +17,13 @@ def logical(values, dims, layout, groups):
         return values[:int(np.prod(dims))].reshape(dims)
     if layout == 2:
         return values.reshape(-1, dims[1], 16).transpose(0, 2, 1).reshape(-1, dims[1])[:dims[0]]
-    if layout == 3 and groups == 1:
-        O, I, kH, kW = dims
-        return values.reshape(-1, kH, kW, I, 16).transpose(0, 4, 3, 1, 2).reshape(-1, I, kH, kW)[:O]
-    raise ValueError(f"layout {layout} in {groups} groups is not read here")
+    kH, kW = dims[2:]
+    if layout == 5:
+        return values.reshape(kH, kW, 1, -1).transpose(3, 2, 0, 1)[:dims[0]]
+    O, I = (dims[0] // groups, dims[1]) if layout == 3 else (dims[1], dims[0] // groups)
+    panels = values.reshape(groups, -1, kH, kW, I, 16).transpose(0, 1, 5, 4, 2, 3)
+    w = panels.reshape(groups, -1, I, kH, kW)[:, :O]
+    return (w if layout == 3 else w.swapaxes(1, 2)).reshape(dims)
 
 
 class Node:
@@ -39,11 +42,20 @@ class NnlFile:
             self.sections[kind] = data[offset:offset + size]
         self._tensors()
         self._nodes()
-        text = self.sections[LABL]
+        text = self.sections.get(LABL, bytes(8))
         count = struct.unpack_from("<I", text, 4)[0]
         self.labels = text[8 + 4 * count:].rstrip(b"\0").decode().split("\0")
         self.threshold = struct.unpack_from("<f", self.sections.get(POST, bytes(16)), 8)[0]
-        self.preprocessing = self.sections[PREP]
+        self.preprocessing = self.sections.get(PREP, b"")
+
+    def golden(self):
+        """Input and output of the first golden vector of a model with one of each, in logical order, images N H W C."""
+        test, dims = self.sections[TEST], (self.dims[self.nodes[0].output], self.dims[self.nodes[-1].output])
+        rows, at, arrays = struct.unpack_from("<I", test, 8)[0], 16, []
+        for shape in ((rows, *d[1:]) for d in dims):
+            arrays.append(np.frombuffer(test, "<f4", int(np.prod(shape)), at).reshape(shape))
+            at += arrays[-1].nbytes + -arrays[-1].nbytes % 8
+        return arrays
 
     def _string(self, offset, length):
         return self.sections[STRS][offset:offset + length].decode()
