@@ -8,9 +8,9 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>threads >>records
-// Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
-//                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
-//                      >>dispatch
+// Part 2, kernels:     >>simd >>kernel_math >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_winograd
+//                      >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss
+//                      >>kernel_optim >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
@@ -740,7 +740,8 @@ struct Engine {
   uint32_t*      parameters = nullptr;
   unsigned char* arena = nullptr;
   unsigned char* scratch = nullptr;
-  const unsigned char* trainer_arena = nullptr;
+  const Engine*  trainer = nullptr;            // of a session on a trainer
+  uint64_t       version = 0;  // a trainer's: of its weights; a session's: of those its derived ones are from
   Pool*          pool  = nullptr;
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
@@ -1224,6 +1225,7 @@ struct OpRun {
   void*    dparameter_[max_parameters];
   void*    slot_[max_slots];
   unsigned char* scratch;  // workers * scratch_per_worker of the kernel's plan, then its shared bytes
+  unsigned char* derived;                      // KernelPlan::derived bytes; nullptr: not allowed
   uint32_t accumulate_bits;
   int32_t  rows;                               // rows of the batch that are there
   int16_t  workers;
@@ -1294,6 +1296,7 @@ struct KernelPlan {
   uint32_t tasks[4] = {1, 1, 1, 1};  // of each stage; all tasks of a stage end before the next begins
   size_t   scratch_per_worker = 0;             // bytes, from the largest rows; never from the instruction set
   size_t   scratch_shared = 0;
+  size_t   derived = 0;  // bytes that stage 0 makes of the parameters alone: a session runs it once
 };
 struct Kernel {
   const char* name;
@@ -3507,6 +3510,234 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 #endif
 }  // namespace NNLITE_ISA
 
+// ================================================================================ >>kernel_winograd
+// Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
+// Networks" (2016): 16 products for 4 outputs in place of 36.
+//
+//   V = B' d B  of a tile, the 4 x 4 pixels d that 2 x 2 outputs read;  U = G g G'  of the 3 x 3 taps g
+//   M[k] = V[k] U[k], a product of tiles and channels for each of the 16 places k;  y = A' M A
+//   B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3     G g: g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
+//   A' m: m0 + m1 + m2, m1 - m2 - m3
+//
+// The gradient for the input is the same of dy, with the taps in reverse. U is derived from the weights, in
+// panels [columns/16][16 places][rows][16]. Tiles of all images are numbered in one line and worked on in
+// blocks: an output is 16 chains and a fixed sum of them, whatever the blocks.
+#ifdef NNLITE_ONCE
+struct Winograd {
+  int64_t H, W, C, oH, oW, O;                  // of what is read, and of what is written
+  int64_t top, left;                           // zeros around what is read; negative: pixels that are not
+  int64_t across, of_image, count;             // tiles: of a row, of an image, of all
+  int64_t most, block;                         // tiles of a task, at most and for these rows
+  int64_t v_step, m_pixel, m_step;             // floats of V and M from place to place, of a tile in M
+
+  int64_t panels() const { return panels_of(O); }
+  int64_t scratch() const { return 16 * (v_step + m_step); }
+  int64_t derived() const { return panels() * 256 * C; }
+};
+constexpr int64_t winograd_tiles = 42;         // whole tiles of the product on every instruction set
+
+static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  const Shape&  x = r.in_shape(0);
+  const Shape&  y = r.out_shape();
+  Winograd s = {x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2], y.dim[3], a.padding.h, a.padding.w,
+                0, 0, 0, 0, 0, 0, 0, 0};
+  if (!forward) {
+    s = {s.oH, s.oW, s.O, s.H, s.W, s.C, 2 - s.top, 2 - s.left, 0, 0, 0, 0, 0, 0, 0, 0};
+  }
+  s.across   = (s.oW + 1) / 2;
+  s.of_image = (s.oH + 1) / 2 * s.across;
+  s.count    = r.rows * s.of_image;
+  s.most     = smaller(winograd_tiles, s.count);
+  const int64_t tasks = round_up((s.count + s.most - 1) / s.most, r.workers);
+  s.block    = (s.count + tasks - 1) / tasks;
+  s.m_pixel  = smaller(32, round_up(s.O, 16));
+  s.v_step   = s.most * s.C + 16;              // 16: places of a tile do not fall on one set of a cache
+  s.m_step   = s.most * s.m_pixel + 16;
+  return s;
+}
+
+// By the shape of the layer alone: bits depend on it.
+template <bool forward>
+static bool winograd_plan(const OpRun& r, KernelPlan& p) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  const auto    all = [](Pair v, int n) { return v.h == n && v.w == n; };
+  if (r.derived == nullptr || !all(a.kernel_size, 3) || !all(a.stride, 1) || !all(a.dilation, 1)) return false;
+  const Winograd s = winograd_sizes(r, forward);
+  if (a.groups != 1 || s.C < 16 || s.O < 16 || s.of_image < 4) return false;
+  p.stages   = 2;
+  p.tasks[0] = static_cast<uint32_t>(s.panels() * panels_of(s.C));
+  p.tasks[1] = static_cast<uint32_t>((s.count + s.block - 1) / s.block);
+  p.scratch_per_worker = scratch_bytes(s.scratch());
+  p.derived  = scratch_bytes(s.derived());
+  return true;
+}
+static constexpr auto winograd_forward_plan = winograd_plan<true>;
+#ifndef NNLITE_NO_TRAINING
+static constexpr auto winograd_grad_input_plan = winograd_plan<false>;
+#endif
+#endif
+
+namespace NNLITE_ISA {
+// U of `rows` rows of 16 filters whose taps lie `tap` floats apart.
+static void winograd_filters(const float* from, int64_t tap, int64_t rows, float* to, int64_t step) {
+  const vf half = set(0.5f);
+  for (int64_t i = 0; i < rows * 16; i += lanes) {
+    vf d[4][3];
+    NNLITE_UNROLL for (int k = 0; k < 3; k++) {
+      const float* g = from + k * tap + i;
+      const vf g0 = load(g), g1 = load(g + 3 * tap), g2 = load(g + 6 * tap), sum = add(g0, g2);
+      d[0][k] = g0, d[1][k] = mul(half, add(sum, g1)), d[2][k] = mul(half, sub(sum, g1)), d[3][k] = g2;
+    }
+    NNLITE_UNROLL for (int k = 0; k < 4; k++) {
+      float*   u = to + 4 * k * step + i;
+      const vf sum = add(d[k][0], d[k][2]);
+      store(u, d[k][0]);
+      store(u + step, mul(half, add(sum, d[k][1])));
+      store(u + 2 * step, mul(half, sub(sum, d[k][1])));
+      store(u + 3 * step, d[k][2]);
+    }
+  }
+}
+
+// Tasks are panels of columns x blocks of 16 rows.
+static void winograd_derive(const Winograd& s, const float* w, bool forward, float* to, uint32_t first,
+                            uint32_t last) {
+  const int64_t blocks = panels_of(s.C);
+  for (uint32_t task = first; task < last; task++) {
+    const int64_t column = task / blocks * 16, row = task % blocks * 16, rows = smaller(s.C - row, 16);
+    float* const  u = to + (column * s.C + row) * 16;
+    if (forward) winograd_filters(w + (column / 16 * 9 * s.C + row) * 16, s.C * 16, rows, u, s.C * 16);
+#ifndef NNLITE_NO_TRAINING
+    else {
+      float turned[9 * 256];
+      for (int64_t k = 0; k < 9; k++)
+        transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
+      winograd_filters(turned + 8 * 256, -256, rows, u, s.C * 16);
+    }
+#endif
+  }
+}
+
+// V of `count` tiles of one row of tiles, the first of which reads pixels from (y, x) on.
+static void winograd_read(const Winograd& s, const float* image, int64_t y, int64_t x, int64_t count,
+                          float* to) {
+  static const float zeros[16] = {};
+  for (int64_t at = 0; at < s.C; at += lanes) {
+    const int64_t c = smaller(at, s.C - lanes);                     // the last vector may overlap another
+    const float*  line[4];
+    int64_t       pixel[4];
+    NNLITE_UNROLL for (int i = 0; i < 4; i++) {
+      const bool there = y + i >= 0 && y + i < s.H;
+      line[i]  = there ? image + (y + i) * s.W * s.C + c : zeros;
+      pixel[i] = there ? s.C : 0;
+    }
+    const auto column = [&](int64_t j, vf (&e)[4]) {
+      if (j < 0 || j >= s.W) {
+        e[0] = e[1] = e[2] = e[3] = set(0.0f);
+        return;
+      }
+      const vf d0 = load(line[0] + j * pixel[0]), d1 = load(line[1] + j * pixel[1]),
+               d2 = load(line[2] + j * pixel[2]), d3 = load(line[3] + j * pixel[3]);
+      e[0] = sub(d0, d2), e[1] = add(d1, d2), e[2] = sub(d2, d1), e[3] = sub(d1, d3);
+    };
+    vf a[4], b[4], p[4], q[4];
+    column(x, a);
+    column(x + 1, b);
+    float* v = to + c;
+    for (int64_t t = 0; t < count; t++, v += s.C) {
+      column(x + 2 * t + 2, p);
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) {
+        store(v + 4 * i * s.v_step, sub(a[i], p[i]));
+        store(v + (4 * i + 1) * s.v_step, add(b[i], p[i]));
+        store(v + (4 * i + 2) * s.v_step, sub(p[i], b[i]));
+        a[i] = p[i];
+      }
+      column(x + 2 * t + 3, q);
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) {
+        store(v + (4 * i + 3) * s.v_step, sub(b[i], q[i]));
+        b[i] = q[i];
+      }
+    }
+  }
+}
+
+// A finished vector of outputs.
+NNLITE_VERB void winograd_store(float* to, vf v, int n, bool more) {
+  store_part(to, more ? add(load_part(to, n), v) : v, n);
+}
+
+// y of `count` tiles of one row of tiles, the first at `to`: `columns` channels.
+static void winograd_write(const Winograd& s, const float* M, int64_t count, bool below, int64_t room,
+                           int columns, bool more, float* to) {
+  for (int64_t t = 0; t < count; t++, M += s.m_pixel, to += 2 * s.O, room -= 2) {
+    for (int c = 0; c < columns; c += lanes) {
+      const int n = within(columns, c);
+      vf upper[4], lower[4];
+      NNLITE_UNROLL for (int j = 0; j < 4; j++) {
+        const float* m = M + j * s.m_step + c;
+        const vf m1 = load(m + 4 * s.m_step), m2 = load(m + 8 * s.m_step);
+        upper[j] = add(add(load(m), m1), m2);
+        lower[j] = sub(sub(m1, m2), load(m + 12 * s.m_step));
+      }
+      float* const y = to + c;
+      winograd_store(y, add(add(upper[0], upper[1]), upper[2]), n, more);
+      if (room > 1) winograd_store(y + s.O, sub(sub(upper[1], upper[2]), upper[3]), n, more);
+      if (!below) continue;
+      winograd_store(y + s.oW * s.O, add(add(lower[0], lower[1]), lower[2]), n, more);
+      if (room > 1) winograd_store(y + (s.oW + 1) * s.O, sub(sub(lower[1], lower[2]), lower[3]), n, more);
+    }
+  }
+}
+
+// The block of tiles from `first` on. The bias starts the chains of place 5, which every output adds once.
+static void winograd_block(const Winograd& s, const float* x, const float* U, const float* bias, float* y,
+                           bool more, float* V, int64_t first) {
+  const int64_t count = smaller(s.block, s.count - first);
+  float* const  M = V + 16 * s.v_step;
+  // calls f(tile in the block, how many of one row, image, row of tiles, place in it)
+  const auto each_row = [&](auto f) {
+    for (int64_t t = 0, n; t < count; t += n) {
+      const int64_t tile = first + t, in_image = tile % s.of_image, in_row = in_image % s.across;
+      n = smaller(count - t, s.across - in_row);
+      f(t, n, tile / s.of_image, in_image / s.across * 2, in_row * 2);
+    }
+  };
+  each_row([&](int64_t t, int64_t n, int64_t image, int64_t i, int64_t j) {
+    winograd_read(s, x + image * s.H * s.W * s.C, i - s.top, j - s.left, n, V + t * s.C);
+  });
+  Product p;
+  p.inner   = {s.C, 1, 16};
+  p.rows = count, p.a_row = s.C, p.c_row = s.m_pixel;
+  p.b_panel = 256 * s.C;
+  for (int64_t o = 0; o < s.O; o += 32) {
+    const int64_t columns = smaller(s.O - o, 32);
+    for (int64_t k = 0; k < 16; k++)
+      multiply(p, V + k * s.v_step, U + (o * 16 + k * 16) * s.C, M + k * s.m_step,
+               k == 5 && bias != nullptr ? bias + o : nullptr, round_up(columns, 16));
+    each_row([&](int64_t t, int64_t n, int64_t image, int64_t i, int64_t j) {
+      winograd_write(s, M + t * s.m_pixel, n, i + 1 < s.oH, s.oW - j, static_cast<int>(columns), more,
+                     y + ((image * s.oH + i) * s.oW + j) * s.O + o);
+    });
+  }
+}
+
+static void winograd_run(const OpRun& r, bool forward, uint32_t stage, uint32_t first, uint32_t last,
+                         uint32_t worker) {
+  const Winograd s = winograd_sizes(r, forward);
+  float* const   U = reinterpret_cast<float*>(r.derived);
+  if (stage == 0) return winograd_derive(s, r.parameter(0), forward, U, first, last);
+  for (uint32_t task = first; task < last; task++)
+    winograd_block(s, forward ? r.in(0) : r.dy(), U, forward ? r.parameter(1) : nullptr,
+                   forward ? r.out() : r.dx(0), !forward && r.accumulate(0),
+                   worker_scratch(r, worker, s.scratch()), task * s.block);
+}
+NNLITE_RUN(winograd_forward) { winograd_run(r, true, stage, first, last, worker); }
+#ifndef NNLITE_NO_TRAINING
+NNLITE_RUN(winograd_grad_input) { winograd_run(r, false, stage, first, last, worker); }
+#endif
+}  // namespace NNLITE_ISA
+
 // ================================================================================ >>kernel_depthwise
 // Conv2d with one channel a group: nothing is summed over channels, so vectors run along them. Weights
 // [kH][kW][C], C padded to whole panels; so are patches, unless the image can be read in place.
@@ -4958,7 +5189,10 @@ NNLITE_THREE(conv2d, 1)
 NNLITE_THREE(conv_transpose2d, 1)
 NNLITE_THREE(depthwise, 2)
 NNLITE_THREE(linear, 1)
-NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, winograd_forward_plan, winograd_forward)
+NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, winograd_grad_input_plan,
+                           winograd_grad_input))
+NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,) NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
@@ -7064,7 +7298,8 @@ struct StepRecord {
   uint8_t  parameter  = 0;                     // which of the node's, for an update
   bool     training   = false;
   bool     per_row    = false;
-  uint8_t  unused[3]  = {};
+  bool     derived    = false;                 // there is one more ref: the kernel's derived weights
+  uint8_t  unused[2]  = {};
   StepRecord() : room(0) {}
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
@@ -7172,6 +7407,7 @@ struct PlanRequest {
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
   const Trainer* trainer = nullptr;
+  bool   derived_weights = true;
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
@@ -7185,8 +7421,9 @@ struct Planner {
   int max_values = 0;
   int value_count = 0, step_count = 0, ref_count = 0, forward_steps = 0;
   uint32_t pool_units = 0, lower_units = 0;
-  uint32_t pool_base = 0;
-  size_t   scratch_bytes = 0;
+  uint32_t pool_base = 0, derived_base = 0;
+  uint64_t derived_units = 0;
+  size_t   scratch_bytes = 0, derived_bytes = 0;        // the latter: of the kernel last found, to be kept
   int      walk_values = 0;  // next of the values made while walking, in the same order both times
   bool     overflow = false;                   // give up: the table is full, or a tensor is too large
   bool     table_full = false;
@@ -7513,12 +7750,15 @@ static void imagine_run(const Graph& g, int i, int rows, int workers, const Want
   for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
 }
 
-// The first row that accepts; its scratch is planned.
+// The first row that accepts; its scratch is planned. Weights change in every step of a trainer, so what is
+// derived from them is scratch there.
 NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run) {
   for (const Kernel* const* k = op.kernels; k && *k; k++) {
     KernelPlan plan;
     if ((*k)->phase != phase || !(*k)->plan(run, plan)) continue;
-    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+    derived_bytes = training() ? 0 : plan.derived;
+    const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) +
+                         plan.scratch_shared + plan.derived - derived_bytes;
     if (bytes > scratch_bytes) scratch_bytes = bytes;
     return *k;
   }
@@ -7527,6 +7767,8 @@ NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const 
 NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w) {
   OpRun run;
   imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
+  static unsigned char there;
+  run.derived = request.derived_weights ? &there : nullptr;
   return find_kernel(*graph().node(i).op, phase, run);
 }
 
@@ -7541,6 +7783,11 @@ void Planner::forward_node(int i) {
   put(nodes[i].out);
   put_parameters(i);
   put_slots(i, r);
+  if (r.kernel && derived_bytes > 0) {
+    r.derived = true;
+    put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
+    derived_units += (derived_bytes + 63) / 64;
+  }
   step_count++;
 }
 
@@ -7710,6 +7957,7 @@ void Planner::final_steps() {
 
 NNLITE_COLD void Planner::walk() {
   step_count = ref_count = 0;
+  derived_units = 0;
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) {
     nodes[i].has_grad = nodes[i].has_parameter_grad = false;
@@ -7875,12 +8123,13 @@ struct Executor {
     const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
     const Base base           = static_cast<Base>(r >> 29);
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
-    return (base == Base::arena ? engine.arena : const_cast<unsigned char*>(engine.trainer_arena)) + offset;
+    return (base == Base::arena ? engine.arena : engine.trainer->arena) + offset;
   }
   void fill(const StepRecord& s, OpRun& run) const;
   void fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
-  void run_kernel(const Kernel* kernel, const OpRun& run) const;
+  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const;
   void run_step(const StepRecord& s, const AnyOp* optimizer) const;
+  void derive() const;
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
@@ -7916,6 +8165,7 @@ void Executor::fill(const StepRecord& s, OpRun& run) const {
   for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
   for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
   for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+  run.derived = s.derived ? static_cast<unsigned char*>(at(*r)) : nullptr;
 }
 
 void Executor::fill_update(const StepRecord& s, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
@@ -7949,10 +8199,15 @@ static void run_share(void* context, int worker) {
     job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
 }
 
-void Executor::run_kernel(const Kernel* kernel, const OpRun& run) const {
+// Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
+void Executor::run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
   KernelPlan plan;
+  const bool kept = run.derived != nullptr;
+  if (!kept) run.derived = run.scratch;
   (void)kernel->plan(run, plan);
-  for (uint32_t stage = 0; stage < plan.stages; stage++) {
+  const size_t workers = static_cast<size_t>(run.workers);
+  if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
+  for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
     KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
     if (job.tasks < 2) job.workers = 1;
     run_workers(engine.pool, job.workers, run_share, &job);
@@ -7976,15 +8231,26 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
   if (s.kind == StepKind::update) {
     Shape flat;
     fill_update(s, *optimizer, flat, run);
-    if (s.kernel) return run_kernel(s.kernel, run);
+    if (s.kernel) return run_kernel(s.kernel, run, 0, 4);
     return optimizer->op()->forward(run.attributes, run);
   }
   fill(s, run);
-  if (s.kernel) return run_kernel(s.kernel, run);
+  if (s.kernel) return run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
   const Op* op = graph.node(s.node).op;
   (s.kind == StepKind::forward    ? op->forward
    : s.kind == StepKind::backward ? op->backward
                                   : op->commit)(run.attributes, run);
+}
+
+// Makes the derived weights that are kept.
+void Executor::derive() const {
+  const FloatControl control;
+  for (uint32_t i = 0; i < engine.step_count; i++) {
+    if (!engine.steps[i].derived) continue;
+    OpRun run = {};
+    fill(engine.steps[i], run);
+    run_kernel(engine.steps[i].kernel, run, 0, 1);
+  }
 }
 
 // Every index is in the range its reader allows.
@@ -8162,6 +8428,7 @@ NNLITE_COLD Status Layouter::run() {
   for (int p = 0; p < part_count; p++) at[p] = reserve(parts[p], plan->state);
   const uint32_t parameters_at = units;
   reserve_parameters(nullptr);
+  planner.derived_base = reserve(planner.derived_units * 64, plan->derived);
   const size_t persistent = size_t(units) * 64;
   const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
   at[part_count]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
@@ -8222,7 +8489,7 @@ Status Layouter::write(unsigned char* base, const uint32_t* at) {
   e.parameter_stride = 2 + slot_count;
   e.arena         = base;
   e.scratch       = part(part_count + 1);
-  e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
+  e.trainer       = request.trainer ? &TrainerAccess::engine(*request.trainer) : nullptr;
   e.forward_count = static_cast<uint32_t>(planner.forward_steps);
   e.step_count    = static_cast<uint32_t>(planner.step_count);
   e.batch         = request.batch;
@@ -8279,6 +8546,7 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
   l.request.keep_loss = static_cast<bool>(loss);
   l.request.trainer   = trainer;
+  l.request.derived_weights = o.derived_weights;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
   return l.run_tiers();
 }
@@ -8328,6 +8596,7 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
     return set_problem(plan.problem, Status::no_loss, "options")
         << ": set options.loss or add a loss to the graph";
   l.request.training = &o;
+  l.request.derived_weights = o.derived_weights;
   return l.run_tiers();
 }
 
@@ -8335,6 +8604,14 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
 Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
   AnyOp loss = options.loss;
   return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
+}
+
+// Derived weights, of the weights of the moment.
+static void derive(Engine& e) {
+  Executor run(e);
+  run.rows = e.batch;
+  run.derive();
+  if (e.trainer) e.version = e.trainer->version;
 }
 
 Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
@@ -8350,6 +8627,7 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   MemoryPlan plan;
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
+  if (ok(s)) derive(engine_);
   return s;
 }
 Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
@@ -8403,6 +8681,7 @@ Status Session::set_image(const Image& image, int row) {
 
 Status Session::forward(int rows) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
+  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
@@ -8812,6 +9091,7 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   }
   run.run_steps(first_update, e.step_count, &t.options_.optimizer);
   t.step_++;
+  t.engine_.version++;
   t.samples_ += static_cast<uint64_t>(rows);
   return Status::ok;
 }
@@ -8867,6 +9147,7 @@ Status Trainer::set(int i, const real* from) {
   const Parameter* p = engine_.model ? ModelAccess::parameter(*engine_.model, i) : nullptr;
   real* own = p ? TrainerAccess::data(*this, i, 0) : nullptr;
   if (!own) return Status::bad_argument;
+  engine_.version++;
   for (int64_t e = 0; e < p->spec.shape.row_numel(); e++) own[parameter_at(p->spec, e)] = from[e];
   return Status::ok;
 }
@@ -11807,6 +12088,7 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
   }
   uint64_t at     = f.offset(id_data);
   Status   status = Status::ok;
+  t.engine_.version++;
   each_storage(c, [&](const real* values, int64_t count) {
     const size_t bytes = size_t(count) * sizeof(real);
     if (ok(status) && owned(t, values)) {
