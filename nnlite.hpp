@@ -3528,22 +3528,23 @@ struct Winograd {
   int64_t top, left;                           // zeros around what is read; negative: pixels that are not
   int64_t across, of_image, count;             // tiles: of a row, of an image, of all
   int64_t most, block;                         // tiles of a task, at most and for these rows
-  int64_t v_step, m_pixel, m_step;             // floats of V and M from place to place, of a tile in M
+  // floats from place to place, 16 more than are used: powers of two would share a set of a cache
+  int64_t u_step, v_step, m_step, m_pixel;
 
   int64_t panels() const { return panels_of(O); }
   int64_t scratch() const { return 16 * (v_step + m_step); }
-  int64_t derived() const { return panels() * 256 * C; }
+  int64_t derived() const { return panels() * 16 * u_step; }
 };
-constexpr int64_t winograd_tiles = 42;         // whole tiles of the product on every instruction set
+constexpr int64_t winograd_tiles = 42;         // fills tiles of the product on every instruction set
 
 static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
   const Conv2d& a = attributes_of<Conv2d>(r);
   const Shape&  x = r.in_shape(0);
   const Shape&  y = r.out_shape();
   Winograd s = {x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2], y.dim[3], a.padding.h, a.padding.w,
-                0, 0, 0, 0, 0, 0, 0, 0};
+                0, 0, 0, 0, 0, 0, 0, 0, 0};
   if (!forward) {
-    s = {s.oH, s.oW, s.O, s.H, s.W, s.C, 2 - s.top, 2 - s.left, 0, 0, 0, 0, 0, 0, 0, 0};
+    s = {s.oH, s.oW, s.O, s.H, s.W, s.C, 2 - s.top, 2 - s.left, 0, 0, 0, 0, 0, 0, 0, 0, 0};
   }
   s.across   = (s.oW + 1) / 2;
   s.of_image = (s.oH + 1) / 2 * s.across;
@@ -3552,7 +3553,8 @@ static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
   const int64_t tasks = round_up((s.count + s.most - 1) / s.most, r.workers);
   s.block    = (s.count + tasks - 1) / tasks;
   s.m_pixel  = smaller(32, round_up(s.O, 16));
-  s.v_step   = s.most * s.C + 16;              // 16: places of a tile do not fall on one set of a cache
+  s.u_step   = s.C * 16 + 16;
+  s.v_step   = s.most * s.C + 16;
   s.m_step   = s.most * s.m_pixel + 16;
   return s;
 }
@@ -3606,14 +3608,14 @@ static void winograd_derive(const Winograd& s, const float* w, bool forward, flo
   const int64_t blocks = panels_of(s.C);
   for (uint32_t task = first; task < last; task++) {
     const int64_t column = task / blocks * 16, row = task % blocks * 16, rows = smaller(s.C - row, 16);
-    float* const  u = to + (column * s.C + row) * 16;
-    if (forward) winograd_filters(w + (column / 16 * 9 * s.C + row) * 16, s.C * 16, rows, u, s.C * 16);
+    float* const  u = to + column * s.u_step + row * 16;
+    if (forward) winograd_filters(w + (column / 16 * 9 * s.C + row) * 16, s.C * 16, rows, u, s.u_step);
 #ifndef NNLITE_NO_TRAINING
     else {
       float turned[9 * 256];
       for (int64_t k = 0; k < 9; k++)
         transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
-      winograd_filters(turned + 8 * 256, -256, rows, u, s.C * 16);
+      winograd_filters(turned + 8 * 256, -256, rows, u, s.u_step);
     }
 #endif
   }
@@ -3709,11 +3711,11 @@ static void winograd_block(const Winograd& s, const float* x, const float* U, co
   Product p;
   p.inner   = {s.C, 1, 16};
   p.rows = count, p.a_row = s.C, p.c_row = s.m_pixel;
-  p.b_panel = 256 * s.C;
+  p.b_panel = 16 * s.u_step;
   for (int64_t o = 0; o < s.O; o += 32) {
     const int64_t columns = smaller(s.O - o, 32);
     for (int64_t k = 0; k < 16; k++)
-      multiply(p, V + k * s.v_step, U + (o * 16 + k * 16) * s.C, M + k * s.m_step,
+      multiply(p, V + k * s.v_step, U + (o + k) * s.u_step, M + k * s.m_step,
                k == 5 && bias != nullptr ? bias + o : nullptr, round_up(columns, 16));
     each_row([&](int64_t t, int64_t n, int64_t image, int64_t i, int64_t j) {
       winograd_write(s, M + t * s.m_pixel, n, i + 1 < s.oH, s.oW - j, static_cast<int>(columns), more,
