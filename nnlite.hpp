@@ -3512,11 +3512,11 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 
 // ================================================================================ >>kernel_winograd
 // Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks" (2016): 16 products for 4 outputs in place of 36.
+// Networks" (2016): 16 products for 4 outputs in place of 36, and half the rounding error of the direct sum.
 //
 //   V = B' d B  of a tile, the 4 x 4 pixels d that 2 x 2 outputs read;  U = G g G'  of the 3 x 3 taps g
 //   M[k] = V[k] U[k], a product of tiles and channels for each of the 16 places k;  y = A' M A
-//   B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3     G g: g0, (g0 + g1 + g2) / 2, (g0 - g1 + g2) / 2, g2
+//   B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3     G g: g0, (g0 + g2 + g1) / 2, (g0 + g2 - g1) / 2, g2
 //   A' m: m0 + m1 + m2, m1 - m2 - m3
 //
 // The gradient for the input is the same of dy, with the taps in reverse. U is derived from the weights, in
@@ -3526,32 +3526,31 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 struct Winograd {
   int64_t H, W, C, oH, oW, O;                  // of what is read, and of what is written
   int64_t top, left;                           // zeros around what is read; negative: pixels that are not
+  bool    forward, more;                       // more: y += instead of =
   int64_t across, of_image, count;             // tiles: of a row, of an image, of all
   int64_t most, block;                         // tiles of a task, at most and for these rows
   // floats from place to place, 16 more than are used: powers of two would share a set of a cache
   int64_t u_step, v_step, m_step, m_pixel;
 
-  int64_t panels() const { return panels_of(O); }
   int64_t scratch() const { return 16 * (v_step + m_step); }
-  int64_t derived() const { return panels() * 16 * u_step; }
 };
 constexpr int64_t winograd_tiles = 42;         // fills tiles of the product on every instruction set
 
 static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
-  const Conv2d& a = attributes_of<Conv2d>(r);
-  const Shape&  x = r.in_shape(0);
-  const Shape&  y = r.out_shape();
-  Winograd s = {x.dim[1], x.dim[2], x.dim[3], y.dim[1], y.dim[2], y.dim[3], a.padding.h, a.padding.w,
-                0, 0, 0, 0, 0, 0, 0, 0, 0};
-  if (!forward) {
-    s = {s.oH, s.oW, s.O, s.H, s.W, s.C, 2 - s.top, 2 - s.left, 0, 0, 0, 0, 0, 0, 0, 0, 0};
-  }
+  const Pair   padding = attributes_of<Conv2d>(r).padding;
+  const Shape& x = forward ? r.in_shape(0) : r.out_shape();
+  const Shape& y = forward ? r.out_shape() : r.in_shape(0);
+  Winograd s;
+  s.H = x.dim[1], s.W = x.dim[2], s.C = x.dim[3];
+  s.oH = y.dim[1], s.oW = y.dim[2], s.O = y.dim[3];
+  s.top  = forward ? padding.h : 2 - padding.h;
+  s.left = forward ? padding.w : 2 - padding.w;
+  s.forward = forward, s.more = !forward && r.accumulate(0);
   s.across   = (s.oW + 1) / 2;
   s.of_image = (s.oH + 1) / 2 * s.across;
   s.count    = r.rows * s.of_image;
   s.most     = smaller(winograd_tiles, s.count);
-  const int64_t tasks = round_up((s.count + s.most - 1) / s.most, r.workers);
-  s.block    = (s.count + tasks - 1) / tasks;
+  s.block    = (s.count - 1) / round_up((s.count - 1) / s.most + 1, r.workers) + 1;
   s.m_pixel  = smaller(32, round_up(s.O, 16));
   s.u_step   = s.C * 16 + 16;
   s.v_step   = s.most * s.C + 16;
@@ -3563,180 +3562,193 @@ static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
 template <bool forward>
 static bool winograd_plan(const OpRun& r, KernelPlan& p) {
   const Conv2d& a = attributes_of<Conv2d>(r);
-  const auto    all = [](Pair v, int n) { return v.h == n && v.w == n; };
-  if (r.derived == nullptr || !all(a.kernel_size, 3) || !all(a.stride, 1) || !all(a.dilation, 1)) return false;
+  if (r.derived == nullptr || a.kernel_size.h != 3 || a.kernel_size.w != 3 ||
+      (a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) != 1)       // one of them is not 1
+    return false;
   const Winograd s = winograd_sizes(r, forward);
-  if (a.groups != 1 || s.C < 16 || s.O < 16 || s.of_image < 4) return false;
+  if (s.C < 16 || s.O < 16 || s.of_image < 4) return false;
   p.stages   = 2;
-  p.tasks[0] = static_cast<uint32_t>(s.panels() * panels_of(s.C));
-  p.tasks[1] = static_cast<uint32_t>((s.count + s.block - 1) / s.block);
+  p.tasks[0] = static_cast<uint32_t>(panels_of(s.O) * panels_of(s.C));
+  p.tasks[1] = static_cast<uint32_t>((s.count - 1) / s.block + 1);
   p.scratch_per_worker = scratch_bytes(s.scratch());
-  p.derived  = scratch_bytes(s.derived());
+  p.derived  = scratch_bytes(panels_of(s.O) * 16 * s.u_step);
   return true;
 }
 static constexpr auto winograd_forward_plan = winograd_plan<true>;
-#ifndef NNLITE_NO_TRAINING
+#ifdef NNLITE_NO_TRAINING
+constexpr bool winograd_derives_once = true;
+#else
+constexpr bool winograd_derives_once = false;
 static constexpr auto winograd_grad_input_plan = winograd_plan<false>;
 #endif
-#endif
 
-namespace NNLITE_ISA {
-// U of `rows` rows of 16 filters whose taps lie `tap` floats apart.
-static void winograd_filters(const float* from, int64_t tap, int64_t rows, float* to, int64_t step) {
-  const vf half = set(0.5f);
-  for (int64_t i = 0; i < rows * 16; i += lanes) {
-    vf d[4][3];
-    NNLITE_UNROLL for (int k = 0; k < 3; k++) {
-      const float* g = from + k * tap + i;
-      const vf g0 = load(g), g1 = load(g + 3 * tap), g2 = load(g + 6 * tap), sum = add(g0, g2);
-      d[0][k] = g0, d[1][k] = mul(half, add(sum, g1)), d[2][k] = mul(half, sub(sum, g1)), d[3][k] = g2;
-    }
-    NNLITE_UNROLL for (int k = 0; k < 4; k++) {
-      float*   u = to + 4 * k * step + i;
-      const vf sum = add(d[k][0], d[k][2]);
-      store(u, d[k][0]);
-      store(u + step, mul(half, add(sum, d[k][1])));
-      store(u + 2 * step, mul(half, sub(sum, d[k][1])));
-      store(u + 3 * step, d[k][2]);
-    }
+// Tiles of one row of tiles: the first of them in the block, how many, its image and its first output.
+struct TileRow {
+  int64_t first, count, image, i, j;
+};
+static NNLITE_NOINLINE TileRow tile_row(const Winograd& s, int64_t tile, int64_t first, int64_t last) {
+  const int64_t place = (tile + first) % s.of_image, j = place % s.across;
+  return {first, smaller(last - first, s.across - j), (tile + first) / s.of_image, place / s.across * 2, j * 2};
+}
+
+// What is compiled for every instruction set. None of it has an fma but multiply, so what hardly runs is
+// borrowed from the first pass.
+struct WinogradParts {
+  void (*derive)(const Winograd&, const float* w, int64_t column, int64_t row, float* U);
+  void (*read)(const Winograd&, const float* x, const TileRow&, float* V);
+  void (*multiply)(const Product&, const float* A, const float* B, float* C, const float* start, int64_t);
+  void (*write)(const Winograd&, const float* M, const TileRow&, int columns, float* y);
+};
+
+// Tiles first .. first + count - 1. The bias starts the chains of place 5, which every output adds once.
+static void winograd_block(const Winograd& s, const WinogradParts& parts, const float* x, const float* U,
+                           const float* bias, float* y, float* V, int64_t first, int64_t count) {
+  float* const M = V + 16 * s.v_step;
+  for (int64_t t = 0; t < count;) {
+    const TileRow row = tile_row(s, first, t, count);
+    parts.read(s, x, row, V);
+    t += row.count;
   }
-}
-
-// Tasks are panels of columns x blocks of 16 rows.
-static void winograd_derive(const Winograd& s, const float* w, bool forward, float* to, uint32_t first,
-                            uint32_t last) {
-  const int64_t blocks = panels_of(s.C);
-  for (uint32_t task = first; task < last; task++) {
-    const int64_t column = task / blocks * 16, row = task % blocks * 16, rows = smaller(s.C - row, 16);
-    float* const  u = to + column * s.u_step + row * 16;
-    if (forward) winograd_filters(w + (column / 16 * 9 * s.C + row) * 16, s.C * 16, rows, u, s.u_step);
-#ifndef NNLITE_NO_TRAINING
-    else {
-      float turned[9 * 256];
-      for (int64_t k = 0; k < 9; k++)
-        transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
-      winograd_filters(turned + 8 * 256, -256, rows, u, s.u_step);
-    }
-#endif
-  }
-}
-
-// V of `count` tiles of one row of tiles, the first of which reads pixels from (y, x) on.
-static void winograd_read(const Winograd& s, const float* image, int64_t y, int64_t x, int64_t count,
-                          float* to) {
-  static const float zeros[16] = {};
-  for (int64_t at = 0; at < s.C; at += lanes) {
-    const int64_t c = smaller(at, s.C - lanes);                     // the last vector may overlap another
-    const float*  line[4];
-    int64_t       pixel[4];
-    NNLITE_UNROLL for (int i = 0; i < 4; i++) {
-      const bool there = y + i >= 0 && y + i < s.H;
-      line[i]  = there ? image + (y + i) * s.W * s.C + c : zeros;
-      pixel[i] = there ? s.C : 0;
-    }
-    const auto column = [&](int64_t j, vf (&e)[4]) {
-      if (j < 0 || j >= s.W) {
-        e[0] = e[1] = e[2] = e[3] = set(0.0f);
-        return;
-      }
-      const vf d0 = load(line[0] + j * pixel[0]), d1 = load(line[1] + j * pixel[1]),
-               d2 = load(line[2] + j * pixel[2]), d3 = load(line[3] + j * pixel[3]);
-      e[0] = sub(d0, d2), e[1] = add(d1, d2), e[2] = sub(d2, d1), e[3] = sub(d1, d3);
-    };
-    vf a[4], b[4], p[4], q[4];
-    column(x, a);
-    column(x + 1, b);
-    float* v = to + c;
-    for (int64_t t = 0; t < count; t++, v += s.C) {
-      column(x + 2 * t + 2, p);
-      NNLITE_UNROLL for (int i = 0; i < 4; i++) {
-        store(v + 4 * i * s.v_step, sub(a[i], p[i]));
-        store(v + (4 * i + 1) * s.v_step, add(b[i], p[i]));
-        store(v + (4 * i + 2) * s.v_step, sub(p[i], b[i]));
-        a[i] = p[i];
-      }
-      column(x + 2 * t + 3, q);
-      NNLITE_UNROLL for (int i = 0; i < 4; i++) {
-        store(v + (4 * i + 3) * s.v_step, sub(b[i], q[i]));
-        b[i] = q[i];
-      }
-    }
-  }
-}
-
-// A finished vector of outputs.
-NNLITE_VERB void winograd_store(float* to, vf v, int n, bool more) {
-  store_part(to, more ? add(load_part(to, n), v) : v, n);
-}
-
-// y of `count` tiles of one row of tiles, the first at `to`: `columns` channels.
-static void winograd_write(const Winograd& s, const float* M, int64_t count, bool below, int64_t room,
-                           int columns, bool more, float* to) {
-  for (int64_t t = 0; t < count; t++, M += s.m_pixel, to += 2 * s.O, room -= 2) {
-    for (int c = 0; c < columns; c += lanes) {
-      const int n = within(columns, c);
-      vf upper[4], lower[4];
-      NNLITE_UNROLL for (int j = 0; j < 4; j++) {
-        const float* m = M + j * s.m_step + c;
-        const vf m1 = load(m + 4 * s.m_step), m2 = load(m + 8 * s.m_step);
-        upper[j] = add(add(load(m), m1), m2);
-        lower[j] = sub(sub(m1, m2), load(m + 12 * s.m_step));
-      }
-      float* const y = to + c;
-      winograd_store(y, add(add(upper[0], upper[1]), upper[2]), n, more);
-      if (room > 1) winograd_store(y + s.O, sub(sub(upper[1], upper[2]), upper[3]), n, more);
-      if (!below) continue;
-      winograd_store(y + s.oW * s.O, add(add(lower[0], lower[1]), lower[2]), n, more);
-      if (room > 1) winograd_store(y + (s.oW + 1) * s.O, sub(sub(lower[1], lower[2]), lower[3]), n, more);
-    }
-  }
-}
-
-// The block of tiles from `first` on. The bias starts the chains of place 5, which every output adds once.
-static void winograd_block(const Winograd& s, const float* x, const float* U, const float* bias, float* y,
-                           bool more, float* V, int64_t first) {
-  const int64_t count = smaller(s.block, s.count - first);
-  float* const  M = V + 16 * s.v_step;
-  // calls f(tile in the block, how many of one row, image, row of tiles, place in it)
-  const auto each_row = [&](auto f) {
-    for (int64_t t = 0, n; t < count; t += n) {
-      const int64_t tile = first + t, in_image = tile % s.of_image, in_row = in_image % s.across;
-      n = smaller(count - t, s.across - in_row);
-      f(t, n, tile / s.of_image, in_image / s.across * 2, in_row * 2);
-    }
-  };
-  each_row([&](int64_t t, int64_t n, int64_t image, int64_t i, int64_t j) {
-    winograd_read(s, x + image * s.H * s.W * s.C, i - s.top, j - s.left, n, V + t * s.C);
-  });
   Product p;
   p.inner   = {s.C, 1, 16};
   p.rows = count, p.a_row = s.C, p.c_row = s.m_pixel;
   p.b_panel = 16 * s.u_step;
   for (int64_t o = 0; o < s.O; o += 32) {
-    const int64_t columns = smaller(s.O - o, 32);
+    const int columns = static_cast<int>(smaller(s.O - o, 32));
     for (int64_t k = 0; k < 16; k++)
-      multiply(p, V + k * s.v_step, U + (o + k) * s.u_step, M + k * s.m_step,
-               k == 5 && bias != nullptr ? bias + o : nullptr, round_up(columns, 16));
-    each_row([&](int64_t t, int64_t n, int64_t image, int64_t i, int64_t j) {
-      winograd_write(s, M + t * s.m_pixel, n, i + 1 < s.oH, s.oW - j, static_cast<int>(columns), more,
-                     y + ((image * s.oH + i) * s.oW + j) * s.O + o);
-    });
+      parts.multiply(p, V + k * s.v_step, U + (o + k) * s.u_step, M + k * s.m_step,
+                     k == 5 && bias != nullptr ? bias + o : nullptr, round_up(columns, 16));
+    for (int64_t t = 0; t < count;) {
+      const TileRow row = tile_row(s, first, t, count);
+      parts.write(s, M, row, columns, y + o);
+      t += row.count;
+    }
   }
 }
 
-static void winograd_run(const OpRun& r, bool forward, uint32_t stage, uint32_t first, uint32_t last,
-                         uint32_t worker) {
+// Tasks of stage 0 are panels of columns x blocks of 16 rows of U.
+static void winograd_run(const WinogradParts& parts, const OpRun& r, bool forward, uint32_t stage,
+                         uint32_t first, uint32_t last, uint32_t worker) {
   const Winograd s = winograd_sizes(r, forward);
   float* const   U = reinterpret_cast<float*>(r.derived);
-  if (stage == 0) return winograd_derive(s, r.parameter(0), forward, U, first, last);
-  for (uint32_t task = first; task < last; task++)
-    winograd_block(s, forward ? r.in(0) : r.dy(), U, forward ? r.parameter(1) : nullptr,
-                   forward ? r.out() : r.dx(0), !forward && r.accumulate(0),
-                   worker_scratch(r, worker, s.scratch()), task * s.block);
+  const int64_t  blocks = panels_of(s.C);
+  for (int64_t task = first; task < last; task++) {
+    if (stage == 0) {
+      parts.derive(s, r.parameter(0), task / blocks * 16, task % blocks * 16, U);
+      continue;
+    }
+    winograd_block(s, parts, forward ? r.in(0) : r.dy(), U, forward ? r.parameter(1) : nullptr,
+                   forward ? r.out() : r.dx(0), worker_scratch(r, worker, s.scratch()), task * s.block,
+                   smaller(s.block, s.count - task * s.block));
+  }
 }
-NNLITE_RUN(winograd_forward) { winograd_run(r, true, stage, first, last, worker); }
+#endif
+
+namespace NNLITE_ISA {
+// G of three vectors that lie `step` floats apart.
+NNLITE_VERB void winograd_taps(const float* g, int64_t step, float* to, int64_t to_step) {
+  const vf g0 = load(g), g1 = load(g + step), g2 = load(g + 2 * step), half = set(0.5f), sum = add(g0, g2);
+  store(to, g0);
+  store(to + to_step, mul(half, add(sum, g1)));
+  store(to + 2 * to_step, mul(half, sub(sum, g1)));
+  store(to + 3 * to_step, g2);
+}
+
+// U of 16 columns and of at most 16 rows.
+static void winograd_derive(const Winograd& s, const float* w, int64_t column, int64_t row, float* U) {
+  const int64_t rows = smaller(s.C - row, 16);
+  const float*  from = w + (column / 16 * 9 * s.C + row) * 16;
+  int64_t       tap = s.C * 16;
 #ifndef NNLITE_NO_TRAINING
-NNLITE_RUN(winograd_grad_input) { winograd_run(r, false, stage, first, last, worker); }
+  float turned[9 * 256];
+  if (!s.forward) {
+    for (int64_t k = 0; k < 9; k++)
+      transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
+    from = turned + 8 * 256, tap = -256;
+  }
+#endif
+  U += column * s.u_step + row * 16;
+  for (int64_t i = 0; i < rows * 16; i += lanes, from += lanes, U += lanes) {
+    float half[12 * lanes];                                          // [4][3] vectors
+    for (int k = 0; k < 3; k++) winograd_taps(from + k * tap, 3 * tap, half + k * lanes, 3 * lanes);
+    for (int k = 0; k < 4; k++) winograd_taps(half + 3 * k * lanes, lanes, U + 4 * k * s.u_step, s.u_step);
+  }
+}
+
+// V of a row of tiles. A tile's first two columns are the last two of the one before.
+static void winograd_read(const Winograd& s, const float* x, const TileRow& r, float* V) {
+  static const float zeros[16] = {};
+  const int64_t y = r.i - s.top, left = r.j - s.left;
+  for (int64_t at = 0; at < s.C; at += lanes) {
+    const int64_t c = smaller(at, s.C - lanes);                      // the last vector may overlap another
+    const float*  line[4];
+    int64_t       pixel[4];
+    for (int i = 0; i < 4; i++) {
+      const bool there = y + i >= 0 && y + i < s.H;
+      line[i]  = there ? x + (r.image * s.H + y + i) * s.W * s.C + c : zeros;
+      pixel[i] = there ? s.C : 0;
+    }
+    vf a[4] = {}, b[4] = {}, e[4];                                   // the columns 2 before, 1 before, this
+    float* v = V + r.first * s.C + c;
+    for (int64_t j = left, last = left + 2 * r.count + 2; j < last; j++) {
+      const bool there = j >= 0 && j < s.W;
+      vf d[4];
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) d[i] = load(there ? line[i] + j * pixel[i] : zeros);
+      e[0] = sub(d[0], d[2]), e[1] = add(d[1], d[2]), e[2] = sub(d[2], d[1]), e[3] = sub(d[1], d[3]);
+      const bool odd = ((j - left) & 1) != 0;
+      float* to = v + (odd ? 3 * s.v_step : 0);
+      if (j >= left + 2) {
+        NNLITE_UNROLL for (int i = 0; i < 4; i++, to += 4 * s.v_step) {
+          store(to, sub(a[i], e[i]));
+          if (odd) continue;
+          store(to + s.v_step, add(b[i], e[i]));
+          store(to + 2 * s.v_step, sub(e[i], b[i]));
+        }
+        if (odd) v += s.C;
+      }
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) a[i] = b[i], b[i] = e[i];
+    }
+  }
+}
+
+// y of a row of tiles.
+static void winograd_write(const Winograd& s, const float* M, const TileRow& r, int columns, float* y) {
+  const int64_t down = s.oW * s.O;
+  M += r.first * s.m_pixel;
+  y += (r.image * s.oH + r.i) * down + r.j * s.O;
+  const bool below = r.i + 1 < s.oH;
+  for (int64_t t = 0; t < r.count; t++, M += s.m_pixel, y += 2 * s.O) {
+    const bool right = r.j + 2 * t + 1 < s.oW;
+    for (int c = 0; c < columns; c += lanes) {
+      const int n = within(columns, c);
+      vf m[2][4], v[4];
+      NNLITE_UNROLL for (int j = 0; j < 4; j++) {
+        const float* from = M + j * s.m_step + c;
+        const vf m1 = load(from + 4 * s.m_step), m2 = load(from + 8 * s.m_step);
+        m[0][j] = add(add(load(from), m1), m2);
+        m[1][j] = sub(sub(m1, m2), load(from + 12 * s.m_step));
+      }
+      NNLITE_UNROLL for (int i = 0; i < 2; i++) {
+        v[2 * i]     = add(add(m[i][0], m[i][1]), m[i][2]);
+        v[2 * i + 1] = sub(sub(m[i][1], m[i][2]), m[i][3]);
+      }
+      for (int i = 0; i < 4; i++) {                                  // a finished vector of outputs
+        float* const to = y + (i & 1) * s.O + (i >> 1) * down + c;
+        if (((i & 1) != 0 && !right) || ((i & 2) != 0 && !below)) continue;
+        store_part(to, s.more ? add(load_part(to, n), v[i]) : v[i], n);
+      }
+    }
+  }
+}
+
+constexpr bool is_base = NNLITE_PASS == NNLITE_PASS_BASE;
+static constexpr WinogradParts winograd_parts = {
+    is_base || winograd_derives_once ? NNLITE_FIRST_ISA::winograd_derive : winograd_derive,
+    is_base ? NNLITE_FIRST_ISA::winograd_read : winograd_read, multiply,
+    is_base ? NNLITE_FIRST_ISA::winograd_write : winograd_write};
+NNLITE_RUN(winograd_forward) { winograd_run(winograd_parts, r, true, stage, first, last, worker); }
+#ifndef NNLITE_NO_TRAINING
+NNLITE_RUN(winograd_grad_input) { winograd_run(winograd_parts, r, false, stage, first, last, worker); }
 #endif
 }  // namespace NNLITE_ISA
 
