@@ -2,6 +2,7 @@
 // refused.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "graphs.hpp"
@@ -162,7 +163,7 @@ TEST_CASE("session: derived weights are planned to the byte, and only where they
   CHECK(with.plan.derived == sizeof(real) * 16 * (2 * (16 * 16 + 16) + 2 * (24 * 16 + 16)));
   const std::vector<real> a = w.seen(with.it), b = w.seen(without.it);
   CHECK(!same_bytes(a, b));
-  for (size_t i = 0; i < a.size(); i++) CHECK(std::fabs(a[i] - b[i]) < 1e-5);
+  for (size_t i = 0; i < a.size(); i++) CHECK(std::fabs(double(a[i] - b[i])) < 1e-5);
   CHECK(with.memory.intact());
 }
 
