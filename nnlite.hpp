@@ -3511,8 +3511,8 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_winograd
-// Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional Neural
-// Networks" (2016): 16 products for 4 outputs in place of 36, and half the rounding error of the direct sum.
+// Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional
+// Neural Networks" (2016): 16 products for 4 outputs in place of 36, and half the rounding error.
 //
 //   V = B' d B  of a tile, the 4 x 4 pixels d that 2 x 2 outputs read;  U = G g G'  of the 3 x 3 taps g
 //   M[k] = V[k] U[k], a product of tiles and channels for each of the 16 places k;  y = A' M A
@@ -3587,8 +3587,8 @@ struct TileRow {
   int64_t first, count, image, i, j;
 };
 static NNLITE_NOINLINE TileRow tile_row(const Winograd& s, int64_t tile, int64_t first, int64_t last) {
-  const int64_t place = (tile + first) % s.of_image, j = place % s.across;
-  return {first, smaller(last - first, s.across - j), (tile + first) / s.of_image, place / s.across * 2, j * 2};
+  const int64_t at = (tile + first) % s.of_image, j = at % s.across;
+  return {first, smaller(last - first, s.across - j), (tile + first) / s.of_image, at / s.across * 2, j * 2};
 }
 
 // What is compiled for every instruction set. None of it has an fma but multiply, so what hardly runs is
@@ -5206,7 +5206,8 @@ NNLITE_THREE(linear, 1)
 NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, winograd_forward_plan, winograd_forward)
 NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, winograd_grad_input_plan,
                            winograd_grad_input))
-NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,) NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,)
+            NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
