@@ -8,9 +8,9 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
-// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_depthwise
-//                      >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss >>kernel_optim
-//                      >>dispatch
+// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_winograd
+//                      >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss
+//                      >>kernel_optim >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
@@ -712,7 +712,8 @@ struct Engine {
   uint32_t*      parameters = nullptr;
   unsigned char* arena = nullptr;
   unsigned char* scratch = nullptr;
-  const unsigned char* trainer_arena = nullptr;
+  const Engine*  trainer = nullptr;            // of a session on a trainer
+  uint64_t       version = 0;  // a trainer's: of its weights; a session's: of those its derived ones are from
   Pool*          pool  = nullptr;
   const Watch*   watch = nullptr;
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
@@ -1203,6 +1204,7 @@ struct OpRun {
   void*    dparameter_[max_parameters];
   void*    slot_[max_slots];
   unsigned char* scratch;  // workers * scratch_per_worker of the kernel's plan, then its shared bytes
+  unsigned char* derived;                      // KernelPlan::derived bytes; nullptr: not allowed
   uint32_t accumulate_bits;
   int32_t  rows;                               // rows of the batch that are there
   int16_t  workers;
@@ -1274,6 +1276,7 @@ struct KernelPlan {
   uint32_t tasks[4] = {1, 1, 1, 1};  // of each stage; all tasks of a stage end before the next begins
   size_t   scratch_per_worker = 0;             // bytes, from the largest rows; never from the instruction set
   size_t   scratch_shared = 0;
+  size_t   derived = 0;  // bytes that stage 0 makes of the parameters alone: a session runs it once
 };
 struct Kernel {
   const char* name;
@@ -3810,6 +3813,266 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 #endif
 }  // namespace NNLITE_ISA
 
+// ================================================================================ >>kernel_winograd
+// Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional
+// Neural Networks" (2016): 16 products for 4 outputs in place of 36, and half the rounding error.
+//
+//   V = B' d B  of a tile, the 4 x 4 pixels d that 2 x 2 outputs read;  U = G g G'  of the 3 x 3 taps g
+//   M[k] = V[k] U[k], a product of tiles and channels for each of the 16 places k;  y = A' M A
+//   B' d: d0 - d2, d1 + d2, d2 - d1, d1 - d3     G g: g0, (g0 + g2 + g1) / 2, (g0 + g2 - g1) / 2, g2
+//   A' m: m0 + m1 + m2, m1 - m2 - m3
+//
+// The gradient for the input is the same of dy, with the taps in reverse. U is derived from the weights, in
+// panels [columns/16][16 places][rows][16]. Tiles of all images are numbered in one line and worked on in
+// blocks: an output is 16 chains and a fixed sum of them, whatever the blocks.
+#ifdef NNLITE_ONCE
+struct Winograd {
+  int64_t H, W, C, oH, oW, O;                  // of what is read, and of what is written
+  int64_t top, left;                           // zeros around what is read; negative: pixels that are not
+  bool    forward;
+  int64_t across, of_image, count;             // tiles: of a row, of an image, of all
+  int64_t most, block;                         // tiles of a task, at most and for these rows
+  // floats from place to place, 16 more than are used: powers of two would share a set of a cache
+  int64_t u_step, v_step, m_step, m_pixel;
+
+  int64_t scratch() const { return 16 * (v_step + m_step); }
+};
+constexpr int64_t winograd_tiles = 42;         // fills tiles of the product on every instruction set
+
+static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
+  const Pair   padding = attributes_of<Conv2d>(r).padding;
+  const Shape& x = forward ? r.in_shape(0) : r.out_shape();
+  const Shape& y = forward ? r.out_shape() : r.in_shape(0);
+  Winograd s;
+  s.H = x.dim[1], s.W = x.dim[2], s.C = x.dim[3];
+  s.oH = y.dim[1], s.oW = y.dim[2], s.O = y.dim[3];
+  s.top  = forward ? padding.h : 2 - padding.h;
+  s.left = forward ? padding.w : 2 - padding.w;
+  s.forward  = forward;
+  s.across   = (s.oW + 1) / 2;
+  s.of_image = (s.oH + 1) / 2 * s.across;
+  s.count    = r.rows * s.of_image;
+  s.most     = smaller(winograd_tiles, s.count);
+  s.block    = (s.count - 1) / round_up((s.count - 1) / s.most + 1, r.workers) + 1;
+  s.m_pixel  = smaller(32, round_up(s.O, 16));
+  s.u_step   = s.C * 16 + 16;
+  s.v_step   = s.most * s.C + 16;
+  s.m_step   = s.most * s.m_pixel + 16;
+  return s;
+}
+
+// By the shape of the layer alone: bits depend on it.
+template <bool forward>
+static bool winograd_plan(const OpRun& r, KernelPlan& p) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  if (r.derived == nullptr || a.kernel_size.h != 3 || a.kernel_size.w != 3 ||
+      (a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) != 1)       // one of them is not 1
+    return false;
+  const Winograd s = winograd_sizes(r, forward);
+  if (s.C < 16 || s.O < 16 || s.of_image < 4) return false;
+  p.stages   = 2;
+  p.tasks[0] = static_cast<uint32_t>(panels_of(s.O) * panels_of(s.C));
+  p.tasks[1] = static_cast<uint32_t>((s.count - 1) / s.block + 1);
+  p.scratch_per_worker = scratch_bytes(s.scratch() + norm_floats(r));
+  p.derived  = scratch_bytes(panels_of(s.O) * 16 * s.u_step);
+  return true;
+}
+static constexpr auto winograd_forward_plan = winograd_plan<true>;
+#ifdef NNLITE_NO_TRAINING
+constexpr bool winograd_derives_once = true;
+#else
+constexpr bool winograd_derives_once = false;
+static constexpr auto winograd_grad_input_plan = winograd_plan<false>;
+#endif
+
+// Tiles of one row of tiles: the first of them in the block, how many, its image and its first output.
+struct TileRow {
+  int64_t first, count, image, i, j;
+};
+static NNLITE_NOINLINE TileRow tile_row(const Winograd& s, int64_t tile, int64_t first, int64_t last) {
+  const int64_t at = (tile + first) % s.of_image, j = at % s.across;
+  return {first, smaller(last - first, s.across - j), (tile + first) / s.of_image, at / s.across * 2, j * 2};
+}
+
+// What is compiled for every instruction set. Deriving and reading have no fma, so base, which hardly runs,
+// borrows them from the first pass.
+struct WinogradParts {
+  void (*derive)(const Winograd&, const float* w, int64_t column, int64_t row, float* U);
+  void (*read)(const Winograd&, const float* x, const TileRow&, float* V);
+  void (*multiply)(const Product&, const float* A, const float* B, float* C, const float* start, int64_t);
+  void (*write)(const Winograd&, const float* M, const TileRow&, const Epilogue&, int columns, float* y);
+};
+
+// Tiles first .. first + count - 1. The bias starts the chains of place 5, which every output adds once.
+static void winograd_block(const Winograd& s, const WinogradParts& parts, const float* x, const float* U,
+                           const float* bias, const Epilogue& e, float* y, float* V, int64_t first,
+                           int64_t count) {
+  float* const M = V + 16 * s.v_step;
+  for (int64_t t = 0; t < count;) {
+    const TileRow row = tile_row(s, first, t, count);
+    parts.read(s, x, row, V);
+    t += row.count;
+  }
+  Product p;
+  p.inner   = {s.C, 1, 16};
+  p.rows = count, p.a_row = s.C, p.c_row = s.m_pixel;
+  p.b_panel = 16 * s.u_step;
+  for (int64_t o = 0; o < s.O; o += 32) {
+    const int columns = static_cast<int>(smaller(s.O - o, 32));
+    Epilogue  end;
+    end.from(e, o);
+    for (int64_t k = 0; k < 16; k++)
+      parts.multiply(p, V + k * s.v_step, U + (o + k) * s.u_step, M + k * s.m_step,
+                     k == 5 && bias != nullptr ? bias + o : nullptr, round_up(columns, 16));
+    for (int64_t t = 0; t < count;) {
+      const TileRow row = tile_row(s, first, t, count);
+      parts.write(s, M, row, end, columns, y + o);
+      t += row.count;
+    }
+  }
+}
+
+// Tasks of stage 0 are panels of columns x blocks of 16 rows of U.
+static void winograd_run(const WinogradParts& parts, const OpRun& r, const Winograd& s, const Epilogue& e,
+                         float* scratch, uint32_t stage, uint32_t first, uint32_t last) {
+  const bool     forward = s.forward;
+  float* const   U = reinterpret_cast<float*>(r.derived);
+  const int64_t  blocks = panels_of(s.C);
+  for (int64_t task = first; task < last; task++) {
+    if (stage == 0) {
+      parts.derive(s, r.parameter(0), task / blocks * 16, task % blocks * 16, U);
+      continue;
+    }
+    winograd_block(s, parts, forward ? r.in(0) : r.dy(), U, forward ? r.parameter(1) : nullptr,
+                   e, forward ? r.out() : r.dx(0), scratch, task * s.block,
+                   smaller(s.block, s.count - task * s.block));
+  }
+}
+#endif
+
+namespace NNLITE_ISA {
+// G of three vectors that lie `step` floats apart.
+NNLITE_VERB void winograd_taps(const float* g, int64_t step, float* to, int64_t to_step) {
+  const vf g0 = load(g), g1 = load(g + step), g2 = load(g + 2 * step), half = set(0.5f), sum = add(g0, g2);
+  store(to, g0);
+  store(to + to_step, mul(half, add(sum, g1)));
+  store(to + 2 * to_step, mul(half, sub(sum, g1)));
+  store(to + 3 * to_step, g2);
+}
+
+// U of 16 columns and of at most 16 rows.
+static void winograd_derive(const Winograd& s, const float* w, int64_t column, int64_t row, float* U) {
+  const int64_t rows = smaller(s.C - row, 16);
+  const float*  from = w + (column / 16 * 9 * s.C + row) * 16;
+  int64_t       tap = s.C * 16;
+#ifndef NNLITE_NO_TRAINING
+  float turned[9 * 256];
+  if (!s.forward) {
+    for (int64_t k = 0; k < 9; k++)
+      transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
+    from = turned + 8 * 256, tap = -256;
+  }
+#endif
+  U += column * s.u_step + row * 16;
+  for (int64_t i = 0; i < rows * 16; i += lanes, from += lanes, U += lanes) {
+    float half[12 * lanes];                                          // [4][3] vectors
+    for (int k = 0; k < 3; k++) winograd_taps(from + k * tap, 3 * tap, half + k * lanes, 3 * lanes);
+    for (int k = 0; k < 4; k++) winograd_taps(half + 3 * k * lanes, lanes, U + 4 * k * s.u_step, s.u_step);
+  }
+}
+
+// V of a row of tiles. A tile's first two columns are the last two of the one before.
+static void winograd_read(const Winograd& s, const float* x, const TileRow& r, float* V) {
+  static const float zeros[16] = {};
+  const int64_t y = r.i - s.top, left = r.j - s.left;
+  for (int64_t at = 0; at < s.C; at += lanes) {
+    const int64_t c = smaller(at, s.C - lanes);                      // the last vector may overlap another
+    const float*  line[4];
+    int64_t       pixel[4];
+    for (int i = 0; i < 4; i++) {
+      const bool there = y + i >= 0 && y + i < s.H;
+      line[i]  = there ? x + (r.image * s.H + y + i) * s.W * s.C + c : zeros;
+      pixel[i] = there ? s.C : 0;
+    }
+    vf a[4] = {}, b[4] = {}, e[4];                                   // the columns 2 before, 1 before, this
+    float* v = V + r.first * s.C + c;
+    for (int64_t j = left, last = left + 2 * r.count + 2; j < last; j++) {
+      const bool there = j >= 0 && j < s.W;
+      vf d[4];
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) d[i] = load(there ? line[i] + j * pixel[i] : zeros);
+      e[0] = sub(d[0], d[2]), e[1] = add(d[1], d[2]), e[2] = sub(d[2], d[1]), e[3] = sub(d[1], d[3]);
+      const bool odd = ((j - left) & 1) != 0;
+      float* to = v + (odd ? 3 * s.v_step : 0);
+      if (j >= left + 2) {
+        NNLITE_UNROLL for (int i = 0; i < 4; i++, to += 4 * s.v_step) {
+          store(to, sub(a[i], e[i]));
+          if (odd) continue;
+          store(to + s.v_step, add(b[i], e[i]));
+          store(to + 2 * s.v_step, sub(e[i], b[i]));
+        }
+        if (odd) v += s.C;
+      }
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) a[i] = b[i], b[i] = e[i];
+    }
+  }
+}
+
+// y of a row of tiles.
+static void winograd_write(const Winograd& s, const float* M, const TileRow& r, const Epilogue& e,
+                           int columns, float* y) {
+  const int64_t down = s.oW * s.O;
+  M += r.first * s.m_pixel;
+  y += (r.image * s.oH + r.i) * down + r.j * s.O;
+  const bool below = r.i + 1 < s.oH;
+  for (int64_t t = 0; t < r.count; t++, M += s.m_pixel, y += 2 * s.O) {
+    const bool right = r.j + 2 * t + 1 < s.oW;
+    for (int c = 0; c < columns; c += lanes) {
+      const int n = within(columns, c);
+      vf m[2][4], v[4][1];
+      NNLITE_UNROLL for (int j = 0; j < 4; j++) {
+        const float* from = M + j * s.m_step + c;
+        const vf m1 = load(from + 4 * s.m_step), m2 = load(from + 8 * s.m_step);
+        m[0][j] = add(add(load(from), m1), m2);
+        m[1][j] = sub(sub(m1, m2), load(from + 12 * s.m_step));
+      }
+      NNLITE_UNROLL for (int i = 0; i < 2; i++) {
+        v[2 * i][0]     = add(add(m[i][0], m[i][1]), m[i][2]);
+        v[2 * i + 1][0] = sub(sub(m[i][1], m[i][2]), m[i][3]);
+      }
+      activate<4, 1>(e, v, c, n);
+      for (int i = 0; i < 4; i++) {                                  // a finished vector of outputs
+        float* const to = y + (i & 1) * s.O + (i >> 1) * down + c;
+        if (((i & 1) != 0 && !right) || ((i & 2) != 0 && !below)) continue;
+        vf out = v[i][0];
+        if (e.mask != nullptr)
+          out = select(less(set(0.0f), load_part(e.mask + (to - e.base), n)), out, set(0.0f));
+        store_part(to, e.add ? add(load_part(to, n), out) : out, n);
+      }
+    }
+  }
+}
+
+constexpr bool is_base = NNLITE_PASS == NNLITE_PASS_BASE;
+static constexpr WinogradParts winograd_parts = {
+    is_base || winograd_derives_once ? NNLITE_FIRST_ISA::winograd_derive : winograd_derive,
+    is_base ? NNLITE_FIRST_ISA::winograd_read : winograd_read, multiply, winograd_write};
+NNLITE_RUN(winograd_forward) {
+  const Winograd s = winograd_sizes(r, true);
+  float* const   scratch = worker_scratch(r, worker, s.scratch() + norm_floats(r));
+  Epilogue       e;
+  set_epilogue(r, scratch + s.scratch(), e);
+  winograd_run(winograd_parts, r, s, e, scratch, stage, first, last);
+}
+#ifndef NNLITE_NO_TRAINING
+NNLITE_RUN(winograd_grad_input) {
+  const Winograd s = winograd_sizes(r, false);
+  Epilogue       e;
+  set_gradient_epilogue(r, e);
+  winograd_run(winograd_parts, r, s, e, worker_scratch(r, worker, s.scratch()), stage, first, last);
+}
+#endif
+}  // namespace NNLITE_ISA
+
 // ================================================================================ >>kernel_depthwise
 // Conv2d with one channel a group: nothing is summed over channels, so vectors run along them. Weights
 // [kH][kW][C], C padded to whole panels; so are patches, unless the image can be read in place.
@@ -5161,7 +5424,12 @@ NNLITE_THREE(conv2d, 1, 0)
 NNLITE_THREE(conv_transpose2d, 1, 0)
 NNLITE_THREE(depthwise, 2, 0)
 NNLITE_THREE(linear, 1, fusion::update)
-NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, fusion::norm | fusion::relu,
+           winograd_forward_plan, winograd_forward)
+NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, fusion::mask_dx,
+                           winograd_grad_input_plan, winograd_grad_input))
+NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,)
+            NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
@@ -7107,8 +7375,9 @@ enum class Base : uint8_t { arena, model, trainer };
 static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(base) << 29 | units; }
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
-// gradients, slots; update: parameter, gradient, slots; add: to, from. With fusion::norm, its parameters
-// follow; with fusion::update the refs of an update. As large everywhere, as plans are.
+// gradients, slots; update: parameter, gradient, slots; add: to, from. Then: derived weights that are kept;
+// with fusion::norm its parameters, with fusion::update the refs of an update. As large everywhere, as plans
+// are.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7121,11 +7390,11 @@ struct StepRecord {
   StepKind kind       = StepKind::forward;
   uint8_t  n_slots    = 0;
   uint8_t  parameter  = 0;                     // which of the node's, for an update
-  bool     training   = false;
-  bool     per_row    = false;
+  bool     training : 1, per_row : 1;
+  bool     derived : 1;                        // there is a ref of derived weights that are kept
   uint8_t  fused      = 0;                     // bits of fusion
   uint16_t norm       = 0;                     // with fusion::norm: its node
-  StepRecord() : room(0) {}
+  StepRecord() : room(0), training(false), per_row(false), derived(false) {}
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
 
@@ -7194,6 +7463,7 @@ struct PlanRequest {
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
   const Trainer* trainer = nullptr;
+  bool   derived_weights = true;
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
 };
@@ -7228,8 +7498,9 @@ struct Planner {
   int max_values = 0;
   int value_count = 0, step_count = 0, ref_count = 0, forward_steps = 0;
   uint32_t pool_units = 0, lower_units = 0;
-  uint32_t pool_base = 0;
-  size_t   scratch_bytes = 0;
+  uint32_t pool_base = 0, derived_base = 0;
+  uint64_t derived_units = 0;
+  size_t   scratch_bytes = 0, derived_bytes = 0;        // the latter: of the kernel last found, to be kept
   int      walk_values = 0;  // next of the values made while walking, in the same order both times
   bool     overflow = false;                   // give up: the table is full, or a tensor is too large
   bool     table_full = false;
@@ -7621,10 +7892,15 @@ NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const 
 NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
   OpRun run;
   imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
+  static unsigned char there;
+  run.derived = request.derived_weights ? &there : nullptr;
   return find_kernel(*graph().node(i).op, phase, run, plan);
 }
+// Weights change in every step of a trainer, so what is derived from them is scratch there.
 void Planner::plan_scratch(const KernelPlan& plan) {
-  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared;
+  derived_bytes = training() ? 0 : plan.derived;
+  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared +
+                       plan.derived - derived_bytes;
   if (bytes > scratch_bytes) scratch_bytes = bytes;
 }
 const Kernel* Planner::use_kernel(int i, Phase phase, const Wanted& w) {
@@ -7647,6 +7923,11 @@ void Planner::forward_node(int i) {
   put(nodes[i].out);
   put_parameters(i);
   put_slots(i, r);
+  if (r.kernel && derived_bytes > 0) {
+    r.derived = true;
+    put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
+    derived_units += (derived_bytes + 63) / 64;
+  }
   if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
   step_count++;
 }
@@ -7835,6 +8116,7 @@ void Planner::final_steps() {
 
 NNLITE_COLD void Planner::walk() {
   step_count = ref_count = 0;
+  derived_units = 0;
   const Graph& g = graph();
   for (int i = 0; i < g.count; i++) {
     nodes[i].has_grad = nodes[i].has_parameter_grad = false;
@@ -8002,13 +8284,14 @@ struct Executor {
     const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
     const Base base           = static_cast<Base>(r >> 29);
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
-    return (base == Base::arena ? engine.arena : const_cast<unsigned char*>(engine.trainer_arena)) + offset;
+    return (base == Base::arena ? engine.arena : engine.trainer->arena) + offset;
   }
   const Ref* fill(const StepRecord& s, OpRun& run) const;
   void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const;
   void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
-  void run_kernel(const Kernel* kernel, const OpRun& run) const;
+  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const;
   void run_step(const StepRecord& s, const AnyOp* optimizer) const;
+  void derive() const;
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
@@ -8045,6 +8328,7 @@ const Ref* Executor::fill(const StepRecord& s, OpRun& run) const {
   for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
   for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
   for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+  run.derived = s.derived ? static_cast<unsigned char*>(at(*r++)) : nullptr;
   run.fused = s.fused;
   if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
   return r;
@@ -8093,10 +8377,15 @@ static void run_share(void* context, int worker) {
     job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
 }
 
-void Executor::run_kernel(const Kernel* kernel, const OpRun& run) const {
+// Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
+void Executor::run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
   KernelPlan plan;
+  const bool kept = run.derived != nullptr;
+  if (!kept) run.derived = run.scratch;
   (void)kernel->plan(run, plan);
-  for (uint32_t stage = 0; stage < plan.stages; stage++) {
+  const size_t workers = static_cast<size_t>(run.workers);
+  if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
+  for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
     KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
     if (job.tasks < 2) job.workers = 1;
     run_workers(engine.pool, job.workers, run_share, &job);
@@ -8130,7 +8419,7 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
       run.update_kernel = optimizer->op()->kernels[0];
     }
   }
-  if (s.kernel) run_kernel(s.kernel, run);
+  if (s.kernel) run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
   else if (op)
     (s.kind == StepKind::backward ? op->backward
      : s.kind == StepKind::commit ? op->commit
@@ -8138,6 +8427,17 @@ void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
   if (!engine.watch) return;
   const StepView seen = {s.kind, count, op, s.kernel, run};
   engine.watch->see(engine.watch->user, &seen);
+}
+
+// Makes the derived weights that are kept.
+void Executor::derive() const {
+  const FloatControl control;
+  for (uint32_t i = 0; i < engine.step_count; i++) {
+    if (!engine.steps[i].derived) continue;
+    OpRun run = {};
+    (void)fill(engine.steps[i], run);
+    run_kernel(engine.steps[i].kernel, run, 0, 1);
+  }
 }
 
 // Every index is in the range its reader allows.
@@ -8290,6 +8590,7 @@ struct Layouter {
     at[part_parameters] = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
     const uint32_t parameters_at = units;
     reserve_parameters(*plan, nullptr);
+    planner.derived_base = reserve(planner.derived_units * 64, plan->derived);
     const size_t persistent = size_t(units) * 64;
     const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
     at[part_pool]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
@@ -8336,7 +8637,7 @@ struct Layouter {
     e.parameter_stride = planner.parameter_stride;
     e.arena         = base;
     e.scratch       = part(part_scratch);
-    e.trainer_arena = request.trainer ? TrainerAccess::engine(*request.trainer).arena : nullptr;
+    e.trainer       = request.trainer ? &TrainerAccess::engine(*request.trainer) : nullptr;
     e.forward_count = static_cast<uint32_t>(planner.forward_steps);
     e.step_count    = static_cast<uint32_t>(planner.step_count);
     e.batch         = request.batch;
@@ -8399,6 +8700,7 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
   l.request.keep_loss = static_cast<bool>(loss);
   l.request.trainer   = trainer;
+  l.request.derived_weights = o.derived_weights;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
   return l.run_tiers();
 }
@@ -8444,6 +8746,7 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
     return set_problem(plan.problem, Status::no_loss, "options",
                        "set options.loss or add a loss to the graph");
   l.request.training = &o;
+  l.request.derived_weights = o.derived_weights;
   return l.run_tiers();
 }
 
@@ -8451,6 +8754,14 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
 Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
   AnyOp loss = options.loss;
   return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
+}
+
+// Derived weights, of the weights of the moment.
+static void derive(Engine& e) {
+  Executor run(e);
+  run.rows = e.batch;
+  run.derive();
+  if (e.trainer) e.version = e.trainer->version;
 }
 
 Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
@@ -8464,6 +8775,7 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   MemoryPlan plan;
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
   problem_       = plan.problem;
+  if (ok(s)) derive(engine_);
   return s;
 }
 Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
@@ -8517,6 +8829,7 @@ Status Session::set_image(const Image& image, int row) {
 
 Status Session::forward(int rows) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
+  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
@@ -8700,6 +9013,7 @@ Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
   }
   run.run_steps(first_update, e.step_count, &t.options_.optimizer);
   t.step_++;
+  t.engine_.version++;
   t.samples_ += static_cast<uint64_t>(rows);
   return Status::ok;
 }
@@ -8751,6 +9065,7 @@ Status Trainer::get(int i, real* to) const {
 Status Trainer::set(int i, const real* from) {
   real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return Status::bad_argument;
+  engine_.version++;
   const Parameter& p = *ModelAccess::parameter(*engine_.model, i);
   for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
   return Status::ok;
@@ -11600,6 +11915,7 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
   }
   uint64_t at     = f.offset(id_data);
   Status   status = Status::ok;
+  t.engine_.version++;
   each_storage(c, [&](const real* values, int64_t count) {
     const size_t bytes = size_t(count) * sizeof(real);
     if (ok(status) && owned(t, values)) {

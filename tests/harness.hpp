@@ -69,6 +69,7 @@ class Bench {
     run_.n_in     = static_cast<uint8_t>(shape_.n_in);
     run_.training = c.training;
     run_.node     = 3;
+    run_.derived  = &allowed_;
   }
 
   // Memory, filled from the given arrays.
@@ -227,7 +228,9 @@ class Bench {
   // Stage by stage; every worker takes its share of the tasks, one after another.
   void run_row(const Kernel& k, const KernelPlan& plan) {
     Buffer scratch(int64_t(plan.scratch_per_worker) * way_.workers + int64_t(plan.scratch_shared));
+    Buffer derived(int64_t(plan.derived));
     run_.scratch = scratch.as<unsigned char>();
+    run_.derived = derived.as<unsigned char>();
     for (uint32_t stage = 0; stage < plan.stages; stage++) {
       const uint32_t tasks = plan.tasks[stage], workers = static_cast<uint32_t>(way_.workers);
       for (uint32_t w = 0; w < workers; w++) {
@@ -237,6 +240,7 @@ class Bench {
       }
     }
     run_.scratch = nullptr;
+    run_.derived = &allowed_;
   }
   bool try_row(Phase which, Outcome& o) {
     KernelPlan plan;
@@ -276,6 +280,7 @@ class Bench {
   int     rows_;
   OpShape shape_;
   OpRun   run_ = {};
+  unsigned char allowed_ = 0;                  // for plans: derived weights may be kept
   Buffer in_[max_inputs], dx_[max_inputs], out_, parameter_[max_parameters], dparameter_[max_parameters],
       slot_[max_slots];
 

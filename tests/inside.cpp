@@ -12,6 +12,7 @@
 #include "test_kernel_norm.cpp"
 #include "test_kernel_optim.cpp"
 #include "test_kernel_pool.cpp"
+#include "test_kernel_winograd.cpp"
 #include "test_math.cpp"
 #include "test_op_batch_norm.cpp"
 #include "test_op_dropout.cpp"

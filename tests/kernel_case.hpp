@@ -45,9 +45,9 @@ struct Call {
   AnyOp   layer;
   OpShape shape;
   OpRun   run = {};
-  Values  x, y, dy, dx, scratch, parameter[max_parameters], dparameter[max_parameters];
+  Values  x, y, dy, dx, scratch, derived = Values(1), parameter[max_parameters], dparameter[max_parameters];
 
-  Call(const AnyOp& op, const Shape& in, int rows, uint32_t seed = 1) : layer(op) {
+  Call(const AnyOp& op, const Shape& in, int rows, uint32_t seed = 1, bool derive = true) : layer(op) {
     shape.n_in = 1;
     shape.in[0] = in;
     shape.in_dtype[0] = real_dtype;
@@ -61,6 +61,7 @@ struct Call {
     run.n_parameters = static_cast<uint8_t>(shape.n_parameters);
     run.rows = rows;
     run.workers = 1;
+    run.derived = derive ? reinterpret_cast<unsigned char*>(derived.data()) : nullptr;
     run.training = true;
     for (int p = shape.n_parameters; p < max_parameters; p++) run.parameter_[p] = run.dparameter_[p] = this;
     for (int p = 0; p < shape.n_parameters; p++) fill_parameter(p, seed + 2 + static_cast<uint32_t>(p));
@@ -120,6 +121,11 @@ struct Call {
     scratch = Values(static_cast<int64_t>(bytes / sizeof(real)));
     scratch.randomise(96);
     run.scratch = reinterpret_cast<unsigned char*>(scratch.data());
+    if (plan.derived > 0) {
+      derived = Values(static_cast<int64_t>(plan.derived / sizeof(real)));
+      derived.randomise(95);
+      run.derived = reinterpret_cast<unsigned char*>(derived.data());
+    }
     for (uint32_t stage = 0; stage < plan.stages; stage++) {
       const uint64_t n = plan.tasks[stage], w = static_cast<uint64_t>(workers);
       for (uint64_t i = w; i-- > 0;) {
@@ -151,7 +157,8 @@ inline double difference(Values& a, Values& b) {
 }
 
 // Every instruction set of a class and every number of workers give the same bits, close to the plain loops.
-inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumulate = false) {
+inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumulate = false,
+                       bool derive = true) {
   const Isa before = current_isa();
   Call want(op, in, rows);
   want.plain(accumulate);
@@ -160,7 +167,7 @@ inline void check_rows(const AnyOp& op, const Shape& in, int rows, bool accumula
     for (int isa = 0; isa < isa_count; isa++) {
       if ((Isa(isa) != Isa::base) != fused || !set_isa(Isa(isa))) continue;
       for (int workers : {1, 2, 3, 7}) {
-        auto got = std::make_unique<Call>(op, in, rows);
+        auto got = std::make_unique<Call>(op, in, rows, 1, derive);
         CAPTURE(std::string(isa_name(Isa(isa))));
         CAPTURE(workers);
         REQUIRE(got->kernels(workers, accumulate));

@@ -69,6 +69,12 @@ const Network networks[] = {
        return m.chain(x, Conv2d{0, 6, 3, 1, 2, 2, 2}, ELU{}, Conv2d{0, 2, {2, 3}, {2, 1}, {0, 1}, 1, 2},
                       Flatten{}, Linear{0, 3});
      }},
+    {"derived weights", {6, 7, 2}, 3, CrossEntropyLoss{}, 4, [](Model& m, Tensor x) {
+       const Tensor a = m.chain(x, Conv2d{0, 17, 3, 1, 1}, Tanh{});
+       const Tensor b = m.chain(a, Conv2d{0, 17, 3, 1, 1}, ReLU{}, Conv2d{0, 17, 3, 1, 1});
+       return m.chain(m.add(Add{}, a, b), Conv2d{0, 16, 3}, ReLU{}, AdaptiveAvgPool2d{}, Flatten{},
+                      Linear{0, 4});
+     }},
     {"dropout", {14}, 6, CrossEntropyLoss{}, 4, [](Model& m, Tensor x) {
        return m.chain(x, Linear{0, 21}, ReLU{}, Dropout{0.4f}, Linear{0, 17}, Tanh{}, Dropout{0.2f},
                       Linear{0, 4});

@@ -301,6 +301,7 @@ TEST_CASE("checkpoint: a trainer with other options is refused by name, with ano
                  {"clip_value", [](TrainerOptions& o) { o.clip_value = 1; }},
                  {"clip_norm", [](TrainerOptions& o) { o.clip_norm = 1; }},
                  {"shuffle, drop_last or derived_weights", [](TrainerOptions& o) { o.drop_last = true; }},
+                 {"shuffle, drop_last or derived_weights", [](TrainerOptions& o) { o.derived_weights = false; }},
                  {"lr", [](TrainerOptions& o) { o.optimizer = SGD{0.1f, 0.9f}; }},
                  {"nesterov", [](TrainerOptions& o) { o.optimizer = SGD{0.05f, 0.9f, 0, 0, true}; }},
                  {"optimizer", [](TrainerOptions& o) { o.optimizer = Adagrad{}; }},                  // one state, as SGD

@@ -9,7 +9,7 @@ static void check(const AnyOp& op, int H, int W, int C, int rows, bool accumulat
   CAPTURE(W);
   CAPTURE(C);
   CAPTURE(rows);
-  check_rows(op, batch_of({H, W, C}), rows, accumulate);
+  check_rows(op, batch_of({H, W, C}), rows, accumulate, false);
 }
 
 TEST_CASE("kernel_conv: Conv2d has the same bits on every instruction set and number of workers") {

@@ -149,9 +149,11 @@ TEST_CASE("layout: bytes depend on the number of threads in scratch alone, never
       Pool pool;
       pool.workers = workers;
       TrainerOptions o = training_of(named(name), 8);
-      MemoryPlan alone, first;
+      SessionOptions so;
+      MemoryPlan alone, first, session;
       CHECK(Trainer::plan(net->model, o, alone) == Status::ok);
-      o.pool = &pool;
+      CHECK(Session::plan(net->model, so, session) == Status::ok);
+      o.pool = so.pool = &pool;
       bool any = false;
       for (int i = 0; i < isa_count; i++) {
         if (!set_isa(static_cast<Isa>(i))) continue;
@@ -161,6 +163,9 @@ TEST_CASE("layout: bytes depend on the number of threads in scratch alone, never
         if (any) CHECK(plan.total == first.total);
         else first = plan;
         any = true;
+        CHECK(Session::plan(net->model, so, plan) == Status::ok);
+        CHECK(plan.total - plan.scratch == session.total - session.scratch);
+        CHECK((plan.derived > 0) == (std::string(name) == "resnet8"));
       }
     }
   }

@@ -2,6 +2,7 @@
 // refused.
 #include <doctest/doctest.h>
 
+#include <cmath>
 #include <thread>
 
 #include "graphs.hpp"
@@ -113,6 +114,116 @@ TEST_CASE("session: on a trainer it sees the weights of the moment, on the model
   for (real& v : w) v = 0;
   CHECK(t.it.set(0, w.data()) == Status::ok);
   CHECK(!same_bytes(after, outputs(trainer.it, x, 4)));
+}
+
+namespace {
+
+// Two convolutions of 3 x 3 that keep derived weights.
+struct Wide {
+  Net net;
+  TrainerOptions train;
+  SessionOptions infer;
+  std::vector<real>    x = random_values(1, 4 * 8 * 7 * 16);
+  std::vector<int32_t> labels = {0, 1, 2, 0};
+  Wide() {
+    const Tensor in = net.model.input("x", {8, 7, 16});
+    net.model.output("y", net.model.chain(in, Conv2d{0, 24, 3, 1, 1}, ReLU{}, Conv2d{0, 17, 3}, ReLU{},
+                                          Flatten{}, Linear{0, 3}));
+    REQUIRE(net.model.finish(Seed{3}) == Status::ok);
+    REQUIRE(net.materialise() == Status::ok);
+    train.batch = infer.batch = 4;
+    train.loss = infer.loss = CrossEntropyLoss{};
+    train.optimizer = SGD{0.1f, 0.9f};
+  }
+  // Output and loss, of the 4 samples.
+  std::vector<real> seen(Session& s) const {
+    std::memcpy(s.input_i32(1).data, labels.data(), labels.size() * sizeof(int32_t));
+    std::vector<real> y = outputs(s, x, 4);
+    y.push_back(s.loss());
+    return y;
+  }
+  // What a session on `t` that was just built sees.
+  std::vector<real> fresh(const Trainer& t, const SessionOptions& options) const {
+    PlacedSession s(net.model, options);
+    s.build(t, options);
+    return seen(s.it);
+  }
+};
+
+}  // namespace
+
+TEST_CASE("session: derived weights are planned to the byte, and only where they are allowed") {
+  Wide w;
+  SessionOptions off = w.infer;
+  off.derived_weights = false;
+  PlacedSession with(w.net.model, w.infer), without(w.net.model, off);
+  CHECK(with.used == with.plan.total);
+  CHECK(without.used == without.plan.total);
+  CHECK(without.plan.derived == 0);
+  CHECK(with.plan.derived == sizeof(real) * 16 * (2 * (16 * 16 + 16) + 2 * (24 * 16 + 16)));
+  const std::vector<real> a = w.seen(with.it), b = w.seen(without.it);
+  CHECK(!same_bytes(a, b));
+  for (size_t i = 0; i < a.size(); i++) CHECK(std::fabs(double(a[i] - b[i])) < 1e-5);
+  CHECK(with.memory.intact());
+}
+
+TEST_CASE("session: on a trainer, derived weights follow steps, set and resume, with the trainer's bits") {
+  Wide w;
+  PlacedTrainer  t(w.net.model, w.train);
+  PlacedSession  s(w.net.model, w.infer);
+  const Batch    batch(w.x.data(), w.labels.data(), 4);
+  s.build(t.it, w.infer);
+  REQUIRE(s.status == Status::ok);
+  std::vector<std::vector<real>> all;
+  for (int step = 0; step < 3; step++) {
+    all.push_back(w.seen(s.it));
+    CHECK(same_bytes(all.back(), w.fresh(t.it, w.infer)));
+    CHECK(t.it.step(batch) == Status::ok);
+    CHECK(same_bytes({t.it.loss()}, std::vector<real>{all.back().back()}));
+  }
+  std::vector<unsigned char> saved;
+  const auto append = [](void* user, const void* data, size_t bytes) {
+    const unsigned char* p = static_cast<const unsigned char*>(data);
+    std::vector<unsigned char>& to = *static_cast<std::vector<unsigned char>*>(user);
+    to.insert(to.end(), p, p + bytes);
+    return true;
+  };
+  REQUIRE(save_checkpoint(t.it, Sink{append, &saved}) == Status::ok);
+  all.push_back(w.seen(s.it));
+  std::vector<real> weights(24 * 16 * 9);
+  CHECK(t.it.get(0, weights.data()) == Status::ok);
+  for (real& v : weights) v = -v;
+  CHECK(t.it.set(0, weights.data()) == Status::ok);
+  all.push_back(w.seen(s.it));
+  CHECK(same_bytes(all.back(), w.fresh(t.it, w.infer)));
+  for (size_t i = 1; i < all.size(); i++) CHECK(!same_bytes(all[i], all[i - 1]));
+  REQUIRE(t.it.resume(memory_source(saved.data(), saved.size())) == Status::ok);
+  CHECK(same_bytes(w.seen(s.it), all[3]));
+}
+
+TEST_CASE("session: derived weights have the same bits on any number of threads, with the same on a trainer") {
+  Wide w;
+  std::vector<real> seen, trained, direct;
+  for (int threads : {1, 2, 3, 7}) {
+    ThreadPool pool(threads);
+    w.train.pool = w.infer.pool = &pool;
+    for (bool derive : {true, false}) {
+      w.train.derived_weights = w.infer.derived_weights = derive;
+      PlacedSession s(w.net.model, w.infer);
+      PlacedTrainer t(w.net.model, w.train);
+      for (int step = 0; step < 3; step++) CHECK(t.it.step(Batch(w.x.data(), w.labels.data(), 4)) == Status::ok);
+      const std::vector<real> mine = w.seen(s.it), after = all_parameters(w.net.model, t.it);
+      if (!derive) {
+        if (direct.empty()) direct = after;
+        CHECK(same_bytes(after, direct));
+        continue;
+      }
+      if (seen.empty()) seen = mine, trained = after;
+      CHECK(same_bytes(mine, seen));
+      CHECK(same_bytes(after, trained));
+    }
+  }
+  CHECK(!same_bytes(trained, direct));
 }
 
 TEST_CASE("session: with a loss it judges output 0, and refuses bad labels") {
