@@ -1466,6 +1466,7 @@ struct OpDefaults {
 #else
 #define NNLITE_PIN_VECTOR(x) NNLITE_PIN(x)
 #endif
+#define NNLITE_PIN_POINTER(p) asm("" : "+r"(p))   // compilers may not derive it from other pointers
 #ifdef __FP_FAST_FMAF
 #define NNLITE_FMAF(a, b, c) __builtin_fmaf(a, b, c)
 #endif
@@ -2828,18 +2829,26 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
     const vf from = start == nullptr ? set(0.0f) : load_part(start + j * lanes, within(n, j * lanes));
     NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
   }
+  // Four rows share a pointer: one for each is more than there are registers for.
+  constexpr size_t fours = (down + 3) / 4;
+  const int64_t row[4] = {0, t.a_row, 2 * t.a_row, 3 * t.a_row};
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a1 = A;
     const float* b1 = B;
     for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
-      const float* a = a1;
+      const float* a[fours];
       const float* b = b1;
-      for (int64_t k = 0; k < t.inner.count; k++, a += t.inner.a, b += t.inner.b) {
+      NNLITE_UNROLL for (size_t f = 0; f < fours; f++) a[f] = a1 + static_cast<int64_t>(f) * 4 * t.a_row;
+      for (int64_t k = 0; k < t.inner.count; k++, b += t.inner.b) {
         vf v[across];
         NNLITE_UNROLL for (int j = 0; j < V; j++) v[j] = load(b + j / parts * t.b_panel + j % parts * lanes);
         NNLITE_UNROLL for (int i = 0; i < M; i++) {
-          const vf x = set(a[i * t.a_row]);
+          const vf x = set(a[i / 4][row[i % 4]]);
           NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = fma(x, v[j], c[i][j]);
+        }
+        NNLITE_UNROLL for (size_t f = 0; f < fours; f++) {
+          a[f] += t.inner.a;
+          NNLITE_PIN_POINTER(a[f]);
         }
       }
     }
