@@ -2846,8 +2846,9 @@ static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int
   }
 }
 
-// Vector j of a tile lies in panel j / parts, at part j % parts of it. All of `start` is read.
-template <int M, int V>
+// Vector j of a tile lies in panel j / parts, at part j % parts of it. All of `start` is read. With L > 0 the
+// rows are several lines of L each, whose rows of C follow each other.
+template <int M, int V, int L = 0>
 static void tile(const Product& t, const float* A, const float* B, float* C, const float* start,
                  int64_t columns) {
   constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
@@ -2857,26 +2858,27 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
     const vf from = load(start + j * lanes);
     NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
   }
-  // Four rows share a pointer: one for each is more than there are registers for.
-  constexpr size_t fours = (down + 3) / 4;
-  const int64_t row[4] = {0, t.a_row, 2 * t.a_row, 3 * t.a_row};
+  // Some rows share a pointer: one for each is more than there are registers for.
+  constexpr int    shared = L > 0 ? L : 4;
+  constexpr size_t groups = (M + shared - 1) / shared;
+  const int64_t    group = L > 0 ? t.a_line : 4 * t.a_row;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a1 = A;
     const float* b1 = B;
     for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
-      const float* a[fours];
+      const float* a[groups];
       const float* b = b1;
-      NNLITE_UNROLL for (size_t f = 0; f < fours; f++) a[f] = a1 + static_cast<int64_t>(f) * 4 * t.a_row;
+      NNLITE_UNROLL for (size_t g = 0; g < groups; g++) a[g] = a1 + static_cast<int64_t>(g) * group;
       for (int64_t k = 0; k < t.inner.count; k++, b += t.inner.b) {
         vf v[across];
         NNLITE_UNROLL for (int j = 0; j < V; j++) v[j] = load(b + j / parts * t.b_panel + j % parts * lanes);
         NNLITE_UNROLL for (int i = 0; i < M; i++) {
-          const vf x = set(a[i / 4][row[i % 4]]);
+          const vf x = set(a[i / shared][i % shared * t.a_row]);
           NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = fma(x, v[j], c[i][j]);
         }
-        NNLITE_UNROLL for (size_t f = 0; f < fours; f++) {
-          a[f] += t.inner.a;
-          NNLITE_PIN_POINTER(a[f]);
+        NNLITE_UNROLL for (size_t g = 0; g < groups; g++) {
+          a[g] += t.inner.a;
+          NNLITE_PIN_POINTER(a[g]);
         }
       }
     }
@@ -2958,6 +2960,21 @@ static void pad_rows(const float* from, int64_t rows, int64_t step, int64_t n, f
 }
 
 #ifndef NNLITE_NO_TRAINING
+// The tile of two lines of so many rows and 8 columns, where it helps: few rows alone wait for each other.
+static Multiply* pair_of(int64_t rows) {
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+  return isa_avx2::pair_of(rows);
+#elif NNLITE_PASS == NNLITE_PASS_AVX2 || NNLITE_PASS == NNLITE_PASS_NEON
+  return rows == 3   ? tile<6, narrow, 3>
+         : rows == 4 ? tile<8, narrow, 4>
+         : rows == 5 ? tile<10, narrow, 5>
+         : rows == 6 ? tile<12, narrow, 6>
+                     : nullptr;
+#else
+  return rows > 0 ? nullptr : tile<1, narrow>;
+#endif
+}
+
 // to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
@@ -3203,23 +3220,42 @@ static inline Area chunk_area(const Chunks& k, int64_t chunk) {
 }
 
 #ifndef NNLITE_NO_TRAINING
-// Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other
-// without a gap, the places of a row of taps are rows of one product.
+// Tasks of grad: (group, unit, block of rows) x panel. A unit is a tap; or, where pixels of big follow each
+// other without a gap, a row of taps, whose places are rows of one product; or two, where that gives few.
 struct GradTasks {
-  int64_t units, rows, blocks, panels;
+  int64_t columns, panels, panel_size, units, lines, rows, blocks;
   bool    joined;
 };
 constexpr int64_t grad_rows = 28;
 static NNLITE_NOINLINE GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
-  GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0,
-                 panels_of(columns_are_small ? c.small : c.big), false};
+  const int64_t columns = columns_are_small ? c.small : c.big, rows = columns_are_small ? c.big : c.small;
+  GradTasks g = {columns, panels_of(columns), c.taps() * rows * 16, c.taps(), 1, rows, 0, false};
   g.joined = columns_are_small && c.groups == 1 && c.w.dilation == 1;
-  if (g.joined) g.units = c.h.kernel, g.rows = c.w.kernel * c.big;
+  if (g.joined) {
+    g.rows  = c.w.kernel * rows;
+    g.lines = columns <= 8 && g.rows <= 6 ? 2 : 1;
+    g.units = (c.h.kernel + g.lines - 1) / g.lines;
+  }
   g.blocks = (g.rows + grad_rows - 1) / grad_rows;
   return g;
 }
+// What a task gives: lines of rows of a tap or row of taps, which lie at `to` in the first of its panels.
+struct GradPart {
+  int64_t group, kh, kw, from, lines, rows, to;
+};
+static NNLITE_NOINLINE GradPart grad_part(const Conv& c, const GradTasks& g, const Stretch& at) {
+  const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units;
+  const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks, line = unit * g.lines;
+  const int64_t group = at.block / g.blocks / g.units, from = block * height + smaller(block, taller);
+  return {group, g.joined ? line : unit / c.w.kernel, g.joined ? 0 : unit % c.w.kernel, from,
+          g.joined ? smaller(g.lines, c.h.kernel - line) : 1, block < taller ? height + 1 : height,
+          (group * g.panels + at.panel) * g.panel_size + (line * g.rows + from) * 16};
+}
+
+// Scratch for the patches of a worker: big is copied where zeros are around it. Tiles read whole sixteens of
+// columns; where such would end behind their tensor, columns are copied, too.
 struct GradPatches {
-  int64_t big, small;                          // floats of a worker; 0: read in place
+  int64_t big, small;
   size_t  bytes() const { return scratch_bytes(big) + scratch_bytes(small); }
   float*  scratch(const OpRun& r, uint32_t worker) const {
     return worker_scratch(r, worker, round_up(big, 16) + round_up(small, 16));
@@ -3229,11 +3265,10 @@ static NNLITE_NOINLINE GradPatches grad_patches(const Conv& c, bool columns_are_
   const Chunks  k(c.h.out, c.w.out);
   const int64_t pixels = down_span(c.h, 0, k.rows).count * down_span(c.w, 0, k.columns).count;
   const bool    padded = c.h.padding != 0 || c.w.padding != 0;
-  if (columns_are_small) {
+  if (columns_are_small)
     return {padded ? pixels * c.big_pitch() : 0,
-            c.small % 16 == 0 ? 0 : k.rows * k.columns * c.groups * round_up(c.small, 16)};
-  }
-  return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
+            c.small % 16 == 0 ? 0 : k.rows * k.columns * c.small_pitch() + 16};
+  return {padded || c.big % 16 != 0 ? pixels * c.big_pitch() + 16 : 0, 0};
 }
 #endif
 
@@ -3355,6 +3390,24 @@ static inline Patch patch_in_place(const float* image, int64_t W, Span rows, Spa
   return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
 }
 
+#ifndef NNLITE_NO_TRAINING
+// What the gradient of a chunk reads of big or small; it is the columns, or else the rows of the product.
+static NNLITE_NOINLINE Patch grad_patch(const Conv& c, bool of_big, const float* images, const Area& o,
+                                        bool is_columns, float* to) {
+  const Conv::Side s = c.side(of_big);
+  const int64_t    C = c.groups * s.channels;
+  const Span       rows = of_big ? down_span(c.h, o.y, o.rows) : Span{o.y, o.rows};
+  const Span       columns = of_big ? down_span(c.w, o.x, o.columns) : Span{o.x, o.columns};
+  const float*     image = images + o.image * s.H * s.W * C;
+  const int64_t    behind = (c.images - o.image) * s.H * s.W -
+                         ((rows.first + rows.count - 1) * s.W + columns.first + columns.count);
+  const bool       padded = of_big && (c.h.padding != 0 || c.w.padding != 0);
+  if (padded || (is_columns && s.channels % 16 != 0 && behind * C < 16))
+    return copy_patch(image, s.H, s.W, rows, columns, 1, C, nullptr, to);
+  return patch_in_place(image, s.W, rows, columns, C);
+}
+#endif
+
 // to = start + from * w for bands [first, last), down or up; w has columns of the channels of `to`.
 static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from, const float* w,
                                      const float* start, float* to, bool add, float* scratch, uint32_t first,
@@ -3449,58 +3502,54 @@ struct GradSides {
 
 static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bool columns_are_small,
                        int64_t rows, int64_t columns, bool add, float* dw, uint32_t first, uint32_t last) {
-  const int64_t panel_size = c.taps() * (columns_are_small ? c.big : c.small) * 16;
+  const Patch& big = columns_are_small ? s.a : s.b;
   for (uint32_t task = first; task < last;) {
-    const Stretch at = stretch_at(task, last, g.panels);
+    const Stretch  at = stretch_at(task, last, g.panels);
+    const GradPart part = grad_part(c, g, at);
+    const int64_t  place = part.kh * c.h.dilation * big.line + part.kw * c.w.dilation * big.pixel;
     task += static_cast<uint32_t>(at.count);
-    const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units,
-                  group = at.block / g.blocks / g.units;
-    const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks;
-    const int64_t from = block * height + (block < taller ? block : taller);
-    const int64_t kh = g.joined ? unit : unit / c.w.kernel, kw = g.joined ? 0 : unit % c.w.kernel;
-    const Patch&  big = columns_are_small ? s.a : s.b;
-    const int64_t place = kh * c.h.dilation * big.line + kw * c.w.dilation * big.pixel;
     Product p;
     p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line,
                 (columns_are_small ? 1 : c.h.stride) * s.b.line};
     p.inner  = {columns, s.a_stride * s.a.pixel, s.b_stride * s.b.pixel};
-    p.rows = block < taller ? height + 1 : height, p.a_row = 1, p.c_row = 16;
-    p.c_panel = panel_size;
+    p.lines = part.lines, p.a_line = c.h.dilation * big.line, p.c_line = g.rows * 16;
+    p.rows = part.rows, p.a_row = 1, p.c_row = 16;
+    p.c_panel = g.panel_size;
     p.add = add;
-    multiply(p, s.a.data + (columns_are_small ? place : 0) + group * s.a_group + from,
-             s.b.data + (columns_are_small ? 0 : place) + group * s.b_group + at.panel * 16,
-             dw + (group * g.panels + at.panel) * panel_size + (unit * g.rows + from) * 16,
-             nullptr, at.count * 16);
+    Multiply* const pair = p.lines == 2 ? pair_of(p.rows) : nullptr;
+    (pair != nullptr ? pair : multiply)(
+        p, s.a.data + (columns_are_small ? place : 0) + part.group * s.a_group + part.from,
+        s.b.data + (columns_are_small ? 0 : place) + part.group * s.b_group + at.panel * 16, dw + part.to,
+        pair != nullptr ? zeros : nullptr, smaller(at.count * 16, round_up(g.columns - at.panel * 16, 8)));
+  }
+}
+
+// The columns that do not exist are zeros.
+static void zero_tails(const Conv& c, const GradTasks& g, float* dw, uint32_t first, uint32_t last) {
+  const size_t tail = static_cast<size_t>(g.columns % 16);
+  for (uint32_t task = first; task < last && tail != 0; task++) {
+    const Stretch  at = stretch_at(task, task + 1, g.panels);
+    const GradPart part = grad_part(c, g, at);
+    for (int64_t i = 0; i < part.lines * part.rows && at.panel + 1 == g.panels; i++)
+      __builtin_memset(dw + part.to + i * 16 + tail, 0, (16 - tail) * sizeof(float));
   }
 }
 
 // dw, chunk after chunk, for tasks [first, last).
 static void conv_grad(const Conv& c, const float* big, const float* small, bool columns_are_small, float* dw,
                       float* scratch, uint32_t first, uint32_t last) {
-  const Chunks      k(c.h.out, c.w.out);
-  const GradTasks   g = grad_tasks(c, columns_are_small);
-  const GradPatches patches = grad_patches(c, columns_are_small);
-  const int64_t     B = c.big_pitch(), S = c.small_pitch();
-  const int64_t     big_wide = columns_are_small ? c.big : round_up(c.big, 16);
-  const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
+  const Chunks    k(c.h.out, c.w.out);
+  const GradTasks g = grad_tasks(c, columns_are_small);
+  float* const    second = scratch + round_up(grad_patches(c, columns_are_small).big, 16);
   for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
-    const Area   o = chunk_area(k, chunk);
-    const float* from_big = big + o.image * c.h.in * c.w.in * B;
-    const float* from_small = small + o.image * c.h.out * c.w.out * S;
-    const Span   down = down_span(c.h, o.y, o.rows), across = down_span(c.w, o.x, o.columns);
-    const Span   rows = {o.y, o.rows}, columns = {o.x, o.columns};
-    const Patch  pb = patches.big == 0
-        ? patch_in_place(from_big, c.w.in, down, across, B)
-        : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big,
-                     columns_are_small ? nullptr : pad_rows, scratch);
-    const Patch ps = patches.small == 0
-        ? patch_in_place(from_small, c.w.out, rows, columns, S)
-        : copy_patch(from_small, c.h.out, c.w.out, rows, columns, c.groups, c.small, pad_rows,
-                     scratch + round_up(patches.big, 16));
-    const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
-                                              : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
+    const Area  o = chunk_area(k, chunk);
+    const Patch b = grad_patch(c, true, big, o, !columns_are_small, scratch);
+    const Patch s = grad_patch(c, false, small, o, columns_are_small, second);
+    const GradSides sides = columns_are_small ? GradSides{b, s, c.big, c.small, c.w.stride, 1}
+                                              : GradSides{s, b, c.small, c.big, 1, c.w.stride};
     grad_chunk(c, g, sides, columns_are_small, o.rows, o.columns, chunk > 0, dw, first, last);
   }
+  zero_tails(c, g, dw, first, last);
 }
 
 // db[o] = sum of dy[..., o], chunk after chunk, for panels [first, last).
