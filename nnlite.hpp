@@ -1460,6 +1460,7 @@ constexpr T op_defaults = {};
 #else
 #define NNLITE_PIN_VECTOR(x) NNLITE_PIN(x)
 #endif
+#define NNLITE_PIN_POINTER(p) asm("" : "+r"(p))   // compilers may not derive it from other pointers
 #ifdef __FP_FAST_FMAF
 #define NNLITE_FMAF(a, b, c) __builtin_fmaf(a, b, c)
 #endif
@@ -2310,6 +2311,10 @@ struct Conv : Axes {                           // in: big, out: small
   int64_t images, groups, big, small;          // channels of one group
   int64_t workers;
 
+  struct Side {
+    int64_t H, W, channels;
+  };
+  Side    side(bool of_big) const { return of_big ? Side{h.in, w.in, big} : Side{h.out, w.out, small}; }
   int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
   int64_t big_pitch() const { return groups * big; }
   int64_t small_pitch() const { return groups * small; }
@@ -2557,9 +2562,20 @@ NNLITE_VERB __m256i first(int n) {
 NNLITE_VERB vf   load_part(const float* p, int n) {
   return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
 }
-NNLITE_VERB void store_part(float* p, vf a, int n) {
-  n == lanes ? store(p, a) : _mm256_maskstore_ps(p, first(n), a.v);
+// A masked store takes tens of cycles on AMD's processors.
+static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
+  __m128 four = _mm256_castps256_ps128(a.v);
+  if ((n & 4) != 0) {
+    _mm_storeu_ps(p, four);
+    four = _mm256_extractf128_ps(a.v, 1);
+  }
+  if ((n & 2) != 0) {
+    _mm_storel_pi(reinterpret_cast<__m64*>(p + (n & 4)), four);
+    four = _mm_movehl_ps(four, four);
+  }
+  if ((n & 1) != 0) _mm_store_ss(p + (n & 6), four);
 }
+NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm256_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
   if (n == lanes) return from_bytes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -3001,6 +3017,19 @@ static inline Stretch stretch_at(uint32_t task, uint32_t last, int64_t panels) {
   return {block, from, from + left < panels ? left : panels - from};
 }
 
+// One instruction set's way to compute a product; `columns` of C exist.
+using Multiply = void(const Product&, const float* A, const float* B, float* C, const float* start,
+                      int64_t columns);
+// Rows of n numbers, `step` apart, to rows of whole sixteens with zeros behind them.
+using PadRows = void(const float* from, int64_t rows, int64_t step, int64_t n, float* to);
+
+// Tiles of so many columns and at most so many rows.
+struct Tiles {
+  int64_t columns, rows;
+  Multiply* (*of)(int64_t rows);
+};
+constexpr float zeros[128] = {};               // where a product starts without a bias
+
 template <class A>
 static inline const A& attributes_of(const OpRun& r) { return *static_cast<const A*>(r.attributes); }
 
@@ -3020,15 +3049,15 @@ namespace NNLITE_ISA {
 // Vectors across and most rows of a tile: what the registers hold. Narrow tiles are for the last columns,
 // long ones for a single row.
 #if NNLITE_PASS == NNLITE_PASS_AVX512
-constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14;
+constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14, depthwise_rows = 8;
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
-constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 8;
+constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 8, depthwise_rows = 6;
 #elif NNLITE_PASS == NNLITE_PASS_NEON
-constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8;
+constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8, depthwise_rows = 6;
 #elif NNLITE_PASS == NNLITE_PASS_BASE
-constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4;
+constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4, depthwise_rows = 2;
 #else
-constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2;
+constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2, depthwise_rows = 1;
 #endif
 
 NNLITE_VERB vf inverse_deviation(vf var, float eps) { return div(set(1.0f), sqrt(add(var, set(eps)))); }
@@ -3054,12 +3083,11 @@ static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogu
 }
 // M rows of n columns, in V vectors, through a norm and ReLU.
 template <int M, int V>
-NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int64_t column, int n) {
+NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int n) {
   if (e.scale != nullptr)
     NNLITE_UNROLL for (int j = 0; j < V; j++) {
       const int w = within(n, j * lanes);
-      const int64_t at = column + j * lanes;
-      const vf      s = load_part(e.scale + at, w), t = load_part(e.shift + at, w);
+      const vf  s = load_part(e.scale + j * lanes, w), t = load_part(e.shift + j * lanes, w);
       NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = fma(c[i][j], s, t);
     }
   const vf floor = set(e.floor);
@@ -3074,7 +3102,7 @@ static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int
     const int    w = within(n, j * lanes);
     float*       to = C + j / parts * t.c_panel + j % parts * lanes;
     const float* mask = t.mask == nullptr ? to : t.mask + (to - t.base);
-    for (int i = 0; i < rows; i++, to += t.c_row, mask += t.c_row) {
+    for (int i = 0; i < rows && w > 0; i++, to += t.c_row, mask += t.c_row) {
       vf v = load(from + (i * vectors + j) * lanes);
       if (t.mask != nullptr) v = select(less(set(0.0f), load_part(mask, w)), v, set(0.0f));
       store_part(to, t.add ? add(load_part(to, w), v) : v, w);
@@ -3082,34 +3110,44 @@ static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int
   }
 }
 
-// Vector j of a tile lies in panel j / parts, at part j % parts of it.
-template <int M, int V>
+// Vector j of a tile lies in panel j / parts, at part j % parts of it. All of `start` is read. With L > 0 the
+// rows are several lines of L each, whose rows of C follow each other.
+template <int M, int V, int L = 0>
 static void tile(const Product& t, const float* A, const float* B, float* C, const float* start,
-                 int64_t column, int64_t columns) {
+                 int64_t columns) {
   constexpr size_t down = static_cast<size_t>(M), across = static_cast<size_t>(V);
   vf c[down][across];
   const int n = static_cast<int>(columns < V * lanes ? columns : V * lanes);
   NNLITE_UNROLL for (int j = 0; j < V; j++) {
-    const vf from = start == nullptr ? set(0.0f) : load_part(start + j * lanes, within(n, j * lanes));
+    const vf from = load(start + j * lanes);
     NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
   }
+  // Some rows share a pointer: one for each is more than there are registers for.
+  constexpr int    shared = L > 0 ? L : 4;
+  constexpr size_t groups = (M + shared - 1) / shared;
+  const int64_t    group = L > 0 ? t.a_line : 4 * t.a_row;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a1 = A;
     const float* b1 = B;
     for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
-      const float* a = a1;
+      const float* a[groups];
       const float* b = b1;
-      for (int64_t k = 0; k < t.inner.count; k++, a += t.inner.a, b += t.inner.b) {
+      NNLITE_UNROLL for (size_t g = 0; g < groups; g++) a[g] = a1 + static_cast<int64_t>(g) * group;
+      for (int64_t k = 0; k < t.inner.count; k++, b += t.inner.b) {
         vf v[across];
         NNLITE_UNROLL for (int j = 0; j < V; j++) v[j] = load(b + j / parts * t.b_panel + j % parts * lanes);
         NNLITE_UNROLL for (int i = 0; i < M; i++) {
-          const vf x = set(a[i * t.a_row]);
+          const vf x = set(a[i / shared][i % shared * t.a_row]);
           NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = fma(x, v[j], c[i][j]);
+        }
+        NNLITE_UNROLL for (size_t g = 0; g < groups; g++) {
+          a[g] += t.inner.a;
+          NNLITE_PIN_POINTER(a[g]);
         }
       }
     }
   }
-  activate<M, V>(t, c, column, n);
+  activate<M, V>(t, c, n);
   if (n == V * lanes && t.mask == nullptr) {
     NNLITE_UNROLL for (int i = 0; i < M; i++) {
       NNLITE_UNROLL for (int j = 0; j < V; j++) {
@@ -3125,24 +3163,23 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   }
 }
 
-using Tile = void (*)(const Product&, const float*, const float*, float*, const float*, int64_t, int64_t);
 template <int V, int M>
-static Tile tile_of(int64_t rows) {
+static Multiply* tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
   else return rows == M ? tile<M, V> : tile_of<V, M - 1>(rows);
 }
 
-// All rows, V vectors across, in tiles of nearly equal height.
-template <int V, int most>
+// All rows, in tiles of nearly equal height.
 static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
-                   int64_t column, int64_t columns) {
-  const int64_t tiles = (t.rows + most - 1) / most, height = t.rows / tiles, taller = t.rows % tiles;
-  const Tile high = tile_of<V, most>(height + 1), low = tile_of<V, most>(height);
+                   int64_t columns, const Tiles& by) {
+  const int64_t tiles = (t.rows + by.rows - 1) / by.rows, height = t.rows / tiles, taller = t.rows % tiles;
+  Multiply* const high = by.of(height + 1);
+  Multiply* const low = by.of(height);
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
     const float* a = A;
     float*       c = C;
     for (int64_t i = 0; i < tiles; i++) {
-      (i < taller ? high : low)(t, a, B, c, start, column, columns);
+      (i < taller ? high : low)(t, a, B, c, start, columns);
       const int64_t step = i < taller ? height + 1 : height;
       a += step * t.a_row;
       c += step * t.c_row;
@@ -3150,33 +3187,61 @@ static void stripe(const Product& t, const float* A, const float* B, float* C, c
   }
 }
 
+// For `left` columns of C, of which B holds `held`.
+static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held) {
+  constexpr Tiles large = {wide * lanes, wide_rows, tile_of<wide, wide_rows>};
+  constexpr Tiles small = {narrow * lanes, narrow_rows, tile_of<narrow, narrow_rows>};
+  if constexpr (8 * lanes > 16) {
+    if (rows == 1 && held >= 8 * lanes) return {8 * lanes, 1, tile_of<8, 1>};
+  }
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+  constexpr Tiles half = {8, isa_avx2::narrow_rows, isa_avx2::tile_of<1, isa_avx2::narrow_rows>};
+  if (left <= 24) return left <= 8 ? half : small;
+#endif
+  return left > small.columns && held >= large.columns ? large : small;
+}
+
 // The product: columns from the start of a panel of B and C on.
 static void multiply(const Product& t, const float* A, const float* B, float* C, const float* start,
                      int64_t columns) {
-  if (t.rows <= 0) return;
-  for (int64_t j = 0; j < columns;) {
-    const int64_t left = columns - j, held = round_up(left, 16);               // B holds whole panels
-    const float*  b = B + j / 16 * t.b_panel + j % 16;
-    float*        c = C + j / 16 * t.c_panel + j % 16;
-    const float*  s = start == nullptr ? nullptr : start + j;
-    if constexpr (8 * lanes > 16) {
-      if (t.rows == 1 && held >= 8 * lanes) {
-        stripe<8, 1>(t, A, b, c, s, j, left);
-        j += 8 * lanes;
-        continue;
-      }
+  for (int64_t j = 0; j < columns && t.rows > 0;) {
+    const int64_t left = columns - j;
+    const Tiles   tiles = tiles_for(t.rows, left, round_up(columns, 16) - j);  // B holds whole panels
+    float         last[8 * lanes];
+    const float*  s = start == nullptr ? zeros : start + j;
+    if (start != nullptr && left < tiles.columns) {
+      for (int64_t i = 0; i < tiles.columns; i++) last[i] = i < left ? s[i] : 0;
+      s = last;
     }
-    if (left > narrow * lanes && held - j % 16 >= wide * lanes) {
-      stripe<wide, wide_rows>(t, A, b, c, s, j, left);
-      j += wide * lanes;
-    } else {
-      stripe<narrow, narrow_rows>(t, A, b, c, s, j, left);
-      j += narrow * lanes;
-    }
+    Product p = t;
+    p.from(t, j);
+    stripe(p, A, B + j / 16 * t.b_panel + j % 16, C + j / 16 * t.c_panel + j % 16, s, left, tiles);
+    j += tiles.columns;
   }
 }
 
+static void pad_rows(const float* from, int64_t rows, int64_t step, int64_t n, float* to) {
+  for (int64_t r = 0; r < rows; r++, from += step)
+    for (int64_t j = 0; j < round_up(n, 16); j += lanes, to += lanes)
+      store(to, load_part(from + j, within(static_cast<int>(n), static_cast<int>(j))));
+}
+
 #ifndef NNLITE_NO_TRAINING
+// The tile of two lines of so many rows and 8 columns, where it helps: few rows alone wait for each other.
+static Multiply* pair_of(int64_t rows) {
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+  return isa_avx2::pair_of(rows);
+#elif NNLITE_PASS == NNLITE_PASS_AVX2 || NNLITE_PASS == NNLITE_PASS_NEON
+  return rows == 3   ? tile<6, narrow, 3>
+         : rows == 4 ? tile<8, narrow, 4>
+         : rows == 5 ? tile<10, narrow, 5>
+         : rows == 6 ? tile<12, narrow, 6>
+                     : nullptr;
+#else
+  return rows > 0 ? nullptr : tile<1, narrow>;
+#endif
+}
+
 // to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
@@ -3193,13 +3258,6 @@ static void transpose_panel(const float* from, int64_t X, int64_t taps, int64_t 
   for (int64_t x = 0; x < X; x += 16)
     for (int64_t tap = 0; tap < taps; tap++)
       transpose_block(from + ((x / 16 * taps + tap) * Y + y) * 16, Y - y, X - x, to + (tap * X + x) * 16);
-}
-
-// Rows of n numbers into rows of 16, zeros behind them.
-static void pad_rows(const float* from, int64_t rows, int64_t step, int n, float* to) {
-  for (int64_t r = 0; r < rows; r++, from += step, to += 16)
-    NNLITE_UNROLL for (int j = 0; j < parts; j++)
-        store(to + j * lanes, load_part(from + j * lanes, within(n, j * lanes)));
 }
 
 // to[0..16) = sums over rows of n <= 16 numbers, one chain each; added to what is there if asked.
@@ -3342,7 +3400,7 @@ NNLITE_RUN(linear_grad_parameter) {
     const Stretch at = stretch_at(task, last, s.panels);
     task += static_cast<uint32_t>(at.count);
     if (!padded && at.panel + at.count > whole) {
-      pad_rows(r.dy() + whole * 16, s.N, s.O, static_cast<int>(s.O - whole * 16), tail);
+      pad_rows(r.dy() + whole * 16, s.N, s.O, s.O - whole * 16, tail);
       padded = true;
     }
     const int64_t i = at.block * linear_inputs;
@@ -3379,6 +3437,10 @@ static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : 
 struct Span {
   int64_t first, count;
   bool inside(int64_t size) const { return first >= 0 && first + count <= size; }
+  Span within(int64_t size) const {
+    const int64_t from = first > 0 ? first : 0, end = smaller(first + count, size);
+    return {from, end > from ? end - from : 0};
+  }
 };
 // what outputs o .. o + count read of big
 static inline Span down_span(const Axis& a, int64_t o, int64_t count) {
@@ -3416,7 +3478,7 @@ struct Area {                                  // of one image: rows and columns
 struct Bands {
   int64_t rows, count;                         // of one image
   int64_t patch;                               // floats of the largest
-  bool    in_place;                            // no zeros around the image are read
+  bool    in_place;                            // no zeros beside the image are read
 
   int64_t scratch() const { return in_place ? 0 : patch; }
   Area    at(int64_t task, int64_t H, int64_t W) const {
@@ -3431,15 +3493,14 @@ static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
 static NNLITE_NOINLINE Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
   const int64_t rows = band_rows(c.h.out, (patch_floats / line - c.h.extent()) / c.h.stride + 1, c.workers);
-  const bool    in_place = c.h.padding == 0 && c.w.padding == 0;
-  return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line, in_place};
+  return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line, c.w.padding == 0};
 }
 static NNLITE_NOINLINE Bands up_bands(const Conv& c) {
   const Span    across = up_span(c.w, 0, c.w.in);
   // rows of small: (rows + reach) / stride + 2
   const int64_t line = across.count * c.small_pitch(), reach = c.h.extent() - 2;
   const int64_t rows = band_rows(c.h.in, (patch_floats / line - 2) * c.h.stride - reach, c.workers);
-  const bool    in_place = across.inside(c.w.out) && up_span(c.h, 0, c.h.in).inside(c.h.out);
+  const bool    in_place = across.inside(c.w.out);
   return {rows, (c.h.in + rows - 1) / rows, ((rows + reach) / c.h.stride + 2) * line, in_place};
 }
 
@@ -3461,23 +3522,42 @@ static inline Area chunk_area(const Chunks& k, int64_t chunk) {
 }
 
 #ifndef NNLITE_NO_TRAINING
-// Tasks of grad: (group, tap or row of taps, block of rows) x panel. Where pixels of big follow each other
-// without a gap, the places of a row of taps are rows of one product.
+// Tasks of grad: (group, unit, block of rows) x panel. A unit is a tap; or, where pixels of big follow each
+// other without a gap, a row of taps, whose places are rows of one product; or two, where that gives few.
 struct GradTasks {
-  int64_t units, rows, blocks, panels;
+  int64_t columns, panels, panel_size, units, lines, rows, blocks;
   bool    joined;
 };
 constexpr int64_t grad_rows = 28;
 static NNLITE_NOINLINE GradTasks grad_tasks(const Conv& c, bool columns_are_small) {
-  GradTasks g = {c.taps(), columns_are_small ? c.big : c.small, 0,
-                 panels_of(columns_are_small ? c.small : c.big), false};
+  const int64_t columns = columns_are_small ? c.small : c.big, rows = columns_are_small ? c.big : c.small;
+  GradTasks g = {columns, panels_of(columns), c.taps() * rows * 16, c.taps(), 1, rows, 0, false};
   g.joined = columns_are_small && c.groups == 1 && c.w.dilation == 1;
-  if (g.joined) g.units = c.h.kernel, g.rows = c.w.kernel * c.big;
+  if (g.joined) {
+    g.rows  = c.w.kernel * rows;
+    g.lines = columns <= 8 && g.rows <= 6 ? 2 : 1;
+    g.units = (c.h.kernel + g.lines - 1) / g.lines;
+  }
   g.blocks = (g.rows + grad_rows - 1) / grad_rows;
   return g;
 }
+// What a task gives: lines of rows of a tap or row of taps, which lie at `to` in the first of its panels.
+struct GradPart {
+  int64_t group, kh, kw, from, lines, rows, to;
+};
+static NNLITE_NOINLINE GradPart grad_part(const Conv& c, const GradTasks& g, const Stretch& at) {
+  const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units;
+  const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks, line = unit * g.lines;
+  const int64_t group = at.block / g.blocks / g.units, from = block * height + smaller(block, taller);
+  return {group, g.joined ? line : unit / c.w.kernel, g.joined ? 0 : unit % c.w.kernel, from,
+          g.joined ? smaller(g.lines, c.h.kernel - line) : 1, block < taller ? height + 1 : height,
+          (group * g.panels + at.panel) * g.panel_size + (line * g.rows + from) * 16};
+}
+
+// Scratch for the patches of a worker: big is copied where zeros are around it. Tiles read whole sixteens of
+// columns; where such would end behind their tensor, columns are copied, too.
 struct GradPatches {
-  int64_t big, small;                          // floats of a worker; 0: read in place
+  int64_t big, small;
   size_t  bytes() const { return scratch_bytes(big) + scratch_bytes(small); }
   float*  scratch(const OpRun& r, uint32_t worker) const {
     return worker_scratch(r, worker, round_up(big, 16) + round_up(small, 16));
@@ -3487,11 +3567,10 @@ static NNLITE_NOINLINE GradPatches grad_patches(const Conv& c, bool columns_are_
   const Chunks  k(c.h.out, c.w.out);
   const int64_t pixels = down_span(c.h, 0, k.rows).count * down_span(c.w, 0, k.columns).count;
   const bool    padded = c.h.padding != 0 || c.w.padding != 0;
-  if (columns_are_small) {
+  if (columns_are_small)
     return {padded ? pixels * c.big_pitch() : 0,
-            c.small % 16 == 0 ? 0 : k.rows * k.columns * c.groups * round_up(c.small, 16)};
-  }
-  return {padded || c.big % 16 != 0 ? pixels * c.groups * round_up(c.big, 16) : 0, 0};
+            c.small % 16 == 0 ? 0 : k.rows * k.columns * c.small_pitch() + 16};
+  return {padded || c.big % 16 != 0 ? pixels * c.big_pitch() + 16 : 0, 0};
 }
 #endif
 
@@ -3501,46 +3580,164 @@ struct Patch {
   int64_t      line, pixel;
 };
 
-// Lines that follow each other without a gap are one line.
-static inline void join_lines(Product& p) {
-  if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
-}
-
-// Down of an area of small, whose pixels lie `pitch` apart; weights have `tap` floats for each place.
-static NNLITE_NOINLINE Product down_product(const Conv& c, const Patch& from, const Area& o, int64_t pitch,
-                                            int64_t tap) {
-  Product p;
-  p.outer  = {c.h.kernel, c.h.dilation * from.line, c.w.kernel * tap};
-  p.middle = {c.w.kernel, c.w.dilation * from.pixel, tap};
-  p.lines = o.rows, p.a_line = c.h.stride * from.line, p.c_line = c.w.out * pitch;
-  p.rows  = o.columns, p.a_row = c.w.stride * from.pixel, p.c_row = pitch;
-  join_lines(p);
-  return p;
-}
-
-// One phase of up: the pixels of big whose row and column leave the same remainders by the strides; i, j is
-// the first. b is where its first place begins in the weights, which have `tap` floats for each place.
-struct UpPhase {
-  Product      p;
-  const float* a;
-  int64_t      b;
+// Outputs that read the same places.
+struct Segment {
+  int64_t first, count, place, places;
+  int64_t end() const { return first + count; }
 };
-static NNLITE_NOINLINE UpPhase up_phase(const Conv& c, const Patch& from, Span rows, Span columns, int64_t i,
-                                        int64_t j, int64_t lines, int64_t pitch, int64_t tap) {
-  const Places  h = places_of(c.h, i % c.h.stride), v = places_of(c.w, j % c.w.stride);
-  const bool    empty = h.count == 0 || v.count == 0;
-  const int64_t up = h.step * c.h.dilation / c.h.stride, left = v.step * c.w.dilation / c.w.stride;
-  UpPhase u;
-  u.p.outer  = {empty ? 0 : h.count, -up * from.line, h.step * c.w.kernel * tap};
-  u.p.middle = {v.count, -left * from.pixel, v.step * tap};
-  u.p.lines = lines, u.p.a_line = from.line, u.p.c_line = c.h.stride * c.w.in * pitch;
-  u.p.rows = (c.w.in - j + c.w.stride - 1) / c.w.stride;
-  u.p.a_row = from.pixel, u.p.c_row = c.w.stride * pitch;
-  const int64_t y = i / c.h.stride + h.shift - rows.first, x = v.shift - columns.first;
-  u.a = empty ? from.data : from.data + y * from.line + x * from.pixel;
-  u.b = (h.first * c.w.kernel + v.first) * tap;
-  join_lines(u.p);
-  return u;
+// One side of a sum: output t of `count`, place to + t hop of its image, reads start + t step + q pace of the
+// `size` inputs there, for each q of `places` where that is inside; place first + q next of the kernel.
+struct Walk {
+  int64_t count, to, hop, start, step, pace, size, places, first, next;
+  int64_t input(const Segment& s) const { return start + s.first * step + s.place * pace; }
+};
+// Up goes in phases: outputs i, i + stride, ...
+static NNLITE_NOINLINE Walk walk_of(const Axis& a, bool down, Span there, int64_t i, int64_t end) {
+  if (down) {
+    return {end - i, i, 1, i * a.stride - a.padding - there.first, a.stride, a.dilation, there.count,
+            a.kernel, 0, 1};
+  }
+  const Places p = places_of(a, i % a.stride);
+  return {(end - i + a.stride - 1) / a.stride, i, a.stride, i / a.stride + p.shift - there.first, 1,
+          -(p.step * a.dilation / a.stride), there.count, p.count, p.first, p.step};
+}
+static NNLITE_NOINLINE Segment segment_at(const Walk& w, int64_t t) {
+  Segment s = {t, 0, 0, 0};
+  for (; t < w.count; t++, s.count++) {
+    int64_t place = 0, places = 0;
+    for (int64_t q = w.places - 1; q >= 0; q--) {
+      const int64_t i = w.start + t * w.step + q * w.pace;
+      if (i >= 0 && i < w.size) place = q, places++;
+    }
+    if (s.count > 0 && (place != s.place || places != s.places)) break;
+    s.place = place, s.places = places;
+  }
+  return s;
+}
+
+// Rows for lines.
+static inline void turn(Product& p) {
+  const Product q = p;
+  p.lines = q.rows, p.a_line = q.a_row, p.c_line = q.c_row;
+  p.rows = q.lines, p.a_row = q.a_line, p.c_row = q.c_line;
+}
+
+// The products of one area of the outputs, one after another: what lies outside the image is left out. `from`
+// holds rows and columns of the input; weights have `tap` floats for each place; outputs are `pitch` apart.
+// Product p begins at a, b and c.
+struct Sum {
+  const Conv& conv;
+  const bool  down;
+  const Area  to;
+  const Patch from;
+  const Span  rows, columns;
+  const int64_t tap, pitch;
+  Product p = {};
+  int64_t a = 0, b = 0, c = 0, phase = 0;
+  Walk    h = {}, w = {};
+  Segment y = {}, x = {};
+
+  bool next_phase() {
+    const int64_t high = down ? 1 : smaller(conv.h.stride, to.rows);
+    const int64_t wide = down ? 1 : smaller(conv.w.stride, to.columns);
+    if (phase == high * wide) return false;
+    h = walk_of(conv.h, down, rows, to.y + phase / wide, to.y + to.rows);
+    w = walk_of(conv.w, down, columns, phase % wide, to.columns);
+    x = {};
+    phase++;
+    return true;
+  }
+  NNLITE_NOINLINE bool next() {
+    if (y.end() == h.count) {
+      if (x.end() == w.count && !next_phase()) return false;
+      x = segment_at(w, x.end());
+      y = {};
+    }
+    y = segment_at(h, y.end());
+    const int64_t across = conv.w.kernel, line = to.columns * pitch;
+    const bool    some = x.places > 0 && y.places > 0;
+    p.outer  = {some ? y.places : 0, h.pace * from.line, h.next * across * tap};
+    p.middle = {x.places, w.pace * from.pixel, w.next * tap};
+    p.lines = y.count, p.a_line = h.step * from.line, p.c_line = h.hop * line;
+    p.rows  = x.count, p.a_row = w.step * from.pixel, p.c_row = w.hop * pitch;
+    a = some ? h.input(y) * from.line + w.input(x) * from.pixel : 0;
+    b = ((h.first + y.place * h.next) * across + w.first + x.place * w.next) * tap;
+    c = (h.to + y.first * h.hop) * line + (w.to + x.first * w.hop) * pitch;
+    if (p.a_line == p.rows * p.a_row && p.c_line == p.rows * p.c_row) p.rows *= p.lines, p.lines = 1;
+    return true;
+  }
+};
+
+// Rows and columns of an image of H x W pixels copied to scratch, zeros where they lie outside. The `each`
+// channels of a group are padded, unless `pad` is nullptr.
+static NNLITE_NOINLINE Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns,
+                                        int64_t groups, int64_t each, PadRows* pad, float* to) {
+  const bool    padded = pad != nullptr && each % 16 != 0;
+  const int64_t pixel = groups * (padded ? round_up(each, 16) : each), line = columns.count * pixel;
+  const int64_t left = columns.first < 0 ? smaller(-columns.first, columns.count) : 0;
+  const int64_t end = smaller(W - columns.first, columns.count), right = end < left ? left : end;
+  for (int64_t y = 0; y < rows.count; y++) {
+    float* const  t = to + y * line;
+    const int64_t row = rows.first + y, count = row < 0 || row >= H ? 0 : right - left;
+    const float*  from = image + (row * W + columns.first + left) * groups * each;
+    const size_t  before = static_cast<size_t>(left * pixel), inside = static_cast<size_t>(count * pixel);
+    __builtin_memset(t, 0, before * sizeof(float));
+    if (padded) pad(from, count * groups, each, each, t + before);
+    else __builtin_memcpy(t + before, from, inside * sizeof(float));
+    __builtin_memset(t + before + inside, 0, (static_cast<size_t>(line) - before - inside) * sizeof(float));
+  }
+  return {to, line, pixel};
+}
+static inline Patch patch_in_place(const float* image, int64_t W, Span rows, Span columns, int64_t channels) {
+  return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
+}
+
+#ifndef NNLITE_NO_TRAINING
+// What the gradient of a chunk reads of big or small; it is the columns, or else the rows of the product.
+static NNLITE_NOINLINE Patch grad_patch(const Conv& c, bool of_big, const float* images, const Area& o,
+                                        bool is_columns, float* to) {
+  const Conv::Side s = c.side(of_big);
+  const int64_t    C = c.groups * s.channels;
+  const Span       rows = of_big ? down_span(c.h, o.y, o.rows) : Span{o.y, o.rows};
+  const Span       columns = of_big ? down_span(c.w, o.x, o.columns) : Span{o.x, o.columns};
+  const float*     image = images + o.image * s.H * s.W * C;
+  const int64_t    behind = (c.images - o.image) * s.H * s.W -
+                         ((rows.first + rows.count - 1) * s.W + columns.first + columns.count);
+  const bool       padded = of_big && (c.h.padding != 0 || c.w.padding != 0);
+  if (padded || (is_columns && s.channels % 16 != 0 && behind * C < 16))
+    return copy_patch(image, s.H, s.W, rows, columns, 1, C, nullptr, to);
+  return patch_in_place(image, s.W, rows, columns, C);
+}
+#endif
+
+// to = start + from * w for bands [first, last), down or up; w has columns of the channels of `to`.
+static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from, const float* w,
+                                     const float* start, float* to, const Epilogue& e, float* scratch,
+                                     uint32_t first, uint32_t last, Multiply* multiply) {
+  const Bands      b = down ? down_bands(c) : up_bands(c);
+  const Conv::Side in = c.side(down), out = c.side(!down);
+  const int64_t    F = c.groups * in.channels, T = c.groups * out.channels;
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const Area   area = b.at(task, out.H, out.W);
+    const float* image = from + area.image * in.H * in.W * F;
+    const auto   span = down ? down_span : up_span;
+    const Span   rows = b.in_place ? Span{0, in.H} : span(c.h, area.y, area.rows).within(in.H);
+    const Span   columns = b.in_place ? Span{0, in.W} : span(c.w, 0, out.W);
+    const Patch  patch = b.in_place ? patch_in_place(image, in.W, rows, columns, F)
+                                    : copy_patch(image, in.H, in.W, rows, columns, 1, F, nullptr, scratch);
+    Sum s = {c, down, area, patch, rows, columns, in.channels * 16, T};
+    s.p.b_panel = c.taps() * s.tap;
+    while (s.next()) {
+      s.p.inner = {in.channels, 1, 16};
+      if (s.p.middle.a == in.channels) s.p.inner.count *= s.p.middle.count, s.p.middle.count = 1;
+      for (int64_t g = 0; g < c.groups; g++) {
+        s.p.from(e, g * out.channels);
+        multiply(s.p, patch.data + s.a + g * in.channels, w + s.b + g * panels_of(out.channels) * s.p.b_panel,
+                 to + area.image * out.H * out.W * T + s.c + g * out.channels,
+                 start == nullptr ? start : start + g * out.channels, out.channels);
+      }
+    }
+  }
 }
 
 // Turning takes a stage of its own: a task is a panel of columns.
@@ -3587,102 +3784,6 @@ static constexpr auto conv_transpose2d_grad_parameter_plan = conv_grad_plan<Conv
 #endif
 
 namespace NNLITE_ISA {
-// Channels of `groups` groups, each from `each` to `wider` floats with zeros behind.
-static void copy_pixels(const float* from, int64_t pixels, int64_t groups, int64_t each, int64_t wider,
-                        float* to) {
-  if (each == wider) {
-    __builtin_memcpy(to, from, static_cast<size_t>(pixels * groups * each) * sizeof(float));
-    return;
-  }
-  for (int64_t i = 0; i < pixels * groups; i++, from += each, to += wider)
-    for (int64_t j = 0; j < wider; j += lanes)
-      store(to + j, load_part(from + j, within(static_cast<int>(each), static_cast<int>(j))));
-}
-static void zero_floats(float* to, int64_t count) {
-  __builtin_memset(to, 0, static_cast<size_t>(count) * sizeof(float));
-}
-
-// Rows and columns of an image of H x W pixels copied to scratch, zeros where they lie outside.
-static Patch copy_patch(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t groups,
-                        int64_t each, int64_t wider, float* to) {
-  const int64_t pixel = groups * wider, line = columns.count * pixel;
-  const int64_t left = columns.first < 0 ? smaller(-columns.first, columns.count) : 0;
-  const int64_t end = smaller(W - columns.first, columns.count), right = end < left ? left : end;
-  for (int64_t y = 0; y < rows.count; y++) {
-    float*        t = to + y * line;
-    const int64_t row = rows.first + y;
-    if (row < 0 || row >= H || right == left) {
-      zero_floats(t, line);
-      continue;
-    }
-    zero_floats(t, left * pixel);
-    copy_pixels(image + (row * W + columns.first + left) * groups * each, right - left, groups, each, wider,
-                t + left * pixel);
-    zero_floats(t + right * pixel, (columns.count - right) * pixel);
-  }
-  return {to, line, pixel};
-}
-static Patch patch_in_place(const float* image, int64_t W, Span rows, Span columns, int64_t channels) {
-  return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
-}
-static Patch patch_of(const float* image, int64_t H, int64_t W, Span rows, Span columns, int64_t channels,
-                      float* to, bool in_place) {
-  return in_place ? patch_in_place(image, W, rows, columns, channels)
-                  : copy_patch(image, H, W, rows, columns, 1, channels, channels, to);
-}
-
-// small = start + big * w for bands [first, last); w has columns of small channels.
-static void conv_down(const Conv& c, const float* big, const float* w, const float* start, float* small,
-                      const Epilogue& e, float* scratch, uint32_t first, uint32_t last) {
-  const Bands   b = down_bands(c);
-  const int64_t C = c.big_pitch(), S = c.small_pitch();
-  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const Area  o = b.at(task, c.h.out, c.w.out);
-    const Patch from = patch_of(big + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
-                                down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), C, scratch,
-                                b.in_place);
-    Product p = down_product(c, from, o, S, c.big * 16);
-    p.inner   = {c.big, 1, 16};
-    if (c.w.dilation * from.pixel == c.big) p.middle = {1, 0, 0}, p.inner.count *= c.w.kernel;
-    p.b_panel = c.taps() * c.big * 16;
-    for (int64_t g = 0; g < c.groups; g++) {
-      p.from(e, g * c.small);
-      multiply(p, from.data + g * c.big, w + g * panels_of(c.small) * p.b_panel,
-               small + (o.image * c.h.out + o.y) * c.w.out * S + g * c.small,
-               start == nullptr ? start : start + g * c.small, c.small);
-    }
-  }
-}
-
-// big = start + small * w for bands [first, last); w has columns of big channels.
-static void conv_up(const Conv& c, const float* small, const float* w, const float* start, float* big,
-                    const Epilogue& e, float* scratch, uint32_t first, uint32_t last) {
-  const Bands   b = up_bands(c);
-  const int64_t C = c.big_pitch(), S = c.small_pitch();
-  const Span    columns = up_span(c.w, 0, c.w.in);
-  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const Area  i = b.at(task, c.h.in, c.w.in);
-    const Span  lines = up_span(c.h, i.y, i.rows);
-    const Patch from = patch_of(small + i.image * c.h.out * c.w.out * S, c.h.out, c.w.out, lines, columns, S,
-                                scratch, b.in_place);
-    float* to = big + i.image * c.h.in * c.w.in * C;
-    for (int64_t y = i.y, end = i.y + i.rows; y < end && y < i.y + c.h.stride; y++) {
-      for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
-        const int64_t count = (end - y + c.h.stride - 1) / c.h.stride;
-        UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small * 16);
-        u.p.inner   = {c.small, 1, 16};
-        u.p.b_panel = c.taps() * c.small * 16;
-        for (int64_t g = 0; g < c.groups; g++) {
-          u.p.from(e, g * c.big);
-          multiply(u.p, u.a + g * c.small, w + u.b + g * panels_of(c.big) * u.p.b_panel,
-                   to + (y * c.w.in + x) * C + g * c.big, start == nullptr ? start : start + g * c.big,
-                   c.big);
-        }
-      }
-    }
-  }
-}
-
 #ifndef NNLITE_NO_TRAINING
 // Panels of X columns into panels of Y columns, [first, last) of the new ones.
 static void turn_weights(const Conv& c, const float* w, int64_t X, int64_t Y, float* to, uint32_t first,
@@ -3703,57 +3804,54 @@ struct GradSides {
 
 static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bool columns_are_small,
                        int64_t rows, int64_t columns, bool add, float* dw, uint32_t first, uint32_t last) {
-  const int64_t panel_size = c.taps() * (columns_are_small ? c.big : c.small) * 16;
+  const Patch& big = columns_are_small ? s.a : s.b;
   for (uint32_t task = first; task < last;) {
-    const Stretch at = stretch_at(task, last, g.panels);
+    const Stretch  at = stretch_at(task, last, g.panels);
+    const GradPart part = grad_part(c, g, at);
+    const int64_t  place = part.kh * c.h.dilation * big.line + part.kw * c.w.dilation * big.pixel;
     task += static_cast<uint32_t>(at.count);
-    const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units,
-                  group = at.block / g.blocks / g.units;
-    const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks;
-    const int64_t from = block * height + (block < taller ? block : taller);
-    const int64_t kh = g.joined ? unit : unit / c.w.kernel, kw = g.joined ? 0 : unit % c.w.kernel;
-    const Patch&  big = columns_are_small ? s.a : s.b;
-    const int64_t place = kh * c.h.dilation * big.line + kw * c.w.dilation * big.pixel;
     Product p;
     p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line,
                 (columns_are_small ? 1 : c.h.stride) * s.b.line};
     p.inner  = {columns, s.a_stride * s.a.pixel, s.b_stride * s.b.pixel};
-    p.rows = block < taller ? height + 1 : height, p.a_row = 1, p.c_row = 16;
-    p.c_panel = panel_size;
+    p.lines = part.lines, p.a_line = c.h.dilation * big.line, p.c_line = g.rows * 16;
+    p.rows = part.rows, p.a_row = 1, p.c_row = 16;
+    p.c_panel = g.panel_size;
     p.add = add;
-    multiply(p, s.a.data + (columns_are_small ? place : 0) + group * s.a_group + from,
-             s.b.data + (columns_are_small ? 0 : place) + group * s.b_group + at.panel * 16,
-             dw + (group * g.panels + at.panel) * panel_size + (unit * g.rows + from) * 16,
-             nullptr, at.count * 16);
+    Multiply* const pair = p.lines == 2 ? pair_of(p.rows) : nullptr;
+    (pair != nullptr ? pair : multiply)(
+        p, s.a.data + (columns_are_small ? place : 0) + part.group * s.a_group + part.from,
+        s.b.data + (columns_are_small ? 0 : place) + part.group * s.b_group + at.panel * 16, dw + part.to,
+        pair != nullptr ? zeros : nullptr, smaller(at.count * 16, round_up(g.columns - at.panel * 16, 8)));
+  }
+}
+
+// The columns that do not exist are zeros.
+static void zero_tails(const Conv& c, const GradTasks& g, float* dw, uint32_t first, uint32_t last) {
+  const size_t tail = static_cast<size_t>(g.columns % 16);
+  for (uint32_t task = first; task < last && tail != 0; task++) {
+    const Stretch  at = stretch_at(task, task + 1, g.panels);
+    const GradPart part = grad_part(c, g, at);
+    for (int64_t i = 0; i < part.lines * part.rows && at.panel + 1 == g.panels; i++)
+      __builtin_memset(dw + part.to + i * 16 + tail, 0, (16 - tail) * sizeof(float));
   }
 }
 
 // dw, chunk after chunk, for tasks [first, last).
 static void conv_grad(const Conv& c, const float* big, const float* small, bool columns_are_small, float* dw,
                       float* scratch, uint32_t first, uint32_t last) {
-  const Chunks      k(c.h.out, c.w.out);
-  const GradTasks   g = grad_tasks(c, columns_are_small);
-  const GradPatches patches = grad_patches(c, columns_are_small);
-  const int64_t     B = c.big_pitch(), S = c.small_pitch();
-  const int64_t     big_wide = columns_are_small ? c.big : round_up(c.big, 16);
-  const int64_t     small_wide = columns_are_small ? round_up(c.small, 16) : c.small;
+  const Chunks    k(c.h.out, c.w.out);
+  const GradTasks g = grad_tasks(c, columns_are_small);
+  float* const    second = scratch + round_up(grad_patches(c, columns_are_small).big, 16);
   for (int64_t chunk = 0; chunk < k.count(c.images); chunk++) {
-    const Area   o = chunk_area(k, chunk);
-    const float* from_big = big + o.image * c.h.in * c.w.in * B;
-    const float* from_small = small + o.image * c.h.out * c.w.out * S;
-    const Span   down = down_span(c.h, o.y, o.rows), across = down_span(c.w, o.x, o.columns);
-    const Span   rows = {o.y, o.rows}, columns = {o.x, o.columns};
-    const Patch  pb = patches.big == 0
-        ? patch_in_place(from_big, c.w.in, down, across, B)
-        : copy_patch(from_big, c.h.in, c.w.in, down, across, c.groups, c.big, big_wide, scratch);
-    const Patch ps = patches.small == 0
-        ? patch_in_place(from_small, c.w.out, rows, columns, S)
-        : copy_patch(from_small, c.h.out, c.w.out, rows, columns, c.groups, c.small, small_wide,
-                     scratch + round_up(patches.big, 16));
-    const GradSides sides = columns_are_small ? GradSides{pb, ps, c.big, small_wide, c.w.stride, 1}
-                                              : GradSides{ps, pb, c.small, big_wide, 1, c.w.stride};
+    const Area  o = chunk_area(k, chunk);
+    const Patch b = grad_patch(c, true, big, o, !columns_are_small, scratch);
+    const Patch s = grad_patch(c, false, small, o, columns_are_small, second);
+    const GradSides sides = columns_are_small ? GradSides{b, s, c.big, c.small, c.w.stride, 1}
+                                              : GradSides{s, b, c.small, c.big, 1, c.w.stride};
     grad_chunk(c, g, sides, columns_are_small, o.rows, o.columns, chunk > 0, dw, first, last);
   }
+  zero_tails(c, g, dw, first, last);
 }
 
 // db[o] = sum of dy[..., o], chunk after chunk, for panels [first, last).
@@ -3779,8 +3877,7 @@ NNLITE_RUN(conv_forward) {
   float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
   Epilogue      e;
   set_epilogue(r, scratch + patch, e);
-  constexpr auto run = down ? conv_down : conv_up;
-  run(c, r.in(0), r.parameter(0), r.parameter(1), r.out(), e, scratch, first, last);
+  conv_sum(c, down, r.in(0), r.parameter(0), r.parameter(1), r.out(), e, scratch, first, last, multiply);
 }
 static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
@@ -3794,8 +3891,8 @@ NNLITE_RUN(conv_grad_input) {
   if (stage == 0) return turn_weights(c, r.parameter(0), rows, columns, turned, first, last);
   Epilogue e;
   set_gradient_epilogue(r, e);
-  constexpr auto run = down ? conv_down : conv_up;
-  run(c, r.dy(), turned, nullptr, r.dx(0), e, worker_scratch(r, worker, patch), first, last);
+  float* const scratch = worker_scratch(r, worker, patch);
+  conv_sum(c, down, r.dy(), turned, nullptr, r.dx(0), e, scratch, first, last, multiply);
 }
 template <class A, bool in_is_big>
 NNLITE_RUN(conv_grad_parameter) {
@@ -4028,6 +4125,8 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
     const bool right = r.j + 2 * t + 1 < s.oW;
     for (int c = 0; c < columns; c += lanes) {
       const int n = within(columns, c);
+      Epilogue  at;
+      at.from(e, c);
       vf m[2][4], v[4][1];
       NNLITE_UNROLL for (int j = 0; j < 4; j++) {
         const float* from = M + j * s.m_step + c;
@@ -4039,7 +4138,7 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
         v[2 * i][0]     = add(add(m[i][0], m[i][1]), m[i][2]);
         v[2 * i + 1][0] = sub(sub(m[i][1], m[i][2]), m[i][3]);
       }
-      activate<4, 1>(e, v, c, n);
+      activate<4, 1>(at, v, n);
       for (int i = 0; i < 4; i++) {                                  // a finished vector of outputs
         float* const to = y + (i & 1) * s.O + (i >> 1) * down + c;
         if (((i & 1) != 0 && !right) || ((i & 2) != 0 && !below)) continue;
@@ -4089,8 +4188,46 @@ static NNLITE_NOINLINE Depthwise depthwise_sizes(const OpRun& r) {
   d.whole = d.channels == d.c.big;
   return d;
 }
-static int64_t depthwise_scratch(const Depthwise& d, const Bands& b) {
-  return b.in_place && d.whole ? 0 : b.patch;
+// The last channels of a band, where they do not make a panel, are read from a copy.
+static NNLITE_NOINLINE int64_t depthwise_scratch(const OpRun& r, bool down) {
+  const Depthwise d = depthwise_sizes(r);
+  return d.whole ? 0 : (down ? down_bands(d.c) : up_bands(d.c)).patch / d.c.big * 16;
+}
+
+// to = start + from * w for bands [first, last), down or up.
+static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float* from, const float* start,
+                                          float* to, const Epilogue& e, float* scratch, uint32_t first,
+                                          uint32_t last, Multiply* multiply, PadRows* pad) {
+  const Depthwise  d = depthwise_sizes(r);
+  const Conv&      c = d.c;
+  const Bands      b = down ? down_bands(c) : up_bands(c);
+  const Conv::Side in = c.side(down), out = c.side(!down);
+  const int64_t    C = d.channels;
+  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
+    const Area   area = b.at(task, out.H, out.W);
+    const float* image = from + area.image * in.H * in.W * C;
+    float*       t = to + area.image * out.H * out.W * C;
+    const auto   span = down ? down_span : up_span;
+    const Span   rows = span(c.h, area.y, area.rows).within(in.H);
+    const Span   columns = span(c.w, 0, out.W).within(in.W);
+    for (int64_t v = 0, end = C / 16 * 16; v < C; v = end, end = C) {   // whole panels, then what is left
+      Patch patch = patch_in_place(image + v, in.W, rows, columns, C);
+      if (end == C && !d.whole) {
+        for (int64_t y = 0; y < rows.count; y++)
+          pad(patch.data + y * patch.line, columns.count, C, C - v, scratch + y * columns.count * 16);
+        patch = {scratch, columns.count * 16, 16};
+      }
+      Sum s = {c, down, area, patch, rows, columns, c.big, C};
+      while (v < end && s.next()) {
+        if (s.p.rows < s.p.lines) turn(s.p);
+        for (int64_t u = v; u < end; u += 16) {
+          s.p.from(e, u);
+          multiply(s.p, patch.data + s.a + u - v, r.parameter(0) + s.b + u, t + s.c + u,
+                   start == nullptr ? zeros : start + u, C - u);
+        }
+      }
+    }
+  }
 }
 
 static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
@@ -4098,7 +4235,7 @@ static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
   const Depthwise d = depthwise_sizes(r);
   const Bands     b = down ? down_bands(d.c) : up_bands(d.c);
   p.tasks[0] = static_cast<uint32_t>(d.c.images * b.count);
-  p.scratch_per_worker = scratch_bytes(depthwise_scratch(d, b) + (down ? norm_floats(r) : 0));
+  p.scratch_per_worker = scratch_bytes(depthwise_scratch(r, down) + norm_floats(r));
   return true;
 }
 static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, true, p); }
@@ -4122,96 +4259,69 @@ static bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
 #endif
 
 namespace NNLITE_ISA {
-// M pixels, one vector of channels: a chain over places each. n of the vector's channels exist.
+// M pixels of a panel of channels, of which the last `columns` exist: a chain over places each.
 template <int M>
-static inline void depthwise_tile(const Product& t, const float* A, const float* B, float* C, vf start,
-                                  int64_t column, int n) {
-  constexpr size_t pixels = static_cast<size_t>(M);
-  vf c[pixels][1];
-  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = start;
+static void depthwise_tile(const Product& t, const float* A, const float* B, float* C, const float* start,
+                           int64_t columns) {
+  constexpr size_t pixels = static_cast<size_t>(M), across = static_cast<size_t>(parts);
+  vf c[pixels][across];
+  NNLITE_EACH_PART {
+    const vf from = load(start + j * lanes);
+    NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
+  }
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a = A;
     const float* b = B;
     for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
-      const vf w = load(b);
-      NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = fma(load(a + i * t.a_row), w, c[i][0]);
+      vf w[across];
+      NNLITE_EACH_PART w[j] = load(b + j * lanes);
+      NNLITE_UNROLL for (int i = 0; i < M; i++)
+        NNLITE_EACH_PART c[i][j] = fma(load(a + i * t.a_row + j * lanes), w[j], c[i][j]);
     }
   }
-  activate<M, 1>(t, c, column, n);
-  if (n == lanes && !t.add && t.mask == nullptr) {
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i][0]);
+  activate<M, parts>(t, c, static_cast<int>(smaller(columns, 16)));
+  if (columns >= 16 && !t.add && t.mask == nullptr) {
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_EACH_PART store(C + i * t.c_row + j * lanes, c[i][j]);
   } else {
-    float held[static_cast<size_t>(M * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
-    finish_tile(t, held, M, 1, C, n);
+    float held[pixels * 16];
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_EACH_PART store(held + i * 16 + j * lanes, c[i][j]);
+    finish_tile(t, held, M, parts, C, static_cast<int>(smaller(columns, 16)));
   }
 }
+template <int M>
+static Multiply* depthwise_tile_of(int64_t rows) {
+  if constexpr (M == 1) return depthwise_tile<1>;
+  else return rows == M ? depthwise_tile<M> : depthwise_tile_of<M - 1>(rows);
+}
 
-static void depthwise_product(const Product& t, const float* A, const float* B, float* C, const float* start,
-                              int64_t channels) {
-  for (int64_t v = 0; v < channels; v += lanes) {
-    const int n = static_cast<int>(channels - v < lanes ? channels - v : lanes);
-    const vf  from = start == nullptr ? set(0.0f) : load_part(start + v, n);
-    for (int64_t line = 0; line < t.lines; line++) {
-      const float* a = A + line * t.a_line + v;
-      float*       c = C + line * t.c_line + v;
-      int64_t      i = 0;
-      for (; i + 8 <= t.rows; i += 8)
-        depthwise_tile<8>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, v, n);
-      for (; i < t.rows; i++) depthwise_tile<1>(t, a + i * t.a_row, B + v, c + i * t.c_row, from, v, n);
-    }
-  }
+static void depthwise_panel(const Product& t, const float* A, const float* B, float* C, const float* start,
+                            int64_t columns) {
+  stripe(t, A, B, C, start, columns, {16, depthwise_rows, depthwise_tile_of<depthwise_rows>});
+}
+
+NNLITE_RUN(depthwise_forward) {
+  const int64_t patch = depthwise_scratch(r, true);
+  float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
+  Epilogue      e;
+  set_epilogue(r, scratch + patch, e);
+  depthwise_sum(r, true, r.in(0), r.parameter(1), r.out(), e, scratch, first, last, depthwise_panel,
+                pad_rows);
+}
+
+#ifndef NNLITE_NO_TRAINING
+NNLITE_RUN(depthwise_grad_input) {
+  Epilogue e;
+  set_gradient_epilogue(r, e);
+  depthwise_sum(r, false, r.dy(), nullptr, r.dx(0), e, worker_scratch(r, worker, depthwise_scratch(r, false)),
+                first, last, depthwise_panel, pad_rows);
 }
 
 static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, int64_t W, Span rows,
                              Span columns, float* to, bool in_place) {
   return in_place && d.whole ? patch_in_place(image, W, rows, columns, d.channels)
-                             : copy_patch(image, H, W, rows, columns, 1, d.channels, d.c.big, to);
-}
-
-NNLITE_RUN(depthwise_forward) {
-  const Depthwise d = depthwise_sizes(r);
-  const Conv&     c = d.c;
-  const Bands     b = down_bands(c);
-  const int64_t   C = d.channels, patch = depthwise_scratch(d, b);
-  float* const    scratch = worker_scratch(r, worker, patch + norm_floats(r));
-  Epilogue        e;
-  set_epilogue(r, scratch + patch, e);
-  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const Area  o = b.at(task, c.h.out, c.w.out);
-    const Patch from = depthwise_patch(d, r.in(0) + o.image * c.h.in * c.w.in * C, c.h.in, c.w.in,
-                                       down_span(c.h, o.y, o.rows), down_span(c.w, 0, o.columns), scratch,
-                                       b.in_place);
-    Product p = down_product(c, from, o, C, c.big);
-    p.from(e, 0);
-    depthwise_product(p, from.data, r.parameter(0), r.out() + (o.image * c.h.out + o.y) * c.w.out * C,
-                      r.parameter(1), C);
-  }
-}
-
-#ifndef NNLITE_NO_TRAINING
-NNLITE_RUN(depthwise_grad_input) {
-  const Depthwise d = depthwise_sizes(r);
-  const Conv&     c = d.c;
-  const Bands     b = up_bands(c);
-  const int64_t   C = d.channels;
-  const Span      columns = up_span(c.w, 0, c.w.in);
-  float* const    scratch = worker_scratch(r, worker, depthwise_scratch(d, b));
-  for (int64_t task = first; task < last && task / b.count < c.images; task++) {
-    const Area  i = b.at(task, c.h.in, c.w.in);
-    const Span  lines = up_span(c.h, i.y, i.rows);
-    const Patch from = depthwise_patch(d, r.dy() + i.image * c.h.out * c.w.out * C, c.h.out, c.w.out, lines,
-                                       columns, scratch, b.in_place);
-    float* to = r.dx(0) + i.image * c.h.in * c.w.in * C;
-    for (int64_t y = i.y, end = i.y + i.rows; y < end && y < i.y + c.h.stride; y++) {
-      for (int64_t x = 0; x < c.w.in && x < c.w.stride; x++) {
-        const int64_t count = (end - y + c.h.stride - 1) / c.h.stride;
-        UpPhase u = up_phase(c, from, lines, columns, y, x, count, C, c.small);
-        set_gradient_epilogue(r, u.p);
-        depthwise_product(u.p, u.a, r.parameter(0) + u.b, to + (y * c.w.in + x) * C, nullptr, C);
-      }
-    }
-  }
+                             : copy_patch(image, H, W, rows, columns, 1, d.channels, pad_rows, to);
 }
 
 // T places of the weight for one vector of channels: a chain over the pixels of the chunk each.

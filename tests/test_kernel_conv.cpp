@@ -35,6 +35,21 @@ TEST_CASE("kernel_conv: Conv2d has the same bits on every instruction set and nu
     check(Conv2d{6, 12, {1, 3}, {2, 1}, {0, 1}, 1, 6, false}, 5, 7, 6, 2);
     check(Conv2d{34, 34, 1, 1, 0, 1, 2}, 4, 3, 34, 1);
   }
+  SUBCASE("few input and output channels: weight gradients by two lines of taps") {
+    check(Conv2d{1, 8, 3, 1, 1}, 9, 9, 1, 2);
+    check(Conv2d{1, 5, {6, 4}, 2, {5, 1}}, 17, 10, 1, 3);
+    check(Conv2d{1, 3, {4, 5}, 1, {0, 2}, {2, 1}}, 12, 11, 1, 2);
+    check(Conv2d{2, 7, {1, 3}}, 5, 6, 2, 2);
+    check(Conv2d{2, 1, {5, 3}, {3, 2}, 1}, 14, 13, 2, 1);
+  }
+  SUBCASE("columns that end with the tensor") {
+    check(Conv2d{5, 24, 1}, 4, 4, 5, 2);
+    check(Conv2d{1, 120, 1}, 3, 2, 1, 2);
+    check(Conv2d{2, 56, {2, 1}}, 3, 1, 2, 3);
+    check(Conv2d{3, 1, 1}, 2, 2, 3, 9);
+    check(ConvTranspose2d{3, 56, 1}, 3, 3, 3, 2);
+    check(ConvTranspose2d{1, 1, 1, 2}, 2, 2, 1, 3);
+  }
   SUBCASE("one by one, one pixel, wide rows") {
     check(Conv2d{24, 40, 1}, 6, 7, 24, 3);
     check(Conv2d{7, 130, 3}, 3, 3, 7, 2);
