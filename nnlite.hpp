@@ -5323,7 +5323,7 @@ static vf slope_formula_x(const void* a, vf x, vf t) { return slope_by_x(*static
 template <class A>
 static vf slope_formula_t(const void* a, vf x, vf t) { return slope_by_t(*static_cast<const A*>(a), x, t); }
 
-static void element_slopes(const OpRun& r, uint32_t first, uint32_t last, const LossFormula (&by)[2]) {
+static inline void element_slopes(const OpRun& r, uint32_t first, uint32_t last, const LossFormula (&by)[2]) {
   const int64_t end = smaller(last * element_block, r.in_numel(0));
   const vf share = set(1 / static_cast<float>(r.in_numel(0)));
   for (int64_t i = first * element_block; i < end; i += lanes) {
