@@ -2434,9 +2434,7 @@ static inline void give(real* dx, int64_t i, real value, bool accumulate) {
   dx[i] = accumulate ? dx[i] + value : value;
 }
 
-static inline void zero(real* to, int64_t count) {
-  for (int64_t i = 0; i < count; i++) to[i] = 0;
-}
+static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
 
 #ifdef NNLITE_KERNELS
 #define NNLITE_PASS NNLITE_FIRST_PASS          // the first pass of the kernel rooms stands in place
@@ -3226,7 +3224,6 @@ static void pad_rows(const float* from, int64_t rows, int64_t step, int64_t n, f
       store(to, load_part(from + j, within(static_cast<int>(n), static_cast<int>(j))));
 }
 
-#ifndef NNLITE_NO_TRAINING
 // The tile of two lines of so many rows and 8 columns, where it helps: few rows alone wait for each other.
 static Multiply* pair_of(int64_t rows) {
 #if NNLITE_PASS == NNLITE_PASS_AVX512
@@ -3275,7 +3272,6 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
   NNLITE_UNROLL for (int j = 0; j < parts; j++)
       store(to + j * lanes, more ? add(load(to + j * lanes), s[j]) : s[j]);
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_linear
@@ -3299,14 +3295,13 @@ static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   p.scratch_per_worker = scratch_bytes(norm_floats(r));
   return true;
 }
-#ifndef NNLITE_NO_TRAINING
-static bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
+static inline bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.I + 31) / 32);
   p.scratch_per_worker = scratch_bytes(s.O * 32);
   return true;
 }
-static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+static inline bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
   if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
@@ -3314,7 +3309,6 @@ static bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   p.scratch_per_worker = scratch_bytes(linear_inputs * 16);
   return s.N == 1;                             // with more rows it would not pay
 }
-#endif
 #endif
 
 namespace NNLITE_ISA {
@@ -3341,7 +3335,6 @@ NNLITE_RUN(linear_forward) {
   }
 }
 
-#ifndef NNLITE_NO_TRAINING
 NNLITE_RUN(linear_grad_input) {
   const LinearSizes s = linear_sizes(r);
   float* turned = worker_scratch(r, worker, s.O * 32);
@@ -3421,7 +3414,6 @@ NNLITE_RUN(linear_grad_parameter) {
     }
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_conv
@@ -3521,7 +3513,6 @@ static inline Area chunk_area(const Chunks& k, int64_t chunk) {
   return {chunk / (k.down * k.across), y, x, smaller(k.H - y, k.rows), smaller(k.W - x, k.columns)};
 }
 
-#ifndef NNLITE_NO_TRAINING
 // Tasks of grad: (group, unit, block of rows) x panel. A unit is a tap; or, where pixels of big follow each
 // other without a gap, a row of taps, whose places are rows of one product; or two, where that gives few.
 struct GradTasks {
@@ -3572,7 +3563,6 @@ static NNLITE_NOINLINE GradPatches grad_patches(const Conv& c, bool columns_are_
             c.small % 16 == 0 ? 0 : k.rows * k.columns * c.small_pitch() + 16};
   return {padded || c.big % 16 != 0 ? pixels * c.big_pitch() + 16 : 0, 0};
 }
-#endif
 
 // A patch of an image: where it begins and how far its rows and pixels are apart.
 struct Patch {
@@ -3692,7 +3682,6 @@ static inline Patch patch_in_place(const float* image, int64_t W, Span rows, Spa
   return {image + (rows.first * W + columns.first) * channels, W * channels, channels};
 }
 
-#ifndef NNLITE_NO_TRAINING
 // What the gradient of a chunk reads of big or small; it is the columns, or else the rows of the product.
 static NNLITE_NOINLINE Patch grad_patch(const Conv& c, bool of_big, const float* images, const Area& o,
                                         bool is_columns, float* to) {
@@ -3708,7 +3697,6 @@ static NNLITE_NOINLINE Patch grad_patch(const Conv& c, bool of_big, const float*
     return copy_patch(image, s.H, s.W, rows, columns, 1, C, nullptr, to);
   return patch_in_place(image, s.W, rows, columns, C);
 }
-#endif
 
 // to = start + from * w for bands [first, last), down or up; w has columns of the channels of `to`.
 static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from, const float* w,
@@ -3751,7 +3739,6 @@ static bool conv_plan(const Conv& c, bool down, bool turned, int64_t more, Kerne
   if (turned) p.scratch_shared = scratch_bytes(panels * c.taps() * rows * 16);
   return true;
 }
-#ifndef NNLITE_NO_TRAINING
 static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p) {
   const GradTasks   g = grad_tasks(c, columns_are_small);
   const GradPatches s = grad_patches(c, columns_are_small);
@@ -3761,7 +3748,6 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
   p.scratch_per_worker = s.bytes();
   return true;
 }
-#endif
 
 template <class A, bool down, bool turned>
 static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
@@ -3770,7 +3756,6 @@ static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
 }
 static constexpr auto conv2d_forward_plan = conv_sum_plan<Conv2d, true, false>;
 static constexpr auto conv_transpose2d_forward_plan = conv_sum_plan<ConvTranspose2d, false, false>;
-#ifndef NNLITE_NO_TRAINING
 template <class A, bool in_is_big>
 static bool conv_grad_plan(const OpRun& r, KernelPlan& p) {
   const A& a = attributes_of<A>(r);
@@ -3781,10 +3766,8 @@ static constexpr auto conv2d_grad_parameter_plan = conv_grad_plan<Conv2d, true>;
 static constexpr auto conv_transpose2d_grad_input_plan = conv_sum_plan<ConvTranspose2d, true, true>;
 static constexpr auto conv_transpose2d_grad_parameter_plan = conv_grad_plan<ConvTranspose2d, false>;
 #endif
-#endif
 
 namespace NNLITE_ISA {
-#ifndef NNLITE_NO_TRAINING
 // Panels of X columns into panels of Y columns, [first, last) of the new ones.
 static void turn_weights(const Conv& c, const float* w, int64_t X, int64_t Y, float* to, uint32_t first,
                          uint32_t last) {
@@ -3868,7 +3851,6 @@ static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
     }
   }
 }
-#endif
 
 template <class A, bool down>
 NNLITE_RUN(conv_forward) {
@@ -3881,7 +3863,6 @@ NNLITE_RUN(conv_forward) {
 }
 static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
-#ifndef NNLITE_NO_TRAINING
 template <class A, bool down>
 NNLITE_RUN(conv_grad_input) {
   const Conv    c = conv_sizes(attributes_of<A>(r), r);
@@ -3907,7 +3888,6 @@ static constexpr auto conv2d_grad_input = conv_grad_input<Conv2d, false>;
 static constexpr auto conv2d_grad_parameter = conv_grad_parameter<Conv2d, true>;
 static constexpr auto conv_transpose2d_grad_input = conv_grad_input<ConvTranspose2d, true>;
 static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<ConvTranspose2d, false>;
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_winograd
@@ -4062,14 +4042,12 @@ static void winograd_derive(const Winograd& s, const float* w, int64_t column, i
   const int64_t rows = smaller(s.C - row, 16);
   const float*  from = w + (column / 16 * 9 * s.C + row) * 16;
   int64_t       tap = s.C * 16;
-#ifndef NNLITE_NO_TRAINING
   float turned[9 * 256];
   if (!s.forward) {
     for (int64_t k = 0; k < 9; k++)
       transpose_block(w + ((row / 16 * 9 + k) * s.O + column) * 16, s.O - column, rows, turned + k * 256);
     from = turned + 8 * 256, tap = -256;
   }
-#endif
   U += column * s.u_step + row * 16;
   for (int64_t i = 0; i < rows * 16; i += lanes, from += lanes, U += lanes) {
     float half[12 * lanes];                                          // [4][3] vectors
@@ -4162,14 +4140,12 @@ NNLITE_RUN(winograd_forward) {
   set_epilogue(r, scratch + s.scratch(), e);
   winograd_run(winograd_parts, r, s, e, scratch, stage, first, last);
 }
-#ifndef NNLITE_NO_TRAINING
 NNLITE_RUN(winograd_grad_input) {
   const Winograd s = winograd_sizes(r, false);
   Epilogue       e;
   set_gradient_epilogue(r, e);
   winograd_run(winograd_parts, r, s, e, worker_scratch(r, worker, s.scratch()), stage, first, last);
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_depthwise
@@ -4239,15 +4215,14 @@ static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
   return true;
 }
 static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, true, p); }
-#ifndef NNLITE_NO_TRAINING
-static bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, false, p); }
+static inline bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, false, p); }
 static NNLITE_NOINLINE GradPatches depthwise_patches(const Depthwise& d) {
   const Chunks  k(d.c.h.out, d.c.w.out);
   const bool    padded = d.c.h.padding != 0 || d.c.w.padding != 0;
   const int64_t big = down_span(d.c.h, 0, k.rows).count * down_span(d.c.w, 0, k.columns).count * d.c.big;
   return {padded || !d.whole ? big : 0, d.whole ? 0 : k.rows * k.columns * d.c.small};
 }
-static bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+static inline bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   if (!is_depthwise(attributes_of<Conv2d>(r))) return false;
   const Depthwise d = depthwise_sizes(r);
   p.stages = 2;
@@ -4255,7 +4230,6 @@ static bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   p.scratch_per_worker = depthwise_patches(d).bytes();
   return true;
 }
-#endif
 #endif
 
 namespace NNLITE_ISA {
@@ -4310,7 +4284,6 @@ NNLITE_RUN(depthwise_forward) {
                 pad_rows);
 }
 
-#ifndef NNLITE_NO_TRAINING
 NNLITE_RUN(depthwise_grad_input) {
   Epilogue e;
   set_gradient_epilogue(r, e);
@@ -4384,7 +4357,6 @@ NNLITE_RUN(depthwise_grad_parameter) {
     }
   }
 }
-#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_elementwise
@@ -9205,9 +9177,7 @@ real confidence(const real* scores, int count) {
 
 int argmax(View<const real> row) { return argmax(row.data, static_cast<int>(row.shape.row_numel())); }
 
-void Confusion::clear() {
-  for (int64_t i = 0; i < int64_t(classes) * classes; i++) counts[i] = 0;
-}
+void Confusion::clear() { for (int64_t i = 0; i < int64_t(classes) * classes; i++) counts[i] = 0; }
 
 void Confusion::add(int target, int answer) {
   NNLITE_ASSERT(target >= 0 && target < classes && answer >= 0 && answer < classes);
@@ -10355,9 +10325,7 @@ class Emit {
       for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
   }
   // Zeros up to a multiple of n.
-  void align(uint64_t n) {
-    while (at() % n != 0) put("", 1);
-  }
+  void align(uint64_t n) { while (at() % n != 0) put("", 1); }
   // The place of a string: in STRS they have the order in which the sections after it refer to them.
   uint32_t place_string(size_t bytes) {
     strings_ += uint32_t(bytes);
@@ -10414,9 +10382,7 @@ class Io {
   }
   template <class... T>
   void constant(T... v) { (same(v), ...); }
-  void zeros(size_t n) {
-    for (; n > 0; --n) constant(uint8_t(0));
-  }
+  void zeros(size_t n) { for (; n > 0; --n) constant(uint8_t(0)); }
   void require(bool right) {
     if (!right && ok(status_))
       status_ = bad(*f_, at_, section_kinds[id_].name, "a field is out of range, or does not fit");
@@ -10452,9 +10418,7 @@ class Io {
     v = b == 1;
   }
   template <class T, size_t n>
-  void number(T (&list)[n]) {
-    for (T& v : list) number(v);
-  }
+  void number(T (&list)[n]) { for (T& v : list) number(v); }
   template <class T>
   void same(T expected) {
     T v = expected;
@@ -11704,9 +11668,7 @@ Status Model::load(const char* path, Arena& arena, const LoadOptions& options) {
 }
 Status Model::load(const char* path, Arena& arena) { return load(path, arena, LoadOptions()); }
 
-MappedFile::~MappedFile() {
-  if (data_ != nullptr) file_unmap(data_, size_);
-}
+MappedFile::~MappedFile() { if (data_ != nullptr) file_unmap(data_, size_); }
 Status MappedFile::open(const char* path) {
   if (data_ != nullptr) return Status::bad_argument;
   return file_map(path, data_, size_) ? Status::ok : Status::io_error;
