@@ -1129,6 +1129,8 @@ constexpr uint32_t accumulates = 64;           // backward honours OpRun::accumu
 constexpr uint32_t optimizer   = 128;
 constexpr uint32_t schedule    = 256;
 constexpr uint32_t identity_in_evaluation = 512;       // y = x when not training
+constexpr uint32_t norm        = 1024;         // BatchNorm2d's attributes, parameters and formula
+constexpr uint32_t relu        = 2048;         // y = max(0, x)
 }
 
 // How a parameter starts: zeros, ones, or uniform in +-1 / sqrt(fan_in); Seed::init may choose for weights.
@@ -1410,6 +1412,11 @@ constexpr T op_defaults = {};
 #elif !defined(NNLITE_NO_SIMD) && defined(__aarch64__)
 #define NNLITE_NEON
 #include <arm_neon.h>
+#endif
+#ifdef __OPTIMIZE_SIZE__
+#define NNLITE_SMALL true                        // few heights of tiles, a small table for checksums
+#else
+#define NNLITE_SMALL false
 #endif
 #if defined(NNLITE_X86) || defined(NNLITE_NEON) || defined(__FP_FAST_FMAF)
 #define NNLITE_FIRST_PASS NNLITE_PASS_SCALAR
@@ -3000,6 +3007,10 @@ struct Product : Epilogue {
 static inline int64_t norm_floats(const OpRun& r) {
   return (r.fused & fusion::norm) != 0 ? 2 * round_up(r.out_shape().last(), 16) : 0;
 }
+// max(floor, y) is y or, fused, its ReLU.
+static inline float floor_of(const OpRun& r) {
+  return (r.fused & fusion::relu) != 0 ? 0.0f : -__builtin_inff();
+}
 // Of grad_input.
 static inline void set_gradient_epilogue(const OpRun& r, Epilogue& e) {
   e.add = r.accumulate(0);
@@ -3066,7 +3077,7 @@ NNLITE_VERB void norm_line(vf weight, vf bias, vf mean, vf inverse, vf& scale, v
 }
 // The epilogue of forward; the coefficients of a fused norm are made in scratch.
 static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogue& e) {
-  if ((r.fused & fusion::relu) != 0) e.floor = 0.0f;
+  e.floor = floor_of(r);
   if ((r.fused & fusion::norm) == 0) return;
   const int64_t C = round_up(r.out_shape().last(), 16);
   e.scale = scratch, e.shift = scratch + C;
@@ -3161,10 +3172,16 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   }
 }
 
+// Small code has tiles of `most` rows, half of them and so on; else there is one of each height.
+constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows - 1; }
+static int64_t fitting(int64_t most, int64_t rows) {
+  while (most > rows) most /= 2;
+  return most;
+}
 template <int V, int M>
 static Multiply* tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
-  else return rows == M ? tile<M, V> : tile_of<V, M - 1>(rows);
+  else return rows >= M ? tile<M, V> : tile_of<V, lower(M)>(rows);
 }
 
 // All rows, in tiles of nearly equal height.
@@ -3176,9 +3193,9 @@ static void stripe(const Product& t, const float* A, const float* B, float* C, c
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
     const float* a = A;
     float*       c = C;
-    for (int64_t i = 0; i < tiles; i++) {
-      (i < taller ? high : low)(t, a, B, c, start, columns);
-      const int64_t step = i < taller ? height + 1 : height;
+    for (int64_t i = 0, done = 0, step; done < t.rows; i++, done += step) {
+      step = NNLITE_SMALL ? fitting(by.rows, t.rows - done) : i < taller ? height + 1 : height;
+      (NNLITE_SMALL ? by.of(step) : i < taller ? high : low)(t, a, B, c, start, columns);
       a += step * t.a_row;
       c += step * t.c_row;
     }
@@ -3292,7 +3309,6 @@ constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
-  p.scratch_per_worker = scratch_bytes(norm_floats(r));
   return true;
 }
 static inline bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
@@ -3315,14 +3331,12 @@ namespace NNLITE_ISA {
 NNLITE_RUN(linear_forward) {
   const LinearSizes s = linear_sizes(r);
   const float* b = r.parameter(1);
-  Epilogue e;
-  set_epilogue(r, worker_scratch(r, worker, norm_floats(r)), e);
   for (uint32_t task = first; task < last;) {
     const Stretch at = stretch_at(task, last, s.panels);
     const int64_t n = at.block * linear_rows, o = at.panel * 16;
     if (n >= s.N) return;                                            // a batch with fewer rows than planned
     Product p;
-    p.from(e, o);
+    p.floor   = floor_of(r);
     p.inner   = {s.I, 1, 16};
     p.rows    = s.N - n < linear_rows ? s.N - n : linear_rows;
     p.a_row   = s.I;
@@ -4117,7 +4131,7 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
         v[2 * i + 1][0] = sub(sub(m[i][1], m[i][2]), m[i][3]);
       }
       activate<4, 1>(at, v, n);
-      for (int i = 0; i < 4; i++) {                                  // a finished vector of outputs
+      NNLITE_UNROLL for (int i = 0; i < 4; i++) {                    // a finished vector of outputs
         float* const to = y + (i & 1) * s.O + (i >> 1) * down + c;
         if (((i & 1) != 0 && !right) || ((i & 2) != 0 && !below)) continue;
         vf out = v[i][0];
@@ -4215,7 +4229,9 @@ static bool depthwise_plan(const OpRun& r, bool down, KernelPlan& p) {
   return true;
 }
 static bool depthwise_forward_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, true, p); }
-static inline bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) { return depthwise_plan(r, false, p); }
+static inline bool depthwise_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  return depthwise_plan(r, false, p);
+}
 static NNLITE_NOINLINE GradPatches depthwise_patches(const Depthwise& d) {
   const Chunks  k(d.c.h.out, d.c.w.out);
   const bool    padded = d.c.h.padding != 0 || d.c.w.padding != 0;
@@ -4267,7 +4283,7 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
 template <int M>
 static Multiply* depthwise_tile_of(int64_t rows) {
   if constexpr (M == 1) return depthwise_tile<1>;
-  else return rows == M ? depthwise_tile<M> : depthwise_tile_of<M - 1>(rows);
+  else return rows >= M ? depthwise_tile<M> : depthwise_tile_of<lower(M)>(rows);
 }
 
 static void depthwise_panel(const Product& t, const float* A, const float* B, float* C, const float* start,
@@ -4387,10 +4403,6 @@ NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, con
   each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
 }
 
-// max(floor, y) is y or, fused, its ReLU.
-NNLITE_VERB vf floor_of(const OpRun& r) {
-  return (r.fused & fusion::relu) != 0 ? set(0.0f) : as_float(set(static_cast<int32_t>(0xFF800000u)));
-}
 // dy at i, or through the ReLU that was fused; y is nullptr where none was.
 NNLITE_VERB const float* mask_of(const OpRun& r) {
   return (r.fused & fusion::mask_dy) != 0 ? r.y() : nullptr;
@@ -4411,7 +4423,7 @@ NNLITE_RUN(activation_forward) {
 }
 
 NNLITE_RUN(add_forward) {
-  const vf floor = floor_of(r);
+  const vf floor = set(floor_of(r));
   each_element(r, first, last, [&r, floor](int64_t i, int n) NNLITE_INLINED {
     vf sum = load_part(r.in(0) + i, n);
     for (int k = 1; k < r.n_in; k++) sum = add(sum, load_part(r.in(k) + i, n));
@@ -4926,7 +4938,7 @@ NNLITE_RUN(batch_norm_forward) {
   }
   if (stage < 2) return;
   const float *const scale = n.coefficients(0), *const shift = n.coefficients(1);
-  const vf      floor = floor_of(r);
+  const vf      floor = set(floor_of(r));
   const int64_t end = smaller(last * n.block(), r.out_numel());
   for (int64_t i = first * n.block(); i < end; i += n.pattern) {
     const float* const x = r.in(0) + i;
@@ -5473,9 +5485,8 @@ bool set_isa(Isa isa) {
 #endif
 
 // Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
-#define NNLITE_THREE(f, chain, fuses_dw)                                                                     \
-  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fusion::norm | fusion::relu, f##_forward_plan,          \
-             f##_forward)                                                                                    \
+#define NNLITE_THREE(f, chain, fuses_y, fuses_dw)                                                            \
+  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fuses_y, f##_forward_plan, f##_forward)                 \
   NNLITE_TRAINING(                                                                                           \
       NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, fusion::mask_dx, f##_grad_input_plan,         \
                  f##_grad_input)                                                                             \
@@ -5502,10 +5513,10 @@ bool set_isa(Isa isa) {
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
               element_loss_backward<Type>)
 
-NNLITE_THREE(conv2d, 1, 0)
-NNLITE_THREE(conv_transpose2d, 1, 0)
-NNLITE_THREE(depthwise, 2, 0)
-NNLITE_THREE(linear, 1, fusion::update)
+NNLITE_THREE(conv2d, 1, fusion::norm | fusion::relu, 0)
+NNLITE_THREE(conv_transpose2d, 1, fusion::norm | fusion::relu, 0)
+NNLITE_THREE(depthwise, 2, fusion::norm | fusion::relu, 0)
+NNLITE_THREE(linear, 1, fusion::relu, fusion::update)
 NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, fusion::norm | fusion::relu,
            winograd_forward_plan, winograd_forward)
 NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, fusion::mask_dx,
@@ -5632,7 +5643,8 @@ NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thu
 
 NNLITE_DEFINE_ACTIVATION(ELU, elu, NNLITE_FIELD(1, alpha));
 NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_ACTIVATION(ReLU, relu, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1,
+                       traits::relu | traits::elementwise | traits::accumulates, nullptr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
 
@@ -5798,7 +5810,7 @@ static void batch_norm_commit(const void* attributes, const OpRun& r) {
   }
 }
 
-constexpr uint32_t norm_traits = traits::mixes_batch | traits::stateful | traits::accumulates;
+constexpr uint32_t norm_traits = traits::norm | traits::mixes_batch | traits::stateful | traits::accumulates;
 #define NNLITE_DEFINE_BATCH_NORM(Type, prefix)                                                               \
   NNLITE_DEFINE_BUILT_IN(Type, prefix, batch_norm, 1, 1, norm_traits, batch_norm_commit<Type>,               \
                          NNLITE_FIELD(1, num_features), NNLITE_FIELD(2, eps), NNLITE_FIELD(3, momentum),     \
@@ -7813,8 +7825,8 @@ NNLITE_COLD void Planner::fuse_forward(int i) {
   const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
   if (!kernel || kernel->fuses == 0) return;
   int user = only_user(i);
-  const auto is = [&g, &user](const Op& op) { return user >= 0 && g.node(user).op == &op; };
-  if ((kernel->fuses & fusion::norm) != 0 && (is(BatchNorm2d::op) || is(BatchNorm1d::op)) &&
+  const auto is = [&g, &user](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
+  if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
       !runs_training(user) && !(training() && nodes[user].requires_grad) &&
       g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
     n.fused |= fusion::norm;
@@ -7822,7 +7834,7 @@ NNLITE_COLD void Planner::fuse_forward(int i) {
     nodes[user].absorbed = true;
     user = only_user(user);
   }
-  if ((kernel->fuses & fusion::relu) == 0 || !is(ReLU::op)) return;
+  if ((kernel->fuses & fusion::relu) == 0 || !is(traits::relu)) return;
   n.fused |= fusion::relu;
   nodes[user].absorbed = true;
 }
@@ -7858,7 +7870,7 @@ NNLITE_COLD void Planner::fuse_update(int i) {
 NNLITE_COLD void Planner::fuse_backward(int i) {
   const Graph& g = graph();
   Wanted w;
-  if (!nodes[i].runs || g.node(i).op != &ReLU::op) return;
+  if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
   wanted(i, w.dx_bits, w.parameter_bits);
   if (w.dx_bits == 0) return;
   const int reader = only_user(i), before = g.node(i).inputs[0];
@@ -9807,7 +9819,7 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
 // what they hold. Neither is a defence against somebody who wants to deceive.
 constexpr uint32_t crc32c_polynomial = 0x82F63B78u;
 
-#ifdef NNLITE_NO_SIMD
+#if defined(NNLITE_NO_SIMD) || defined(__OPTIMIZE_SIZE__)
 constexpr int crc_slices = 1;                               // 1 KB of table where flash is short
 #else
 constexpr int crc_slices = 8;                               // 8 KB of table, five times as fast
@@ -9830,7 +9842,7 @@ static constexpr CrcTable crc_table;
 uint32_t crc32c(uint32_t crc, const void* bytes, size_t n) {
   const uint8_t* p = static_cast<const uint8_t*>(bytes);
   uint32_t       c = ~crc;
-#ifndef NNLITE_NO_SIMD
+#if !defined(NNLITE_NO_SIMD) && !defined(__OPTIMIZE_SIZE__)
   for (; n >= 8; n -= 8, p += 8) {                          // bytewise loads fit any byte order and alignment
     const uint32_t a = c ^ (p[0] | uint32_t(p[1]) << 8 | uint32_t(p[2]) << 16 | uint32_t(p[3]) << 24);
     c = crc_table.of[7][a & 0xFFu] ^ crc_table.of[6][(a >> 8) & 0xFFu] ^ crc_table.of[5][(a >> 16) & 0xFFu] ^

@@ -38,6 +38,22 @@ std::int64_t slot_bytes(const Op& op, const OpRun& run) {
   return 0;
 }
 
+// "conv2d+norm+relu": the row, and what it does for its neighbours.
+std::string kernel_name(const StepView& step) {
+  static constexpr struct {
+    std::uint8_t bit;
+    const char* name;
+  } fusions[] = {{fusion::norm, "+norm"},
+                 {fusion::relu, "+relu"},
+                 {fusion::mask_dy, "+mask_dy"},
+                 {fusion::mask_dx, "+mask_dx"},
+                 {fusion::update, "+update"}};
+  std::string name = step.kernel ? step.kernel->name : "";
+  for (const auto& f : fusions)
+    if ((step.run.fused & f.bit) != 0) name += f.name;
+  return name;
+}
+
 }  // namespace
 
 Profile::Row Profile::row_of(const StepView& step) const {
@@ -47,7 +63,7 @@ Profile::Row Profile::row_of(const StepView& step) const {
   Row row;
   row.op = step.op ? step.op->name : "";
   row.phase = step.kernel ? phases[static_cast<int>(step.kernel->phase)] : kinds[static_cast<int>(step.kind)];
-  row.kernel = step.kernel ? step.kernel->name : "";
+  row.kernel = kernel_name(step);
   if (!step.op) {
     row.bytes = 3 * step.count * element;
     return row;

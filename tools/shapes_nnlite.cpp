@@ -38,7 +38,7 @@ class Call {
   void run() const {
     KernelPlan plan;
     (void)kernel_->plan(run_, plan);
-    for (std::uint32_t stage = 0; stage < plan.stages; ++stage)
+    for (std::uint32_t stage = first_stage_; stage < plan.stages; ++stage)
       kernel_->run[static_cast<int>(isa_)](run_, stage, 0, plan.tasks[stage], 0);
   }
   std::vector<float> result() const {
@@ -77,14 +77,21 @@ class Call {
     if (case_.pass == Phase::grad_input) run_.dx_[0] = x();
     if (case_.pass == Phase::grad_parameter) run_.in_[0] = x(), run_.dparameter_[0] = w();
   }
-  // The first row that takes it, as the planner chooses.
+  // The first row that takes it, as the planner chooses. What it derives from the weights is made once for
+  // inference, and in every step of training.
   void find() {
     for (const Kernel* const* k = op().kernels; k && *k && !kernel_; ++k) {
       KernelPlan plan;
+      run_.derived = w_.data();  // allowed
       if ((*k)->phase != case_.pass || !(*k)->plan(run_, plan)) continue;
       kernel_ = *k;
-      scratch_ = Memory(plan.scratch_per_worker + plan.scratch_shared);
+      const std::size_t scratch = plan.scratch_per_worker + plan.scratch_shared;
+      scratch_ = Memory(scratch + plan.derived);
       run_.scratch = scratch_.data();
+      run_.derived = scratch_.data() + scratch;
+      if (plan.derived == 0 || run_.training) continue;
+      kernel_->run[static_cast<int>(isa_)](run_, 0, 0, plan.tasks[0], 0);
+      first_stage_ = 1;
     }
     if (!kernel_) fail("no kernel takes it", case_.name, "");
   }
@@ -96,6 +103,7 @@ class Call {
   Isa isa_ = current_isa();
   const Kernel* kernel_ = nullptr;
   std::size_t panels_ = 0;
+  std::uint32_t first_stage_ = 0;
   Memory x_, w_, y_, scratch_;
 };
 
