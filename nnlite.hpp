@@ -7315,17 +7315,16 @@ int Model::find_parameter(const char* name) const {
 }
 
 // Copies a stored parameter into logical order.
-static Status copy_logical(const Parameter& p, const real* stored, real* to) {
-  const int64_t n = p.spec.shape.row_numel();
-  for (int64_t e = 0; e < n; e++) to[e] = stored[parameter_at(p.spec, e)];
-  return Status::ok;
+static void copy_logical(const Parameter& p, const real* stored, real* to) {
+  for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) to[e] = stored[parameter_at(p.spec, e)];
 }
 
 Status Model::get(int i, real* to) const {
   const Parameter* p = ModelAccess::parameter(*this, i);
   if (!p) return Status::bad_argument;
   if (!weights_) return Status::no_weights;
-  return copy_logical(*p, reinterpret_cast<const real*>(weights_ + size_t(p->offset) * 64), to);
+  copy_logical(*p, reinterpret_cast<const real*>(weights_ + size_t(p->offset) * 64), to);
+  return Status::ok;
 }
 
 // Input or output i of a model; where it is not there nothing, with an empty name.
@@ -9121,7 +9120,8 @@ bool Trainer::is_trained(int i) const {
 Status Trainer::get(int i, real* to) const {
   const real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
-  return copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
+  return Status::ok;
 }
 
 Status Trainer::set(int i, const real* from) {
@@ -9135,7 +9135,9 @@ Status Trainer::set(int i, const real* from) {
 
 Status Trainer::get_gradient(int i, real* to) const {
   const real* g = TrainerAccess::data(*this, i, 1);
-  return g ? copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to) : Status::bad_argument;
+  if (!g) return Status::bad_argument;
+  copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
+  return Status::ok;
 }
 
 // ================================================================================ >>metrics_impl
