@@ -6979,13 +6979,12 @@ struct ModelAccess {
   static const char* keep_text(Model& m, const char* text) {
     return static_cast<const char*>(keep(m, text, text_bytes(text) + 1));
   }
-  static Node* append(Model& m) {
-    if (m.node_count_ == 0xFFF0 || m.back_ - m.front_ < sizeof(Node)) return nullptr;
-    m.front_ += sizeof(Node);
-    Node* n = m.nodes_ + m.node_count_;
-    *n = Node();
-    n->owner = m.node_count_++;
-    return n;
+  static bool append(Model& m, Node& n) {
+    if (m.node_count_ == 0xFFF0 || m.back_ - m.front_ < sizeof n) return false;
+    m.front_ += sizeof n;
+    n.owner = m.node_count_++;
+    m.nodes_[n.owner] = n;
+    return true;
   }
   static bool attach_parameters(Model& m, Node& node, const OpShape& s) {
     if (s.n_parameters == 0) return true;
@@ -7118,9 +7117,7 @@ struct ModelAccess {
   }
   static void   copy_graph(const Model& from, int last, int outputs, Model& m);
   static void   cut(const Model& m, int node, Model& to);
-  static void   clear(Model& m, const Problem& why);
   static Status read_graph(const struct File& f, Model& m, const OpSet& ops);
-  static Status load(Model& m, const Source& source, Arena& arena, const LoadOptions& options);
 };
 
 // The nodes of a model and, for a loss in options, its target and itself behind them.
@@ -7162,24 +7159,22 @@ Tensor Model::input(const char* name, const Dims& dims, DType dtype) {
   if (dtype != real_dtype && dtype != DType::i32)
     return fail(Status::unsupported, name, "an input is real or i32");
   if (!ModelAccess::node_name_fits(*this, name)) return {};
-  Shape shape;
-  shape.rank   = dims.rank + 1;
-  shape.dim[0] = Shape::batch_dim;
+  Node node;
+  node.name         = ModelAccess::keep_text(*this, name);
+  node.dtype        = dtype;
+  node.shape.rank   = dims.rank + 1;
+  node.shape.dim[0] = Shape::batch_dim;
   int64_t count = 1;
   for (int d = 0; d < dims.rank; d++) {
     if (dims.dim[d] < 1 || count > INT32_MAX / dims.dim[d])
       return fail(Status::bad_shape, name, "dimensions must be at least 1 and not huge");
     count *= dims.dim[d];
-    shape.dim[d + 1] = dims.dim[d];
+    node.shape.dim[d + 1] = dims.dim[d];
   }
-  const char* kept = ModelAccess::keep_text(*this, name);
-  Node* node       = kept ? ModelAccess::append(*this) : nullptr;
-  if (!node) return fail(Status::out_of_memory, name, "the records buffer is full");
-  node->name  = kept;
-  node->shape = shape;
-  node->dtype = dtype;
-  inputs_[input_count_++] = node->owner;
-  return {node->owner, self_};
+  if (!node.name || !ModelAccess::append(*this, node))
+    return fail(Status::out_of_memory, name, "the records buffer is full");
+  inputs_[input_count_++] = node.owner;
+  return {node.owner, self_};
 }
 
 NNLITE_COLD Tensor Model::add_any(const char* name, const AnyOp& layer, const Tensor* inputs, int n) {
@@ -7221,13 +7216,10 @@ NNLITE_COLD Tensor Model::add_any(const char* name, const AnyOp& layer, const Te
   fresh.inputs     = static_cast<uint16_t*>(ModelAccess::keep(*this, ids, sizeof(uint16_t) * size_t(n)));
   fresh.n_in       = static_cast<uint8_t>(n);
   fresh.shape      = s.out;
-  fresh.owner      = node_count_;
   const bool kept = fresh.attributes && fresh.inputs && (fresh.name || !name);
-  Node* node = kept ? ModelAccess::append(*this) : nullptr;
-  if (!node || !ModelAccess::attach_parameters(*this, fresh, s))
+  if (!kept || !ModelAccess::attach_parameters(*this, fresh, s) || !ModelAccess::append(*this, fresh))
     return fail(Status::out_of_memory, where, "the records buffer is full");
-  *node = fresh;
-  return {node->owner, self_};
+  return {fresh.owner, self_};
 }
 
 NNLITE_COLD Tensor Model::share_any(Tensor made_by, const Tensor* inputs, int n) {
@@ -7336,8 +7328,7 @@ int Model::find_parameter(const char* name) const {
 
 // Copies a stored parameter into logical order.
 static void copy_logical(const Parameter& p, const real* stored, real* to) {
-  const int64_t n = p.spec.shape.row_numel();
-  for (int64_t e = 0; e < n; e++) to[e] = stored[parameter_at(p.spec, e)];
+  for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) to[e] = stored[parameter_at(p.spec, e)];
 }
 
 Status Model::get(int i, real* to) const {
@@ -7348,17 +7339,14 @@ Status Model::get(int i, real* to) const {
   return Status::ok;
 }
 
-// Input or output i of a model; nothing where it is not there.
+// Input or output i of a model; where it is not there nothing, with an empty name.
 static const Node& end_of(const Node* nodes, const uint16_t* ends, int count, int i) {
-  static const Node none;
+  static const Node none = {nullptr, nullptr, "", nullptr, nullptr, Shape()};
   return i >= 0 && i < count ? nodes[ends[i]] : none;
 }
 Shape Model::input_shape(int i) const { return end_of(nodes_, inputs_, input_count_, i).shape; }
 DType Model::input_dtype(int i) const { return end_of(nodes_, inputs_, input_count_, i).dtype; }
-const char* Model::input_name(int i) const {
-  const char* name = end_of(nodes_, inputs_, input_count_, i).name;
-  return name ? name : "";
-}
+const char* Model::input_name(int i) const { return end_of(nodes_, inputs_, input_count_, i).name; }
 Shape Model::output_shape(int i) const { return end_of(nodes_, outputs_, output_count_, i).shape; }
 const char* Model::output_name(int i) const { return i >= 0 && i < output_count_ ? output_names_[i] : ""; }
 
@@ -8276,15 +8264,11 @@ void Planner::sort(int live, int key) {
 
 bool Planner::before(uint16_t a, uint16_t b, int key) const {
   const PlanValue &x = values[a], &y = values[b];
-  const uint64_t long_x = uint64_t(x.last - x.first) + 1, long_y = uint64_t(y.last - y.first) + 1;
-  const uint64_t kx = key == 0   ? x.units
-                      : key == 1 ? long_x
-                      : key == 2 ? x.units * long_x
-                                 : uint64_t(0xFFFF - x.first);
-  const uint64_t ky = key == 0   ? y.units
-                      : key == 1 ? long_y
-                      : key == 2 ? y.units * long_y
-                                 : uint64_t(0xFFFF - y.first);
+  const auto rank = [key](const PlanValue& v) {
+    const uint64_t length = uint64_t(v.last - v.first) + 1;
+    return key == 0 ? v.units : key == 1 ? length : key == 2 ? v.units * length : uint64_t(0xFFFF - v.first);
+  };
+  const uint64_t kx = rank(x), ky = rank(y);
   if (kx != ky) return kx > ky;
   if (x.units != y.units) return x.units > y.units;
   return a < b;
@@ -8942,8 +8926,7 @@ real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : r
 
 // ================================================================================ >>trainer_impl
 Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
-  const Engine& e = t.engine_;
-  return e.parameters[parameter * e.parameter_stride + which];
+  return t.engine_.parameters[parameter * t.engine_.parameter_stride + which];
 }
 const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
@@ -8984,7 +8967,6 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   step_ = samples_ = 0;
   loss_ = gradient_norm_ = 0;
   plateau_ = Plateau();
-  problem_ = Problem();
   MemoryPlan plan;
   const Status s = layout_trainer(model, options_, plan, &arena, &engine_);
   problem_       = plan.problem;
@@ -9021,9 +9003,7 @@ static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
   return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
 }
 
-uint32_t Trainer::epoch() const {
-  return data_ ? static_cast<uint32_t>(samples_ / epoch_samples(*data_, options_)) : 0;
-}
+uint32_t Trainer::epoch() const { return data_ ? uint32_t(samples_ / epoch_samples(*data_, options_)) : 0; }
 uint32_t Trainer::epoch_position() const {
   return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0;
 }
@@ -9211,17 +9191,14 @@ double Confusion::accuracy() const {
   return ratio(right, all);
 }
 
-double Confusion::precision(int c) const {
-  uint64_t answers = 0;
-  for (int t = 0; t < classes; t++) answers += counts[int64_t(t) * classes + c];
-  return ratio(counts[int64_t(c) * classes + c], answers);
+// counts[c] among `classes` counters that lie `apart`: a column or a row.
+static double ratio_among(const uint32_t* counts, int classes, int64_t apart, int c) {
+  uint64_t all = 0;
+  for (int i = 0; i < classes; i++) all += counts[i * apart];
+  return ratio(counts[c * apart], all);
 }
-
-double Confusion::recall(int c) const {
-  uint64_t targets = 0;
-  for (int a = 0; a < classes; a++) targets += counts[int64_t(c) * classes + a];
-  return ratio(counts[int64_t(c) * classes + c], targets);
-}
+double Confusion::precision(int c) const { return ratio_among(counts + c, classes, classes, c); }
+double Confusion::recall(int c) const { return ratio_among(counts + int64_t(c) * classes, classes, 1, c); }
 
 double dice(const real* a, const real* b, int64_t count, real threshold_a, real threshold_b) {
   int64_t both = 0, sum = 0;
@@ -9402,18 +9379,11 @@ struct Digit {
   DigitScratch& own;
   uint8_t *planes, *ink;
   int W, H;
-  int cell, cells_x, cells_y;                                // of the background
-  int skip;                                                  // every skip-th pixel tells the background
+  int long_side = W > H ? W : H, cell = long_side < 64 ? 4 : long_side / digit_cells + 1;
+  int cells_x = W < cell ? 1 : W / cell, cells_y = H < cell ? 1 : H / cell;        // of the background
+  int skip = long_side > 128 ? 2 : 1;                        // every skip-th pixel tells the background
   int part_count = 0, noise = 0, threshold = 0, contrast = 0, clarity = 0;
 
-  Digit(const Preprocessing& p, DigitScratch& scratch, uint8_t* pixels, int width, int height)
-      : how(p), own(scratch), planes(pixels), ink(pixels + 3 * width * height), W(width), H(height) {
-    const int longest = W > H ? W : H;
-    cell    = longest < 64 ? 4 : longest / digit_cells + 1;
-    cells_x = W < cell ? 1 : W / cell;
-    cells_y = H < cell ? 1 : H / cell;
-    skip    = longest > 128 ? 2 : 1;
-  }
   uint16_t* labels() const { return reinterpret_cast<uint16_t*>(planes); }
   uint8_t*  blurred() const { return planes + 2 * W * H; }
   bool      kept(int i) const { return own.parts[labels()[i]].area != 0; }
@@ -9804,9 +9774,9 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
   const FloatControl control;
   const int longest = image.width > image.height ? image.width : image.height;
   const int k = (longest + how.side - 1) / how.side;
-  Digit digit(how, *static_cast<DigitScratch*>(memory),
-              static_cast<uint8_t*>(memory) + sizeof(DigitScratch), (image.width + k - 1) / k,
-              (image.height + k - 1) / k);
+  const int W = (image.width + k - 1) / k, H = (image.height + k - 1) / k;
+  uint8_t* const planes = static_cast<uint8_t*>(memory) + sizeof(DigitScratch);
+  Digit digit = {how, *static_cast<DigitScratch*>(memory), planes, planes + 3 * W * H, W, H};
   zero(to, int64_t(height) * width);
   seen = digit.run(image, k, height, width, to);
   for (int i = 0; i < height * width; i++)
@@ -9921,13 +9891,10 @@ void Sha256::add(const void* bytes, size_t n) {
 }
 
 void Sha256::finish(uint8_t digest[32]) {
-  const uint64_t bits  = length * 8u;
-  const uint8_t  one   = 0x80, zero = 0;
-  uint8_t        tail[8];
-  for (int i = 0; i < 8; ++i) tail[i] = uint8_t(bits >> (56 - 8 * i));
-  add(&one, 1);
-  while ((length & 63u) != 56) add(&zero, 1);
-  add(tail, 8);
+  const uint64_t bits = length * 8u, n = 64 - (length + 8) % 64;
+  uint8_t        tail[72] = {0x80};            // n bytes, then the bits as a number
+  for (uint64_t i = 0; i < 8; ++i) tail[n + i] = uint8_t(bits >> (56 - 8 * i));
+  add(tail, size_t(n) + 8);
   for (int i = 0; i < 32; ++i) digest[i] = uint8_t(state[i / 4] >> (24 - 8 * (i % 4)));
 }
 
@@ -9936,11 +9903,7 @@ void Sha256::finish(uint8_t digest[32]) {
 // file on every machine: what is read and what is written stands in one place, reserved bytes too. Nothing is
 // used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
 
-static void copy_bytes(void* to, const void* from, size_t n) {
-  unsigned char*       t = static_cast<unsigned char*>(to);
-  const unsigned char* f = static_cast<const unsigned char*>(from);
-  for (size_t i = 0; i < n; ++i) t[i] = f[i];
-}
+static void copy_bytes(void* to, const void* from, size_t n) { if (n > 0) __builtin_memcpy(to, from, n); }
 constexpr bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 // Turns every element of a file on a big-endian machine.
 static void swap_elements(void* elements, size_t bytes, size_t element) {
@@ -10073,9 +10036,8 @@ static size_t first_difference(const void* a, const void* b, size_t n) {
   return i;
 }
 static bool all_zero(const uint8_t* p, size_t n) {
-  uint8_t any = 0;
-  for (size_t i = 0; i < n; ++i) any = uint8_t(any | p[i]);
-  return any == 0;
+  while (n > 0 && p[n - 1] == 0) --n;
+  return n == 0;
 }
 
 static bool read_memory(void* user, uint64_t offset, void* to, size_t n) {
@@ -10122,6 +10084,10 @@ static Status bad(const File& f, uint64_t offset, const char* where, const char*
                   uint64_t got = 0) {
   return refuse(f, Status::bad_format, offset, where, what, expected, got);
 }
+static Status unsupported(const File& f, uint64_t offset, const char* where, const char* what,
+                          uint64_t expected = 0, uint64_t got = 0) {
+  return refuse(f, Status::unsupported, offset, where, what, expected, got);
+}
 static Status bad(const File& f, SectionId id, const char* what, uint64_t expected = 0, uint64_t got = 0) {
   return refuse(f, Status::bad_format, id, what, expected, got);
 }
@@ -10136,15 +10102,12 @@ static Status fetch(const File& f, uint64_t offset, void* to, size_t n) {
 }
 
 // Record i of a section.
-static Status fetch_record(const File& f, SectionId id, uint64_t i, void* to, size_t n) {
-  if (f.size(id) / n <= i) return bad(f, id, "is cut off", n * (i + 1), f.size(id));
-  return fetch(f, f.offset(id) + n * i, to, n);
-}
 template <class R>
 static uint64_t place(const File& f, SectionId id, uint64_t i) { return f.offset(id) + sizeof(R) * i; }
 template <class R>
 static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
-  return fetch_record(f, id, i, &record, sizeof record);
+  if (f.size(id) / sizeof record <= i) return bad(f, id, "is cut off", sizeof record * (i + 1), f.size(id));
+  return fetch(f, place<R>(f, id, i), &record, sizeof record);
 }
 
 static Status fetch_section(const File& f, uint32_t i, SectionRecord& s) {
@@ -10193,10 +10156,7 @@ static Status fetch_padding(const File& f, uint64_t offset, uint32_t& crc) {
 
 static NNLITE_COLD Status read_header(File& f) {
   const FileHeader own;
-  FileHeader&      h     = f.header;
-  const auto       newer = [&](uint64_t offset, const char* what, uint64_t known, uint64_t got) {
-    return refuse(f, Status::unsupported, offset, "header", what, known, got);
-  };
+  FileHeader&      h = f.header;
   if (f.source.read == nullptr) return refuse(f, Status::bad_argument, 0, "file", "no source");
   if (f.source.size < sizeof h) return bad(f, 0, "header", "the file is too short", sizeof h, f.source.size);
   if (f.source.size > f.limits.file_bytes)
@@ -10207,15 +10167,17 @@ static NNLITE_COLD Status read_header(File& f) {
   if (h.byte_order != own.byte_order) return bad(f, 16, "header", "the byte order is wrong");
   if (crc32c(0, &h, sizeof h - sizeof h.crc) != h.crc)
     return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
-  if (h.major != own.major) return newer(8, "needs a newer nnlite, major version", own.major, h.major);
+  if (h.major != own.major)
+    return unsupported(f, 8, "header", "needs a newer nnlite, major version", own.major, h.major);
   if (h.needed_minor > own.minor)
-    return newer(12, "needs a newer nnlite, minor version", own.minor, h.needed_minor);
+    return unsupported(f, 12, "header", "needs a newer nnlite, minor version", own.minor, h.needed_minor);
   if (h.header_bytes != own.header_bytes || h.section_bytes != own.section_bytes || h.table != own.table)
     return bad(f, 14, "header", "sizes of header and section record");
-  if (h.incompatible != 0) return newer(32, "needs a newer nnlite, feature bits", 0, h.incompatible);
-  if (h.kind == 3) return newer(20, "needs a newer nnlite: kind 3, delta", 0, 0);
+  if (h.incompatible != 0)
+    return unsupported(f, 32, "header", "needs a newer nnlite, feature bits", 0, h.incompatible);
+  if (h.kind == 3) return unsupported(f, 20, "header", "needs a newer nnlite: kind 3, delta");
   if (h.kind != kind_model && h.kind != kind_checkpoint)
-    return newer(20, "needs a newer nnlite, kind of file", 1, h.kind);
+    return unsupported(f, 20, "header", "needs a newer nnlite, kind of file", 1, h.kind);
   if (h.file_bytes != f.source.size || f.source.size % 64 != 0)
     return bad(f, 24, "header", "bytes of the file", h.file_bytes, f.source.size);
   if (h.sections < 1 || h.sections > max_sections)
@@ -10249,8 +10211,7 @@ static Status read_section(File& f, uint32_t i, uint32_t& last_type, uint64_t& e
     return bad(f, here, name, "flags of the section");
   const bool known = s.version == 1 && presence != Presence::reserved;
   if (!known && s.flags == 1)
-    return refuse(f, Status::unsupported, here, name, "needs a newer nnlite: section type and version",
-                  s.type, s.version);
+    return unsupported(f, here, name, "needs a newer nnlite: section type and version", s.type, s.version);
   const bool of_checkpoint = presence == Presence::checkpoint || presence == Presence::in_checkpoint;
   if (known && of_checkpoint && !f.checkpoint()) return bad(f, here, name, "belongs into a checkpoint");
   if (known && (presence == Presence::optional || presence == Presence::in_checkpoint) && s.size == 0)
@@ -10354,8 +10315,7 @@ class Emit {
   }
   void begin() {                               // a section
     flush();
-    at_  = 0;
-    crc_ = 0;
+    at_ = crc_ = 0;
   }
   bool failed() const { return failed_; }
 
@@ -10469,10 +10429,8 @@ struct ExtrasReader {
     return reinterpret_cast<T*>(p);
   }
   Status view(const SectionRecord& s, const uint8_t*& bytes) {
-    if (in_place) bytes = f.memory + s.offset;
-    if (in_place) return Status::ok;
-    uint8_t* to = take<uint8_t>(s.size);
-    bytes       = to;
+    uint8_t* to = in_place ? nullptr : take<uint8_t>(s.size);
+    bytes       = in_place ? f.memory + s.offset : to;
     return to == nullptr ? Status::ok : fetch(f, s.offset, to, size_t(s.size));
   }
 };
@@ -10527,11 +10485,8 @@ static Status read_answer(ExtrasReader& x) {
   return io.finish();
 }
 
-struct LabelHeader {
-  Le32 output, count;
-};
 static Status read_labels(ExtrasReader& x) {
-  LabelHeader    h;
+  struct { Le32 output, count; } h;
   const uint8_t* bytes = nullptr;
   NNLITE_TRY(fetch(x.f, id_labl, 0, h));
   const uint64_t most = (x.f.size(id_labl) - sizeof h) / 5;             // an offset and an end each
@@ -10646,10 +10601,8 @@ static Status read_golden(ExtrasReader& x) {
   };
   for (uint32_t i = 0; i < h.count; ++i) {
     const GoldenHeader* g = static_cast<const GoldenHeader*>(take(sizeof(GoldenHeader)));
-    to[i] = Golden();
     if (g == nullptr) return bad(x.f, x.f.offset(id_test) + at, "TEST", "is cut off");
-    to[i].rows      = int(g->rows);
-    to[i].tolerance = g->tolerance;
+    to[i] = {int(g->rows), g->tolerance, nullptr, nullptr, nullptr};
     if (!valid(to[i])) return bad(x.f, x.f.offset(id_test) + at - sizeof *g, "TEST", "rows or tolerance");
     uint64_t inputs = 0;
     for (int k = 0; k < x.m.input_count(); ++k) inputs += input_bytes(x.m, k, to[i].rows);
@@ -10703,15 +10656,13 @@ static Status read_others(ExtrasReader& x) {
 
 // What a file may not hold, whether it is read or written; nullptr: nothing.
 static NNLITE_COLD const char* find_bad_extras(const Model& m, const ModelExtras& x, SectionId& id) {
-  bool right = true;
+  const Shape in = m.input_shape(0);
+  bool     right = true;
   id = id_prep;
   if (const Preprocessing* p = x.preprocessing) {
-    right = m.input_shape(0).rank == 4 && m.input_dtype(0) == real_dtype &&
-            p->kind <= PreprocessingKind::digit && p->resize <= Resize::centre_crop && is_finite(p->scale);
-    if (p->kind == PreprocessingKind::digit) {
-      const Shape in = m.input_shape(0);
-      right = right && digit_fits(*p, in.dim[1], in.dim[2], in.last());
-    }
+    right = in.rank == 4 && m.input_dtype(0) == real_dtype && p->kind <= PreprocessingKind::digit &&
+            p->resize <= Resize::centre_crop && is_finite(p->scale) &&
+            (p->kind == PreprocessingKind::plain || digit_fits(*p, in.dim[1], in.dim[2], in.last()));
     for (int c = 0; c < 4; ++c)
       right = right && is_finite(p->mean[c]) && is_finite(p->std[c]) && p->std[c] > 0;
     if (!right) return "preprocessing is out of range or does not fit the input";
@@ -10837,11 +10788,10 @@ static Status fetch_string(const File& f, uint64_t here, uint32_t offset, uint8_
 static Status read_tensor(const File& f, uint32_t i, TensorRecord& t) {
   const uint64_t here = place<TensorRecord>(f, id_tens, i);
   NNLITE_TRY(fetch(f, id_tens, i, t));
-  if (t.quantisation != file_none)
-    return refuse(f, Status::unsupported, here, "TENS", "needs a newer nnlite: quantisation");
+  if (t.quantisation != file_none) return unsupported(f, here, "TENS", "needs a newer nnlite: quantisation");
   if (t.rank > max_rank) return bad(f, here, "TENS", "rank", max_rank, t.rank);
   for (const Le32& dim : t.dims)
-    if (dim == file_steps) return refuse(f, Status::unsupported, here, "TENS", "needs a newer nnlite: dim T");
+    if (dim == file_steps) return unsupported(f, here, "TENS", "needs a newer nnlite: dim T");
   return Status::ok;
 }
 
@@ -10866,8 +10816,7 @@ static NNLITE_COLD Status read_tensors(File& f) {
     copy_bytes(last, name, sizeof name);
     if (t.flags > (f.checkpoint() ? 3 : 1)) return bad(f, here, name, "flags of a parameter");
     if (t.dtype != file_dtype(real_dtype))
-      return refuse(f, Status::unsupported, here, name, "dtype of a stored tensor", file_dtype(real_dtype),
-                    t.dtype);
+      return unsupported(f, here, name, "dtype of a stored tensor", file_dtype(real_dtype), t.dtype);
     NNLITE_TRY(check_storage(f, here, t));
   }
   f.parameters = i;
@@ -10948,8 +10897,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     const Field* field = nullptr;
     for (int i = 0; i < op.n_fields; ++i)
       if (op.fields[i].id == r[0]) field = &op.fields[i];
-    if (field == nullptr)
-      return refuse(f, Status::unsupported, at, op.name, "needs a newer nnlite: unknown field", 0, r[0]);
+    if (field == nullptr) return unsupported(f, at, op.name, "needs a newer nnlite: unknown field", 0, r[0]);
     if (r[1] != uint8_t(field->type))
       return bad(f, at, op.name, "type of a field", uint8_t(field->type), r[1]);
     if (r[0] <= last) return bad(f, at, op.name, "fields are not in order");
@@ -11057,7 +11005,7 @@ static Status built(const File& f, const Model& m, uint64_t here) {
   return m.problem().status;
 }
 
-static Status add_input_node(const File& f, Model& m, uint32_t k, const GraphCursor& c, Tensor& made) {
+static Status add_input_node(const File& f, Model& m, uint32_t k, const GraphCursor& c, uint16_t& self) {
   const uint64_t here = place<TensorRecord>(f, id_tens, f.parameters + k);
   TensorRecord   t;
   Dims           dims;
@@ -11068,20 +11016,16 @@ static Status add_input_node(const File& f, Model& m, uint32_t k, const GraphCur
   dims.rank = t.rank - 1;
   const DType dtype = t.dtype == file_dtype(DType::i32) ? DType::i32 : real_dtype;
   if (t.dtype != file_dtype(dtype))
-    return refuse(f, Status::unsupported, here, c.name, "dtype of an input", file_dtype(dtype), t.dtype);
-  made = m.input(c.name, dims, dtype);
+    return unsupported(f, here, c.name, "dtype of an input", file_dtype(dtype), t.dtype);
+  self = m.input(c.name, dims, dtype).model;
   return built(f, m, c.here);
 }
 
 // The next node through the builder; `self` is what its handles carry.
 static Status add_file_node(const File& f, Model& m, uint32_t k, GraphCursor& c, uint16_t& self) {
-  Tensor made, in[max_inputs];
+  Tensor in[max_inputs];
   NNLITE_TRY(next_node(f, k, c));
-  if (c.op == nullptr) {
-    NNLITE_TRY(add_input_node(f, m, k, c, made));
-    self = made.model;
-    return Status::ok;
-  }
+  if (c.op == nullptr) return add_input_node(f, m, k, c, self);
   for (uint32_t i = 0; i < c.n.n_in; ++i) {
     Le32 id;
     NNLITE_TRY(fetch(f, id_idxs, c.n.ids + i, id));
@@ -11216,24 +11160,16 @@ Status load_size(const Source& source, const LoadOptions& options, size_t& bytes
   return Status::ok;
 }
 
-// A model that nothing was loaded into, and why.
-void ModelAccess::clear(Model& m, const Problem& why) {
-  new (&m) Model;
-  m.problem_ = why;
-}
-
 static Status take_memory(const File& f, Arena& arena, size_t bytes, unsigned char*& memory) {
   memory = static_cast<unsigned char*>(arena.take(bytes));
   if (memory != nullptr) return Status::ok;
   return refuse(f, Status::out_of_memory, 0, "arena", "too small", bytes, arena.left());
 }
 
-Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const LoadOptions& options) {
-  if (m.nodes_ != nullptr || m.finished_)
-    return m.fail(Status::bad_argument, "load", "the model is not empty");
+Status Model::load(const Source& source, Arena& arena, const LoadOptions& options) {
+  if (nodes_ != nullptr || finished_) return fail(Status::bad_argument, "load", "the model is not empty");
   Problem     problem;
   const Arena before = arena;
-  clear(m, problem);
   File       f(source, options.limits, &problem);
   const auto everything = [&]() -> Status {
     uint64_t       records  = 0;
@@ -11242,40 +11178,36 @@ Status ModelAccess::load(Model& m, const Source& source, Arena& arena, const Loa
     NNLITE_TRY(read_checked(f, options, records, in_place));
     if (!arena.aligned()) return refuse(f, Status::misaligned, 0, "arena", "align it to 64 bytes");
     NNLITE_TRY(take_memory(f, arena, size_t(records), memory));
-    m.nodes_ = reinterpret_cast<Node*>(memory);
-    m.size_ = m.back_ = size_t(records) & ~size_t(7);
-    m.self_ = uint16_t(reinterpret_cast<uintptr_t>(&m) >> 4);
-    NNLITE_TRY(read_graph(f, m, options.ops));
-    ExtrasReader extras = {f, m, in_place};
+    new (this) Model(memory, size_t(align64(records)));
+    NNLITE_TRY(ModelAccess::read_graph(f, *this, options.ops));
+    ExtrasReader extras = {f, *this, in_place};
     NNLITE_TRY(read_extras(extras));
     NNLITE_TRY(take_memory(f, arena, extras.used, extras.base));
     NNLITE_TRY(read_extras(extras));
     memory = nullptr;
-    if (in_place && m.weight_bytes_ > 0) m.weights_ = f.memory + f.offset(id_data);
-    if (!in_place && m.weight_bytes_ > 0) {
-      NNLITE_TRY(take_memory(f, arena, m.weight_bytes_, memory));
-      NNLITE_TRY(fetch(f, f.offset(id_data), memory, m.weight_bytes_));
-      if (!little_endian) swap_elements(memory, m.weight_bytes_, sizeof(real));
-      m.weights_ = memory;
+    if (in_place && weight_bytes_ > 0) weights_ = f.memory + f.offset(id_data);
+    if (!in_place && weight_bytes_ > 0) {
+      NNLITE_TRY(take_memory(f, arena, weight_bytes_, memory));
+      NNLITE_TRY(fetch(f, f.offset(id_data), memory, weight_bytes_));
+      if (!little_endian) swap_elements(memory, weight_bytes_, sizeof(real));
+      weights_ = memory;
     }
-    m.extras_ = extras.extras;
+    extras_ = extras.extras;
     return Status::ok;
   };
   const Status s = everything();
   if (ok(s)) return s;
-  clear(m, problem);
-  arena = before;
+  new (this) Model;                            // that nothing was loaded into, and why
+  problem_ = problem;
+  arena    = before;
   return s;
 }
 
 Status Model::load(const void* file, size_t bytes, Arena& arena, const LoadOptions& options) {
-  return ModelAccess::load(*this, memory_source(file, bytes), arena, options);
+  return load(memory_source(file, bytes), arena, options);
 }
 Status Model::load(const void* file, size_t bytes, Arena& arena) {
   return load(file, bytes, arena, LoadOptions());
-}
-Status Model::load(const Source& source, Arena& arena, const LoadOptions& options) {
-  return ModelAccess::load(*this, source, arena, options);
 }
 
 // ================================================================================ >>writer
@@ -11283,12 +11215,14 @@ Status Model::load(const Source& source, Arena& arena, const LoadOptions& option
 // to the sink. Nothing depends on anything but the content, so the same content gives the same bytes.
 constexpr int max_saved_parameters = sizeof(void*) == 8 ? 16384 : 1024;
 struct Content {
-  const Model*       model      = nullptr;
-  const Trainer*     trainer    = nullptr;     // where trained values come from; nullptr: the model alone
-  const ModelExtras* extras     = nullptr;
-  bool               checkpoint = false;
-  uint64_t           generation = 0;
+  const Model*       model;
+  const Trainer*     trainer;                  // where trained values come from; nullptr: the model alone
+  const ModelExtras* extras;
+  bool               checkpoint;
   uint16_t           order[max_saved_parameters];        // of the parameters, by name
+
+  Content(const Model* m, const Trainer* t, const ModelExtras* x, bool all)
+      : model(m), trainer(t), extras(x), checkpoint(all) {}
 };
 
 // The values of a parameter (slot -1) or of one of its optimizer states.
@@ -11535,61 +11469,9 @@ static void emit_planned(const Content& c, uint32_t type, Emit& e) {
       return e.put(c.extras->others[i].data, size_t(c.extras->others[i].size));
 }
 
-// The sink of the first time: the content id.
-struct Hashing {
-  Sha256 hash;
-  bool   on = true;
-  static bool write(void* user, const void* from, size_t n) {
-    Hashing& h = *static_cast<Hashing*>(user);
-    if (h.on) h.hash.add(from, n);
-    return true;
-  }
-};
-
-static NNLITE_COLD Status write_content(const Content& c, const Sink& sink, Problem* problem) {
-  SectionRecord table[max_sections];
-  FileHeader    h;
-  h.sections = plan_sections(c, table);
-  const auto emit_table = [&](Emit& e) {
-    e.begin();
-    e.put(table, sizeof(SectionRecord) * h.sections);
-    e.align(64);
-  };
-  h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
-  {
-    Hashing    hashing;
-    const Sink hash = {Hashing::write, &hashing};
-    Emit       e(&hash);
-    for (uint32_t i = 0; i < h.sections; ++i) {
-      hashing.on = table[i].type != section_kinds[id_sign].type;
-      emit_planned(c, table[i].type, e);
-      table[i].offset = h.file_bytes;
-      table[i].size   = e.at();
-      e.align(64);
-      table[i].crc = e.crc();
-      h.file_bytes = h.file_bytes + e.at();
-    }
-    hashing.hash.finish(h.content_id);
-    hashing.on = false;
-    emit_table(e);
-    h.table_crc = e.crc();
-  }
-  h.kind       = c.checkpoint ? kind_checkpoint : kind_model;
-  h.generation = c.generation;
-  h.crc        = crc32c(0, &h, sizeof h - sizeof h.crc);
-  Emit e(&sink);
-  e.write(h);
-  emit_table(e);
-  for (uint32_t i = 0; i < h.sections && !e.failed(); ++i) {
-    emit_planned(c, table[i].type, e);
-    e.align(64);
-  }
-  e.flush();
-  return e.failed() ? refuse_save(problem, Status::io_error, "file", "cannot be written") : Status::ok;
-}
-
 static NNLITE_COLD Status check_content(Content& c, Problem* problem) {
   static const ModelExtras none;
+  if (c.model == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
   const Model& m = *c.model;
   if (!m.finished()) return refuse_save(problem, Status::bad_graph, "save", "the model is not finished");
   if (c.trainer == nullptr && !m.has_weights())
@@ -11607,11 +11489,57 @@ static NNLITE_COLD Status check_content(Content& c, Problem* problem) {
   return sort_parameters(c, problem);
 }
 
-Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c;
-  c.model  = &model;
-  c.extras = extras;
+// The sink of the first time: the content id.
+static bool write_hash(void* user, const void* from, size_t n) {
+  if (user != nullptr) static_cast<Sha256*>(user)->add(from, n);
+  return true;
+}
+
+static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* problem) {
+  SectionRecord table[max_sections];
+  FileHeader    h;
   NNLITE_TRY(check_content(c, problem));
+  h.sections = plan_sections(c, table);
+  const auto emit_table = [&](Emit& e) {
+    e.begin();
+    e.put(table, sizeof(SectionRecord) * h.sections);
+    e.align(64);
+  };
+  h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
+  {
+    Sha256 id;
+    Sink   hash = {write_hash, nullptr};
+    Emit   e(&hash);
+    for (uint32_t i = 0; i < h.sections; ++i) {
+      hash.user = table[i].type == section_kinds[id_sign].type ? nullptr : &id;
+      emit_planned(c, table[i].type, e);
+      table[i].offset = h.file_bytes;
+      table[i].size   = e.at();
+      e.align(64);
+      table[i].crc = e.crc();
+      h.file_bytes = h.file_bytes + e.at();
+    }
+    id.finish(h.content_id);
+    hash.user = nullptr;
+    emit_table(e);
+    h.table_crc = e.crc();
+  }
+  h.kind       = c.checkpoint ? kind_checkpoint : kind_model;
+  h.generation = c.checkpoint ? c.trainer->step_number() : 0;
+  h.crc        = crc32c(0, &h, sizeof h - sizeof h.crc);
+  Emit e(&sink);
+  e.write(h);
+  emit_table(e);
+  for (uint32_t i = 0; i < h.sections && !e.failed(); ++i) {
+    emit_planned(c, table[i].type, e);
+    e.align(64);
+  }
+  e.flush();
+  return e.failed() ? refuse_save(problem, Status::io_error, "file", "cannot be written") : Status::ok;
+}
+
+Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
+  Content c(&model, nullptr, extras, false);
   return write_content(c, sink, problem);
 }
 
@@ -11662,9 +11590,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
 template <class F>
 static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
   FileHandle file;
-  Source     source;
-  source.read = read_handle;
-  source.user = &file;
+  Source     source = {read_handle, &file, 0};
   const bool   opened = file.open(path, source.size);
   const Status s      = opened ? f(source) : refuse_path(problem, path, "cannot be read", file_error());
   (void)file.close();
@@ -11699,6 +11625,11 @@ struct RowHeader {
 struct CheckpointAccess {
   // What a checkpoint holds beside the network.
   struct State {
+    State() = default;
+    explicit State(const Trainer& t)
+        : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
+          plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
+
     uint32_t         arithmetic = NNLITE_ARITHMETIC;
     uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
     uint8_t          device = 0;
@@ -11711,9 +11642,7 @@ struct CheckpointAccess {
     uint8_t          fingerprint[32] = {};
   };
   static void   fields(Io& io, int id, State& s);
-  static State  state(const Trainer& t);
   static void   describe_data(const Trainer& t, State& s);
-  static Status resume(Trainer& t, const Source& source, bool any_arithmetic);
   static Status check(const Trainer& t, const File& f, const Content& c);
 };
 
@@ -11839,18 +11768,8 @@ NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
   hash.finish(s.fingerprint);
 }
 
-CheckpointAccess::State CheckpointAccess::state(const Trainer& t) {
-  State s;
-  s.optimizer_states = uint16_t(t.engine_.parameter_stride - 2);
-  s.options          = t.options_;
-  s.plateau          = t.plateau_;
-  s.step             = t.step_;
-  s.samples          = t.samples_;
-  return s;
-}
-
 static void emit_training(const Content& c, int id, Emit& e) {
-  CheckpointAccess::State s = CheckpointAccess::state(*c.trainer);
+  CheckpointAccess::State s(*c.trainer);
   Io                      io(e);
   if (id == id_dpos) CheckpointAccess::describe_data(*c.trainer, s);
   CheckpointAccess::fields(io, id, s);
@@ -11863,26 +11782,13 @@ static bool owned(const Trainer& t, const real* values) {
   return w == nullptr || p < w || p >= w + t.model()->weight_bytes();
 }
 
-static Status trainer_content(const Trainer& t, Content& c, bool checkpoint, const ModelExtras* extras,
-                              Problem* problem) {
-  if (t.model() == nullptr) return refuse_save(problem, Status::not_built, "save", "build the trainer first");
-  c.model      = t.model();
-  c.trainer    = &t;
-  c.extras     = extras;
-  c.checkpoint = checkpoint;
-  c.generation = checkpoint ? t.step_number() : 0;
-  return check_content(c, problem);
-}
-
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c;
-  NNLITE_TRY(trainer_content(trainer, c, false, extras, problem));
+  Content c(trainer.model(), &trainer, extras, false);
   return write_content(c, sink, problem);
 }
 
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c;
-  NNLITE_TRY(trainer_content(t, c, true, extras, problem));
+  Content c(t.model(), &t, extras, true);
   return write_content(c, sink, problem);
 }
 
@@ -11970,15 +11876,15 @@ NNLITE_COLD Status CheckpointAccess::check(const Trainer& t, const File& f, cons
 }
 
 // All that could refuse a checkpoint comes before the first value is changed.
-NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bool any_arithmetic) {
-  t.problem_ = Problem();
-  File    f(source, LoadLimits(), &t.problem_);
-  Content c;
-  State   s = state(t), own;
-  NNLITE_TRY(trainer_content(t, c, true, nullptr, &t.problem_));
+NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
+  problem_ = Problem();
+  File    f(source, LoadLimits(), &problem_);
+  Content c(model(), this, nullptr, true);
+  CheckpointAccess::State s(*this), own;
+  NNLITE_TRY(check_content(c, &problem_));
   NNLITE_TRY(read_checkpoint(f));
-  NNLITE_TRY(check(t, f, c));
-  if (augments(t.options_.augment) != (f.at[id_augm].type != 0))
+  NNLITE_TRY(CheckpointAccess::check(*this, f, c));
+  if (augments(options_.augment) != (f.at[id_augm].type != 0))
     return refuse(f, Status::bad_argument, id_augm, "augment: the checkpoint has another");
   for (SectionId id : state_sections) {
     if (f.at[id].type == 0) continue;
@@ -11986,12 +11892,12 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
     io.match = id != id_arth || !any_arithmetic;
     if (id == id_arth) io.other = Status::wrong_arithmetic;
     if (id == id_rngs) io.other = Status::unsupported;
-    fields(io, id, s);
+    CheckpointAccess::fields(io, id, s);
     NNLITE_TRY(io.finish());
   }
   if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
-  if (t.data_ != nullptr && s.rows != 0) {
-    describe_data(t, own);
+  if (data_ != nullptr && s.rows != 0) {
+    CheckpointAccess::describe_data(*this, own);
     if (s.rows != own.rows)
       return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
     if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
@@ -11999,10 +11905,10 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
   }
   uint64_t at     = f.offset(id_data);
   Status   status = Status::ok;
-  t.engine_.version++;
+  engine_.version++;
   each_storage(c, [&](const real* values, int64_t count) {
     const size_t bytes = size_t(count) * sizeof(real);
-    if (ok(status) && owned(t, values)) {
+    if (ok(status) && owned(*this, values)) {
       real* to = const_cast<real*>(values);
       status = fetch(f, at, to, bytes);
       if (!little_endian) swap_elements(to, bytes, sizeof(real));
@@ -12010,14 +11916,11 @@ NNLITE_COLD Status CheckpointAccess::resume(Trainer& t, const Source& source, bo
     at += align64(bytes);
   });
   NNLITE_TRY(status);
-  t.plateau_      = s.plateau;
-  t.options_.seed = s.options.seed;
-  t.step_         = s.step;
-  t.samples_      = s.samples;
+  plateau_      = s.plateau;
+  options_.seed = s.options.seed;
+  step_         = s.step;
+  samples_      = s.samples;
   return Status::ok;
-}
-Status Trainer::resume(const Source& source, bool any_arithmetic) {
-  return CheckpointAccess::resume(*this, source, any_arithmetic);
 }
 
 #ifndef NNLITE_NO_STDIO
