@@ -2733,7 +2733,7 @@ namespace NNLITE_ISA {
 #ifdef NNLITE_PLAIN
 using vf = real;
 using vm = bool;
-static inline vf set(real a) { return a; }
+template <class T> static inline vf set(T a) { return static_cast<vf>(a); }
 static inline vf add(vf a, vf b) { return a + b; }
 static inline vf sub(vf a, vf b) { return a - b; }
 static inline vf mul(vf a, vf b) { return product(a, b); }
