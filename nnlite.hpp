@@ -1567,10 +1567,7 @@ struct FileHandle {
     size = uint64_t(_ftelli64(handle));
     return true;
   }
-  bool create(const char* path) {
-    handle = fopen(path, "wbx");
-    return valid();
-  }
+  bool create(const char* path) { return (handle = fopen(path, "wbx")) != nullptr; }
   bool read(uint64_t offset, void* to, size_t n) {
     return _fseeki64(handle, int64_t(offset), SEEK_SET) == 0 && fread(to, 1, n, handle) == n;
   }
@@ -1589,7 +1586,6 @@ static inline bool file_replace(const char* from, const char* to, const char*) {
 }
 static inline void file_remove(const char* path) { (void)remove(path); }
 static inline unsigned process_number() { return unsigned(GetCurrentProcessId()); }
-static inline const char* file_error() { return strerror(errno); }
 static inline void remove_stale(const char*, const char*) {}
 #else
 struct FileHandle {
@@ -1669,7 +1665,6 @@ static inline bool file_replace(const char* from, const char* to, const char* di
 }
 static inline void file_remove(const char* path) { (void)unlink(path); }
 static inline unsigned process_number() { return unsigned(getpid()); }
-static inline const char* file_error() { return strerror(errno); }
 
 // Removes the temporary files of killed processes: those that start like `prefix` and that nobody has locked.
 static inline void remove_stale(const char* prefix, const char* directory) {
@@ -1679,8 +1674,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
   while (const struct dirent* e = readdir(d)) {
     char path[1024];
     if (strncmp(e->d_name, prefix, n) != 0 ||
-        snprintf(path, sizeof path, "%s%s", directory, e->d_name) >= int(sizeof path))
-      continue;
+        snprintf(path, sizeof path, "%s%s", directory, e->d_name) >= int(sizeof path)) continue;
     const int handle = ::open(path, O_RDONLY | O_CLOEXEC);
     if (handle < 0) continue;
     if (flock(handle, LOCK_EX | LOCK_NB) == 0) (void)unlink(path);
@@ -1689,6 +1683,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
   closedir(d);
 }
 #endif
+static inline const char* file_error() { return strerror(errno); }
 #endif
 
 // ================================================================================ >>math
@@ -1696,16 +1691,14 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static inline uint32_t bits_of(float x) {
-  uint32_t u;
-  __builtin_memcpy(&u, &x, sizeof u);
-  return u;
+template <class To, class From>
+static inline To same_bits(From from) {
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
-static inline float float_of(uint32_t u) {
-  float x;
-  __builtin_memcpy(&x, &u, sizeof x);
-  return x;
-}
+static inline uint32_t bits_of(float x) { return same_bits<uint32_t>(x); }
+static inline float    float_of(uint32_t u) { return same_bits<float>(u); }
 
 // The first n <= 8 bytes as a number, the first byte lowest (on a little-endian machine); and back.
 static inline uint64_t get_bytes(const uint8_t* p, int n) {
@@ -1747,15 +1740,10 @@ static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a,
 #else
 static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
   const double p = static_cast<double>(a) * static_cast<double>(b), z = static_cast<double>(c);
-  double s = p + z;
-  const double t = s - p, error = (p - (s - t)) + (z - t);
-  uint64_t u;
-  __builtin_memcpy(&u, &s, sizeof u);
-  if ((error > 0 || error < 0) && (u & 1u) == 0) {
-    u = (error > 0) == (s > 0) ? u + 1 : u - 1;
-    __builtin_memcpy(&s, &u, sizeof s);
-  }
-  return static_cast<float>(s);
+  const double s = p + z, t = s - p, error = (p - (s - t)) + (z - t);
+  uint64_t u = same_bits<uint64_t>(s);
+  if ((error > 0 || error < 0) && (u & 1u) == 0) u = (error > 0) == (s > 0) ? u + 1 : u - 1;
+  return static_cast<float>(same_bits<double>(u));
 }
 #endif
 
@@ -2039,14 +2027,10 @@ const char* describe(Status) { return ""; }
 #else
 #define NNLITE_STATUS_NAME(name, text) #name,
 #define NNLITE_STATUS_TEXT(name, text) text,
-const char* to_string(Status s) {
-  static const char* const names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
-  return names[static_cast<int>(s)];
-}
-const char* describe(Status s) {
-  static const char* const texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
-  return texts[static_cast<int>(s)];
-}
+static const char* const status_names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
+static const char* const status_texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
+const char* to_string(Status s) { return status_names[static_cast<int>(s)]; }
+const char* describe(Status s) { return status_texts[static_cast<int>(s)]; }
 #endif
 
 // Starts a problem; the caller may stream details to the returned text, and return it as the status.
@@ -2333,10 +2317,7 @@ static bool is_depthwise(const Conv2d& a) {
 }
 static inline bool is_depthwise(const ConvTranspose2d&) { return false; }
 
-// y of Concat is `count` runs of `length`, each made of one run of every input.
-struct ConcatRuns {
-  int64_t count, length;
-};
+// y of Concat is runs, each made of one run of every input.
 static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   const Shape& x = r.in_shape(k);
   const int    dim = static_cast<const Concat*>(r.attributes)->dim;
@@ -2344,10 +2325,17 @@ static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   for (int d = dim < 0 ? dim + x.rank : dim; d < x.rank; d++) length *= x.dim[d];
   return length;
 }
-static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
-  int64_t length = 0;
-  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
-  return {r.out_numel() / length, length};
+static int64_t concat_runs(const OpRun& r) { return r.in_numel(0) / concat_length(r, 0); }
+
+// Calls f(input, place in the input, place in y, length) for what each gives to runs first .. last - 1.
+template <class F>
+static void each_concat_run(const OpRun& r, int64_t first, int64_t last, const F& f) {
+  for (int64_t run = first, at = run * (r.out_numel() / concat_runs(r)); run < last; run++)
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t length = concat_length(r, k);
+      f(k, run * length, at, length);
+      at += length;
+    }
 }
 
 // The stored index of logical element e (row-major in PyTorch's order) of a parameter.
@@ -4542,7 +4530,7 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
 }
 
 static bool plan_concat(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = static_cast<uint32_t>(concat_runs(r).count);
+  plan.tasks[0] = static_cast<uint32_t>(concat_runs(r));
   return true;
 }
 
@@ -4648,17 +4636,11 @@ NNLITE_RUN(upsample_forward) {
   }
 }
 
-// A run is what one input gives between two runs of the others; a task is one run of y.
+// A task is one run of y.
 NNLITE_RUN(concat_forward) {
-  const ConcatRuns runs = concat_runs(r);
-  for (int64_t task = first; task < last; task++) {
-    float* to = r.out() + task * runs.length;
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t n = concat_length(r, k);
-      give_all(to, r.in(k) + task * n, n, false);
-      to += n;
-    }
-  }
+  each_concat_run(r, first, last, [&r](int k, int64_t from, int64_t to, int64_t length) {
+    give_all(r.out() + to, r.in(k) + from, length, false);
+  });
 }
 
 // dy of one window to the pixel that it chose, where that is in this row of x.
@@ -4741,15 +4723,9 @@ NNLITE_RUN(upsample_backward) {
 }
 
 NNLITE_RUN(concat_backward) {
-  const ConcatRuns runs = concat_runs(r);
-  for (int64_t task = first; task < last; task++) {
-    const float* from = r.dy() + task * runs.length;
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t n = concat_length(r, k);
-      if (r.dx(k) != nullptr) give_all(r.dx(k) + task * n, from, n, r.accumulate(k));
-      from += n;
-    }
-  }
+  each_concat_run(r, first, last, [&r](int k, int64_t to, int64_t from, int64_t length) {
+    if (r.dx(k) != nullptr) give_all(r.dx(k) + to, r.dy() + from, length, r.accumulate(k));
+  });
 }
 }  // namespace NNLITE_ISA
 
@@ -5815,11 +5791,10 @@ static Status concat_shape(Concat& a, OpShape& s) {
   int64_t total = 0;
   for (int k = 0; k < s.n_in; k++) {
     if (!rows_input(s, k)) return Status::bad_shape;
+    Shape other = s.in[k];
     s.expected = out;
-    s.expected.dim[dim] = 0;
-    Shape same = s.in[k];
-    if (same.rank == out.rank) same.dim[dim] = out.dim[dim];
-    if (same != out) return Status::bad_shape;
+    other.dim[dim] = s.expected.dim[dim] = 0;
+    if (other != s.expected) return Status::bad_shape;
     total += s.in[k].dim[dim];
   }
   if (total > max_elements) return Status::limit_exceeded;
@@ -5827,27 +5802,14 @@ static Status concat_shape(Concat& a, OpShape& s) {
   return set_out(s, out);
 }
 
-// Calls f(input, place in the input, place in y, length) for every run of every input.
-template <class F>
-static void each_concat_run(const OpRun& r, F f) {
-  int64_t at = 0;
-  for (int64_t run = 0, count = concat_runs(r).count; run < count; run++) {
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t length = concat_length(r, k);
-      f(k, run * length, at, length);
-      at += length;
-    }
-  }
-}
-
 static void concat_forward(const Concat&, const OpRun& r) {
-  each_concat_run(r, [&](int k, int64_t from, int64_t to, int64_t length) {
+  each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t from, int64_t to, int64_t length) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
 
 static void concat_backward(const Concat&, const OpRun& r) {
-  each_concat_run(r, [&](int k, int64_t to, int64_t from, int64_t length) {
+  each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
