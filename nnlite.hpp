@@ -2522,12 +2522,8 @@ NNLITE_VERB vf   sqrt(vf a) { return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
 NNLITE_VERB __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm512_maskz_loadu_ps(first(n), p)};
-}
-NNLITE_VERB void store_part(float* p, vf a, int n) {
-  n == lanes ? store(p, a) : _mm512_mask_storeu_ps(p, first(n), a.v);
-}
+NNLITE_VERB vf   load_few(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+NNLITE_VERB void store_few(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
 NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm512_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
   if (n == lanes) return from_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -2545,9 +2541,7 @@ NNLITE_VERB vf   min(vf a, vf b) { return {_mm256_min_ps(a.v, b.v)}; }
 NNLITE_VERB __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
-}
+NNLITE_VERB vf   load_few(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
 // A masked store takes tens of cycles on AMD's processors.
 static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   __m128 four = _mm256_castps256_ps128(a.v);
@@ -2561,7 +2555,6 @@ static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   }
   if ((n & 1) != 0) _mm_store_ss(p + (n & 6), four);
 }
-NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm256_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
   if (n == lanes) return from_bytes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -2607,8 +2600,6 @@ static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
-NNLITE_VERB vf   load_part(const float* p, int n) { return n == lanes ? load(p) : load_few(p, n); }
-NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
   int32_t t[lanes] = {};
   for (int i = 0; i < n; i++) t[i] = p[i];
@@ -2620,6 +2611,8 @@ NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   for (int i = 0; i < lanes; i++) p[i] = static_cast<uint8_t>(t[i]);
 }
 #endif
+NNLITE_VERB vf   load_part(const float* p, int n) { return n == lanes ? load(p) : load_few(p, n); }
+NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
   if (n == lanes) return store_bytes(p, a);
   uint8_t t[16] = {};
@@ -2629,8 +2622,8 @@ NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
 }
 
 // Four rows of four numbers turned over; steps of 16 from row to row on both sides.
-#if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
 NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+#if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
   const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32),
                d = _mm_loadu_ps(from + 48);
   const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b),
@@ -2639,9 +2632,7 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   _mm_storeu_ps(to + 16, _mm_movehl_ps(cd, ab));
   _mm_storeu_ps(to + 32, _mm_movelh_ps(AB, CD));
   _mm_storeu_ps(to + 48, _mm_movehl_ps(CD, AB));
-}
 #elif NNLITE_PASS == NNLITE_PASS_NEON
-NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32),
                     d = vld1q_f32(from + 48);
   const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c),
@@ -2650,13 +2641,11 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   vst1q_f32(to + 16, vzip2q_f32(ac, bd));
   vst1q_f32(to + 32, vzip1q_f32(AC, BD));
   vst1q_f32(to + 48, vzip2q_f32(AC, BD));
-}
 #else
-NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   for (int r = 0; r < 4; r++)
     for (int c = 0; c < 4; c++) to[c * 16 + r] = from[r * 16 + c];
-}
 #endif
+}
 
 constexpr int parts = 16 / lanes;
 #undef NNLITE_EACH_PART  // a loop where speed is not the point, or the code would grow sixteenfold
@@ -2667,27 +2656,23 @@ constexpr int parts = 16 / lanes;
 #endif
 NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(int32_t(0x7FFFFFFF)))); }
 NNLITE_VERB vf  copy_sign(vf a, vf sign) {
-  const vi size = bit_and(as_int(a), set(int32_t(0x7FFFFFFF)));
-  return as_float(bit_or(size, bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
+  return as_float(bit_or(as_int(abs(a)), bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
 }
 // of n, in the part at from
 NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
 
 // Folds 16 virtual lanes: lane i with i + 8, then + 4, + 2, + 1. The same tree on every instruction set.
-static inline float tree_sum(const vf (&a)[parts]) {
+template <bool of_sum>
+static inline float tree(const vf (&a)[parts]) {
   float t[16];
   for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
   for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) t[i] = t[i] + t[i + half];
+    for (int i = 0; i < half; i++)
+      t[i] = of_sum ? t[i] + t[i + half] : t[i] > t[i + half] ? t[i] : t[i + half];
   return t[0];
 }
-static inline float tree_max(const vf (&a)[parts]) {
-  float t[16];
-  for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
-  return t[0];
-}
+static inline float tree_sum(const vf (&a)[parts]) { return tree<true>(a); }
+static inline float tree_max(const vf (&a)[parts]) { return tree<false>(a); }
 }  // namespace NNLITE_ISA
 
 }  // inline namespace
@@ -4354,7 +4339,7 @@ constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
 
 static bool plan_elements(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.out_numel(), element_block);
+  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
   return true;
 }
 #endif
@@ -4810,6 +4795,9 @@ NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
 NNLITE_VERB void store_sixteen(float* p, const Sixteen& s, int count = 16) {
   NNLITE_EACH_PART store_part(p + j * lanes, s.part[j], within(count, j * lanes));
 }
+NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
+  NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
+}
 NNLITE_VERB int channels_of(const NormRun& n, int64_t c) { return static_cast<int>(smaller(16, n.C - c)); }
 
 // Sums run over units: sixteen channels of a chunk. Several at once, so that no chain waits for itself.
@@ -4836,10 +4824,7 @@ static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
   Sixteen          mean[units] = {}, m2[units] = {};
   NNLITE_UNROLL for (int k = 0; k < K; k++) x[k] = n.r.in(0) + n.unit_place(unit + k);
   for (int64_t at = 0; at < end; at += n.C)
-    NNLITE_UNROLL for (int k = 0; k < K; k++) {
-      const Sixteen v = load_sixteen(x[k] + at, count);
-      NNLITE_EACH_PART mean[k].part[j] = add(mean[k].part[j], v.part[j]);
-    }
+    NNLITE_UNROLL for (int k = 0; k < K; k++) add_to(mean[k], load_sixteen(x[k] + at, count));
   NNLITE_UNROLL for (int k = 0; k < K; k++)
     NNLITE_EACH_PART mean[k].part[j] = div(mean[k].part[j], pixels);
   for (int64_t at = 0; at < end; at += n.C)
@@ -4949,11 +4934,10 @@ static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
   const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
-  for (int64_t chunk = 0; chunk < n.chunks; chunk++)
-    NNLITE_EACH_PART {
-      sum.part[j]   = add(sum.part[j], load(n.sums(chunk, 0) + c + j * lanes));
-      sum_x.part[j] = add(sum_x.part[j], load(n.sums(chunk, 1) + c + j * lanes));
-    }
+  for (int64_t chunk = 0; chunk < n.chunks; chunk++) {
+    add_to(sum, load_sixteen(n.sums(chunk, 0) + c));
+    add_to(sum_x, load_sixteen(n.sums(chunk, 1) + c));
+  }
   const vf share = set(n.by_batch ? -1.0f / static_cast<float>(n.pixels) : 0.0f);
   NNLITE_EACH_PART {
     const vf inverse = inverse_deviation(var.part[j], n.eps);
@@ -5000,11 +4984,14 @@ constexpr int64_t loss_chunk = 512;
 
 static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
 
+static bool plan_positions(const OpRun& r, KernelPlan& plan) {
+  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
+  return true;
+}
 template <class A>
 static bool plan_lines(const OpRun& r, KernelPlan& plan) {           // along the last dimension only
   const int dim = attributes_of<A>(r).dim;
-  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
-  return dim == -1 || dim == r.in_shape(0).rank - 1;
+  return (dim == -1 || dim == r.in_shape(0).rank - 1) && plan_positions(r, plan);
 }
 static bool plan_chunks(KernelPlan& plan, int64_t count) {
   plan.stages   = 2;
@@ -5014,14 +5001,6 @@ static bool plan_chunks(KernelPlan& plan, int64_t count) {
 }
 static bool plan_class_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, positions_of(r)); }
 static bool plan_element_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, r.in_numel(0)); }
-static inline bool plan_class_loss_gradient(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
-  return true;
-}
-static inline bool plan_element_loss_gradient(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
-  return true;
-}
 
 // The second stage: the mean from the sums of the chunks.
 static float* chunk_losses(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
@@ -5064,9 +5043,6 @@ static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, fl
   NNLITE_EACH_PART s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
   return s;
 }
-NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
-  NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
-}
 static float line_exp_sum(const float* x, int64_t C, float largest, float* keep = nullptr) {
   Sixteen sum = {};
   for (int64_t c = 0; c < C; c += 16) {
@@ -5086,8 +5062,7 @@ static float log_of(float x) {
 struct Lines {
   int64_t first, last, C;
   Lines(const OpRun& r, uint32_t first_task, uint32_t last_task)
-      : first(first_task * loss_chunk),
-        last(smaller(last_task * loss_chunk, positions_of(r))),
+      : first(first_task * loss_chunk), last(smaller(last_task * loss_chunk, positions_of(r))),
         C(r.in_shape(0).last()) {}
 };
 
@@ -5292,14 +5267,13 @@ NNLITE_RUN(element_loss_backward) {
 #ifdef NNLITE_ONCE
 static_assert(linear_inputs * 16 <= element_block, "linear_grad_parameter updates a piece in one task");
 static inline bool plan_update(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
-  return r.in_numel(0) % 16 == 0;
+  return r.in_numel(0) % 16 == 0 && plan_elements(r, plan);
 }
 #endif
 
 namespace NNLITE_ISA {
 template <class A>
-NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
+NNLITE_RUN(optimizer_update) {
   const Update<A> rule(attributes_of<A>(r), *r.context);
   const float*  g = r.dparameter(0);
   float *const  w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
@@ -5314,11 +5288,6 @@ NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
     if (v != nullptr) store(v + i, b);
   }
 }
-NNLITE_RUN(adagrad_update) { update<Adagrad>(r, first, last); }
-template <class A>
-NNLITE_RUN(adam_update) { update<A>(r, first, last); }
-NNLITE_RUN(rmsprop_update) { update<RMSprop>(r, first, last); }
-NNLITE_RUN(sgd_update) { update<SGD>(r, first, last); }
 }  // namespace NNLITE_ISA
 
 }  // inline namespace
@@ -5449,23 +5418,20 @@ bool set_isa(Isa isa) {
 #endif
 
 // Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
+#define NNLITE_PHASE(f, phase, chain, fuses)                                                                 \
+  NNLITE_ROW(f##_##phase, #f, Phase::phase, chain, fuses, f##_##phase##_plan, f##_##phase)
 #define NNLITE_THREE(f, chain, fuses_dw)                                                                     \
-  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fusion::norm | fusion::relu, f##_forward_plan,          \
-             f##_forward)                                                                                    \
-  NNLITE_TRAINING(                                                                                           \
-      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, fusion::mask_dx, f##_grad_input_plan,         \
-                 f##_grad_input)                                                                             \
-      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, fuses_dw, f##_grad_parameter_plan,    \
-                 f##_grad_parameter))
-#define NNLITE_THREE_ROWS(f)                                                                                 \
-  &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
+  NNLITE_PHASE(f, forward, chain, fusion::norm | fusion::relu)                                               \
+  NNLITE_TRAINING(NNLITE_PHASE(f, grad_input, chain, fusion::mask_dx)                                        \
+                  NNLITE_PHASE(f, grad_parameter, chain, fuses_dw))
+#define NNLITE_THREE_ROWS(f) &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
 #define NNLITE_PAIR(op, plan_f, f, plan_b, b) NNLITE_FUSED_PAIR(op, 0, plan_f, f, 0, plan_b, b)
 #define NNLITE_FUSED_PAIR(op, fuses_f, plan_f, f, fuses_b, plan_b, b)                                        \
   NNLITE_ROW(op##_forward, #op, Phase::forward, 1, fuses_f, plan_f, f)                                       \
   NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, fuses_b, plan_b, b))                    \
   NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
-#define NNLITE_UPDATE(op, f)                                                                                 \
-  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, f))                                  \
+#define NNLITE_UPDATE(Type, op)                                                                              \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, optimizer_update<Type>))             \
   NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
 #define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
@@ -5475,25 +5441,22 @@ bool set_isa(Isa isa) {
   NNLITE_FUSED_PAIR(op, fusion::relu, plan_norm, batch_norm_forward, fusion::mask_dy, plan_norm_gradient,    \
                     batch_norm_backward)
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
-  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
-              element_loss_backward<Type>)
+  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_elements, element_loss_backward<Type>)
 
 NNLITE_THREE(conv2d, 1, 0)
 NNLITE_THREE(conv_transpose2d, 1, 0)
 NNLITE_THREE(depthwise, 2, 0)
 NNLITE_THREE(linear, 1, fusion::update)
-NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, fusion::norm | fusion::relu,
-           winograd_forward_plan, winograd_forward)
-NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, fusion::mask_dx,
-                           winograd_grad_input_plan, winograd_grad_input))
+NNLITE_PHASE(winograd, forward, 3, fusion::norm | fusion::relu)
+NNLITE_TRAINING(NNLITE_PHASE(winograd, grad_input, 3, fusion::mask_dx))
 NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,)
             NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
-NNLITE_UPDATE(adagrad, adagrad_update)
-NNLITE_UPDATE(adam, adam_update<Adam>)
-NNLITE_UPDATE(adamw, adam_update<AdamW>)
+NNLITE_UPDATE(Adagrad, adagrad)
+NNLITE_UPDATE(Adam, adam)
+NNLITE_UPDATE(AdamW, adamw)
 NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d)
 NNLITE_FUSED_PAIR(add, fusion::relu, plan_elements, add_forward, fusion::mask_dy, plan_elements, add_backward)
 NNLITE_AVERAGE(AvgPool2d, avg_pool2d)
@@ -5502,7 +5465,7 @@ NNLITE_NORM(batch_norm2d)
 NNLITE_ELEMENT_LOSS(BCELoss, bce_loss)
 NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss)
 NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward)
-NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient,
+NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_positions,
             cross_entropy_backward)
 NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward)
 NNLITE_ACTIVATION(ELU, elu)
@@ -5514,51 +5477,41 @@ NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines
 NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward)
 NNLITE_ELEMENT_LOSS(MSELoss, mse_loss)
 NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward)
-NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward)
+NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_positions, nll_backward)
 NNLITE_ACTIVATION(ReLU, relu)
-NNLITE_UPDATE(rmsprop, rmsprop_update)
-NNLITE_UPDATE(sgd, sgd_update)
+NNLITE_UPDATE(RMSprop, rmsprop)
+NNLITE_UPDATE(SGD, sgd)
 NNLITE_ACTIVATION(Sigmoid, sigmoid)
 NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward)
 NNLITE_ACTIVATION(Tanh, tanh)
 NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward)
 
-// Loops over whole arrays, for the executor and the trainer, by the instruction set in force.
+// Loops over whole arrays, for the executor and the trainer, by the instruction set in force: to += from,
+// to = from scale + shift, and the sum of the squares of a multiple of 16.
 #ifdef NNLITE_KERNELS
 #define NNLITE_BY_ISA(f, ...)                                                             \
   static const decltype(&NNLITE_FIRST_ISA::f) runs[isa_count] = NNLITE_RUNS(f);           \
   return runs[static_cast<int>(current_isa())](__VA_ARGS__)
-#endif
-
-// to += from
-static inline void add_into(real* to, const real* from, int64_t n) {
-#ifdef NNLITE_KERNELS
-  NNLITE_BY_ISA(add_into, to, from, n);
-#else
-  for (int64_t i = 0; i < n; i++) to[i] += from[i];
-#endif
-}
-
-// to = from scale + shift
+static inline void add_into(real* to, const real* from, int64_t n) { NNLITE_BY_ISA(add_into, to, from, n); }
 template <class T>
 static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
-#ifdef NNLITE_KERNELS
   NNLITE_BY_ISA(convert<T>, from, n, scale, shift, to);
-#else
-  for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
-#endif
 }
-
-// n is a multiple of 16.
-static inline real sum_of_squares(const real* v, int64_t n) {
-#ifdef NNLITE_KERNELS
-  NNLITE_BY_ISA(sum_of_squares, v, n);
+static inline real sum_of_squares(const real* v, int64_t n) { NNLITE_BY_ISA(sum_of_squares, v, n); }
 #else
+static inline void add_into(real* to, const real* from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) to[i] += from[i];
+}
+template <class T>
+static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
+  for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
+}
+static inline real sum_of_squares(const real* v, int64_t n) {
   real sum = 0;
   for (int64_t i = 0; i < n; i++) sum += v[i] * v[i];
   return sum;
-#endif
 }
+#endif
 
 // ================================================================================ >>op_activation
 // y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
