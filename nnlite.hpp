@@ -2655,9 +2655,6 @@ constexpr int parts = 16 / lanes;
 #define NNLITE_EACH_PART NNLITE_UNROLL for (int j = 0; j < parts; j++)
 #endif
 NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(int32_t(0x7FFFFFFF)))); }
-NNLITE_VERB vf  copy_sign(vf a, vf sign) {
-  return as_float(bit_or(as_int(abs(a)), bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
-}
 // of n, in the part at from
 NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
 
@@ -2725,7 +2722,6 @@ static inline vi as_int(vf a) { return bits_of(a); }
 static inline vf as_float(vi a) { return float_of(a); }
 static inline vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
 static inline vm equal(vf a, vf b) { return a == b; }
-static inline vf copy_sign(vf a, vf sign) { return float_of(bits_of(a) | (bits_of(sign) & 0x80000000u)); }
 #endif
 
 #ifdef NNLITE_KERNELS
@@ -2783,6 +2779,9 @@ NNLITE_FORMULA vf sigmoid(vf x) {
   return select(less(x, set(0.0f)), mul(z, s), s);
 }
 
+NNLITE_FORMULA vf copy_sign(vf a, vf sign) {
+  return as_float(bit_or(as_int(abs(a)), bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
+}
 NNLITE_FORMULA vf tanh(vf x) {
   const vf a = abs(x), z = mul(a, a);
   vf p = set(tanh_poly[0]);
@@ -4338,9 +4337,12 @@ NNLITE_RUN(depthwise_grad_parameter) {
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
 
-static bool plan_elements(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
+static bool plan_tasks(KernelPlan& plan, int64_t count) {
+  plan.tasks[0] = static_cast<uint32_t>(count);
   return true;
+}
+static bool plan_elements(const OpRun& r, KernelPlan& plan) {
+  return plan_tasks(plan, blocks_of(r.in_numel(0), element_block));
 }
 #endif
 
@@ -4499,13 +4501,10 @@ static float sum_of_squares(const float* v, int64_t n) {
 // place: forward gathers windows, backward goes through the windows that touch its row of x, in their order.
 #ifdef NNLITE_ONCE
 static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.out_shape().dim[1]);
-  return true;
+  return plan_tasks(plan, r.rows * r.out_shape().dim[1]);
 }
 static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
-  if (r.dx(0) == nullptr) return false;
-  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.in_shape(0).dim[1]);
-  return true;
+  return r.dx(0) != nullptr && plan_tasks(plan, r.rows * r.in_shape(0).dim[1]);
 }
 static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_y(r, plan);
@@ -4514,10 +4513,7 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_x(r, plan);
 }
 
-static bool plan_concat(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = static_cast<uint32_t>(concat_runs(r));
-  return true;
-}
+static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
 
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
 struct Reach {
@@ -4985,8 +4981,7 @@ constexpr int64_t loss_chunk = 512;
 static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
 
 static bool plan_positions(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
-  return true;
+  return plan_tasks(plan, blocks_of(positions_of(r), loss_chunk));
 }
 template <class A>
 static bool plan_lines(const OpRun& r, KernelPlan& plan) {           // along the last dimension only
@@ -5808,12 +5803,11 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
 template <bool down>
 static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* from, const real* w,
                      const real* start, real* to, bool more) {
-  const int64_t H = down ? c.h.out : c.h.in, W = down ? c.w.out : c.w.in, O = down ? c.small : c.big;
-  const int64_t from_H = down ? c.h.in : c.h.out, from_W = down ? c.w.in : c.w.out,
-                I = down ? c.big : c.small;
+  const Conv::Side in = c.side(down), out = c.side(!down);
+  const int64_t    I = in.channels, O = out.channels;
   for (int64_t n = 0; n < c.images; n++)
-  for (int64_t h = 0; h < H; h++)
-  for (int64_t x = 0; x < W; x++)
+  for (int64_t h = 0; h < out.H; h++)
+  for (int64_t x = 0; x < out.W; x++)
   for (int64_t o = 0; o < c.groups * O; o++) {
     const int64_t first = o / O * I;
     real sum = start == nullptr ? 0 : start[o];
@@ -5822,7 +5816,7 @@ static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* fro
       const int64_t from_h = down ? c.h.input(h, kh) : c.h.output(h, kh);
       const int64_t from_x = down ? c.w.input(x, kw) : c.w.output(x, kw);
       if (from_h < 0 || from_x < 0) continue;
-      const real* v = from + ((n * from_H + from_h) * from_W + from_x) * c.groups * I + first;
+      const real* v = from + ((n * in.H + from_h) * in.W + from_x) * c.groups * I + first;
       for (int64_t i = 0; i < I; i++) {
         const int64_t s = down ? o : first + i, b = down ? i : o % O;      // channels, small and big
         sum = madd(v[i], w[parameter_index(weight, s, b, kh, kw)], sum);
@@ -5939,9 +5933,8 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
 
-constexpr uint32_t dropout_traits =
-    traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation;
-NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
+NNLITE_DEFINE_LAYER(Dropout, dropout, traits::elementwise | traits::random | traits::accumulates |
+                    traits::identity_in_evaluation, NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
