@@ -1574,10 +1574,7 @@ struct FileHandle {
     size = uint64_t(_ftelli64(handle));
     return true;
   }
-  bool create(const char* path) {
-    handle = fopen(path, "wbx");
-    return valid();
-  }
+  bool create(const char* path) { return (handle = fopen(path, "wbx")) != nullptr; }
   bool read(uint64_t offset, void* to, size_t n) {
     return _fseeki64(handle, int64_t(offset), SEEK_SET) == 0 && fread(to, 1, n, handle) == n;
   }
@@ -1596,7 +1593,6 @@ static inline bool file_replace(const char* from, const char* to, const char*) {
 }
 static inline void file_remove(const char* path) { (void)remove(path); }
 static inline unsigned process_number() { return unsigned(GetCurrentProcessId()); }
-static inline const char* file_error() { return strerror(errno); }
 static inline void remove_stale(const char*, const char*) {}
 #else
 struct FileHandle {
@@ -1676,7 +1672,6 @@ static inline bool file_replace(const char* from, const char* to, const char* di
 }
 static inline void file_remove(const char* path) { (void)unlink(path); }
 static inline unsigned process_number() { return unsigned(getpid()); }
-static inline const char* file_error() { return strerror(errno); }
 
 // Removes the temporary files of killed processes: those that start like `prefix` and that nobody has locked.
 static inline void remove_stale(const char* prefix, const char* directory) {
@@ -1686,8 +1681,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
   while (const struct dirent* e = readdir(d)) {
     char path[1024];
     if (strncmp(e->d_name, prefix, n) != 0 ||
-        snprintf(path, sizeof path, "%s%s", directory, e->d_name) >= int(sizeof path))
-      continue;
+        snprintf(path, sizeof path, "%s%s", directory, e->d_name) >= int(sizeof path)) continue;
     const int handle = ::open(path, O_RDONLY | O_CLOEXEC);
     if (handle < 0) continue;
     if (flock(handle, LOCK_EX | LOCK_NB) == 0) (void)unlink(path);
@@ -1696,6 +1690,7 @@ static inline void remove_stale(const char* prefix, const char* directory) {
   closedir(d);
 }
 #endif
+static inline const char* file_error() { return strerror(errno); }
 #endif
 
 // ================================================================================ >>math
@@ -1703,16 +1698,14 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
-static inline uint32_t bits_of(float x) {
-  uint32_t u;
-  __builtin_memcpy(&u, &x, sizeof u);
-  return u;
+template <class To, class From>
+static inline To same_bits(From from) {
+  To to;
+  __builtin_memcpy(&to, &from, sizeof to);
+  return to;
 }
-static inline float float_of(uint32_t u) {
-  float x;
-  __builtin_memcpy(&x, &u, sizeof x);
-  return x;
-}
+static inline uint32_t bits_of(float x) { return same_bits<uint32_t>(x); }
+static inline float    float_of(uint32_t u) { return same_bits<float>(u); }
 
 // The first n <= 8 bytes as a number, the first byte lowest (on a little-endian machine); and back.
 static inline uint64_t get_bytes(const uint8_t* p, int n) {
@@ -1754,15 +1747,10 @@ static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a,
 #else
 static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
   const double p = static_cast<double>(a) * static_cast<double>(b), z = static_cast<double>(c);
-  double s = p + z;
-  const double t = s - p, error = (p - (s - t)) + (z - t);
-  uint64_t u;
-  __builtin_memcpy(&u, &s, sizeof u);
-  if ((error > 0 || error < 0) && (u & 1u) == 0) {
-    u = (error > 0) == (s > 0) ? u + 1 : u - 1;
-    __builtin_memcpy(&s, &u, sizeof s);
-  }
-  return static_cast<float>(s);
+  const double s = p + z, t = s - p, error = (p - (s - t)) + (z - t);
+  uint64_t u = same_bits<uint64_t>(s);
+  if ((error > 0 || error < 0) && (u & 1u) == 0) u = (error > 0) == (s > 0) ? u + 1 : u - 1;
+  return static_cast<float>(same_bits<double>(u));
 }
 #endif
 
@@ -2046,14 +2034,10 @@ const char* describe(Status) { return ""; }
 #else
 #define NNLITE_STATUS_NAME(name, text) #name,
 #define NNLITE_STATUS_TEXT(name, text) text,
-const char* to_string(Status s) {
-  static const char* const names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
-  return names[static_cast<int>(s)];
-}
-const char* describe(Status s) {
-  static const char* const texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
-  return texts[static_cast<int>(s)];
-}
+static const char* const status_names[] = {NNLITE_STATUSES(NNLITE_STATUS_NAME)};
+static const char* const status_texts[] = {NNLITE_STATUSES(NNLITE_STATUS_TEXT)};
+const char* to_string(Status s) { return status_names[static_cast<int>(s)]; }
+const char* describe(Status s) { return status_texts[static_cast<int>(s)]; }
 #endif
 
 // Starts a problem; the caller may stream details to the returned text, and return it as the status.
@@ -2340,10 +2324,7 @@ static bool is_depthwise(const Conv2d& a) {
 }
 static inline bool is_depthwise(const ConvTranspose2d&) { return false; }
 
-// y of Concat is `count` runs of `length`, each made of one run of every input.
-struct ConcatRuns {
-  int64_t count, length;
-};
+// y of Concat is runs, each made of one run of every input.
 static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   const Shape& x = r.in_shape(k);
   const int    dim = static_cast<const Concat*>(r.attributes)->dim;
@@ -2351,10 +2332,17 @@ static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   for (int d = dim < 0 ? dim + x.rank : dim; d < x.rank; d++) length *= x.dim[d];
   return length;
 }
-static NNLITE_NOINLINE ConcatRuns concat_runs(const OpRun& r) {
-  int64_t length = 0;
-  for (int k = 0; k < r.n_in; k++) length += concat_length(r, k);
-  return {r.out_numel() / length, length};
+static int64_t concat_runs(const OpRun& r) { return r.in_numel(0) / concat_length(r, 0); }
+
+// Calls f(input, place in the input, place in y, length) for what each gives to runs first .. last - 1.
+template <class F>
+static void each_concat_run(const OpRun& r, int64_t first, int64_t last, const F& f) {
+  for (int64_t run = first, at = run * (r.out_numel() / concat_runs(r)); run < last; run++)
+    for (int k = 0; k < r.n_in; k++) {
+      const int64_t length = concat_length(r, k);
+      f(k, run * length, at, length);
+      at += length;
+    }
 }
 
 // The stored index of logical element e (row-major in PyTorch's order) of a parameter.
@@ -2541,12 +2529,8 @@ NNLITE_VERB vf   sqrt(vf a) { return {_mm512_maskz_sqrt_ps(0xFFFF, a.v)}; }
 NNLITE_VERB vf   max(vf a, vf b) { return {_mm512_max_ps(a.v, b.v)}; }
 NNLITE_VERB vf   min(vf a, vf b) { return {_mm512_min_ps(a.v, b.v)}; }
 NNLITE_VERB __mmask16 first(int n) { return static_cast<__mmask16>((1u << n) - 1u); }
-NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm512_maskz_loadu_ps(first(n), p)};
-}
-NNLITE_VERB void store_part(float* p, vf a, int n) {
-  n == lanes ? store(p, a) : _mm512_mask_storeu_ps(p, first(n), a.v);
-}
+NNLITE_VERB vf   load_few(const float* p, int n) { return {_mm512_maskz_loadu_ps(first(n), p)}; }
+NNLITE_VERB void store_few(float* p, vf a, int n) { _mm512_mask_storeu_ps(p, first(n), a.v); }
 NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm512_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
   if (n == lanes) return from_bytes(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p)));
@@ -2564,9 +2548,7 @@ NNLITE_VERB vf   min(vf a, vf b) { return {_mm256_min_ps(a.v, b.v)}; }
 NNLITE_VERB __m256i first(int n) {
   return _mm256_cmpgt_epi32(_mm256_set1_epi32(n), _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7));
 }
-NNLITE_VERB vf   load_part(const float* p, int n) {
-  return n == lanes ? load(p) : vf{_mm256_maskload_ps(p, first(n))};
-}
+NNLITE_VERB vf   load_few(const float* p, int n) { return {_mm256_maskload_ps(p, first(n))}; }
 // A masked store takes tens of cycles on AMD's processors.
 static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   __m128 four = _mm256_castps256_ps128(a.v);
@@ -2580,7 +2562,6 @@ static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   }
   if ((n & 1) != 0) _mm_store_ss(p + (n & 6), four);
 }
-NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi   from_bytes(__m128i a) { return {reinterpret_cast<Bits>(_mm256_cvtepu8_epi32(a))}; }
 NNLITE_VERB vi   load_bytes_part(const uint8_t* p, int n) {
   if (n == lanes) return from_bytes(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)));
@@ -2626,8 +2607,6 @@ static NNLITE_NOINLINE void store_few(float* p, vf a, int n) {
   store(t, a);
   for (int i = 0; i < n; i++) p[i] = t[i];
 }
-NNLITE_VERB vf   load_part(const float* p, int n) { return n == lanes ? load(p) : load_few(p, n); }
-NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB vi load_bytes_part(const uint8_t* p, int n) {
   int32_t t[lanes] = {};
   for (int i = 0; i < n; i++) t[i] = p[i];
@@ -2639,6 +2618,8 @@ NNLITE_VERB void store_bytes(uint8_t* p, vi a) {
   for (int i = 0; i < lanes; i++) p[i] = static_cast<uint8_t>(t[i]);
 }
 #endif
+NNLITE_VERB vf   load_part(const float* p, int n) { return n == lanes ? load(p) : load_few(p, n); }
+NNLITE_VERB void store_part(float* p, vf a, int n) { n == lanes ? store(p, a) : store_few(p, a, n); }
 NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
   if (n == lanes) return store_bytes(p, a);
   uint8_t t[16] = {};
@@ -2648,8 +2629,8 @@ NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
 }
 
 // Four rows of four numbers turned over; steps of 16 from row to row on both sides.
-#if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
 NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+#if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
   const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32),
                d = _mm_loadu_ps(from + 48);
   const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b),
@@ -2658,9 +2639,7 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   _mm_storeu_ps(to + 16, _mm_movehl_ps(cd, ab));
   _mm_storeu_ps(to + 32, _mm_movelh_ps(AB, CD));
   _mm_storeu_ps(to + 48, _mm_movehl_ps(CD, AB));
-}
 #elif NNLITE_PASS == NNLITE_PASS_NEON
-NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32),
                     d = vld1q_f32(from + 48);
   const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c),
@@ -2669,13 +2648,11 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   vst1q_f32(to + 16, vzip2q_f32(ac, bd));
   vst1q_f32(to + 32, vzip1q_f32(AC, BD));
   vst1q_f32(to + 48, vzip2q_f32(AC, BD));
-}
 #else
-NNLITE_VERB void transpose_4x4(const float* from, float* to) {
   for (int r = 0; r < 4; r++)
     for (int c = 0; c < 4; c++) to[c * 16 + r] = from[r * 16 + c];
-}
 #endif
+}
 
 constexpr int parts = 16 / lanes;
 #undef NNLITE_EACH_PART  // a loop where speed is not the point, or the code would grow sixteenfold
@@ -2685,28 +2662,21 @@ constexpr int parts = 16 / lanes;
 #define NNLITE_EACH_PART NNLITE_UNROLL for (int j = 0; j < parts; j++)
 #endif
 NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(int32_t(0x7FFFFFFF)))); }
-NNLITE_VERB vf  copy_sign(vf a, vf sign) {
-  const vi size = bit_and(as_int(a), set(int32_t(0x7FFFFFFF)));
-  return as_float(bit_or(size, bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
-}
 // of n, in the part at from
 NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
 
 // Folds 16 virtual lanes: lane i with i + 8, then + 4, + 2, + 1. The same tree on every instruction set.
-static inline float tree_sum(const vf (&a)[parts]) {
+template <bool of_sum>
+static inline float tree(const vf (&a)[parts]) {
   float t[16];
   for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
   for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) t[i] = t[i] + t[i + half];
+    for (int i = 0; i < half; i++)
+      t[i] = of_sum ? t[i] + t[i + half] : t[i] > t[i + half] ? t[i] : t[i + half];
   return t[0];
 }
-static inline float tree_max(const vf (&a)[parts]) {
-  float t[16];
-  for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
-  for (int half = 8; half > 0; half /= 2)
-    for (int i = 0; i < half; i++) t[i] = t[i] > t[i + half] ? t[i] : t[i + half];
-  return t[0];
-}
+static inline float tree_sum(const vf (&a)[parts]) { return tree<true>(a); }
+static inline float tree_max(const vf (&a)[parts]) { return tree<false>(a); }
 }  // namespace NNLITE_ISA
 
 }  // inline namespace
@@ -2759,7 +2729,6 @@ static inline vi as_int(vf a) { return bits_of(a); }
 static inline vf as_float(vi a) { return float_of(a); }
 static inline vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
 static inline vm equal(vf a, vf b) { return a == b; }
-static inline vf copy_sign(vf a, vf sign) { return float_of(bits_of(a) | (bits_of(sign) & 0x80000000u)); }
 #endif
 
 #ifdef NNLITE_KERNELS
@@ -2817,6 +2786,9 @@ NNLITE_FORMULA vf sigmoid(vf x) {
   return select(less(x, set(0.0f)), mul(z, s), s);
 }
 
+NNLITE_FORMULA vf copy_sign(vf a, vf sign) {
+  return as_float(bit_or(as_int(abs(a)), bit_and(as_int(sign), set(int32_t(INT32_MIN)))));
+}
 NNLITE_FORMULA vf tanh(vf x) {
   const vf a = abs(x), z = mul(a, a);
   vf p = set(tanh_poly[0]);
@@ -4381,9 +4353,12 @@ NNLITE_RUN(depthwise_grad_parameter) {
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
 
-static bool plan_elements(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.out_numel(), element_block);
+static bool plan_tasks(KernelPlan& plan, int64_t count) {
+  plan.tasks[0] = static_cast<uint32_t>(count);
   return true;
+}
+static bool plan_elements(const OpRun& r, KernelPlan& plan) {
+  return plan_tasks(plan, blocks_of(r.in_numel(0), element_block));
 }
 #endif
 
@@ -4538,13 +4513,10 @@ static float sum_of_squares(const float* v, int64_t n) {
 // place: forward gathers windows, backward goes through the windows that touch its row of x, in their order.
 #ifdef NNLITE_ONCE
 static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.out_shape().dim[1]);
-  return true;
+  return plan_tasks(plan, r.rows * r.out_shape().dim[1]);
 }
 static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
-  if (r.dx(0) == nullptr) return false;
-  plan.tasks[0] = static_cast<uint32_t>(r.rows * r.in_shape(0).dim[1]);
-  return true;
+  return r.dx(0) != nullptr && plan_tasks(plan, r.rows * r.in_shape(0).dim[1]);
 }
 static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_y(r, plan);
@@ -4553,10 +4525,7 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_x(r, plan);
 }
 
-static bool plan_concat(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = static_cast<uint32_t>(concat_runs(r).count);
-  return true;
-}
+static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
 
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
 struct Reach {
@@ -4660,17 +4629,11 @@ NNLITE_RUN(upsample_forward) {
   }
 }
 
-// A run is what one input gives between two runs of the others; a task is one run of y.
+// A task is one run of y.
 NNLITE_RUN(concat_forward) {
-  const ConcatRuns runs = concat_runs(r);
-  for (int64_t task = first; task < last; task++) {
-    float* to = r.out() + task * runs.length;
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t n = concat_length(r, k);
-      give_all(to, r.in(k) + task * n, n, false);
-      to += n;
-    }
-  }
+  each_concat_run(r, first, last, [&r](int k, int64_t from, int64_t to, int64_t length) {
+    give_all(r.out() + to, r.in(k) + from, length, false);
+  });
 }
 
 // dy of one window to the pixel that it chose, where that is in this row of x.
@@ -4753,15 +4716,9 @@ NNLITE_RUN(upsample_backward) {
 }
 
 NNLITE_RUN(concat_backward) {
-  const ConcatRuns runs = concat_runs(r);
-  for (int64_t task = first; task < last; task++) {
-    const float* from = r.dy() + task * runs.length;
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t n = concat_length(r, k);
-      if (r.dx(k) != nullptr) give_all(r.dx(k) + task * n, from, n, r.accumulate(k));
-      from += n;
-    }
-  }
+  each_concat_run(r, first, last, [&r](int k, int64_t to, int64_t from, int64_t length) {
+    if (r.dx(k) != nullptr) give_all(r.dx(k) + to, r.dy() + from, length, r.accumulate(k));
+  });
 }
 }  // namespace NNLITE_ISA
 
@@ -4846,6 +4803,9 @@ NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
 NNLITE_VERB void store_sixteen(float* p, const Sixteen& s, int count = 16) {
   NNLITE_EACH_PART store_part(p + j * lanes, s.part[j], within(count, j * lanes));
 }
+NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
+  NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
+}
 NNLITE_VERB int channels_of(const NormRun& n, int64_t c) { return static_cast<int>(smaller(16, n.C - c)); }
 
 // Sums run over units: sixteen channels of a chunk. Several at once, so that no chain waits for itself.
@@ -4872,10 +4832,7 @@ static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
   Sixteen          mean[units] = {}, m2[units] = {};
   NNLITE_UNROLL for (int k = 0; k < K; k++) x[k] = n.r.in(0) + n.unit_place(unit + k);
   for (int64_t at = 0; at < end; at += n.C)
-    NNLITE_UNROLL for (int k = 0; k < K; k++) {
-      const Sixteen v = load_sixteen(x[k] + at, count);
-      NNLITE_EACH_PART mean[k].part[j] = add(mean[k].part[j], v.part[j]);
-    }
+    NNLITE_UNROLL for (int k = 0; k < K; k++) add_to(mean[k], load_sixteen(x[k] + at, count));
   NNLITE_UNROLL for (int k = 0; k < K; k++)
     NNLITE_EACH_PART mean[k].part[j] = div(mean[k].part[j], pixels);
   for (int64_t at = 0; at < end; at += n.C)
@@ -4985,11 +4942,10 @@ static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
 static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
   const Sixteen mean = load_sixteen(n.mean() + c, count), var = load_sixteen(n.var() + c, count);
   Sixteen sum = {}, sum_x = {}, scale, slope, shift;
-  for (int64_t chunk = 0; chunk < n.chunks; chunk++)
-    NNLITE_EACH_PART {
-      sum.part[j]   = add(sum.part[j], load(n.sums(chunk, 0) + c + j * lanes));
-      sum_x.part[j] = add(sum_x.part[j], load(n.sums(chunk, 1) + c + j * lanes));
-    }
+  for (int64_t chunk = 0; chunk < n.chunks; chunk++) {
+    add_to(sum, load_sixteen(n.sums(chunk, 0) + c));
+    add_to(sum_x, load_sixteen(n.sums(chunk, 1) + c));
+  }
   const vf share = set(n.by_batch ? -1.0f / static_cast<float>(n.pixels) : 0.0f);
   NNLITE_EACH_PART {
     const vf inverse = inverse_deviation(var.part[j], n.eps);
@@ -5036,11 +4992,13 @@ constexpr int64_t loss_chunk = 512;
 
 static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
 
+static bool plan_positions(const OpRun& r, KernelPlan& plan) {
+  return plan_tasks(plan, blocks_of(positions_of(r), loss_chunk));
+}
 template <class A>
 static bool plan_lines(const OpRun& r, KernelPlan& plan) {           // along the last dimension only
   const int dim = attributes_of<A>(r).dim;
-  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
-  return dim == -1 || dim == r.in_shape(0).rank - 1;
+  return (dim == -1 || dim == r.in_shape(0).rank - 1) && plan_positions(r, plan);
 }
 static bool plan_chunks(KernelPlan& plan, int64_t count) {
   plan.stages   = 2;
@@ -5050,14 +5008,6 @@ static bool plan_chunks(KernelPlan& plan, int64_t count) {
 }
 static bool plan_class_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, positions_of(r)); }
 static bool plan_element_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, r.in_numel(0)); }
-static inline bool plan_class_loss_gradient(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(positions_of(r), loss_chunk);
-  return true;
-}
-static inline bool plan_element_loss_gradient(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
-  return true;
-}
 
 // The second stage: the mean from the sums of the chunks.
 static float* chunk_losses(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
@@ -5100,9 +5050,6 @@ static NNLITE_NOINLINE Sixteen line_exp(const float* x, int64_t C, int64_t c, fl
   NNLITE_EACH_PART s.part[j] = where_below(C, c, j, exp(sub(s.part[j], set(largest))), set(0.0f));
   return s;
 }
-NNLITE_VERB void add_to(Sixteen& sum, const Sixteen& s) {
-  NNLITE_EACH_PART sum.part[j] = add(sum.part[j], s.part[j]);
-}
 static float line_exp_sum(const float* x, int64_t C, float largest, float* keep = nullptr) {
   Sixteen sum = {};
   for (int64_t c = 0; c < C; c += 16) {
@@ -5122,8 +5069,7 @@ static float log_of(float x) {
 struct Lines {
   int64_t first, last, C;
   Lines(const OpRun& r, uint32_t first_task, uint32_t last_task)
-      : first(first_task * loss_chunk),
-        last(smaller(last_task * loss_chunk, positions_of(r))),
+      : first(first_task * loss_chunk), last(smaller(last_task * loss_chunk, positions_of(r))),
         C(r.in_shape(0).last()) {}
 };
 
@@ -5328,14 +5274,13 @@ NNLITE_RUN(element_loss_backward) {
 #ifdef NNLITE_ONCE
 static_assert(linear_inputs * 16 <= element_block, "linear_grad_parameter updates a piece in one task");
 static inline bool plan_update(const OpRun& r, KernelPlan& plan) {
-  plan.tasks[0] = blocks_of(r.in_numel(0), element_block);
-  return r.in_numel(0) % 16 == 0;
+  return r.in_numel(0) % 16 == 0 && plan_elements(r, plan);
 }
 #endif
 
 namespace NNLITE_ISA {
 template <class A>
-NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
+NNLITE_RUN(optimizer_update) {
   const Update<A> rule(attributes_of<A>(r), *r.context);
   const float*  g = r.dparameter(0);
   float *const  w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
@@ -5350,11 +5295,6 @@ NNLITE_VERB void update(const OpRun& r, uint32_t first, uint32_t last) {
     if (v != nullptr) store(v + i, b);
   }
 }
-NNLITE_RUN(adagrad_update) { update<Adagrad>(r, first, last); }
-template <class A>
-NNLITE_RUN(adam_update) { update<A>(r, first, last); }
-NNLITE_RUN(rmsprop_update) { update<RMSprop>(r, first, last); }
-NNLITE_RUN(sgd_update) { update<SGD>(r, first, last); }
 }  // namespace NNLITE_ISA
 
 }  // inline namespace
@@ -5485,22 +5425,20 @@ bool set_isa(Isa isa) {
 #endif
 
 // Rows: forward and both gradients, whose names begin with f; forward f and backward b; an optimizer.
+#define NNLITE_PHASE(f, phase, chain, fuses)                                                                 \
+  NNLITE_ROW(f##_##phase, #f, Phase::phase, chain, fuses, f##_##phase##_plan, f##_##phase)
 #define NNLITE_THREE(f, chain, fuses_y, fuses_dw)                                                            \
-  NNLITE_ROW(f##_forward, #f, Phase::forward, chain, fuses_y, f##_forward_plan, f##_forward)                 \
-  NNLITE_TRAINING(                                                                                           \
-      NNLITE_ROW(f##_grad_input, #f, Phase::grad_input, chain, fusion::mask_dx, f##_grad_input_plan,         \
-                 f##_grad_input)                                                                             \
-      NNLITE_ROW(f##_grad_parameter, #f, Phase::grad_parameter, chain, fuses_dw, f##_grad_parameter_plan,    \
-                 f##_grad_parameter))
-#define NNLITE_THREE_ROWS(f)                                                                                 \
-  &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
+  NNLITE_PHASE(f, forward, chain, fuses_y)                                                                   \
+  NNLITE_TRAINING(NNLITE_PHASE(f, grad_input, chain, fusion::mask_dx)                                        \
+                  NNLITE_PHASE(f, grad_parameter, chain, fuses_dw))
+#define NNLITE_THREE_ROWS(f) &f##_forward_row, NNLITE_TRAINING(&f##_grad_input_row, &f##_grad_parameter_row,)
 #define NNLITE_PAIR(op, plan_f, f, plan_b, b) NNLITE_FUSED_PAIR(op, 0, plan_f, f, 0, plan_b, b)
 #define NNLITE_FUSED_PAIR(op, fuses_f, plan_f, f, fuses_b, plan_b, b)                                        \
   NNLITE_ROW(op##_forward, #op, Phase::forward, 1, fuses_f, plan_f, f)                                       \
   NNLITE_TRAINING(NNLITE_ROW(op##_backward, #op, Phase::backward, 1, fuses_b, plan_b, b))                    \
   NNLITE_ROWS(op, &op##_forward_row, NNLITE_TRAINING(&op##_backward_row,))
-#define NNLITE_UPDATE(op, f)                                                                                 \
-  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, f))                                  \
+#define NNLITE_UPDATE(Type, op)                                                                              \
+  NNLITE_TRAINING(NNLITE_ROW(op, #op, Phase::update, 1, 0, plan_update, optimizer_update<Type>))             \
   NNLITE_ROWS(op, NNLITE_TRAINING(&op##_row,))
 #define NNLITE_ACTIVATION(Type, op)                                                                          \
   NNLITE_PAIR(op, plan_elements, activation_forward<Type>, plan_elements, activation_backward<Type>)
@@ -5510,25 +5448,22 @@ bool set_isa(Isa isa) {
   NNLITE_FUSED_PAIR(op, fusion::relu, plan_norm, batch_norm_forward, fusion::mask_dy, plan_norm_gradient,    \
                     batch_norm_backward)
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
-  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_element_loss_gradient,                 \
-              element_loss_backward<Type>)
+  NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_elements, element_loss_backward<Type>)
 
 NNLITE_THREE(conv2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(conv_transpose2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(depthwise, 2, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(linear, 1, fusion::relu, fusion::update)
-NNLITE_ROW(winograd_forward, "winograd", Phase::forward, 3, fusion::norm | fusion::relu,
-           winograd_forward_plan, winograd_forward)
-NNLITE_TRAINING(NNLITE_ROW(winograd_grad_input, "winograd", Phase::grad_input, 3, fusion::mask_dx,
-                           winograd_grad_input_plan, winograd_grad_input))
+NNLITE_PHASE(winograd, forward, 3, fusion::norm | fusion::relu)
+NNLITE_TRAINING(NNLITE_PHASE(winograd, grad_input, 3, fusion::mask_dx))
 NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,)
             NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
-NNLITE_UPDATE(adagrad, adagrad_update)
-NNLITE_UPDATE(adam, adam_update<Adam>)
-NNLITE_UPDATE(adamw, adam_update<AdamW>)
+NNLITE_UPDATE(Adagrad, adagrad)
+NNLITE_UPDATE(Adam, adam)
+NNLITE_UPDATE(AdamW, adamw)
 NNLITE_AVERAGE(AdaptiveAvgPool2d, adaptive_avg_pool2d)
 NNLITE_FUSED_PAIR(add, fusion::relu, plan_elements, add_forward, fusion::mask_dy, plan_elements, add_backward)
 NNLITE_AVERAGE(AvgPool2d, avg_pool2d)
@@ -5537,7 +5472,7 @@ NNLITE_NORM(batch_norm2d)
 NNLITE_ELEMENT_LOSS(BCELoss, bce_loss)
 NNLITE_ELEMENT_LOSS(BCEWithLogitsLoss, bce_with_logits_loss)
 NNLITE_PAIR(concat, plan_concat, concat_forward, plan_concat, concat_backward)
-NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_class_loss_gradient,
+NNLITE_PAIR(cross_entropy_loss, plan_class_loss, cross_entropy_forward, plan_positions,
             cross_entropy_backward)
 NNLITE_PAIR(dropout, plan_elements, dropout_forward, plan_elements, dropout_backward)
 NNLITE_ACTIVATION(ELU, elu)
@@ -5549,51 +5484,41 @@ NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines
 NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward)
 NNLITE_ELEMENT_LOSS(MSELoss, mse_loss)
 NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward)
-NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_class_loss_gradient, nll_backward)
+NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_positions, nll_backward)
 NNLITE_ACTIVATION(ReLU, relu)
-NNLITE_UPDATE(rmsprop, rmsprop_update)
-NNLITE_UPDATE(sgd, sgd_update)
+NNLITE_UPDATE(RMSprop, rmsprop)
+NNLITE_UPDATE(SGD, sgd)
 NNLITE_ACTIVATION(Sigmoid, sigmoid)
 NNLITE_PAIR(softmax, plan_lines<Softmax>, softmax_forward, plan_lines<Softmax>, softmax_backward)
 NNLITE_ACTIVATION(Tanh, tanh)
 NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample_backward)
 
-// Loops over whole arrays, for the executor and the trainer, by the instruction set in force.
+// Loops over whole arrays, for the executor and the trainer, by the instruction set in force: to += from,
+// to = from scale + shift, and the sum of the squares of a multiple of 16.
 #ifdef NNLITE_KERNELS
 #define NNLITE_BY_ISA(f, ...)                                                             \
   static const decltype(&NNLITE_FIRST_ISA::f) runs[isa_count] = NNLITE_RUNS(f);           \
   return runs[static_cast<int>(current_isa())](__VA_ARGS__)
-#endif
-
-// to += from
-static inline void add_into(real* to, const real* from, int64_t n) {
-#ifdef NNLITE_KERNELS
-  NNLITE_BY_ISA(add_into, to, from, n);
-#else
-  for (int64_t i = 0; i < n; i++) to[i] += from[i];
-#endif
-}
-
-// to = from scale + shift
+static inline void add_into(real* to, const real* from, int64_t n) { NNLITE_BY_ISA(add_into, to, from, n); }
 template <class T>
 static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
-#ifdef NNLITE_KERNELS
   NNLITE_BY_ISA(convert<T>, from, n, scale, shift, to);
-#else
-  for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
-#endif
 }
-
-// n is a multiple of 16.
-static inline real sum_of_squares(const real* v, int64_t n) {
-#ifdef NNLITE_KERNELS
-  NNLITE_BY_ISA(sum_of_squares, v, n);
+static inline real sum_of_squares(const real* v, int64_t n) { NNLITE_BY_ISA(sum_of_squares, v, n); }
 #else
+static inline void add_into(real* to, const real* from, int64_t n) {
+  for (int64_t i = 0; i < n; i++) to[i] += from[i];
+}
+template <class T>
+static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
+  for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
+}
+static inline real sum_of_squares(const real* v, int64_t n) {
   real sum = 0;
   for (int64_t i = 0; i < n; i++) sum += v[i] * v[i];
   return sum;
-#endif
 }
+#endif
 
 // ================================================================================ >>op_activation
 // y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
@@ -5827,11 +5752,10 @@ static Status concat_shape(Concat& a, OpShape& s) {
   int64_t total = 0;
   for (int k = 0; k < s.n_in; k++) {
     if (!rows_input(s, k)) return Status::bad_shape;
+    Shape other = s.in[k];
     s.expected = out;
-    s.expected.dim[dim] = 0;
-    Shape same = s.in[k];
-    if (same.rank == out.rank) same.dim[dim] = out.dim[dim];
-    if (same != out) return Status::bad_shape;
+    other.dim[dim] = s.expected.dim[dim] = 0;
+    if (other != s.expected) return Status::bad_shape;
     total += s.in[k].dim[dim];
   }
   if (total > max_elements) return Status::limit_exceeded;
@@ -5839,27 +5763,14 @@ static Status concat_shape(Concat& a, OpShape& s) {
   return set_out(s, out);
 }
 
-// Calls f(input, place in the input, place in y, length) for every run of every input.
-template <class F>
-static void each_concat_run(const OpRun& r, F f) {
-  int64_t at = 0;
-  for (int64_t run = 0, count = concat_runs(r).count; run < count; run++) {
-    for (int k = 0; k < r.n_in; k++) {
-      const int64_t length = concat_length(r, k);
-      f(k, run * length, at, length);
-      at += length;
-    }
-  }
-}
-
 static void concat_forward(const Concat&, const OpRun& r) {
-  each_concat_run(r, [&](int k, int64_t from, int64_t to, int64_t length) {
+  each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t from, int64_t to, int64_t length) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
 
 static void concat_backward(const Concat&, const OpRun& r) {
-  each_concat_run(r, [&](int k, int64_t to, int64_t from, int64_t length) {
+  each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
@@ -5905,12 +5816,11 @@ static Status conv2d_shape(Conv2d& a, OpShape& s) {
 template <bool down>
 static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* from, const real* w,
                      const real* start, real* to, bool more) {
-  const int64_t H = down ? c.h.out : c.h.in, W = down ? c.w.out : c.w.in, O = down ? c.small : c.big;
-  const int64_t from_H = down ? c.h.in : c.h.out, from_W = down ? c.w.in : c.w.out,
-                I = down ? c.big : c.small;
+  const Conv::Side in = c.side(down), out = c.side(!down);
+  const int64_t    I = in.channels, O = out.channels;
   for (int64_t n = 0; n < c.images; n++)
-  for (int64_t h = 0; h < H; h++)
-  for (int64_t x = 0; x < W; x++)
+  for (int64_t h = 0; h < out.H; h++)
+  for (int64_t x = 0; x < out.W; x++)
   for (int64_t o = 0; o < c.groups * O; o++) {
     const int64_t first = o / O * I;
     real sum = start == nullptr ? 0 : start[o];
@@ -5919,7 +5829,7 @@ static void conv_sum(const Conv& c, const ParameterSpec& weight, const real* fro
       const int64_t from_h = down ? c.h.input(h, kh) : c.h.output(h, kh);
       const int64_t from_x = down ? c.w.input(x, kw) : c.w.output(x, kw);
       if (from_h < 0 || from_x < 0) continue;
-      const real* v = from + ((n * from_H + from_h) * from_W + from_x) * c.groups * I + first;
+      const real* v = from + ((n * in.H + from_h) * in.W + from_x) * c.groups * I + first;
       for (int64_t i = 0; i < I; i++) {
         const int64_t s = down ? o : first + i, b = down ? i : o % O;      // channels, small and big
         sum = madd(v[i], w[parameter_index(weight, s, b, kh, kw)], sum);
@@ -6036,9 +5946,8 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
 
-constexpr uint32_t dropout_traits =
-    traits::elementwise | traits::random | traits::accumulates | traits::identity_in_evaluation;
-NNLITE_DEFINE_LAYER(Dropout, dropout, dropout_traits, NNLITE_FIELD(1, p));
+NNLITE_DEFINE_LAYER(Dropout, dropout, traits::elementwise | traits::random | traits::accumulates |
+                    traits::identity_in_evaluation, NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
