@@ -38,7 +38,7 @@
 //   NNLITE_SELF             how this file includes itself, "nnlite.hpp" unless you renamed it
 //   NNLITE_ASSERT(c)        what to do about a bug in the calling program; nothing by default
 #define NNLITE_VERSION "0.1.0"
-#define NNLITE_ARITHMETIC 1  // raised when a kernel's arithmetic changes on purpose; stored in checkpoints
+#define NNLITE_ARITHMETIC 2  // raised when a kernel's arithmetic changes on purpose; stored in checkpoints
 
 #ifndef NNLITE_REAL
 #define NNLITE_REAL float
