@@ -3032,7 +3032,7 @@ namespace NNLITE_ISA {
 #if NNLITE_PASS == NNLITE_PASS_AVX512
 constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14, depthwise_rows = 8;
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
-constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = 8, depthwise_rows = 6;
+constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = NNLITE_SMALL ? 8 : 10, depthwise_rows = 6;
 #elif NNLITE_PASS == NNLITE_PASS_NEON
 constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8, depthwise_rows = 6;
 #elif NNLITE_PASS == NNLITE_PASS_BASE
@@ -3592,7 +3592,7 @@ static NNLITE_NOINLINE Segment segment_at(const Walk& w, int64_t t) {
 }
 
 // Rows for lines.
-static inline void turn(Product& p) {
+static NNLITE_NOINLINE void turn(Product& p) {
   const Product q = p;
   p.lines = q.rows, p.a_line = q.a_row, p.c_line = q.c_row;
   p.rows = q.lines, p.a_row = q.a_line, p.c_row = q.c_line;
@@ -3702,6 +3702,7 @@ static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from
     Sum s = {c, down, area, patch, rows, columns, in.channels * 16, T};
     s.p.b_panel = c.taps() * s.tap;
     while (s.next()) {
+      if (s.p.rows < s.p.lines) turn(s.p);
       s.p.inner = {in.channels, 1, 16};
       if (s.p.middle.a == in.channels) s.p.inner.count *= s.p.middle.count, s.p.middle.count = 1;
       for (int64_t g = 0; g < c.groups; g++) {
