@@ -3076,7 +3076,24 @@ NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], in
     NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = max(floor, c[i][j]);
 }
 
-// A finished tile into C where a mask lies over it or only n columns exist: one text for all sizes.
+// The first rows of a finished tile into C, whole vectors.
+template <int M, int V>
+NNLITE_VERB void put_rows(const Product& t, vf (*c)[static_cast<size_t>(V)], float* C) {
+  if (t.mask != nullptr) {
+    const float* const mask = t.mask + (C - t.base);
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) {
+        const vf m = load(mask + i * t.c_row + j / parts * t.c_panel + j % parts * lanes);
+        c[i][j] = select(less(set(0.0f), m), c[i][j], set(0.0f));
+      }
+  }
+  NNLITE_UNROLL for (int i = 0; i < M; i++)
+    NNLITE_UNROLL for (int j = 0; j < V; j++) {
+      float* const to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
+      store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
+    }
+}
+// A finished tile of which only n columns exist: one text for all sizes.
 static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
                                         int n) {
   for (int j = 0; j < vectors; j++) {
@@ -3129,18 +3146,15 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
     }
   }
   activate<M, V>(t, c, n);
-  if (n == V * lanes && t.mask == nullptr) {
-    NNLITE_UNROLL for (int i = 0; i < M; i++) {
-      NNLITE_UNROLL for (int j = 0; j < V; j++) {
-        float* to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
-        store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
-      }
-    }
-  } else {
+  // Where rows follow each other without a gap, the next one covers what a row writes behind its end.
+  const int whole = n == V * lanes ? M : t.add || t.c_row != n || 2 * n < V * lanes ? 0 : M - 1;
+  if (whole == M) put_rows<M, V>(t, c, C);
+  else {
+    if (whole > 0) put_rows<M - 1, V>(t, c, C);
     float held[static_cast<size_t>(M * V * lanes)];
     NNLITE_UNROLL for (int i = 0; i < M; i++)
       NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
-    finish_tile(t, held, M, V, C, n);
+    finish_tile(t, held + whole * V * lanes, M - whole, V, C + whole * t.c_row, n);
   }
 }
 
