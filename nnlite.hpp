@@ -1406,7 +1406,7 @@ constexpr T op_defaults = {};
 #define NNLITE_X86
 #include <cpuid.h>
 #include <immintrin.h>
-#ifndef __OPTIMIZE_SIZE__  // at -Os a third of the kernels' bytes stays out: AVX2 gives the same bits
+#ifndef __OPTIMIZE_SIZE__  // at -Os scalar and AVX-512 stay out: AVX2 gives the same bits
 #define NNLITE_AVX512
 #endif
 #elif !defined(NNLITE_NO_SIMD) && defined(__aarch64__)
@@ -1414,11 +1414,11 @@ constexpr T op_defaults = {};
 #include <arm_neon.h>
 #endif
 #ifdef __OPTIMIZE_SIZE__
-#define NNLITE_SMALL true                        // few heights of tiles, a small table for checksums
+#define NNLITE_SMALL true                        // few heights of tiles
 #else
 #define NNLITE_SMALL false
 #endif
-#if defined(NNLITE_X86) || defined(NNLITE_NEON) || defined(__FP_FAST_FMAF)
+#if defined(NNLITE_AVX512) || defined(NNLITE_NEON) || (defined(__FP_FAST_FMAF) && !defined(NNLITE_X86))
 #define NNLITE_FIRST_PASS NNLITE_PASS_SCALAR
 #define NNLITE_FIRST_ISA  isa_scalar
 #else
@@ -4540,6 +4540,15 @@ static inline bool plan_max_pool2d_gradient(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_x(r, plan);
 }
 
+static inline bool twos(const Axis& a) {
+  return a.kernel == 2 && a.stride == 2 && a.padding == 0 && a.dilation == 1 && 2 * a.out <= a.in;
+}
+// Floats of a row of outputs that a vector may touch behind the channels of one: what is read there is not
+// used, what is written there the next output replaces.
+static inline int64_t spare_floats(const Axis& w, int64_t C) {
+  return w.padding == 0 && (w.out - 1) * w.stride + w.extent() <= w.in ? w.out * C : 0;
+}
+
 static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
 
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
@@ -4568,26 +4577,33 @@ static inline bool regions_overlap(const AdaptiveAvgPool2d&, const Shape& x, con
 #endif
 
 namespace NNLITE_ISA {
-// One window over the channels of one output: the first of the largest values, and its place kh kW + kw where
-// backward will ask for it. x is the first tap inside, steps are from tap to tap.
-NNLITE_VERB void max_window(const float* x, float* y, uint8_t* place, const Axis::Inside& down,
-                            const Axis::Inside& across, int64_t kernel_w, int64_t row_step,
-                            int64_t column_step, int64_t C) {
-  const bool none = down.first >= down.last || across.first >= across.last;
-  each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
-    vf largest = none ? as_float(set(static_cast<int32_t>(0xFF800000u))) : load_part(x + c, n);
-    vi where   = set(static_cast<int32_t>(down.first * kernel_w + across.first));
-    for (int64_t kh = down.first; kh < down.last; kh++)
-      for (int64_t kw = across.first; kw < across.last; kw++) {
-        const int64_t at = (kh - down.first) * row_step + (kw - across.first) * column_step + c;
-        const vf value = load_part(x + at, n);
-        const vm more  = wins(value, largest);
-        largest = select(more, value, largest);
-        where   = select(more, set(static_cast<int32_t>(kh * kernel_w + kw)), where);
-      }
-    store_part(y + c, largest, n);
-    if (place != nullptr) store_bytes_part(place + c, where, n);
-  });
+// A row of windows over the channels: the first of the largest values, and its place kh kW + kw where backward
+// will ask for it. All of them are 2 x 2, side by side, or they are any.
+template <bool side_by_side>
+static void max_row(const Axes& k, const Axis::Inside& down, const float* x, int64_t C, float* y,
+                    uint8_t* place) {
+  const int64_t row_step = k.w.in * C * k.h.dilation, column_step = C * k.w.dilation;
+  const int64_t spare = spare_floats(k.w, C);
+  for (int64_t ow = 0; ow < k.w.out; ow++, y += C, place += place == nullptr ? 0 : C) {
+    const Axis::Inside across = side_by_side ? Axis::Inside{0, 2, 2 * ow} : k.w.inside(ow);
+    const int64_t rows = side_by_side ? 2 : down.last - down.first, columns = side_by_side ? 2 : across.last - across.first;
+    const int64_t kernel_w = side_by_side ? 2 : k.w.kernel, first = down.first * kernel_w + across.first;
+    const float* const from = x + across.input * C;
+    each_vector(0, C, [=](int64_t c, int part) NNLITE_INLINED {
+      const int n = spare - ow * C - c < lanes ? part : lanes;
+      vf largest = rows <= 0 || columns <= 0 ? as_float(set(int32_t(0xFF800000u))) : load_part(from + c, n);
+      vi where   = set(static_cast<int32_t>(first));
+      for (int64_t kh = 0; kh < rows; kh++)
+        for (int64_t kw = 0; kw < columns; kw++) {
+          const vf value = load_part(from + kh * row_step + kw * column_step + c, n);
+          const vm more  = wins(value, largest);
+          largest = select(more, value, largest);
+          where   = select(more, set(static_cast<int32_t>(first + kh * kernel_w + kw)), where);
+        }
+      store_part(y + c, largest, n);
+      if (place != nullptr) store_bytes_part(place + c, where, n);
+    });
+  }
 }
 
 NNLITE_RUN(max_pool2d_forward) {
@@ -4597,13 +4613,10 @@ NNLITE_RUN(max_pool2d_forward) {
   uint8_t* const   places = r.slot<uint8_t>(0);
   for (int64_t task = first; task < last; task++) {
     const Axis::Inside down = k.h.inside(task % k.h.out);
-    const float* const row = r.in(0) + (task / k.h.out * k.h.in + down.input) * k.w.in * C;
-    for (int64_t ow = 0; ow < k.w.out; ow++) {
-      const Axis::Inside across = k.w.inside(ow);
-      const int64_t at = (task * k.w.out + ow) * C;
-      max_window(row + across.input * C, r.out() + at, places == nullptr ? nullptr : places + at, down,
-                 across, k.w.kernel, k.w.in * C * k.h.dilation, C * k.w.dilation, C);
-    }
+    const int64_t      at = task * k.w.out * C;
+    (twos(k.h) && twos(k.w) ? max_row<true> : max_row<false>)(
+        k, down, r.in(0) + (task / k.h.out * k.h.in + down.input) * k.w.in * C, C, r.out() + at,
+        places == nullptr ? nullptr : places + at);
   }
 }
 
@@ -4651,35 +4664,41 @@ NNLITE_RUN(concat_forward) {
   });
 }
 
-// dy of one window to the pixel that it chose, where that is in this row of x.
+// dy of a row of windows to the pixels that they chose in one row of x, whose places there start at `line`.
+template <bool side_by_side>
+static void max_row_backward(const Axes& k, const float* dy, const uint8_t* place, int64_t line, int64_t C,
+                             float* dx) {
+  const bool    overlap = k.h.stride < k.h.extent() || k.w.stride < k.w.extent();
+  const int64_t spare = side_by_side && C <= lanes ? spare_floats(k.w, C) : 0, step = C * k.w.dilation;
+  for (int64_t ow = 0; ow < k.w.out; ow++, dy += C, place += C) {
+    const Axis::Inside across = side_by_side ? Axis::Inside{0, 2, 2 * ow} : k.w.inside(ow);
+    float* const       to = dx + across.input * C;
+    each_vector(0, C, [=](int64_t c, int part) NNLITE_INLINED {
+      const int n = spare - ow * C - c < lanes ? part : lanes;
+      const vf  g = load_part(dy + c, n);
+      const vi  chosen = load_bytes_part(place + c, n);
+      for (int64_t kw = across.first; kw < across.last; kw++) {
+        const vf given = select(equal(chosen, set(static_cast<int32_t>(line + kw))), g, set(0.0f));
+        give(to + (kw - across.first) * step + c, given, n, !side_by_side && overlap);
+      }
+    });
+  }
+}
+
 NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
-  const int64_t    C = r.out_shape().last(), step = C * k.w.dilation;
-  const bool       overlap = k.h.stride < k.h.extent() || k.w.stride < k.w.extent();
+  const int64_t    C = r.out_shape().last();
   for (int64_t task = first; task < last; task++) {
     float* const row = r.dx(0) + task * k.w.in * C;
     __builtin_memset(row, 0, static_cast<size_t>(k.w.in * C) * sizeof(float));
     const Reach down = reach_of(k.h, task % k.h.in);
     for (int64_t oh = down.first; oh < down.last; oh++) {
       const int64_t above = task % k.h.in + k.h.padding - oh * k.h.stride;
-      if (above % k.h.dilation != 0) continue;
-      const int64_t line = above / k.h.dilation * k.w.kernel;
-      for (int64_t ow = 0; ow < k.w.out; ow++) {
-        const Axis::Inside   across = k.w.inside(ow);
-        const int64_t        at = ((task / k.h.in * k.h.out + oh) * k.w.out + ow) * C;
-        const float* const   dy = r.dy() + at;
-        const uint8_t* const place = r.slot<uint8_t>(0) + at;
-        float* const         dx = row + across.input * C;
-        each_vector(0, C, [=](int64_t c, int n) NNLITE_INLINED {
-          const vf g = load_part(dy + c, n);
-          const vi chosen = load_bytes_part(place + c, n);
-          for (int64_t kw = across.first; kw < across.last; kw++) {
-            const vf given = select(equal(chosen, set(static_cast<int32_t>(line + kw))), g, set(0.0f));
-            give(dx + (kw - across.first) * step + c, given, n, overlap);
-          }
-        });
-      }
+      const int64_t at = (task / k.h.in * k.h.out + oh) * k.w.out * C;
+      if (above % k.h.dilation == 0)
+        (twos(k.h) && twos(k.w) ? max_row_backward<true> : max_row_backward<false>)(
+            k, r.dy() + at, r.slot<uint8_t>(0) + at, above / k.h.dilation * k.w.kernel, C, row);
     }
   }
 }
@@ -5329,9 +5348,11 @@ NNLITE_RUN(optimizer_update) {
 // ================================================================================ >>dispatch
 // The passes of the kernel rooms for the other instruction sets, the choice of one, the rows of every op.
 #if defined(NNLITE_KERNELS) && (defined(NNLITE_X86) || defined(NNLITE_NEON))
+#if NNLITE_FIRST_PASS != NNLITE_PASS_BASE
 #define NNLITE_PASS NNLITE_PASS_BASE
 #define NNLITE_ISA  isa_base
 #include NNLITE_SELF
+#endif
 #ifdef NNLITE_X86
 NNLITE_REGION_AVX2
 #define NNLITE_PASS NNLITE_PASS_AVX2
@@ -5356,7 +5377,7 @@ NNLITE_REGION_END
 #ifdef NNLITE_AVX512
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, isa_avx512::f, nullptr}
 #elif defined(NNLITE_X86)
-#define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, isa_avx2::f, nullptr, nullptr}
+#define NNLITE_RUNS(f) {nullptr, isa_base::f, isa_avx2::f, nullptr, nullptr}
 #elif defined(NNLITE_NEON)
 #define NNLITE_RUNS(f) {isa_scalar::f, isa_base::f, nullptr, nullptr, isa_neon::f}
 #elif NNLITE_FIRST_PASS == NNLITE_PASS_SCALAR
@@ -5388,7 +5409,7 @@ static bool x86_has(Isa isa) {
 
 bool isa_present(Isa isa) {
 #ifdef NNLITE_X86
-  return isa == Isa::scalar || isa == Isa::base || (isa != Isa::neon && x86_has(isa));
+  return static_cast<int>(isa) == NNLITE_FIRST_PASS || isa == Isa::base || x86_has(isa);
 #elif defined(NNLITE_NEON)
   return isa == Isa::scalar || isa == Isa::base || isa == Isa::neon;
 #else
