@@ -3030,13 +3030,13 @@ namespace NNLITE_ISA {
 // Vectors across and most rows of a tile: what the registers hold. Narrow tiles are for the last columns,
 // long ones for a single row.
 #if NNLITE_PASS == NNLITE_PASS_AVX512
-constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14, depthwise_rows = 8;
+constexpr int wide = 2, wide_rows = 14, narrow = 1, narrow_rows = 14, depthwise_rows = 12;
 #elif NNLITE_PASS == NNLITE_PASS_AVX2
-constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = NNLITE_SMALL ? 8 : 10, depthwise_rows = 6;
+constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = NNLITE_SMALL ? 8 : 10, depthwise_rows = 10;
 #elif NNLITE_PASS == NNLITE_PASS_NEON
-constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8, depthwise_rows = 6;
+constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8, depthwise_rows = 12;
 #elif NNLITE_PASS == NNLITE_PASS_BASE
-constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4, depthwise_rows = 2;
+constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4, depthwise_rows = 8;
 #else
 constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2, depthwise_rows = 1;
 #endif
@@ -4165,10 +4165,10 @@ static NNLITE_NOINLINE Depthwise depthwise_sizes(const OpRun& r) {
   d.whole = d.channels == d.c.big;
   return d;
 }
-// The last channels of a band, where they do not make a panel, are read from a copy.
+// The last channels of a band, where they do not make half a panel, are read from a copy.
 static NNLITE_NOINLINE int64_t depthwise_scratch(const OpRun& r, bool down) {
   const Depthwise d = depthwise_sizes(r);
-  return d.whole ? 0 : (down ? down_bands(d.c) : up_bands(d.c)).patch / d.c.big * 16;
+  return d.channels % 8 == 0 ? 0 : (down ? down_bands(d.c) : up_bands(d.c)).patch / d.c.big * 16;
 }
 
 // to = start + from * w for bands [first, last), down or up.
@@ -4187,9 +4187,9 @@ static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float
     const auto   span = down ? down_span : up_span;
     const Span   rows = span(c.h, area.y, area.rows).within(in.H);
     const Span   columns = span(c.w, 0, out.W).within(in.W);
-    for (int64_t v = 0, end = C / 16 * 16; v < C; v = end, end = C) {   // whole panels, then what is left
+    for (int64_t v = 0, end = C / 8 * 8; v < C; v = end, end = C) {    // whole halves of panels, then the rest
       Patch patch = patch_in_place(image + v, in.W, rows, columns, C);
-      if (end == C && !d.whole) {
+      if (end % 8 != 0) {
         for (int64_t y = 0; y < rows.count; y++)
           pad(patch.data + y * patch.line, columns.count, C, C - v, scratch + y * columns.count * 16);
         patch = {scratch, columns.count * 16, 16};
@@ -4200,7 +4200,7 @@ static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float
         for (int64_t u = v; u < end; u += 16) {
           s.p.from(e, u);
           multiply(s.p, patch.data + s.a + u - v, r.parameter(0) + s.b + u, t + s.c + u,
-                   start == nullptr ? zeros : start + u, C - u);
+                   start == nullptr ? zeros : start + u, end - u);
         }
       }
     }
@@ -4236,46 +4236,63 @@ static inline bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) 
 #endif
 
 namespace NNLITE_ISA {
-// M pixels of a panel of channels, of which the last `columns` exist: a chain over places each.
-template <int M>
+// M pixels of a vector of channels, of which the first `columns` exist: a chain over places each. Where pixels
+// and places are equally far apart, three places share the loads.
+template <int M, bool three>
 static void depthwise_tile(const Product& t, const float* A, const float* B, float* C, const float* start,
                            int64_t columns) {
-  constexpr size_t pixels = static_cast<size_t>(M), across = static_cast<size_t>(parts);
-  vf c[pixels][across];
-  NNLITE_EACH_PART {
-    const vf from = load(start + j * lanes);
-    NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = from;
-  }
+  vf c[static_cast<size_t>(M)][1];
+  const vf from = load(start);
+  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float* a = A;
     const float* b = B;
-    for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
-      vf w[across];
-      NNLITE_EACH_PART w[j] = load(b + j * lanes);
-      NNLITE_UNROLL for (int i = 0; i < M; i++)
-        NNLITE_EACH_PART c[i][j] = fma(load(a + i * t.a_row + j * lanes), w[j], c[i][j]);
+    if constexpr (three) {
+      const vf w[3] = {load(b), load(b + t.middle.b), load(b + 2 * t.middle.b)};
+      NNLITE_UNROLL for (int i = 0; i < M + 2; i++, a += t.a_row) {
+        const vf x = load(a);
+        NNLITE_UNROLL for (int q = 0; q < 3; q++)
+          if (i - q >= 0 && i - q < M) c[i - q][0] = fma(x, w[q], c[i - q][0]);
+      }
+    } else {
+      for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
+        const vf w = load(b);
+        NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = fma(load(a + i * t.a_row), w, c[i][0]);
+      }
     }
   }
-  activate<M, parts>(t, c, static_cast<int>(smaller(columns, 16)));
-  if (columns >= 16 && !t.add && t.mask == nullptr) {
-    NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_EACH_PART store(C + i * t.c_row + j * lanes, c[i][j]);
+  const int n = static_cast<int>(smaller(columns, lanes));
+  activate<M, 1>(t, c, n);
+  if (n == lanes && !t.add && t.mask == nullptr) {
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i][0]);
   } else {
-    float held[pixels * 16];
-    NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_EACH_PART store(held + i * 16 + j * lanes, c[i][j]);
-    finish_tile(t, held, M, parts, C, static_cast<int>(smaller(columns, 16)));
+    float held[static_cast<size_t>(M * lanes)];
+    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
+    finish_tile(t, held, M, 1, C, n);
   }
 }
-template <int M>
+template <int M, bool three>
 static Multiply* depthwise_tile_of(int64_t rows) {
-  if constexpr (M == 1) return depthwise_tile<1>;
-  else return rows >= M ? depthwise_tile<M> : depthwise_tile_of<lower(M)>(rows);
+  if constexpr (M == 1) return depthwise_tile<1, three>;
+  else return rows >= M ? depthwise_tile<M, three> : depthwise_tile_of<lower(M), three>(rows);
 }
 
+// A panel of channels. Rows are counted from the end where places go backward.
 static void depthwise_panel(const Product& t, const float* A, const float* B, float* C, const float* start,
                             int64_t columns) {
-  stripe(t, A, B, C, start, columns, {16, depthwise_rows, depthwise_tile_of<depthwise_rows>});
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+  if (columns <= 8) return isa_avx2::depthwise_panel(t, A, B, C, start, columns);
+#endif
+  for (int64_t j = 0; j < smaller(columns, 16); j += lanes) {
+    Product p = t;
+    p.from(t, j);
+    int64_t last = 0;
+    if (p.middle.a == -p.a_row) last = p.rows - 1, p.a_row = -p.a_row, p.c_row = -p.c_row;
+    const bool three = p.middle.count == 3 && p.middle.a == p.a_row;
+    stripe(p, A + last * t.a_row + j, B + j, C + last * t.c_row + j, start + j, columns - j,
+           {lanes, depthwise_rows,
+            three ? depthwise_tile_of<depthwise_rows, true> : depthwise_tile_of<depthwise_rows, false>});
+  }
 }
 
 NNLITE_RUN(depthwise_forward) {
