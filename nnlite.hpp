@@ -3637,6 +3637,10 @@ struct Sum {
     phase++;
     return true;
   }
+  void backward() {                            // rows from the last to the first
+    a += (p.rows - 1) * p.a_row, p.a_row = -p.a_row;
+    c += (p.rows - 1) * p.c_row, p.c_row = -p.c_row;
+  }
   NNLITE_NOINLINE bool next() {
     if (y.end() == h.count) {
       if (x.end() == w.count && !next_phase()) return false;
@@ -4174,7 +4178,7 @@ static NNLITE_NOINLINE int64_t depthwise_scratch(const OpRun& r, bool down) {
 // to = start + from * w for bands [first, last), down or up.
 static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float* from, const float* start,
                                           float* to, const Epilogue& e, float* scratch, uint32_t first,
-                                          uint32_t last, Multiply* multiply, PadRows* pad) {
+                                          uint32_t last, Multiply* stripe, int step, PadRows* pad) {
   const Depthwise  d = depthwise_sizes(r);
   const Conv&      c = d.c;
   const Bands      b = down ? down_bands(c) : up_bands(c);
@@ -4197,10 +4201,11 @@ static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float
       Sum s = {c, down, area, patch, rows, columns, c.big, C};
       while (v < end && s.next()) {
         if (s.p.rows < s.p.lines) turn(s.p);
-        for (int64_t u = v; u < end; u += 16) {
+        if (s.p.middle.a == -s.p.a_row) s.backward();
+        for (int64_t u = v; u < end; u += step) {
           s.p.from(e, u);
-          multiply(s.p, patch.data + s.a + u - v, r.parameter(0) + s.b + u, t + s.c + u,
-                   start == nullptr ? zeros : start + u, end - u);
+          stripe(s.p, patch.data + s.a + u - v, r.parameter(0) + s.b + u, t + s.c + u,
+                 start == nullptr ? zeros : start + u, end - u);
         }
       }
     }
@@ -4263,8 +4268,8 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   }
   const int n = static_cast<int>(smaller(columns, lanes));
   activate<M, 1>(t, c, n);
-  if (n == lanes && !t.add && t.mask == nullptr) {
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(C + i * t.c_row, c[i][0]);
+  if (n == lanes) {
+    put_rows<M, 1>(t, c, C);
   } else {
     float held[static_cast<size_t>(M * lanes)];
     NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
@@ -4277,22 +4282,16 @@ static Multiply* depthwise_tile_of(int64_t rows) {
   else return rows >= M ? depthwise_tile<M, three> : depthwise_tile_of<lower(M), three>(rows);
 }
 
-// A panel of channels. Rows are counted from the end where places go backward.
-static void depthwise_panel(const Product& t, const float* A, const float* B, float* C, const float* start,
-                            int64_t columns) {
+constexpr int apart_rows = depthwise_rows < 8 ? depthwise_rows : 8;    // of tiles whose pixels are apart
+static void depthwise_stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
+                             int64_t columns) {
 #if NNLITE_PASS == NNLITE_PASS_AVX512
-  if (columns <= 8) return isa_avx2::depthwise_panel(t, A, B, C, start, columns);
+  if (columns <= 8) return isa_avx2::depthwise_stripe(t, A, B, C, start, columns);
 #endif
-  for (int64_t j = 0; j < smaller(columns, 16); j += lanes) {
-    Product p = t;
-    p.from(t, j);
-    int64_t last = 0;
-    if (p.middle.a == -p.a_row) last = p.rows - 1, p.a_row = -p.a_row, p.c_row = -p.c_row;
-    const bool three = p.middle.count == 3 && p.middle.a == p.a_row;
-    stripe(p, A + last * t.a_row + j, B + j, C + last * t.c_row + j, start + j, columns - j,
-           {lanes, depthwise_rows,
-            three ? depthwise_tile_of<depthwise_rows, true> : depthwise_tile_of<depthwise_rows, false>});
-  }
+  stripe(t, A, B, C, start, columns,
+         t.middle.count == 3 && t.middle.a == t.a_row
+             ? Tiles{lanes, depthwise_rows, depthwise_tile_of<depthwise_rows, true>}
+             : Tiles{lanes, apart_rows, depthwise_tile_of<apart_rows, false>});
 }
 
 NNLITE_RUN(depthwise_forward) {
@@ -4300,15 +4299,15 @@ NNLITE_RUN(depthwise_forward) {
   float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
   Epilogue      e;
   set_epilogue(r, scratch + patch, e);
-  depthwise_sum(r, true, r.in(0), r.parameter(1), r.out(), e, scratch, first, last, depthwise_panel,
-                pad_rows);
+  depthwise_sum(r, true, r.in(0), r.parameter(1), r.out(), e, scratch, first, last, depthwise_stripe,
+                lanes, pad_rows);
 }
 
 NNLITE_RUN(depthwise_grad_input) {
   Epilogue e;
   set_gradient_epilogue(r, e);
   depthwise_sum(r, false, r.dy(), nullptr, r.dx(0), e, worker_scratch(r, worker, depthwise_scratch(r, false)),
-                first, last, depthwise_panel, pad_rows);
+                first, last, depthwise_stripe, lanes, pad_rows);
 }
 
 static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, int64_t W, Span rows,
