@@ -15,7 +15,7 @@
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>sampler >>augment >>graph >>init >>planner >>plan_steps >>packing
-//                      >>executor >>layout >>session_impl >>trainer_impl >>metrics_impl >>image_impl >>digit
+//                      >>executor >>layout >>trainer_impl >>session_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -2150,18 +2150,6 @@ struct StepContext {
   float    lr      = 0;                        // of the optimizer, after the schedule
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
   float    clip_value = 0;
-};
-
-// What sessions, trainers, the loader and the saver do beyond the public interface.
-struct TrainerAccess {
-  static uint32_t parameter_ref(const Trainer& t, int parameter, int which);
-  static const Engine& engine(const Trainer& t);
-  static real*  data(const Trainer& t, int parameter, int which);
-  static void   start(Trainer& t);
-  static float  rate(const Trainer& t);
-  static real   gradient_norm(const Trainer& t);
-  static Status fill(Trainer& t, const Batch* own, int rows);
-  static Status step(Trainer& t, const Batch* own, int rows);
 };
 
 // Numbers of one update that optimizers compute once, in double and without fma.
@@ -7368,8 +7356,7 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. Then: derived weights that are kept;
-// with fusion::norm its parameters, with fusion::update the refs of an update. As large everywhere, as plans
-// are.
+// with fusion::norm its parameters, with fusion::update the refs of an update. Everywhere of one size.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7454,7 +7441,7 @@ struct PlanRequest {
   const Graph* graph = nullptr;
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
-  const Trainer* trainer = nullptr;
+  const Engine* trainer = nullptr;             // of a session on a trainer
   bool   derived_weights = true;
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
@@ -7481,7 +7468,21 @@ static bool trained(const Graph& g, const TrainerOptions& o, int node, const Par
   return false;
 }
 
-struct Planner {
+// What a run of node i says beside pointers.
+static void describe_run(const Graph& g, int i, int rows, int workers, OpRun& run) {
+  const Node& n    = g.node(i);
+  run.attributes   = n.attributes;
+  run.out_shape_   = &n.shape;
+  run.rows         = rows;
+  run.workers      = static_cast<int16_t>(workers);
+  run.n_in         = n.n_in;
+  run.n_parameters = n.n_parameters;
+  run.node         = static_cast<uint16_t>(i);
+  for (int k = 0; k < n.n_in; k++) run.in_shapes[k] = &g.node(n.inputs[k]).shape;
+}
+
+// What every node does, and with which values.
+struct NodePlanner {
   PlanRequest request;
   PlanNode*  nodes;
   PlanValue* values;
@@ -7607,21 +7608,22 @@ struct Planner {
     return false;
   }
 
-  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
+  Wanted wanted(int i) const {
     const Node& n = graph().node(i);
-    dx_bits = parameter_bits = 0;
-    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
+    Wanted w;
+    w.training = runs_training(i);
+    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return w;
     for (int k = 0; k < n.n_in; k++)
-      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
+      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) w.dx_bits |= 1u << k;
     for (int p = 0; p < n.n_parameters; p++)
-      if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
+      if (is_trained(n.parameters[p], i)) w.parameter_bits |= 1u << p;
+    return w;
   }
 
   bool slots_are_read(int i, const OpShape& s) const {
-    uint32_t dx_bits, parameter_bits;
-    wanted(i, dx_bits, parameter_bits);
-    return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
-           (graph().node(i).op->commit && runs_training(i));
+    const Wanted w = wanted(i);
+    return (w.dx_bits != 0 && s.dx_reads_slots) || (w.parameter_bits != 0 && s.dw_reads_slots) ||
+           (graph().node(i).op->commit && w.training);
   }
 
   void assign_slots(int i) {
@@ -7657,602 +7659,568 @@ struct Planner {
     }
   }
 
-  int  only_user(int i) const;
-  void fuse_forward(int i);
-  void fuse_backward(int i);
-  void fuse_update(int i);
-  bool can_fuse(int i, Phase part, uint8_t bit) const;
-  const Kernel* update_kernel(int i, int p, KernelPlan& plan) const;
-  Ref  parameter_ref(int i, int p, int which) const;
+  // The one place where the output of node i is read; -1 where there are others, or none.
+  int only_user(int i) const {
+    const Graph& g = graph();
+    int users = 0, user = -1;
+    for (int k = i + 1; k < g.count; k++)
+      for (int q = 0; q < g.node(k).n_in && nodes[k].runs && (!training() || nodes[k].reaches_loss); q++)
+        if (g.node(k).inputs[q] == i) users++, user = k;
+    for (int o = 0; o < g.model->output_count() && !training(); o++)
+      if (ModelAccess::output_node(*g.model, o) == i) users++;
+    return users == 1 ? user : -1;
+  }
 
-  void walk();
-  void forward_node(int i);
-  void backward_node(int i);
-  void backward_step(int i, const Kernel* kernel, const Wanted& w);
-  void choose_targets(int i, Wanted& w);
-  void finish_targets(int i, const Wanted& w);
-  void view_gradient(int i);
-  void sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add);
-  void update_step(int i, int p, uint16_t gradient);
-  void parameter_steps(int i, const Wanted& w);
-  void final_steps();
-  void commit_step(int i);
-  StepRecord& begin(StepKind kind, int node);
-  void use(uint16_t v);
-  void put(uint16_t v);
-  void put_ref(Ref r);
-  void put_update(int i, int p, uint16_t gradient);
-  void put_parameters(int i);
-  void put_slots(int i, StepRecord& r);
-  uint16_t walk_value(int64_t bytes);
-  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run, KernelPlan& plan) const;
-  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const;
-  const Kernel* use_kernel(int i, Phase phase, const Wanted& w);
-  void plan_scratch(const KernelPlan& plan);
+  // The first row that accepts.
+  NNLITE_COLD const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run,
+                                                 KernelPlan& plan) const {
+    for (const Kernel* const* k = op.kernels; k && *k; k++) {
+      plan = KernelPlan();
+      if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
+    }
+    plan = KernelPlan();
+    return nullptr;
+  }
+  // The same, of node i: shapes, and which pointers will be there once memory exists.
+  NNLITE_COLD const Kernel* find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
+    static unsigned char there;
+    const Graph& g   = graph();
+    const Node&  n   = g.node(i);
+    const bool slots = slots_are_read(i, shape_of(g, i));
+    OpRun run = OpRun();
+    describe_run(g, i, request.batch, request.workers, run);
+    run.training        = w.training;
+    run.accumulate_bits = w.add_bits;
+    run.fused           = w.fused;
+    run.out_            = &there;
+    run.dy_             = g.is_loss(i) ? nullptr : &there;
+    run.derived         = request.derived_weights ? &there : nullptr;
+    for (int k = 0; k < n.n_in; k++) {
+      run.in_[k] = &there;
+      run.dx_[k] = (w.dx_bits >> k & 1u) != 0 ? &there : nullptr;
+    }
+    for (int p = 0; p < n.n_parameters; p++) {
+      run.parameter_[p]  = &there;
+      run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
+    }
+    for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
+    return find_kernel(*n.op, phase, run, plan);
+  }
+  const Kernel* update_kernel(int i, int p, KernelPlan& plan) const {
+    OpRun run = OpRun();
+    static real there;
+    run.attributes   = request.training->optimizer.attributes();
+    const Shape flat = flat_shape(graph().node(i).parameters[p].stored);
+    run.in_shapes[0] = run.out_shape_ = &flat;
+    run.parameter_[0] = run.dparameter_[0] = &there;
+    run.n_in = run.n_parameters = 1;
+    run.workers = static_cast<int16_t>(request.workers);
+    return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
+  }
 
-  void merge_in_place();
-  void try_merge(uint16_t into, uint16_t from, int step);
-  void pack();
-  uint32_t place_all(int live, bool best_fit);
-  void sort(int live, int key);
-  bool before(uint16_t a, uint16_t b, int key) const;
-  Status run_first(Problem& problem);
-};
-
-// The one place where the output of node i is read; -1 where there are others, or none.
-int Planner::only_user(int i) const {
-  const Graph& g = graph();
-  int users = 0, user = -1;
-  for (int k = i + 1; k < g.count; k++)
-    for (int q = 0; q < g.node(k).n_in && nodes[k].runs && (!training() || nodes[k].reaches_loss); q++)
-      if (g.node(k).inputs[q] == i) users++, user = k;
-  for (int o = 0; o < g.model->output_count() && !training(); o++)
-    if (ModelAccess::output_node(*g.model, o) == i) users++;
-  return users == 1 ? user : -1;
-}
-
-// What follows node i alone becomes part of its step where the kernel can: batch norm by stored statistics
-// that no gradient passes, then ReLU.
-NNLITE_COLD void Planner::fuse_forward(int i) {
-  const Graph& g = graph();
-  PlanNode&    n = nodes[i];
-  if (!g.node(i).op || !n.runs || skipped(i) || n.absorbed) return;
-  Wanted w;
-  w.training = runs_training(i);
-  KernelPlan plan;
-  const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
-  if (!kernel || kernel->fuses == 0) return;
-  int user = only_user(i);
-  const auto is = [&g, &user](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
-  if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
-      !runs_training(user) && !(training() && nodes[user].requires_grad) &&
-      g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
-    n.fused |= fusion::norm;
-    n.norm = static_cast<uint16_t>(user);
+  // What follows node i alone becomes part of its step where the kernel can: batch norm by stored statistics
+  // that no gradient passes, then ReLU.
+  NNLITE_COLD void fuse_forward(int i) {
+    const Graph& g = graph();
+    PlanNode&    n = nodes[i];
+    if (!g.node(i).op || !n.runs || skipped(i) || n.absorbed) return;
+    Wanted w;
+    w.training = runs_training(i);
+    KernelPlan plan;
+    const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
+    if (!kernel || kernel->fuses == 0) return;
+    int user = only_user(i);
+    const auto is = [&](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
+    if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
+        !runs_training(user) && !(training() && nodes[user].requires_grad) &&
+        g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
+      n.fused |= fusion::norm;
+      n.norm = static_cast<uint16_t>(user);
+      nodes[user].absorbed = true;
+      user = only_user(user);
+    }
+    if ((kernel->fuses & fusion::relu) == 0 || !is(traits::relu)) return;
+    n.fused |= fusion::relu;
     nodes[user].absorbed = true;
-    user = only_user(user);
   }
-  if ((kernel->fuses & fusion::relu) == 0 || !is(traits::relu)) return;
-  n.fused |= fusion::relu;
-  nodes[user].absorbed = true;
-}
 
-// The kernel for backward, or for a part of it where no kernel does it all.
-NNLITE_COLD bool Planner::can_fuse(int i, Phase part, uint8_t bit) const {
-  Wanted w;
-  KernelPlan plan;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  w.training = runs_training(i);
-  const Kernel* kernel = find_kernel(i, Phase::backward, w, plan);
-  if (kernel) return (kernel->fuses & bit) != 0;
-  if (part == Phase::grad_input) w.parameter_bits = 0;
-  else w.dx_bits = 0;
-  if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
-  w.fused = bit;
-  kernel = find_kernel(i, part, w, plan);
-  return kernel && (kernel->fuses & bit) != 0;
-}
-
-// A weight whose gradient nothing else reads is updated as that is made, piece by piece.
-NNLITE_COLD void Planner::fuse_update(int i) {
-  KernelPlan plan;
-  if (!graph().node(i).op || !nodes[i].runs || !nodes[i].reaches_loss || !nodes[i].requires_grad) return;
-  if (graph().node(i).n_parameters == 0 || !is_trained(graph().node(i).parameters[0], i)) return;
-  if (materialised(i) || !can_fuse(i, Phase::grad_parameter, fusion::update)) return;
-  const Kernel* const kernel = update_kernel(i, 0, plan);
-  if (kernel && kernel == request.training->optimizer.op()->kernels[0] && plan.stages == 1)
-    nodes[i].fused_backward |= fusion::update;
-}
-
-// The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
-NNLITE_COLD void Planner::fuse_backward(int i) {
-  const Graph& g = graph();
-  Wanted w;
-  if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  if (w.dx_bits == 0) return;
-  const int reader = only_user(i), before = g.node(i).inputs[0];
-  if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
-    nodes[reader].fused_backward |= fusion::mask_dx;
-    nodes[i].masked = true;
-  } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
-    nodes[before].fused_backward |= fusion::mask_dy;
-    nodes[i].masked = true;
+  // The kernel for backward, or for a part of it where no kernel does it all.
+  NNLITE_COLD bool can_fuse(int i, Phase part, uint8_t bit) const {
+    Wanted w = wanted(i);
+    KernelPlan plan;
+    const Kernel* kernel = find_kernel(i, Phase::backward, w, plan);
+    if (kernel) return (kernel->fuses & bit) != 0;
+    if (part == Phase::grad_input) w.parameter_bits = 0;
+    else w.dx_bits = 0;
+    if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
+    w.fused = bit;
+    kernel = find_kernel(i, part, w, plan);
+    return kernel && (kernel->fuses & bit) != 0;
   }
-}
+
+  // A weight whose gradient nothing else reads is updated as that is made, piece by piece.
+  NNLITE_COLD void fuse_update(int i) {
+    KernelPlan plan;
+    if (!graph().node(i).op || !nodes[i].runs || !nodes[i].reaches_loss || !nodes[i].requires_grad) return;
+    if (graph().node(i).n_parameters == 0 || !is_trained(graph().node(i).parameters[0], i)) return;
+    if (materialised(i) || !can_fuse(i, Phase::grad_parameter, fusion::update)) return;
+    const Kernel* const kernel = update_kernel(i, 0, plan);
+    if (kernel && kernel == request.training->optimizer.op()->kernels[0] && plan.stages == 1)
+      nodes[i].fused_backward |= fusion::update;
+  }
+
+  // The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
+  NNLITE_COLD void fuse_backward(int i) {
+    const Graph& g = graph();
+    if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
+    if (wanted(i).dx_bits == 0) return;
+    const int reader = only_user(i), before = g.node(i).inputs[0];
+    if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
+      nodes[reader].fused_backward |= fusion::mask_dx;
+      nodes[i].masked = true;
+    } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
+      nodes[before].fused_backward |= fusion::mask_dy;
+      nodes[i].masked = true;
+    }
+  }
+};
 
 // ================================================================================ >>plan_steps
 // The walk: it emits the steps of a pass and touches every value where it is used.
 
-// Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
-Ref Planner::parameter_ref(int i, int p, int which) const {
-  const Node& n   = graph().node(i);
-  const int index = n.first_parameter + p;
-  if (parameter_refs) return parameter_refs[index * parameter_stride + which];
-  const Ref in_model = make_ref(Base::model, n.parameters[p].offset);
-  if (!request.trainer) return in_model;
-  const Ref r = TrainerAccess::parameter_ref(*request.trainer, index, 0);
-  return (r >> 29) == static_cast<uint32_t>(Base::arena) ? make_ref(Base::trainer, r) : r;
-}
-
-void Planner::use(uint16_t v) {
-  if (v == no_value || steps) return;
-  PlanValue& p = values[v];
-  const uint16_t step = static_cast<uint16_t>(step_count);
-  if (p.first == 0xFFFF) p.first = step;
-  if (p.last < step) p.last = step;
-}
-
-void Planner::put_ref(Ref r) {
-  if (steps) refs[ref_count] = r;
-  ref_count++;
-}
-
-void Planner::put(uint16_t v) {
-  use(v);
-  const bool there = v != no_value && values[root(v)].units > 0;
-  put_ref(there ? make_ref(Base::arena, pool_base + values[root(v)].best) : no_ref);
-}
-
-void Planner::put_parameters(int i) {
-  for (int p = 0; p < graph().node(i).n_parameters; p++) put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
-}
-
-void Planner::put_slots(int i, StepRecord& r) {
-  if (nodes[i].slots == no_value) return;
-  const OpShape s = shape_of(graph(), i);
-  for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
-  r.n_slots = static_cast<uint8_t>(s.n_slots);
-}
-
-StepRecord& Planner::begin(StepKind kind, int node) {
-  if (step_count >= 0xFFF0) overflow = table_full = true;
-  StepRecord& r = steps ? steps[step_count] : unused;
-  r      = StepRecord();
-  r.kind = kind;
-  r.node = static_cast<uint16_t>(node);
-  r.refs = static_cast<uint32_t>(ref_count);
-  return r;
-}
-
-// A value that lives between the steps of one node; both walks make the same ones in the same order.
-uint16_t Planner::walk_value(int64_t bytes) {
-  if (!steps) return new_value(bytes);
-  return static_cast<uint16_t>(walk_values++);
-}
-
-// Shapes and which pointers will be there, for a kernel to look at before memory exists.
-static void imagine_run(const Graph& g, int i, int rows, int workers, const Wanted& w, bool slots,
-                        OpRun& run) {
-  static real there;
-  const Node& n  = g.node(i);
-  run            = OpRun();
-  run.attributes = n.attributes;
-  run.out_shape_ = &n.shape;
-  run.out_       = &there;
-  run.rows       = rows;
-  run.workers    = static_cast<int16_t>(workers);
-  run.n_in       = n.n_in;
-  run.n_parameters = n.n_parameters;
-  run.training   = w.training;
-  run.node       = static_cast<uint16_t>(i);
-  run.accumulate_bits = w.add_bits;
-  run.fused      = w.fused;
-  for (int k = 0; k < n.n_in; k++) {
-    run.in_shapes[k] = &g.node(n.inputs[k]).shape;
-    run.in_[k]       = &there;
-    run.dx_[k]       = (w.dx_bits >> k & 1u) != 0 ? &there : nullptr;
+struct StepPlanner : NodePlanner {
+  // Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
+  Ref parameter_ref(int i, int p, int which) const {
+    const Node& n   = graph().node(i);
+    const int index = n.first_parameter + p;
+    if (parameter_refs) return parameter_refs[index * parameter_stride + which];
+    const Ref in_model = make_ref(Base::model, n.parameters[p].offset);
+    if (!request.trainer) return in_model;
+    const Ref r = request.trainer->parameters[index * request.trainer->parameter_stride];
+    return (r >> 29) == static_cast<uint32_t>(Base::arena) ? make_ref(Base::trainer, r) : r;
   }
-  run.dy_ = g.is_loss(i) ? nullptr : &there;
-  for (int p = 0; p < n.n_parameters; p++) {
-    run.parameter_[p]  = &there;
-    run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
+
+  void use(uint16_t v) {
+    if (v == no_value || steps) return;
+    PlanValue& p = values[v];
+    const uint16_t step = static_cast<uint16_t>(step_count);
+    if (p.first == 0xFFFF) p.first = step;
+    if (p.last < step) p.last = step;
   }
-  for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
-}
 
-// The first row that accepts.
-NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run,
-                                               KernelPlan& plan) const {
-  for (const Kernel* const* k = op.kernels; k && *k; k++) {
-    plan = KernelPlan();
-    if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
+  void put_ref(Ref r) {
+    if (steps) refs[ref_count] = r;
+    ref_count++;
   }
-  plan = KernelPlan();
-  return nullptr;
-}
-NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
-  OpRun run;
-  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
-  static unsigned char there;
-  run.derived = request.derived_weights ? &there : nullptr;
-  return find_kernel(*graph().node(i).op, phase, run, plan);
-}
-// Weights change in every step of a trainer, so what is derived from them is scratch there.
-void Planner::plan_scratch(const KernelPlan& plan) {
-  derived_bytes = training() ? 0 : plan.derived;
-  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared +
-                       plan.derived - derived_bytes;
-  if (bytes > scratch_bytes) scratch_bytes = bytes;
-}
-const Kernel* Planner::use_kernel(int i, Phase phase, const Wanted& w) {
-  KernelPlan plan;
-  const Kernel* const kernel = find_kernel(i, phase, w, plan);
-  plan_scratch(plan);
-  return kernel;
-}
 
-void Planner::forward_node(int i) {
-  const Node& n = graph().node(i);
-  StepRecord& r = begin(StepKind::forward, i);
-  Wanted w;
-  w.training = r.training = runs_training(i);
-  w.fused = r.fused = nodes[i].fused;
-  r.norm     = nodes[i].norm;
-  r.kernel   = use_kernel(i, Phase::forward, w);
-  nodes[i].forward_step = static_cast<uint16_t>(step_count);
-  for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
-  put(nodes[i].out);
-  put_parameters(i);
-  put_slots(i, r);
-  if (r.kernel && derived_bytes > 0) {
-    r.derived = true;
-    put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
-    derived_units += (derived_bytes + 63) / 64;
+  void put(uint16_t v) {
+    use(v);
+    const bool there = v != no_value && values[root(v)].units > 0;
+    put_ref(there ? make_ref(Base::arena, pool_base + values[root(v)].best) : no_ref);
   }
-  if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
-  step_count++;
-}
 
-NNLITE_COLD void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
-  const Node& n = graph().node(i);
-  StepRecord& r = begin(StepKind::backward, i);
-  r.kernel      = kernel;
-  r.training    = w.training;
-  r.accumulate  = static_cast<uint16_t>(w.add_bits);
-  r.fused       = w.fused;
-  const OpShape s = shape_of(graph(), i);
-  uint32_t weight_bits = 0;
-  for (int p = 0; p < n.n_parameters; p++)
-    if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
-      weight_bits |= 1u << p;
-  const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
-                           ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
-  const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
-                   (w.fused & fusion::mask_dy) != 0;
-  for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
-  put(out ? nodes[i].out : no_value);
-  for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
-  put(graph().is_loss(i) ? no_value : nodes[i].grad);
-  put_parameters(i);
-  for (int p = 0; p < n.n_parameters; p++) {
-    if ((w.parameter_bits >> p & 1u) == 0) put_ref(no_ref);
-    else if (w.gradients[p] != no_value) put(w.gradients[p]);
-    else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+  void put_parameters(int i) {
+    for (int p = 0; p < graph().node(i).n_parameters; p++) put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
   }
-  put_slots(i, r);
-  if ((w.fused & fusion::update) != 0) put_update(i, 0, no_value);
-  if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
-  step_count++;
-}
 
-// to = from, or to += from. to is a value, or a kept gradient.
-void Planner::sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add) {
-  StepRecord& r = begin(StepKind::add, 0);
-  r.count       = shape.row_numel();
-  r.per_row     = shape.batched();
-  r.accumulate  = add ? 1 : 0;
-  if (to != no_value) put(to);
-  else put_ref(to_ref);
-  put(from);
-  step_count++;
-}
-
-// The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can,
-// else aside first.
-NNLITE_COLD void Planner::choose_targets(int i, Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int k = 0; k < n.n_in; k++) {
-    if ((w.dx_bits >> k & 1u) == 0) continue;
-    PlanNode& in = nodes[n.inputs[k]];
-    bool twice   = false;
-    for (int q = 0; q < k; q++) twice |= n.inputs[q] == n.inputs[k];
-    w.dx[k] = in.grad;
-    if (in.has_grad && (twice || (n.op->traits & traits::accumulates) == 0)) {
-      w.sum_bits |= 1u << k;
-      w.dx[k] = walk_value(bytes_of(graph().node(n.inputs[k]).shape, real_dtype));
-    } else if (in.has_grad) {
-      w.add_bits |= 1u << k;
-    }
-    in.has_grad = true;
+  void put_slots(int i, StepRecord& r) {
+    if (nodes[i].slots == no_value) return;
+    const OpShape s = shape_of(graph(), i);
+    for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
+    r.n_slots = static_cast<uint8_t>(s.n_slots);
   }
-}
 
-void Planner::finish_targets(int i, const Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int k = 0; k < n.n_in; k++)
-    if ((w.sum_bits >> k & 1u) != 0)
-      sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
-}
-
-// A view's gradient is its input's, unless that has other users.
-void Planner::view_gradient(int i) {
-  PlanNode& in = nodes[graph().node(i).inputs[0]];
-  if (!in.requires_grad || in.grad == no_value || in.grad == nodes[i].grad) {
-    in.has_grad = true;
-    return;
+  StepRecord& begin(StepKind kind, int node) {
+    if (step_count >= 0xFFF0) overflow = table_full = true;
+    StepRecord& r = steps ? steps[step_count] : unused;
+    r      = StepRecord();
+    r.kind = kind;
+    r.node = static_cast<uint16_t>(node);
+    r.refs = static_cast<uint32_t>(ref_count);
+    return r;
   }
-  sum_step(in.grad, no_ref, nodes[i].grad, graph().node(i).shape, in.has_grad);
-  in.has_grad = true;
-}
 
-void Planner::put_update(int i, int p, uint16_t gradient) {
-  for (int k = 0; k < parameter_stride; k++) {
-    if (k == 1 && gradient != no_value) put(gradient);
-    else put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+  // A value that lives between the steps of one node; both walks make the same ones in the same order.
+  uint16_t walk_value(int64_t bytes) {
+    if (!steps) return new_value(bytes);
+    return static_cast<uint16_t>(walk_values++);
   }
-}
 
-NNLITE_COLD void Planner::update_step(int i, int p, uint16_t gradient) {
-  const Parameter& q = graph().node(i).parameters[p];
-  StepRecord& r      = begin(StepKind::update, i);
-  r.parameter        = static_cast<uint8_t>(p);
-  r.count            = q.stored;
-  put_update(i, p, gradient);
-  KernelPlan plan;
-  r.kernel = update_kernel(i, p, plan);
-  plan_scratch(plan);
-  step_count++;
-}
-
-const Kernel* Planner::update_kernel(int i, int p, KernelPlan& plan) const {
-  OpRun run = OpRun();
-  static real there;
-  run.attributes   = request.training->optimizer.attributes();
-  const Shape flat = flat_shape(graph().node(i).parameters[p].stored);
-  run.in_shapes[0] = run.out_shape_ = &flat;
-  run.parameter_[0] = run.dparameter_[0] = &there;
-  run.n_in = run.n_parameters = 1;
-  run.workers = static_cast<int16_t>(request.workers);
-  return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
-}
-
-// After a node's gradients: update at once where nothing else needs them; add up where the layer is used
-// again.
-NNLITE_COLD void Planner::parameter_steps(int i, const Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int p = 0; p < n.n_parameters; p++) {
-    if ((w.parameter_bits >> p & 1u) == 0) continue;
-    if (p == 0 && (w.fused & fusion::update) != 0) continue;
-    if (!materialised(i)) update_step(i, p, w.gradients[p]);
-    else if (w.gradients[p] != no_value) {
-      sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
-               flat_shape(n.parameters[p].stored), true);
-    }
+  // Weights change in every step of a trainer, so what is derived from them is scratch there.
+  void plan_scratch(const KernelPlan& plan) {
+    derived_bytes = training() ? 0 : plan.derived;
+    const size_t bytes = plan.scratch_per_worker * size_t(request.workers) + plan.scratch_shared +
+                         plan.derived - derived_bytes;
+    if (bytes > scratch_bytes) scratch_bytes = bytes;
   }
-}
-
-NNLITE_COLD void Planner::backward_node(int i) {
-  const Node& n = graph().node(i);
-  Wanted w;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  if ((w.dx_bits | w.parameter_bits) == 0) return;
-  if (skipped_backward(i)) return view_gradient(i);
-  w.training = runs_training(i);
-  w.fused = nodes[i].fused_backward;
-  for (int p = 0; p < n.n_parameters; p++) {
-    w.gradients[p] = no_value;
-    if ((w.parameter_bits >> p & 1u) == 0) continue;
-    const bool later_use = nodes[n.owner].has_parameter_grad;
-    if (p == 0 && (w.fused & fusion::update) != 0) continue;
-    if (!materialised(i) || later_use)
-      w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+  const Kernel* use_kernel(int i, Phase phase, const Wanted& w) {
+    KernelPlan plan;
+    const Kernel* const kernel = find_kernel(i, phase, w, plan);
+    plan_scratch(plan);
+    return kernel;
   }
-  if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
-  choose_targets(i, w);
-  Wanted dx_only = w, dw_only = w;
-  dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  dx_only.fused &= fusion::mask_dx;
-  dw_only.fused &= fusion::update;
-  const Kernel* both = use_kernel(i, Phase::backward, w);
-  const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
-  const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
-  if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
-    if (dx) backward_step(i, dx, dx_only);
-    if (dw) backward_step(i, dw, dw_only);
-  } else {
-    backward_step(i, both, w);
-  }
-  finish_targets(i, w);
-  parameter_steps(i, w);
-}
 
-void Planner::commit_step(int i) {
-  StepRecord& r = begin(StepKind::commit, i);
-  for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
-  put_parameters(i);
-  put_slots(i, r);
-  step_count++;
-}
-
-// Updates that had to wait for all gradients, then statistics.
-void Planner::final_steps() {
-  for (int i = 0; i < graph().model_nodes; i++) {
+  void forward_node(int i) {
     const Node& n = graph().node(i);
-    if (!n.op) continue;
-    for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
-      if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
-    if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
+    StepRecord& r = begin(StepKind::forward, i);
+    Wanted w;
+    w.training = r.training = runs_training(i);
+    w.fused = r.fused = nodes[i].fused;
+    r.norm     = nodes[i].norm;
+    r.kernel   = use_kernel(i, Phase::forward, w);
+    nodes[i].forward_step = static_cast<uint16_t>(step_count);
+    for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
+    put(nodes[i].out);
+    put_parameters(i);
+    put_slots(i, r);
+    if (r.kernel && derived_bytes > 0) {
+      r.derived = true;
+      put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
+      derived_units += (derived_bytes + 63) / 64;
+    }
+    if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
+    step_count++;
   }
-}
 
-NNLITE_COLD void Planner::walk() {
-  step_count = ref_count = 0;
-  derived_units = 0;
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) {
-    nodes[i].has_grad = nodes[i].has_parameter_grad = false;
-    if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
+  NNLITE_COLD void backward_step(int i, const Kernel* kernel, const Wanted& w) {
+    const Node& n = graph().node(i);
+    StepRecord& r = begin(StepKind::backward, i);
+    r.kernel      = kernel;
+    r.training    = w.training;
+    r.accumulate  = static_cast<uint16_t>(w.add_bits);
+    r.fused       = w.fused;
+    const OpShape s = shape_of(graph(), i);
+    uint32_t weight_bits = 0;
+    for (int p = 0; p < n.n_parameters; p++)
+      if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
+        weight_bits |= 1u << p;
+    const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
+                             ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
+    const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
+                     (w.fused & fusion::mask_dy) != 0;
+    for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
+    put(out ? nodes[i].out : no_value);
+    for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
+    put(graph().is_loss(i) ? no_value : nodes[i].grad);
+    put_parameters(i);
+    for (int p = 0; p < n.n_parameters; p++) {
+      if ((w.parameter_bits >> p & 1u) == 0) put_ref(no_ref);
+      else if (w.gradients[p] != no_value) put(w.gradients[p]);
+      else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+    }
+    put_slots(i, r);
+    if ((w.fused & fusion::update) != 0) put_update(i, 0, no_value);
+    if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
+    step_count++;
   }
-  for (int i = 0; i < g.count && !overflow; i++)
-    if (g.node(i).op && nodes[i].runs && !skipped_forward(i)) forward_node(i);
-  forward_steps = step_count;
-  if (training()) {
-    for (int i = g.count - 1; i >= 0 && !overflow; i--)
-      if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
-    final_steps();
+
+  // to = from, or to += from. to is a value, or a kept gradient.
+  void sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add) {
+    StepRecord& r = begin(StepKind::add, 0);
+    r.count       = shape.row_numel();
+    r.per_row     = shape.batched();
+    r.accumulate  = add ? 1 : 0;
+    if (to != no_value) put(to);
+    else put_ref(to_ref);
+    put(from);
+    step_count++;
   }
-  for (int i = 0; i < g.count; i++)
-    if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
-  for (int o = 0; o < g.model->output_count() && !training(); o++)
-    use(nodes[ModelAccess::output_node(*g.model, o)].out);
-}
+
+  // The first finished gradient of a tensor is stored, later ones are added: by the op if it can, else aside.
+  NNLITE_COLD void choose_targets(int i, Wanted& w) {
+    const Node& n = graph().node(i);
+    for (int k = 0; k < n.n_in; k++) {
+      if ((w.dx_bits >> k & 1u) == 0) continue;
+      PlanNode& in = nodes[n.inputs[k]];
+      bool twice   = false;
+      for (int q = 0; q < k; q++) twice |= n.inputs[q] == n.inputs[k];
+      w.dx[k] = in.grad;
+      if (in.has_grad && (twice || (n.op->traits & traits::accumulates) == 0)) {
+        w.sum_bits |= 1u << k;
+        w.dx[k] = walk_value(bytes_of(graph().node(n.inputs[k]).shape, real_dtype));
+      } else if (in.has_grad) {
+        w.add_bits |= 1u << k;
+      }
+      in.has_grad = true;
+    }
+  }
+
+  void finish_targets(int i, const Wanted& w) {
+    const Node& n = graph().node(i);
+    for (int k = 0; k < n.n_in; k++)
+      if ((w.sum_bits >> k & 1u) != 0)
+        sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
+  }
+
+  // A view's gradient is its input's, unless that has other users.
+  void view_gradient(int i) {
+    PlanNode& in = nodes[graph().node(i).inputs[0]];
+    if (in.requires_grad && in.grad != no_value && in.grad != nodes[i].grad)
+      sum_step(in.grad, no_ref, nodes[i].grad, graph().node(i).shape, in.has_grad);
+    in.has_grad = true;
+  }
+
+  void put_update(int i, int p, uint16_t gradient) {
+    for (int k = 0; k < parameter_stride; k++) {
+      if (k == 1 && gradient != no_value) put(gradient);
+      else put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+    }
+  }
+
+  NNLITE_COLD void update_step(int i, int p, uint16_t gradient) {
+    const Parameter& q = graph().node(i).parameters[p];
+    StepRecord& r      = begin(StepKind::update, i);
+    r.parameter        = static_cast<uint8_t>(p);
+    r.count            = q.stored;
+    put_update(i, p, gradient);
+    KernelPlan plan;
+    r.kernel = update_kernel(i, p, plan);
+    plan_scratch(plan);
+    step_count++;
+  }
+
+  // After a node's gradients: update at once if nothing else needs them; add up if the layer is used again.
+  NNLITE_COLD void parameter_steps(int i, const Wanted& w) {
+    const Node& n = graph().node(i);
+    for (int p = 0; p < n.n_parameters; p++) {
+      if ((w.parameter_bits >> p & 1u) == 0) continue;
+      if (p == 0 && (w.fused & fusion::update) != 0) continue;
+      if (!materialised(i)) update_step(i, p, w.gradients[p]);
+      else if (w.gradients[p] != no_value) {
+        sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
+                 flat_shape(n.parameters[p].stored), true);
+      }
+    }
+  }
+
+  NNLITE_COLD void backward_node(int i) {
+    const Node& n = graph().node(i);
+    Wanted w = wanted(i);
+    if ((w.dx_bits | w.parameter_bits) == 0) return;
+    if (skipped_backward(i)) return view_gradient(i);
+    w.fused = nodes[i].fused_backward;
+    for (int p = 0; p < n.n_parameters; p++) {
+      w.gradients[p] = no_value;
+      if ((w.parameter_bits >> p & 1u) == 0) continue;
+      const bool later_use = nodes[n.owner].has_parameter_grad;
+      if (p == 0 && (w.fused & fusion::update) != 0) continue;
+      if (!materialised(i) || later_use)
+        w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+    }
+    if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
+    choose_targets(i, w);
+    Wanted dx_only = w, dw_only = w;
+    dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
+    dx_only.fused &= fusion::mask_dx;
+    dw_only.fused &= fusion::update;
+    const Kernel* both = use_kernel(i, Phase::backward, w);
+    const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
+    const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
+    if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
+      if (dx) backward_step(i, dx, dx_only);
+      if (dw) backward_step(i, dw, dw_only);
+    } else {
+      backward_step(i, both, w);
+    }
+    finish_targets(i, w);
+    parameter_steps(i, w);
+  }
+
+  void commit_step(int i) {
+    StepRecord& r = begin(StepKind::commit, i);
+    for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
+    put_parameters(i);
+    put_slots(i, r);
+    step_count++;
+  }
+
+  // Updates that had to wait for all gradients, then statistics.
+  void final_steps() {
+    for (int i = 0; i < graph().model_nodes; i++) {
+      const Node& n = graph().node(i);
+      if (!n.op) continue;
+      for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
+        if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
+      if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
+    }
+  }
+
+  NNLITE_COLD void walk() {
+    step_count = ref_count = 0;
+    derived_units = 0;
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) {
+      nodes[i].has_grad = nodes[i].has_parameter_grad = false;
+      if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
+    }
+    for (int i = 0; i < g.count && !overflow; i++)
+      if (g.node(i).op && nodes[i].runs && !skipped_forward(i)) forward_node(i);
+    forward_steps = step_count;
+    if (training()) {
+      for (int i = g.count - 1; i >= 0 && !overflow; i--)
+        if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
+      final_steps();
+    }
+    for (int i = 0; i < g.count; i++)
+      if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
+    for (int o = 0; o < g.model->output_count() && !training(); o++)
+      use(nodes[ModelAccess::output_node(*g.model, o)].out);
+  }
+};
 
 // ================================================================================ >>packing
 // Lifetimes become offsets: what can lie over each other is merged, then packed.
 
-// from may lie over into when into is read for the last time in the very step that writes from.
-void Planner::try_merge(uint16_t into, uint16_t from, int step) {
-  if (into == no_value || from == no_value) return;
-  PlanValue& a = values[root(into)];
-  PlanValue& b = values[from];
-  if (b.root != from || root(into) == from || a.units != b.units || a.units == 0) return;
-  if (a.last != step || b.first != step) return;
-  a.last = b.last;
-  b.root = root(into);
-}
-
-NNLITE_COLD void Planner::merge_in_place() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) {
-    const Node& n = g.node(i);
-    if (!n.op || !nodes[i].runs || skipped_forward(i) || (n.op->traits & traits::elementwise) == 0) continue;
-    for (int k = 0; k < n.n_in; k++)
-      if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
-        try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
+struct Planner : StepPlanner {
+  // from may lie over into when into is read for the last time in the very step that writes from.
+  void try_merge(uint16_t into, uint16_t from, int step) {
+    if (into == no_value || from == no_value) return;
+    PlanValue& a = values[root(into)];
+    PlanValue& b = values[from];
+    if (b.root != from || root(into) == from || a.units != b.units || a.units == 0) return;
+    if (a.last != step || b.first != step) return;
+    a.last = b.last;
+    b.root = root(into);
   }
-  for (int i = g.count - 1; i >= 0 && training(); i--) {
-    const Node& n = g.node(i);
-    uint32_t dx_bits, parameter_bits;
-    if (!n.op || !nodes[i].runs || skipped_backward(i) || (n.op->traits & traits::elementwise) == 0) continue;
-    wanted(i, dx_bits, parameter_bits);
-    if ((dx_bits & 1u) != 0) try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
-  }
-}
 
-// Orders the live values for packing: by size, by lifetime, by size times lifetime, by first use.
-void Planner::sort(int live, int key) {
-  for (int gap = live / 2; gap > 0; gap /= 2) {
-    for (int i = gap; i < live; i++) {
-      const uint16_t v = order[i];
-      int k = i;
-      for (; k >= gap && before(v, order[k - gap], key); k -= gap) order[k] = order[k - gap];
-      order[k] = v;
+  bool goes_by_element(int i) const {
+    const Op* op = graph().node(i).op;
+    return op && nodes[i].runs && (op->traits & traits::elementwise) != 0;
+  }
+  NNLITE_COLD void merge_in_place() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) {
+      const Node& n = g.node(i);
+      if (!goes_by_element(i) || skipped_forward(i)) continue;
+      for (int k = 0; k < n.n_in; k++)
+        if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
+          try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
+    }
+    for (int i = g.count - 1; i >= 0 && training(); i--) {
+      const Node& n = g.node(i);
+      if (!goes_by_element(i) || skipped_backward(i) || (wanted(i).dx_bits & 1u) == 0) continue;
+      try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
     }
   }
-}
 
-bool Planner::before(uint16_t a, uint16_t b, int key) const {
-  const PlanValue &x = values[a], &y = values[b];
-  const auto rank = [key](const PlanValue& v) {
-    const uint64_t length = uint64_t(v.last - v.first) + 1;
-    return key == 0 ? v.units : key == 1 ? length : key == 2 ? v.units * length : uint64_t(0xFFFF - v.first);
-  };
-  const uint64_t kx = rank(x), ky = rank(y);
-  if (kx != ky) return kx > ky;
-  if (x.units != y.units) return x.units > y.units;
-  return a < b;
-}
-
-// Places the values in order, each in the lowest gap (or the tightest, by best_fit) among those that live at
-// the same time.
-uint32_t Planner::place_all(int live, bool best_fit) {
-  uint32_t end = 0;
-  for (int i = 0; i < live; i++) {
-    PlanValue& v = values[order[i]];
-    uint32_t at = 0, chosen = 0xFFFFFFFFu, chosen_size = 0xFFFFFFFFu;
-    for (int k = 0; k < i; k++) {                              // placed is sorted by offset
-      const PlanValue& other = values[placed[k]];
-      if (other.last < v.first || other.first > v.last) continue;
-      if (other.offset >= at + v.units && other.offset - at < chosen_size) {
-        chosen      = at;
-        chosen_size = other.offset - at;
-        if (!best_fit) break;
+  // Orders the live values for packing: by size, by lifetime, by size times lifetime, by first use.
+  void sort(int live, int key) {
+    for (int gap = live / 2; gap > 0; gap /= 2) {
+      for (int i = gap; i < live; i++) {
+        const uint16_t v = order[i];
+        int k = i;
+        for (; k >= gap && before(v, order[k - gap], key); k -= gap) order[k] = order[k - gap];
+        order[k] = v;
       }
-      if (other.offset + other.units > at) at = other.offset + other.units;
     }
-    v.offset = chosen != 0xFFFFFFFFu ? chosen : at;
-    if (v.offset + v.units > end) end = v.offset + v.units;
-    int k = i;
-    for (; k > 0 && values[placed[k - 1]].offset > v.offset; k--) placed[k] = placed[k - 1];
-    placed[k] = order[i];
   }
-  return end;
-}
 
-// The smallest of several packings; the lower bound is the largest sum of what lives at one time.
-void Planner::pack() {
-  int live = 0;
-  for (int v = 0; v < value_count; v++)
-    if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF)
-      order[live++] = static_cast<uint16_t>(v);
-  for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
-    uint64_t sum = 0;
-    const uint16_t step = values[order[i]].first;
-    for (int k = 0; k < live; k++)
-      if (values[order[k]].first <= step && values[order[k]].last >= step) sum += values[order[k]].units;
-    if (sum > lower_units) lower_units = static_cast<uint32_t>(sum);
+  bool before(uint16_t a, uint16_t b, int key) const {
+    const PlanValue &x = values[a], &y = values[b];
+    const auto rank = [key](const PlanValue& v) {
+      const uint64_t length = uint64_t(v.last - v.first) + 1;
+      return key == 0 ? v.units : key == 1 ? length : key == 2 ? v.units * length : 0xFFFFu - v.first;
+    };
+    const uint64_t kx = rank(x), ky = rank(y);
+    if (kx != ky) return kx > ky;
+    if (x.units != y.units) return x.units > y.units;
+    return a < b;
   }
-  pool_units = 0xFFFFFFFFu;
-  for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
-    sort(live, attempt / 2);
-    const uint32_t size = place_all(live, attempt % 2 == 1);
-    if (size >= pool_units) continue;
-    pool_units = size;
-    for (int k = 0; k < live; k++) values[order[k]].best = values[order[k]].offset;
-  }
-}
 
-Status Planner::run_first(Problem& problem) {
-  mark();
-  for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
-  for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i), fuse_update(i);
-  assign_values();
-  walk_values = value_count;
-  const int first_walk_value = value_count;
-  if (!overflow) walk();
-  if (overflow)
-    return set_problem(problem, Status::limit_exceeded, "plan")
-        << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
-  walk_values = first_walk_value;
-  merge_in_place();
-  pack();
-  return Status::ok;
-}
+  // Places the values in order, each in the lowest gap (or the tightest) among those that live at its time.
+  uint32_t place_all(int live, bool best_fit) {
+    uint32_t end = 0;
+    for (int i = 0; i < live; i++) {
+      PlanValue& v = values[order[i]];
+      uint32_t at = 0, chosen = 0xFFFFFFFFu, chosen_size = 0xFFFFFFFFu;
+      for (int k = 0; k < i; k++) {                              // placed is sorted by offset
+        const PlanValue& other = values[placed[k]];
+        if (other.last < v.first || other.first > v.last) continue;
+        if (other.offset >= at + v.units && other.offset - at < chosen_size) {
+          chosen      = at;
+          chosen_size = other.offset - at;
+          if (!best_fit) break;
+        }
+        if (other.offset + other.units > at) at = other.offset + other.units;
+      }
+      v.offset = chosen != 0xFFFFFFFFu ? chosen : at;
+      if (v.offset + v.units > end) end = v.offset + v.units;
+      int k = i;
+      for (; k > 0 && values[placed[k - 1]].offset > v.offset; k--) placed[k] = placed[k - 1];
+      placed[k] = order[i];
+    }
+    return end;
+  }
+
+  // The smallest of several packings; the lower bound is the largest sum of what lives at one time.
+  void pack() {
+    int live = 0;
+    for (int v = 0; v < value_count; v++)
+      if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF)
+        order[live++] = static_cast<uint16_t>(v);
+    for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
+      uint64_t sum = 0;
+      const uint16_t step = values[order[i]].first;
+      for (int k = 0; k < live; k++)
+        if (values[order[k]].first <= step && values[order[k]].last >= step) sum += values[order[k]].units;
+      if (sum > lower_units) lower_units = static_cast<uint32_t>(sum);
+    }
+    pool_units = 0xFFFFFFFFu;
+    for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
+      sort(live, attempt / 2);
+      const uint32_t size = place_all(live, attempt % 2 == 1);
+      if (size >= pool_units) continue;
+      pool_units = size;
+      for (int k = 0; k < live; k++) values[order[k]].best = values[order[k]].offset;
+    }
+  }
+
+  Status run_first(Problem& problem) {
+    mark();
+    for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
+    for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i), fuse_update(i);
+    assign_values();
+    walk_values = value_count;
+    const int first_walk_value = value_count;
+    if (!overflow) walk();
+    if (overflow)
+      return set_problem(problem, Status::limit_exceeded, "plan")
+          << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
+    walk_values = first_walk_value;
+    merge_in_place();
+    pack();
+    return Status::ok;
+  }
+};
 
 // ================================================================================ >>executor
-// Walks the step list. Every pointer is a base and an offset; kernels get their tasks split over the workers
-// of the pool.
+// Walks the step list. Every pointer is a base and an offset; workers of the pool share a kernel's tasks.
+
+struct KernelJob {
+  const Kernel* kernel;
+  const OpRun*  run;
+  uint32_t stage, tasks;
+  int      workers, isa;
+};
+
+static void run_share(void* context, int worker) {
+  const KernelJob& job = *static_cast<const KernelJob*>(context);
+  const Share part = share_of(job.tasks, job.workers, worker);
+  if (part.first < part.last)
+    job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
+}
+
+// to = from, or to += from.
+static void add_gradient(real* to, const real* from, int64_t n, bool add) {
+  if (add) return add_into(to, from, n);
+  __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(real));
+}
+
+static bool all_finite(const real* v, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (!(v[i] - v[i] == 0)) return false;
+  return true;
+}
 
 struct Executor {
   const Engine& engine;
@@ -8274,210 +8242,180 @@ struct Executor {
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
     return (base == Base::arena ? engine.arena : engine.trainer->arena) + offset;
   }
-  const Ref* fill(const StepRecord& s, OpRun& run) const;
-  void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const;
-  void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
-  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const;
-  void run_step(const StepRecord& s, const AnyOp* optimizer) const;
-  void derive() const;
+  real* reals(Ref r) const { return static_cast<real*>(at(r)); }
+
+  // The pointers of a forward, backward or commit step. Returns the refs behind its own.
+  const Ref* fill(const StepRecord& s, OpRun& run) const {
+    const Node& n    = graph.node(s.node);
+    const Ref* r     = engine.refs + s.refs;
+    const bool grads = s.kind == StepKind::backward;
+    describe_run(graph, s.node, rows, engine.pool ? engine.pool->workers : 1, run);
+    run.context         = &context;
+    run.scratch         = engine.scratch;
+    run.training        = s.training;
+    run.accumulate_bits = s.accumulate;
+    run.fused           = s.fused;
+    for (int k = 0; k < n.n_in; k++) run.in_[k] = at(*r++);
+    run.out_ = at(*r++);
+    for (int k = 0; k < n.n_in; k++) run.dx_[k] = grads ? at(*r++) : nullptr;
+    run.dy_ = grads ? at(*r++) : nullptr;
+    for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
+    for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
+    for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+    run.derived = s.derived ? static_cast<unsigned char*>(at(*r++)) : nullptr;
+    if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
+    return r;
+  }
+
+  void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
+    BatchNorm2d a;                               // BatchNorm1d has the same fields
+    __builtin_memcpy(&a, n.attributes, sizeof a);
+    norm = FusedNorm{};
+    if (a.affine) norm.weight = reals(*r++), norm.bias = reals(*r++);
+    norm.mean = reals(*r++);
+    norm.var  = reals(*r++);
+    norm.eps  = a.eps;
+  }
+
+  // r: parameter, gradient, slots.
+  void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
+    flat               = flat_shape(s.count);
+    run                = OpRun();
+    run.context        = &context;
+    run.attributes     = optimizer.attributes();
+    run.in_shapes[0]   = run.out_shape_ = &flat;
+    run.parameter_[0]  = at(*r++);
+    run.dparameter_[0] = at(*r++);
+    for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
+    run.scratch        = engine.scratch;
+    run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
+    run.n_in = run.n_parameters = 1;
+    run.training       = true;
+    run.node           = s.node;
+  }
+
+  // Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
+  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
+    KernelPlan plan;
+    const bool kept = run.derived != nullptr;
+    if (!kept) run.derived = run.scratch;
+    (void)kernel->plan(run, plan);
+    const size_t workers = static_cast<size_t>(run.workers);
+    if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
+    for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
+      KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
+      if (job.tasks < 2) job.workers = 1;
+      run_workers(engine.pool, job.workers, run_share, &job);
+    }
+  }
+
+  void run_step(const StepRecord& s, const AnyOp* optimizer) const {
+    OpRun run = {}, update;                      // what the op has not is nullptr
+    Shape flat;
+    const Op* op  = nullptr;
+    int64_t count = s.count;
+    if (s.kind == StepKind::add) {
+      const Ref* r = engine.refs + s.refs;
+      if (s.per_row) count *= rows;
+      add_gradient(reals(r[0]), reals(r[1]), count, s.accumulate != 0);
+    } else if (s.kind == StepKind::update) {
+      fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
+      op = optimizer->op();
+    } else {
+      const Ref* const more = fill(s, run);
+      op = graph.node(s.node).op;
+      if ((s.fused & fusion::update) != 0) {
+        fill_update(s, more, *optimizer, flat, update);
+        run.update = &update;
+        run.update_kernel = optimizer->op()->kernels[0];
+      }
+    }
+    if (s.kernel) run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
+    else if (op)
+      (s.kind == StepKind::backward ? op->backward
+       : s.kind == StepKind::commit ? op->commit
+                                    : op->forward)(run.attributes, run);
+    if (!engine.watch) return;
+    const StepView seen = {s.kind, count, op, s.kernel, run};
+    engine.watch->see(engine.watch->user, &seen);
+  }
+
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
   }
-  Status check_labels(Problem& problem) const;
-  int    find_not_finite() const;
-  real   loss() const;
-};
 
-// The pointers of a forward, backward or commit step. Returns the refs behind its own.
-const Ref* Executor::fill(const StepRecord& s, OpRun& run) const {
-  const Node& n    = graph.node(s.node);
-  const Ref* r     = engine.refs + s.refs;
-  const bool grads = s.kind == StepKind::backward;
-  run.context      = &context;
-  run.attributes   = n.attributes;
-  run.out_shape_   = &n.shape;
-  run.scratch      = engine.scratch;
-  run.accumulate_bits = s.accumulate;
-  run.rows         = rows;
-  run.workers      = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
-  run.n_in         = n.n_in;
-  run.n_parameters = n.n_parameters;
-  run.training     = s.training;
-  run.node         = s.node;
-  for (int k = 0; k < n.n_in; k++) {
-    run.in_shapes[k] = &graph.node(n.inputs[k]).shape;
-    run.in_[k]       = at(*r++);
-  }
-  run.out_ = at(*r++);
-  for (int k = 0; k < n.n_in; k++) run.dx_[k] = grads ? at(*r++) : nullptr;
-  run.dy_ = grads ? at(*r++) : nullptr;
-  for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
-  for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
-  for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
-  run.derived = s.derived ? static_cast<unsigned char*>(at(*r++)) : nullptr;
-  run.fused = s.fused;
-  if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
-  return r;
-}
-
-void Executor::fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
-  BatchNorm2d a;                               // BatchNorm1d has the same fields
-  __builtin_memcpy(&a, n.attributes, sizeof a);
-  const auto next = [this, &r] { return static_cast<const real*>(at(*r++)); };
-  norm = FusedNorm{};
-  if (a.affine) norm.weight = next(), norm.bias = next();
-  norm.mean = next();
-  norm.var  = next();
-  norm.eps  = a.eps;
-}
-
-// r: parameter, gradient, slots.
-void Executor::fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat,
-                           OpRun& run) const {
-  flat               = flat_shape(s.count);
-  run                = OpRun();
-  run.context        = &context;
-  run.attributes     = optimizer.attributes();
-  run.in_shapes[0]   = run.out_shape_ = &flat;
-  run.parameter_[0]  = at(*r++);
-  run.dparameter_[0] = at(*r++);
-  for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
-  run.scratch        = engine.scratch;
-  run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
-  run.n_in = run.n_parameters = 1;
-  run.training       = true;
-  run.node           = s.node;
-}
-
-struct KernelJob {
-  const Kernel* kernel;
-  const OpRun*  run;
-  uint32_t stage, tasks;
-  int      workers, isa;
-};
-
-static void run_share(void* context, int worker) {
-  const KernelJob& job = *static_cast<const KernelJob*>(context);
-  const Share part = share_of(job.tasks, job.workers, worker);
-  if (part.first < part.last)
-    job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
-}
-
-// Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
-void Executor::run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
-  KernelPlan plan;
-  const bool kept = run.derived != nullptr;
-  if (!kept) run.derived = run.scratch;
-  (void)kernel->plan(run, plan);
-  const size_t workers = static_cast<size_t>(run.workers);
-  if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
-  for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
-    KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
-    if (job.tasks < 2) job.workers = 1;
-    run_workers(engine.pool, job.workers, run_share, &job);
-  }
-}
-
-// to = from, or to += from.
-static void add_gradient(real* to, const real* from, int64_t n, bool add) {
-  if (add) return add_into(to, from, n);
-  __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(real));
-}
-
-void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
-  OpRun run = {}, update;                      // what the op has not is nullptr
-  Shape flat;
-  const Op* op  = nullptr;
-  int64_t count = s.count;
-  if (s.kind == StepKind::add) {
-    const Ref* r = engine.refs + s.refs;
-    if (s.per_row) count *= rows;
-    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), count, s.accumulate != 0);
-  } else if (s.kind == StepKind::update) {
-    fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
-    op = optimizer->op();
-  } else {
-    const Ref* const more = fill(s, run);
-    op = graph.node(s.node).op;
-    if ((s.fused & fusion::update) != 0) {
-      fill_update(s, more, *optimizer, flat, update);
-      run.update = &update;
-      run.update_kernel = optimizer->op()->kernels[0];
+  // Makes the derived weights that are kept.
+  void derive() const {
+    const FloatControl control;
+    for (uint32_t i = 0; i < engine.step_count; i++) {
+      if (!engine.steps[i].derived) continue;
+      OpRun run = {};
+      (void)fill(engine.steps[i], run);
+      run_kernel(engine.steps[i].kernel, run, 0, 1);
     }
   }
-  if (s.kernel) run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
-  else if (op)
-    (s.kind == StepKind::backward ? op->backward
-     : s.kind == StepKind::commit ? op->commit
-                                  : op->forward)(run.attributes, run);
-  if (!engine.watch) return;
-  const StepView seen = {s.kind, count, op, s.kernel, run};
-  engine.watch->see(engine.watch->user, &seen);
-}
 
-// Makes the derived weights that are kept.
-void Executor::derive() const {
-  const FloatControl control;
-  for (uint32_t i = 0; i < engine.step_count; i++) {
-    if (!engine.steps[i].derived) continue;
-    OpRun run = {};
-    (void)fill(engine.steps[i], run);
-    run_kernel(engine.steps[i].kernel, run, 0, 1);
-  }
-}
-
-// Every index is in the range its reader allows.
-Status Executor::check_labels(Problem& problem) const {
-  for (uint32_t i = 0; i < engine.forward_count; i++) {
-    const Node& n = graph.node(engine.steps[i].node);
-    for (int k = 0; k < n.n_in; k++) {
-      const Node& in = graph.node(n.inputs[k]);
-      if (in.dtype != DType::i32) continue;
-      const OpShape s = shape_of(graph, engine.steps[i].node);
-      const int32_t bound   = s.index_bound[k];
-      const int32_t* labels =
-          static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
-      for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
-        if (labels[e] >= 0 && labels[e] < bound) continue;
-        return set_problem(problem, Status::bad_label, in.name)
-            << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
-            << int(bound - 1);
+  // Every index is in the range its reader allows.
+  Status check_labels(Problem& problem) const {
+    for (uint32_t i = 0; i < engine.forward_count; i++) {
+      const Node& n = graph.node(engine.steps[i].node);
+      for (int k = 0; k < n.n_in; k++) {
+        const Node& in = graph.node(n.inputs[k]);
+        if (in.dtype != DType::i32) continue;
+        const int32_t  bound  = shape_of(graph, engine.steps[i].node).index_bound[k];
+        const Ref      ref    = engine.refs[engine.steps[i].refs + uint32_t(k)];
+        const int32_t* labels = static_cast<const int32_t*>(at(ref));
+        for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
+          if (labels[e] >= 0 && labels[e] < bound) continue;
+          return set_problem(problem, Status::bad_label, in.name)
+              << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
+              << int(bound - 1);
+        }
       }
     }
+    return Status::ok;
   }
-  return Status::ok;
-}
 
-static bool all_finite(const real* v, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(v[i] - v[i] == 0)) return false;
-  return true;
-}
-
-// Runs the forward steps one by one; the first node with a value that is not finite, or -1.
-int Executor::find_not_finite() const {
-  for (int i = 0; i < graph.count; i++)
-    if (!graph.node(i).op && graph.node(i).dtype == real_dtype && at(engine.io[i]) &&
-        !all_finite(static_cast<const real*>(at(engine.io[i])), graph.node(i).shape.numel(rows)))
-      return i;
-  for (uint32_t i = 0; i < engine.forward_count; i++) {
-    const Node& n = graph.node(engine.steps[i].node);
-    run_steps(i, i + 1, nullptr);
-    if (!all_finite(static_cast<const real*>(at(engine.refs[engine.steps[i].refs + n.n_in])),
-                    n.shape.numel(rows)))
-      return engine.steps[i].node;
+  // Runs the forward steps one by one; the first node with a value that is not finite, or -1.
+  int find_not_finite() const {
+    const auto finite = [&](Ref r, const Node& n) { return all_finite(reals(r), n.shape.numel(rows)); };
+    for (int i = 0; i < graph.count; i++) {
+      const Node& n = graph.node(i);
+      if (!n.op && n.dtype == real_dtype && at(engine.io[i]) && !finite(engine.io[i], n)) return i;
+    }
+    for (uint32_t i = 0; i < engine.forward_count; i++) {
+      const Node& n = graph.node(engine.steps[i].node);
+      run_steps(i, i + 1, nullptr);
+      if (!finite(engine.refs[engine.steps[i].refs + n.n_in], n)) return engine.steps[i].node;
+    }
+    return -1;
   }
-  return -1;
+
+  // The sum of all losses.
+  real loss() const {
+    real sum = 0;
+    for (int i = 0; i < graph.count; i++)
+      if (graph.is_loss(i) && at(engine.io[i])) sum += *reals(engine.io[i]);
+    return sum;
+  }
+};
+
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
 }
 
-// The sum of all losses.
-real Executor::loss() const {
-  real sum = 0;
-  for (int i = 0; i < graph.count; i++)
-    if (graph.is_loss(i) && at(engine.io[i])) sum += *static_cast<const real*>(at(engine.io[i]));
-  return sum;
+// Input i, nullptr when it is not there.
+static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
+  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
+  const Executor run(e);
+  const bool own = i < e.model->input_count();
+  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
+  shape          = run.graph.node(node).shape;
+  dtype          = run.graph.node(node).dtype;
+  return run.at(e.io[node]);
 }
 
 // ================================================================================ >>layout
@@ -8625,7 +8563,7 @@ struct Layouter {
     e.parameter_stride = planner.parameter_stride;
     e.arena         = base;
     e.scratch       = part(part_scratch);
-    e.trainer       = request.trainer ? &TrainerAccess::engine(*request.trainer) : nullptr;
+    e.trainer       = request.trainer;
     e.forward_count = static_cast<uint32_t>(planner.forward_steps);
     e.step_count    = static_cast<uint32_t>(planner.step_count);
     e.batch         = request.batch;
@@ -8682,7 +8620,7 @@ static const Preprocessing& preprocessing_of(const Model& model) {
 }
 
 static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
-                             Arena* arena, Engine* engine, const Trainer* trainer) {
+                             Arena* arena, Engine* engine, const Engine* trainer) {
   Layouter l;
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
@@ -8738,136 +8676,130 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
   return l.run_tiers();
 }
 
-// ================================================================================ >>session_impl
-Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
-  AnyOp loss = options.loss;
-  return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
-}
-
-// Derived weights, of the weights of the moment.
-static void derive(Engine& e) {
-  Executor run(e);
-  run.rows = e.batch;
-  run.derive();
-  if (e.trainer) e.version = e.trainer->version;
-}
-
-Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
-                         Arena& arena) {
-  engine_    = Engine();
-  problem_   = Problem();
-  max_image_ = options.max_image;
-  loss_      = options.loss;
-  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
-  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
-  MemoryPlan plan;
-  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
-  problem_       = plan.problem;
-  if (ok(s)) derive(engine_);
-  return s;
-}
-Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
-  return build_on(&model, nullptr, options, arena);
-}
-Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
-  return build_on(trainer.model(), &trainer, options, arena);
-}
-
-// Inputs of the model, and the loss's target behind them.
-static int input_count(const Engine& e) {
-  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-}
-
-// Input i, nullptr when it is not there.
-static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
-  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
-  const Executor run(e);
-  const bool own = i < e.model->input_count();
-  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  shape          = run.graph.node(node).shape;
-  dtype          = run.graph.node(node).dtype;
-  return run.at(e.io[node]);
-}
-template <class T>
-static View<T> input_view(const Engine& e, int i, DType wanted) {
-  Shape shape;
-  DType dtype = wanted;
-  void* data  = input_data(e, i, shape, dtype);
-  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
-}
-
-View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
-View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
-
-Status Session::set_image(const Image& image, int row) {
-  const View<real> to = input(0);
-  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
-    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
-                       "input 0 must be [N, height, width, channels]");
-  const Preprocessing& how = preprocessing_of(*engine_.model);
-  Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
-  const int32_t* dim = to.shape.dim;
-  Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
-  if (s == Status::out_of_memory) s = Status::limit_exceeded;
-  if (ok(s)) return s;
-  return set_problem(problem_, s, "set_image")
-      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
-      << (s == Status::limit_exceeded ? ": more than max_image" : "");
-}
-
-Status Session::forward(int rows) {
-  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
-  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
-  Executor run(engine_);
-  run.rows = rows_ = rows;
-  NNLITE_TRY(run.check_labels(problem_));
-  run.run_steps(0, engine_.step_count, nullptr);
-  return Status::ok;
-}
-
-View<const real> Session::output(int i) const {
-  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
-  const Executor run(engine_);
-  const int node = ModelAccess::output_node(*engine_.model, i);
-  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
-}
-
-real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
-
 // ================================================================================ >>trainer_impl
-Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
-  return t.engine_.parameters[parameter * t.engine_.parameter_stride + which];
+// Samples of one epoch, without those that drop_last leaves out.
+static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
+  const uint32_t batch = static_cast<uint32_t>(o.batch);
+  return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
 }
-const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: it does not.
-real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
-  const Engine& e = t.engine_;
-  if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
-  const Ref r = parameter_ref(t, parameter, which);
-  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
-}
+// What a trainer does beyond its interface.
+struct TrainerAccess {
+  static const Engine& engine(const Trainer& t) { return t.engine_; }
+
+  // Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: nowhere.
+  static real* data(const Trainer& t, int parameter, int which) {
+    const Engine& e = t.engine_;
+    if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
+    const Ref r = e.parameters[parameter * e.parameter_stride + which];
+    return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
+  }
+
+  // Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
+  static void start(Trainer& t) {
+    const FloatControl control;
+    const Model& m = *t.engine_.model;
+    for (int i = 0; i < m.parameter_count(); i++) {
+      const Parameter& p = *ModelAccess::parameter(m, i);
+      const unsigned char* weights = ModelAccess::weights(m);
+      for (int which = 0; which < t.engine_.parameter_stride; which++) {
+        real* to = data(t, i, which);
+        if (!to) continue;
+        if (which > 0) zero(to, p.stored);
+        else if (!weights) init_parameter(p, i, m.seed(), to);
+        else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
+      }
+    }
+  }
+
+  static float rate(const Trainer& t) {
+    const TrainerOptions& o = t.options_;
+    const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
+    const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
+    const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
+                           o.epochs, t.plateau_.factor};
+    const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
+    if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
+    const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
+    return static_cast<float>(product(double(lr), share));
+  }
+
+  // 2-norm of all kept gradients, in parameter order, 16 lanes each.
+  static real gradient_norm(const Trainer& t) {
+    real sum = 0;
+    for (int i = 0; i < t.engine_.model->parameter_count(); i++) {
+      const real* g = data(t, i, 1);
+      if (g) sum += sum_of_squares(g, ModelAccess::parameter(*t.engine_.model, i)->stored);
+    }
+    return real_sqrt(sum);
+  }
+
+  // The rows of a step into the inputs: the caller's own, or the next of the data set.
+  static Status fill(Trainer& t, const Batch* own, int rows) {
+    const Engine& e = t.engine_;
+    const TrainerOptions& o = t.options_;
+    for (int c = 0; c < input_count(e); c++) {
+      Shape shape;
+      DType dtype = real_dtype;
+      void* to    = input_data(e, c, shape, dtype);
+      if (own && !own->data[c])
+        return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
+      if (!to) continue;
+      if (own) {
+        __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
+        continue;
+      }
+      const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+      if (!draw.column(*t.data_, c, shape, dtype, to))
+        return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
+      if (c > 0 || !augments(o.augment)) continue;
+      Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
+                       static_cast<real*>(to), e.scratch};
+      run_workers(e.pool, job.workers, Augmenter::work, &job);
+    }
+    return Status::ok;
+  }
+
+  // Inputs, forward, the loss looked at, backward and update.
+  static Status step(Trainer& t, const Batch* own, int rows) {
+    const FloatControl control;
+    NNLITE_TRY(fill(t, own, rows));
+    Executor run(t.engine_);
+    const Engine& e = t.engine_;
+    run.rows    = rows;
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
+    NNLITE_TRY(run.check_labels(t.problem_));
+    run.run_steps(0, e.forward_count, nullptr);
+    const real loss = run.loss();
+    if (!is_finite(loss)) {
+      NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
+      const int  bad   = run.find_not_finite();
+      const bool found = bad >= 0 && bad < run.graph.model_nodes;
+      const NodeName name(&run.graph.node(0), found ? bad : 0);
+      return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+             << static_cast<int64_t>(t.step_ + 1);
+    }
+    t.loss_ = loss;
+    t.lr_   = run.context.lr;
+    uint32_t first_update = e.forward_count;
+    if (t.options_.clip_norm > 0) {
+      while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
+      run.run_steps(e.forward_count, first_update, nullptr);
+      t.gradient_norm_ = gradient_norm(t);
+      const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
+      if (norm > limit) run.context.gradient_scale = limit / norm;
+    }
+    run.run_steps(first_update, e.step_count, &t.options_.optimizer);
+    t.step_++;
+    t.engine_.version++;
+    t.samples_ += static_cast<uint64_t>(rows);
+    return Status::ok;
+  }
+};
 
 Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan) {
   TrainerOptions copy = options;
   return layout_trainer(model, copy, plan, nullptr, nullptr);
-}
-
-// Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
-void TrainerAccess::start(Trainer& t) {
-  const FloatControl control;
-  const Model& m = *t.engine_.model;
-  for (int i = 0; i < m.parameter_count(); i++) {
-    const Parameter& p = *ModelAccess::parameter(m, i);
-    const unsigned char* weights = ModelAccess::weights(m);
-    for (int which = 0; which < t.engine_.parameter_stride; which++) {
-      real* to = data(t, i, which);
-      if (!to) continue;
-      if (which > 0) zero(to, p.stored);
-      else if (!weights) init_parameter(p, i, m.seed(), to);
-      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
-    }
-  }
 }
 
 Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& arena) {
@@ -8907,99 +8839,9 @@ Status Trainer::set_data(const Dataset& data) {
   return Status::ok;
 }
 
-// Samples of one epoch, without those that drop_last leaves out.
-static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
-  const uint32_t batch = static_cast<uint32_t>(o.batch);
-  return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
-}
-
 uint32_t Trainer::epoch() const { return data_ ? uint32_t(samples_ / epoch_samples(*data_, options_)) : 0; }
 uint32_t Trainer::epoch_position() const {
   return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0;
-}
-
-float TrainerAccess::rate(const Trainer& t) {
-  const TrainerOptions& o = t.options_;
-  const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
-  const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
-  const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
-                         o.epochs, t.plateau_.factor};
-  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
-  if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
-  const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
-  return static_cast<float>(product(double(lr), share));
-}
-
-// 2-norm of all kept gradients, in parameter order, 16 lanes each.
-real TrainerAccess::gradient_norm(const Trainer& t) {
-  real sum = 0;
-  for (int i = 0; i < t.engine_.model->parameter_count(); i++) {
-    const real* g = data(t, i, 1);
-    if (g) sum += sum_of_squares(g, ModelAccess::parameter(*t.engine_.model, i)->stored);
-  }
-  return real_sqrt(sum);
-}
-
-// The rows of a step into the inputs: the caller's own, or the next of the data set.
-Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
-  const Engine& e = t.engine_;
-  const TrainerOptions& o = t.options_;
-  for (int c = 0; c < input_count(e); c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    void* to    = input_data(e, c, shape, dtype);
-    if (own && !own->data[c])
-      return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
-    if (!to) continue;
-    if (own) {
-      __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
-      continue;
-    }
-    const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
-    if (!draw.column(*t.data_, c, shape, dtype, to))
-      return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
-    if (c > 0 || !augments(o.augment)) continue;
-    Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
-                     static_cast<real*>(to), e.scratch};
-    run_workers(e.pool, job.workers, Augmenter::work, &job);
-  }
-  return Status::ok;
-}
-
-// Inputs, forward, the loss looked at, backward and update.
-Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
-  const FloatControl control;
-  NNLITE_TRY(fill(t, own, rows));
-  Executor run(t.engine_);
-  const Engine& e = t.engine_;
-  run.rows    = rows;
-  run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
-  NNLITE_TRY(run.check_labels(t.problem_));
-  run.run_steps(0, e.forward_count, nullptr);
-  const real loss = run.loss();
-  if (!is_finite(loss)) {
-    NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
-    const int  bad   = run.find_not_finite();
-    const bool found = bad >= 0 && bad < run.graph.model_nodes;
-    const NodeName name(&run.graph.node(0), found ? bad : 0);
-    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
-           << static_cast<int64_t>(t.step_ + 1);
-  }
-  t.loss_ = loss;
-  t.lr_   = run.context.lr;
-  uint32_t first_update = e.forward_count;
-  if (t.options_.clip_norm > 0) {
-    while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
-    run.run_steps(e.forward_count, first_update, nullptr);
-    t.gradient_norm_ = gradient_norm(t);
-    const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
-    if (norm > limit) run.context.gradient_scale = limit / norm;
-  }
-  run.run_steps(first_update, e.step_count, &t.options_.optimizer);
-  t.step_++;
-  t.engine_.version++;
-  t.samples_ += static_cast<uint64_t>(rows);
-  return Status::ok;
 }
 
 Status Trainer::step(const Batch& batch) {
@@ -9061,6 +8903,88 @@ Status Trainer::get_gradient(int i, real* to) const {
   copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
   return Status::ok;
 }
+
+// ================================================================================ >>session_impl
+Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
+  AnyOp loss = options.loss;
+  return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
+}
+
+// Derived weights, of the weights of the moment.
+static void derive(Engine& e) {
+  Executor run(e);
+  run.rows = e.batch;
+  run.derive();
+  if (e.trainer) e.version = e.trainer->version;
+}
+
+Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
+                         Arena& arena) {
+  engine_    = Engine();
+  problem_   = Problem();
+  max_image_ = options.max_image;
+  loss_      = options.loss;
+  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
+  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
+  MemoryPlan plan;
+  const Engine* const of_trainer = trainer ? &TrainerAccess::engine(*trainer) : nullptr;
+  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, of_trainer);
+  problem_       = plan.problem;
+  if (ok(s)) derive(engine_);
+  return s;
+}
+Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
+  return build_on(&model, nullptr, options, arena);
+}
+Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
+  return build_on(trainer.model(), &trainer, options, arena);
+}
+
+template <class T>
+static View<T> input_view(const Engine& e, int i, DType wanted) {
+  Shape shape;
+  DType dtype = wanted;
+  void* data  = input_data(e, i, shape, dtype);
+  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
+}
+
+View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
+View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
+
+Status Session::set_image(const Image& image, int row) {
+  const View<real> to = input(0);
+  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
+                       "input 0 must be [N, height, width, channels]");
+  const Preprocessing& how = preprocessing_of(*engine_.model);
+  Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
+  const int32_t* dim = to.shape.dim;
+  Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
+  if (s == Status::out_of_memory) s = Status::limit_exceeded;
+  if (ok(s)) return s;
+  return set_problem(problem_, s, "set_image")
+      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
+      << (s == Status::limit_exceeded ? ": more than max_image" : "");
+}
+
+Status Session::forward(int rows) {
+  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
+  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
+  Executor run(engine_);
+  run.rows = rows_ = rows;
+  NNLITE_TRY(run.check_labels(problem_));
+  run.run_steps(0, engine_.step_count, nullptr);
+  return Status::ok;
+}
+
+View<const real> Session::output(int i) const {
+  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
+  const Executor run(engine_);
+  const int node = ModelAccess::output_node(*engine_.model, i);
+  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
+}
+
+real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
 
 // ================================================================================ >>metrics_impl
 int argmax(const real* values, int count) {
