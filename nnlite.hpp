@@ -1485,26 +1485,23 @@ class FloatControl {
 
  private:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
-  using Word = unsigned;
-  static constexpr Word plain = 0x1F80u;
-  static Word get() { return __builtin_ia32_stmxcsr(); }
-  static void set(Word word) { __builtin_ia32_ldmxcsr(word); }
+  static constexpr uint64_t plain = 0x1F80u;
+  static uint64_t get() { return __builtin_ia32_stmxcsr(); }
+  static void set(uint64_t word) { __builtin_ia32_ldmxcsr(unsigned(word)); }
 #elif defined(__aarch64__)
-  using Word = uint64_t;
-  static constexpr Word plain = 0;
-  static Word get() {
-    Word word;
+  static constexpr uint64_t plain = 0;
+  static uint64_t get() {
+    uint64_t word;
     asm volatile("mrs %0, fpcr" : "=r"(word));
     return word;
   }
-  static void set(Word word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
+  static void set(uint64_t word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
 #else
-  using Word = unsigned;
-  static constexpr Word plain = 0;
-  static Word get() { return plain; }
-  static void set(Word) {}
+  static constexpr uint64_t plain = 0;
+  static uint64_t get() { return plain; }
+  static void set(uint64_t) {}
 #endif
-  const Word before_;
+  const uint64_t before_;
 };
 
 #ifndef NNLITE_NO_THREADS
@@ -1698,6 +1695,18 @@ static inline const char* file_error() { return strerror(errno); }
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Shell's sort: in place, without recursion.
+template <class F>
+static void sort(uint16_t* list, int n, F before) {
+  for (int gap = n / 2; gap > 0; gap /= 2)
+    for (int i = gap; i < n; i++) {
+      const uint16_t v = list[i];
+      int k = i;
+      for (; k >= gap && before(v, list[k - gap]); k -= gap) list[k] = list[k - gap];
+      list[k] = v;
+    }
+}
+
 template <class To, class From>
 static inline To same_bits(From from) {
   To to;
@@ -1786,9 +1795,7 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 // step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
-struct Words {
-  uint32_t word[4];
-};
+struct Words { uint32_t word[4]; };
 
 static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   for (int round = 0; round < 10; round++) {
@@ -1856,9 +1863,7 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
 // spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
 
 // The tasks of one worker: [first, last).
-struct Share {
-  uint32_t first, last;
-};
+struct Share { uint32_t first, last; };
 static inline Share share_of(uint32_t tasks, int workers, int worker) {
   const uint64_t n = tasks, w = static_cast<uint64_t>(workers), i = static_cast<uint64_t>(worker);
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
@@ -2166,9 +2171,7 @@ static real adagrad_rate(const Adagrad& a, const StepContext& context) {
 }
 
 // lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
-struct AdamRates {
-  real step, root, added, shrink;
-};
+struct AdamRates { real step, root, added, shrink; };
 static bool coupled_decay(const Adam&) { return true; }
 static bool coupled_decay(const AdamW&) { return false; }
 template <class A>
@@ -2235,9 +2238,7 @@ struct Axis {
     return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
   }
   // Places first .. last - 1 of output o lie inside, `first` at `input`; huge paddings cost nothing.
-  struct Inside {
-    int64_t first, last, input;
-  };
+  struct Inside { int64_t first, last, input; };
   Inside inside(int64_t o) const {
     const int64_t start = o * stride - padding, room = in - start;
     const int64_t first = start >= 0 ? 0 : (dilation - 1 - start) / dilation;
@@ -2253,9 +2254,7 @@ struct Axis {
 };
 
 // Both sides of a window that slides over images of shape x and gives y.
-struct Axes {
-  Axis h, w;
-};
+struct Axes { Axis h, w; };
 template <class A>
 static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
   return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, dilation.h},
@@ -2264,9 +2263,7 @@ static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
 static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
 
 // The sum of inputs [first, last) of each side (1: rows, 2: columns), divided by `count` of both, is a mean.
-struct Region {
-  int64_t first, last, count;
-};
+struct Region { int64_t first, last, count; };
 static Region region_of(const AvgPool2d& a, int side, int64_t o, const Shape& x, const Shape& y) {
   const Axes    axes = axes_of(a, 1, x, y);
   const Axis&   k = side == 1 ? axes.h : axes.w;
@@ -2290,9 +2287,7 @@ struct Conv : Axes {                           // in: big, out: small
   int64_t images, groups, big, small;          // channels of one group
   int64_t workers;
 
-  struct Side {
-    int64_t H, W, channels;
-  };
+  struct Side { int64_t H, W, channels; };
   Side    side(bool of_big) const { return of_big ? Side{h.in, w.in, big} : Side{h.out, w.out, small}; }
   int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
   int64_t big_pitch() const { return groups * big; }
@@ -2794,26 +2789,25 @@ static inline vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
 static inline vf tanh(vf x) { return __builtin_tanh(x); }
 #endif
 
+NNLITE_FORMULA vf one_minus(vf a) { return sub(set(1.0f), a); }
+NNLITE_FORMULA vf by_sign(vf x, vf above, vf other) { return select(less(set(0.0f), x), above, other); }
+
 // Activations y = f(x), and dy times dy/dx, which is written by y alone, so that x need not be kept.
-NNLITE_FORMULA vf value_of(const ELU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
-}
-NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
-}
+NNLITE_FORMULA vf value_of(const ELU& a, vf x) { return by_sign(x, x, mul(set(a.alpha), expm1(x))); }
+NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) { return by_sign(x, x, mul(set(a.negative_slope), x)); }
 NNLITE_FORMULA vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
 NNLITE_FORMULA vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_FORMULA vf value_of(const Tanh&, vf x) { return tanh(x); }
 NNLITE_FORMULA vf slope_times(const ELU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+  return by_sign(y, dy, mul(dy, add(y, set(a.alpha))));
 }
 NNLITE_FORMULA vf slope_times(const LeakyReLU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+  return by_sign(y, dy, mul(dy, set(a.negative_slope)));
 }
-NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
-NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return by_sign(y, dy, set(0.0f)); }
+NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, one_minus(y))); }
 NNLITE_FORMULA vf slope_times(const Tanh&, vf y, vf dy) {
-  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));             // no cancellation near 1
+  return mul(dy, mul(one_minus(y), add(set(1.0f), y)));                  // no cancellation near 1
 }
 
 // Losses of an element, their derivatives by x and by the target t.
@@ -2821,13 +2815,13 @@ NNLITE_FORMULA vf negative(vf a) { return sub(set(0.0f), a); }
 NNLITE_FORMULA vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
 
 NNLITE_FORMULA vf loss_of(const BCELoss&, vf x, vf t) {
-  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
+  return negative(fma(t, clamped_log(x), mul(one_minus(t), clamped_log(one_minus(x)))));
 }
 NNLITE_FORMULA vf slope_by_x(const BCELoss&, vf x, vf t) {
-  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
+  return div(sub(x, t), max(set(1e-12f), mul(x, one_minus(x))));                        // PyTorch's bound
 }
 NNLITE_FORMULA vf slope_by_t(const BCELoss&, vf x, vf) {
-  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
+  return sub(clamped_log(one_minus(x)), clamped_log(x));
 }
 
 NNLITE_FORMULA vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
@@ -2870,8 +2864,7 @@ struct Update {
   Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
   Update(const A& a, const AdamRates& k)
       : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
-        b1(set(a.betas.first)), rest1(sub(set(1.0f), b1)), b2(set(a.betas.second)),
-        rest2(sub(set(1.0f), b2)) {}
+        b1(set(a.betas.first)), rest1(one_minus(b1)), b2(set(a.betas.second)), rest2(one_minus(b2)) {}
   NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(b1, m, mul(rest1, d)));
     v = moment(fma(b2, v, mul(mul(rest2, d), d)));
@@ -7945,13 +7938,6 @@ struct StepPlanner : NodePlanner {
     }
   }
 
-  void finish_targets(int i, const Wanted& w) {
-    const Node& n = graph().node(i);
-    for (int k = 0; k < n.n_in; k++)
-      if ((w.sum_bits >> k & 1u) != 0)
-        sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
-  }
-
   // A view's gradient is its input's, unless that has other users.
   void view_gradient(int i) {
     PlanNode& in = nodes[graph().node(i).inputs[0]];
@@ -8022,7 +8008,9 @@ struct StepPlanner : NodePlanner {
     } else {
       backward_step(i, both, w);
     }
-    finish_targets(i, w);
+    for (int k = 0; k < n.n_in; k++)
+      if ((w.sum_bits >> k & 1u) != 0)
+        sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
     parameter_steps(i, w);
   }
 
@@ -8103,18 +8091,7 @@ struct Planner : StepPlanner {
     }
   }
 
-  // Orders the live values for packing: by size, by lifetime, by size times lifetime, by first use.
-  void sort(int live, int key) {
-    for (int gap = live / 2; gap > 0; gap /= 2) {
-      for (int i = gap; i < live; i++) {
-        const uint16_t v = order[i];
-        int k = i;
-        for (; k >= gap && before(v, order[k - gap], key); k -= gap) order[k] = order[k - gap];
-        order[k] = v;
-      }
-    }
-  }
-
+  // The order for packing: by size, by lifetime, by size times lifetime, by first use.
   bool before(uint16_t a, uint16_t b, int key) const {
     const PlanValue &x = values[a], &y = values[b];
     const auto rank = [key](const PlanValue& v) {
@@ -8167,7 +8144,7 @@ struct Planner : StepPlanner {
     }
     pool_units = 0xFFFFFFFFu;
     for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
-      sort(live, attempt / 2);
+      sort(order, live, [&](uint16_t a, uint16_t b) { return before(a, b, attempt / 2); });
       const uint32_t size = place_all(live, attempt % 2 == 1);
       if (size >= pool_units) continue;
       pool_units = size;
@@ -8195,26 +8172,6 @@ struct Planner : StepPlanner {
 
 // ================================================================================ >>executor
 // Walks the step list. Every pointer is a base and an offset; workers of the pool share a kernel's tasks.
-
-struct KernelJob {
-  const Kernel* kernel;
-  const OpRun*  run;
-  uint32_t stage, tasks;
-  int      workers, isa;
-};
-
-static void run_share(void* context, int worker) {
-  const KernelJob& job = *static_cast<const KernelJob*>(context);
-  const Share part = share_of(job.tasks, job.workers, worker);
-  if (part.first < part.last)
-    job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
-}
-
-// to = from, or to += from.
-static void add_gradient(real* to, const real* from, int64_t n, bool add) {
-  if (add) return add_into(to, from, n);
-  __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(real));
-}
 
 static bool all_finite(const real* v, int64_t n) {
   for (int64_t i = 0; i < n; i++)
@@ -8302,10 +8259,21 @@ struct Executor {
     (void)kernel->plan(run, plan);
     const size_t workers = static_cast<size_t>(run.workers);
     if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
+    struct Job {
+      decltype(kernel->run[0]) run;
+      const OpRun& of;
+      uint32_t stage, tasks;
+      int      workers;
+      static void share(void* self, int worker) {
+        const Job&  job  = *static_cast<const Job*>(self);
+        const Share part = share_of(job.tasks, job.workers, worker);
+        if (part.first < part.last) job.run(job.of, job.stage, part.first, part.last, uint32_t(worker));
+      }
+    };
     for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
-      KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
-      if (job.tasks < 2) job.workers = 1;
-      run_workers(engine.pool, job.workers, run_share, &job);
+      const uint32_t tasks = plan.tasks[stage];
+      Job job = {kernel->run[static_cast<int>(isa)], run, stage, tasks, tasks < 2 ? 1 : run.workers};
+      run_workers(engine.pool, job.workers, Job::share, &job);
     }
   }
 
@@ -8317,7 +8285,8 @@ struct Executor {
     if (s.kind == StepKind::add) {
       const Ref* r = engine.refs + s.refs;
       if (s.per_row) count *= rows;
-      add_gradient(reals(r[0]), reals(r[1]), count, s.accumulate != 0);
+      if (s.accumulate != 0) add_into(reals(r[0]), reals(r[1]), count);
+      else __builtin_memcpy(at(r[0]), at(r[1]), size_t(count) * sizeof(real));
     } else if (s.kind == StepKind::update) {
       fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
       op = optimizer->op();
@@ -8574,8 +8543,6 @@ struct Layouter {
       e.io[i] = at_v && at_v->units > 0 ? make_ref(Base::arena, planner.pool_base + at_v->best) : no_ref;
     }
   }
-
-  Status run_tiers();
 };
 
 // The planner's tables lie on the stack, in three sizes.
@@ -8595,22 +8562,22 @@ NNLITE_NOINLINE static Status layout_within(Layouter& l) {
   return s;
 }
 
-Status Layouter::run_tiers() {
+static Status run_tiers(Layouter& l) {
   static constexpr struct {
     int nodes;
     Status (*layout)(Layouter&);
   } tiers[] = {{48, layout_within<256, 48>}, {512, layout_within<2560, 512>},
                {4096, layout_within<20480, 4096>}};
-  NNLITE_TRY(count_slots());
+  NNLITE_TRY(l.count_slots());
   for (const auto& tier : tiers) {
-    if (graph.count > tier.nodes) continue;
-    *plan = MemoryPlan();
-    units = 0;
-    const Status s = tier.layout(*this);
-    if (s != Status::limit_exceeded || !planner.table_full) return s;
+    if (l.graph.count > tier.nodes) continue;
+    *l.plan = MemoryPlan();
+    l.units = 0;
+    const Status s = tier.layout(l);
+    if (s != Status::limit_exceeded || !l.planner.table_full) return s;
   }
-  if (!ok(plan->problem.status)) return Status::limit_exceeded;
-  return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
+  if (!ok(l.plan->problem.status)) return Status::limit_exceeded;
+  return set_problem(l.plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8628,7 +8595,7 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   l.request.trainer   = trainer;
   l.request.derived_weights = o.derived_weights;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
-  return l.run_tiers();
+  return run_tiers(l);
 }
 
 // Whether pictures can be changed: input 0 is one, of one channel where strokes change, and nothing else is.
@@ -8673,7 +8640,7 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
                        "set options.loss or add a loss to the graph");
   l.request.training = &o;
   l.request.derived_weights = o.derived_weights;
-  return l.run_tiers();
+  return run_tiers(l);
 }
 
 // ================================================================================ >>trainer_impl
@@ -9869,6 +9836,7 @@ static size_t first_difference(const void* a, const void* b, size_t n) {
   while (i < n && static_cast<const uint8_t*>(a)[i] == static_cast<const uint8_t*>(b)[i]) ++i;
   return i;
 }
+static bool same_bytes(const void* a, const void* b, size_t n) { return first_difference(a, b, n) == n; }
 static bool all_zero(const uint8_t* p, size_t n) {
   while (n > 0 && p[n - 1] == 0) --n;
   return n == 0;
@@ -9997,7 +9965,7 @@ static NNLITE_COLD Status read_header(File& f) {
     return refuse(f, Status::limit_exceeded, 0, "header", "bytes of the file", f.limits.file_bytes,
                   f.source.size);
   NNLITE_TRY(fetch(f, 0, &h, sizeof h));
-  if (first_difference(h.magic, own.magic, 8) < 8) return bad(f, 0, "header", "this is not a .nnl file");
+  if (!same_bytes(h.magic, own.magic, 8)) return bad(f, 0, "header", "this is not a .nnl file");
   if (h.byte_order != own.byte_order) return bad(f, 16, "header", "the byte order is wrong");
   if (crc32c(0, &h, sizeof h - sizeof h.crc) != h.crc)
     return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
@@ -10715,7 +10683,7 @@ static size_t field_bytes(FieldType t) {
 static bool same_field(const Field& f, const void* a, const void* b) {
   const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
   const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
-  return first_difference(p, q, field_bytes(f.type)) == field_bytes(f.type);
+  return same_bytes(p, q, field_bytes(f.type));
 }
 
 // Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
@@ -10741,8 +10709,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     NNLITE_TRY(fetch(f, at + 2, r, size));
     if (size == 1 && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
     if (size > 1 && !little_endian) swap_elements(r, size, 4);
-    if (first_difference(to + field->offset, r, size) == size)
-      return bad(f, at, op.name, "a default is written");
+    if (same_bytes(to + field->offset, r, size)) return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
     at += 2 + size;
   }
@@ -10875,10 +10842,8 @@ static Status add_file_node(const File& f, Model& m, uint32_t k, GraphCursor& c,
   NNLITE_TRY(read_attributes(f, f.offset(id_attr) + c.n.attributes, c.n.attribute_bytes, layer));
   (void)m.add_any(c.n.name_bytes == 0 ? nullptr : c.name, layer, in, c.n.n_in);
   NNLITE_TRY(built(f, m, c.here));
-  const void* became = ModelAccess::node(m, int(k)).attributes;
-  return first_difference(layer.attributes(), became, c.op->attr_size) == c.op->attr_size
-             ? Status::ok
-             : bad(f, c.here, c.op_name, "an attribute is not complete");
+  const bool same = same_bytes(layer.attributes(), ModelAccess::node(m, int(k)).attributes, c.op->attr_size);
+  return same ? Status::ok : bad(f, c.here, c.op_name, "an attribute is not complete");
 }
 
 // A parameter of the engine against its record: one name, role, form and place.
@@ -10909,7 +10874,7 @@ static Status check_node(const File& f, const Model& m, uint32_t k) {
   NNLITE_TRY(fetch(f, id_node, k, n));
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
   const TensorRecord out = output_record(node, k);
-  if (t.rank != out.rank || first_difference(t.dims, out.dims, sizeof t.dims) < sizeof t.dims)
+  if (t.rank != out.rank || !same_bytes(t.dims, out.dims, sizeof t.dims))
     return refuse(f, Status::bad_shape, here, name, "the layer gives another shape than the stored one");
   NNLITE_TRY(check_record(f, here, name, "a field of its output differs", out, t));
   own.name       = n.name;
@@ -11081,22 +11046,16 @@ static Status refuse_save(Problem* problem, Status s, const char* where, const c
 
 static const Parameter& parameter_of(const Content& c, int i) { return *ModelAccess::parameter(*c.model, i); }
 
-// The parameters in the order of their names (Shell's sort): ids in the file are places in it.
+// The parameters in the order of their names: ids in the file are places in it.
 static Status sort_parameters(Content& c, Problem* problem) {
   const Model& m = *c.model;
   const int    n = m.parameter_count();
   if (n > max_saved_parameters)
     return refuse_save(problem, Status::limit_exceeded, "save", "too many parameters");
   for (int i = 0; i < n; ++i) c.order[i] = uint16_t(i);
-  for (int gap = n / 2; gap > 0; gap /= 2)
-    for (int i = gap; i < n; ++i) {
-      const uint16_t      moved = c.order[i];
-      const ParameterInfo info  = m.parameter(moved);
-      int                 k     = i;
-      for (; k >= gap && compare_text(m.parameter(c.order[k - gap]).name, info.name) > 0; k -= gap)
-        c.order[k] = c.order[k - gap];
-      c.order[k] = moved;
-    }
+  sort(c.order, n, [&](uint16_t a, uint16_t b) {
+    return compare_text(m.parameter(a).name, m.parameter(b).name) < 0;
+  });
   return Status::ok;
 }
 static uint32_t parameter_id(const Content& c, int parameter) {
@@ -11323,13 +11282,7 @@ static NNLITE_COLD Status check_content(Content& c, Problem* problem) {
   return sort_parameters(c, problem);
 }
 
-// The sink of the first time: the content id.
-static bool write_hash(void* user, const void* from, size_t n) {
-  if (user != nullptr) static_cast<Sha256*>(user)->add(from, n);
-  return true;
-}
-
-static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* problem) {
+static NNLITE_COLD Status write_content(Content&& c, const Sink& sink, Problem* problem) {
   SectionRecord table[max_sections];
   FileHeader    h;
   NNLITE_TRY(check_content(c, problem));
@@ -11342,7 +11295,10 @@ static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* p
   h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
   {
     Sha256 id;
-    Sink   hash = {write_hash, nullptr};
+    Sink   hash = {[](void* user, const void* from, size_t n) {
+      if (user != nullptr) static_cast<Sha256*>(user)->add(from, n);
+      return true;
+    }};
     Emit   e(&hash);
     for (uint32_t i = 0; i < h.sections; ++i) {
       hash.user = table[i].type == section_kinds[id_sign].type ? nullptr : &id;
@@ -11373,18 +11329,10 @@ static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* p
 }
 
 Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(&model, nullptr, extras, false);
-  return write_content(c, sink, problem);
+  return write_content(Content(&model, nullptr, extras, false), sink, problem);
 }
 
 #ifndef NNLITE_NO_STDIO
-static bool write_handle(void* user, const void* from, size_t n) {
-  return static_cast<FileHandle*>(user)->write(from, n);
-}
-static bool read_handle(void* user, uint64_t offset, void* to, size_t n) {
-  return static_cast<FileHandle*>(user)->read(offset, to, n);
-}
-
 static Status refuse_path(Problem* problem, const char* path, const char* what, const char* reason) {
   if (problem != nullptr) set_problem(*problem, Status::io_error, path, what) << ": " << reason;
   return Status::io_error;
@@ -11409,7 +11357,10 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
     if (!file.create(temporary)) (void)file.close();
   }
   if (!file.valid()) return refuse_path(problem, path, "cannot be written", file_error());
-  const Sink   sink = {write_handle, &file};
+  const auto write = [](void* user, const void* from, size_t n) {
+    return static_cast<FileHandle*>(user)->write(from, n);
+  };
+  const Sink   sink = {write, &file};
   const Status s    = f(sink);
   const bool   full = s == Status::io_error;
   const bool   done = ok(s) && file.flush();
@@ -11424,7 +11375,10 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
 template <class F>
 static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
   FileHandle file;
-  Source     source = {read_handle, &file, 0};
+  const auto read = [](void* user, uint64_t offset, void* to, size_t n) {
+    return static_cast<FileHandle*>(user)->read(offset, to, n);
+  };
+  Source       source = {read, &file, 0};
   const bool   opened = file.open(path, source.size);
   const Status s      = opened ? f(source) : refuse_path(problem, path, "cannot be read", file_error());
   (void)file.close();
@@ -11456,73 +11410,98 @@ struct RowHeader {
   Le16    version, attribute_bytes, zero_too;
 };
 
+// What a checkpoint holds beside the network.
 struct CheckpointAccess {
-  // What a checkpoint holds beside the network.
-  struct State {
-    State() = default;
-    explicit State(const Trainer& t)
-        : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
-          plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
+  CheckpointAccess() = default;
+  explicit CheckpointAccess(const Trainer& t)
+      : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
+        plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
 
-    uint32_t         arithmetic = NNLITE_ARITHMETIC;
-    uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
-    uint8_t          device = 0;
-    uint32_t         generator = 1;            // Philox4x32-10
-    uint16_t         optimizer_states = 0;
-    TrainerOptions   options;
-    Trainer::Plateau plateau;
-    uint64_t         step = 0, samples = 0;
-    uint32_t         rows = 0, columns = 0;    // of the data set
-    uint8_t          fingerprint[32] = {};
-  };
-  static void   fields(Io& io, int id, State& s);
-  static void   describe_data(const Trainer& t, State& s);
-  static Status check(const Trainer& t, const File& f, const Content& c);
-};
+  uint32_t         arithmetic = NNLITE_ARITHMETIC;
+  uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
+  uint8_t          device = 0;
+  uint32_t         generator = 1;            // Philox4x32-10
+  uint16_t         optimizer_states = 0;
+  TrainerOptions   options;
+  Trainer::Plateau plateau;
+  uint64_t         step = 0, samples = 0;
+  uint32_t         rows = 0, columns = 0;    // of the data set
+  uint8_t          fingerprint[32] = {};
 
-NNLITE_COLD void CheckpointAccess::fields(Io& io, int id, State& s) {
-  TrainerOptions& o     = s.options;
-  uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
-  Augment&        a     = o.augment;
-  float* const    augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
-                               &a.thinner, &a.thicker, &a.background};
-  switch (id) {
-    case id_arth:
-      io.setting("number of arithmetic", s.arithmetic);
-      io.setting("class of arithmetic", s.arithmetic_class);
-      io.setting("device", s.device);
-      return io.zeros(10);
-    case id_opts:
-      io.setting("batch", o.batch);
-      io.setting("warmup_steps", o.warmup_steps);
-      io.state(o.epochs);
-      io.setting("clip_value", o.clip_value);
-      io.setting("clip_norm", o.clip_norm);
-      io.state(o.trainable);                   // the network says what is trained
-      io.setting("shuffle, drop_last or derived_weights", flags);
-      io.setting("states of the optimizer", s.optimizer_states);
-      io.zeros(8);
-      io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
-                 at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
-      o.shuffle         = (flags & 1) != 0;
-      o.drop_last       = (flags & 2) != 0;
-      o.derived_weights = (flags & 4) != 0;
-      return io.row("optimizer", traits::optimizer, o.optimizer);
-    case id_schd:
-      io.state(s.plateau.best, s.plateau.factor, s.plateau.bad, s.plateau.reports);
-      return io.row("schedule", traits::schedule, o.schedule);
-    case id_rngs:
-      io.setting("generator", s.generator);
-      io.zeros(4);
-      return io.state(o.seed, s.step);
-    case id_dpos: return io.state(s.samples, s.rows, s.columns, s.fingerprint);
-    case id_augm:
-      for (float* v : augment) io.setting("augment", *v);
-      io.require(augments(a) && augment_fits(a));
-      return io.zeros(4);
-    default: return io.row("loss", traits::loss, o.loss);
+  NNLITE_COLD void fields(Io& io, int id) {
+    TrainerOptions& o = options;
+    Augment&        a = o.augment;
+    uint8_t flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
+    float* const augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
+                              &a.thinner, &a.thicker, &a.background};
+    switch (id) {
+      case id_arth:
+        io.setting("number of arithmetic", arithmetic);
+        io.setting("class of arithmetic", arithmetic_class);
+        io.setting("device", device);
+        return io.zeros(10);
+      case id_opts:
+        io.setting("batch", o.batch);
+        io.setting("warmup_steps", o.warmup_steps);
+        io.state(o.epochs);
+        io.setting("clip_value", o.clip_value);
+        io.setting("clip_norm", o.clip_norm);
+        io.state(o.trainable);                   // the network says what is trained
+        io.setting("shuffle, drop_last or derived_weights", flags);
+        io.setting("states of the optimizer", optimizer_states);
+        io.zeros(8);
+        io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
+                   at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
+        o.shuffle         = (flags & 1) != 0;
+        o.drop_last       = (flags & 2) != 0;
+        o.derived_weights = (flags & 4) != 0;
+        return io.row("optimizer", traits::optimizer, o.optimizer);
+      case id_schd:
+        io.state(plateau.best, plateau.factor, plateau.bad, plateau.reports);
+        return io.row("schedule", traits::schedule, o.schedule);
+      case id_rngs:
+        io.setting("generator", generator);
+        io.zeros(4);
+        return io.state(o.seed, step);
+      case id_dpos: return io.state(samples, rows, columns, fingerprint);
+      case id_augm:
+        for (float* v : augment) io.setting("augment", *v);
+        io.require(augments(a) && augment_fits(a));
+        return io.zeros(4);
+      default: return io.row("loss", traits::loss, o.loss);
+    }
   }
-}
+
+  // What tells one data set from another without reading its pictures: the form of every column (inputs of
+  // the model, then the target of a loss in options), and all class labels.
+  NNLITE_COLD void describe_data(const Trainer& t) {
+    const Dataset* d = t.data_;
+    DType          dtype = real_dtype;
+    int64_t        count = 0;
+    int32_t        given[256];                   // labels of a row that has to be read
+    Sha256         hash;
+    if (d == nullptr) return;
+    rows    = d->count;
+    columns = uint32_t(input_count(t.engine_));
+    for (uint32_t i = 0; i < columns; ++i) {
+      Shape shape;
+      (void)input_data(t.engine_, int(i), shape, dtype);
+      count = shape.row_numel();
+      const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
+      hash.add(form, sizeof form);
+    }
+    const int     last = int(columns) - 1;
+    const Column& c    = d->columns[last];
+    for (uint32_t row = 0; dtype == DType::i32 && row < rows; ++row) {
+      if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
+      for (int64_t i = 0; i < count; ++i) {
+        const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
+        hash.add(&label, sizeof label);
+      }
+    }
+    hash.finish(fingerprint);
+  }
+};
 
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
@@ -11572,41 +11551,11 @@ NNLITE_COLD void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   at_ = end_;
 }
 
-// What tells one data set from another without reading its pictures: the form of every column (the inputs of
-// the model, then the target of a loss in options), and all class labels.
-NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
-  const Dataset* d = t.data_;
-  DType          dtype = real_dtype;
-  int64_t        count = 0;
-  int32_t        given[256];                   // labels of a row that has to be read
-  Sha256         hash;
-  if (d == nullptr) return;
-  s.rows    = d->count;
-  s.columns = uint32_t(input_count(t.engine_));
-  for (uint32_t i = 0; i < s.columns; ++i) {
-    Shape shape;
-    (void)input_data(t.engine_, int(i), shape, dtype);
-    count = shape.row_numel();
-    const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
-    hash.add(form, sizeof form);
-  }
-  const int     last = int(s.columns) - 1;
-  const Column& c    = d->columns[last];
-  for (uint32_t row = 0; dtype == DType::i32 && row < s.rows; ++row) {
-    if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
-    for (int64_t i = 0; i < count; ++i) {
-      const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
-      hash.add(&label, sizeof label);
-    }
-  }
-  hash.finish(s.fingerprint);
-}
-
 static void emit_training(const Content& c, int id, Emit& e) {
-  CheckpointAccess::State s(*c.trainer);
+  CheckpointAccess s(*c.trainer);
   Io                      io(e);
-  if (id == id_dpos) CheckpointAccess::describe_data(*c.trainer, s);
-  CheckpointAccess::fields(io, id, s);
+  if (id == id_dpos) s.describe_data(*c.trainer);
+  s.fields(io, id);
 }
 
 // Whether values lie in the trainer's own memory rather than in the model.
@@ -11617,13 +11566,11 @@ static bool owned(const Trainer& t, const real* values) {
 }
 
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(trainer.model(), &trainer, extras, false);
-  return write_content(c, sink, problem);
+  return write_content(Content(trainer.model(), &trainer, extras, false), sink, problem);
 }
 
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(t.model(), &t, extras, true);
-  return write_content(c, sink, problem);
+  return write_content(Content(t.model(), &t, extras, true), sink, problem);
 }
 
 // The names of the parameters that are trained, in the caller's arena.
@@ -11662,7 +11609,7 @@ static Status read_checkpoint(File& f) {
 
 NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
                                 const OpSet& ops) {
-  CheckpointAccess::State s;
+  CheckpointAccess s;
   File                    f(source, LoadLimits(), problem);
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(read_tensors(f));
@@ -11672,7 +11619,7 @@ NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, A
     if (f.at[id].type == 0) continue;
     Io io(f, id);
     io.ops = &ops;
-    CheckpointAccess::fields(io, id, s);
+    s.fields(io, id);
     NNLITE_TRY(io.finish());
   }
   s.options.names      = nullptr;
@@ -11684,7 +11631,7 @@ NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, A
 }
 
 // The network, what is trained, and frozen weights against those of a checkpoint.
-NNLITE_COLD Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
+static NNLITE_COLD Status check_network(const Trainer& t, const File& f, const Content& c) {
   static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
   Emit     e;
   uint32_t k = 0;
@@ -11714,10 +11661,10 @@ NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
   problem_ = Problem();
   File    f(source, LoadLimits(), &problem_);
   Content c(model(), this, nullptr, true);
-  CheckpointAccess::State s(*this), own;
+  CheckpointAccess s(*this), own;
   NNLITE_TRY(check_content(c, &problem_));
   NNLITE_TRY(read_checkpoint(f));
-  NNLITE_TRY(CheckpointAccess::check(*this, f, c));
+  NNLITE_TRY(check_network(*this, f, c));
   if (augments(options_.augment) != (f.at[id_augm].type != 0))
     return refuse(f, Status::bad_argument, id_augm, "augment: the checkpoint has another");
   for (SectionId id : state_sections) {
@@ -11726,15 +11673,15 @@ NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
     io.match = id != id_arth || !any_arithmetic;
     if (id == id_arth) io.other = Status::wrong_arithmetic;
     if (id == id_rngs) io.other = Status::unsupported;
-    CheckpointAccess::fields(io, id, s);
+    s.fields(io, id);
     NNLITE_TRY(io.finish());
   }
   if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
   if (data_ != nullptr && s.rows != 0) {
-    CheckpointAccess::describe_data(*this, own);
+    own.describe_data(*this);
     if (s.rows != own.rows)
       return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
-    if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
+    if (s.columns != own.columns || !same_bytes(s.fingerprint, own.fingerprint, 32))
       return refuse(f, Status::wrong_data, id_dpos, "columns or labels differ");
   }
   uint64_t at     = f.offset(id_data);
@@ -11793,7 +11740,7 @@ NNLITE_COLD Status verify_content(const Source& source, Problem* problem) {
     NNLITE_TRY(fetch_pieces(f, s.offset, align64(s.size), add));
   }
   hash.finish(id);
-  if (!all_zero(f.header.content_id, 32) && first_difference(id, f.header.content_id, 32) < 32)
+  if (!all_zero(f.header.content_id, 32) && !same_bytes(id, f.header.content_id, 32))
     return refuse(f, Status::bad_checksum, 64, "header", "the content id is that of another content");
   return Status::ok;
 }
