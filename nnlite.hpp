@@ -1869,21 +1869,16 @@ static inline Share share_of(uint32_t tasks, int workers, int worker) {
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
 }
 
-// job(context, worker) for every worker, under the float control that bits need; without a pool, here.
-static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker),
-                               void* context) {
-  struct Call {
-    void (*job)(void*, int);
-    void* context;
-    static void run(void* self, int worker) {
-      const Call&        call = *static_cast<const Call*>(self);
-      const FloatControl control;
-      call.job(call.context, worker);
-    }
-  } call = {job, context};
+// job(worker) for every worker, under the float control that bits need; without a pool, here.
+template <class F>
+static inline void run_workers(const Pool* pool, int workers, F job) {
+  const auto run = [](void* context, int worker) {
+    const FloatControl control;
+    (*static_cast<F*>(context))(worker);
+  };
   if (pool != nullptr && pool->run != nullptr && workers > 1)
-    return pool->run(pool->user, workers, Call::run, &call);
-  for (int worker = 0; worker < workers; worker++) Call::run(&call, worker);
+    return pool->run(pool->user, workers, run, &job);
+  for (int worker = 0; worker < workers; worker++) run(&job, worker);
 }
 
 #ifndef NNLITE_NO_THREADS
@@ -5505,8 +5500,7 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 // ================================================================================ >>op_activation
 // y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
 // that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
-template <class A>
-static bool valid(const A&) { return true; }
+template <class A> static bool valid(const A&) { return true; }          // unless one of the next says more
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
 static bool valid(const LeakyReLU& a) { return a.negative_slope >= 0 && is_finite(a.negative_slope); }
 
@@ -5702,8 +5696,7 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
   }
 }
 
-// running = (1 - momentum) running + momentum statistic, with the unbiased variance. One value a channel has
-// none: the biased one, zero, stands in.
+// running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
 template <class A>
 static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
@@ -6167,8 +6160,7 @@ NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_optimizer
 // One update each of a parameter w by its gradient g and the slots of its state; padding stays zero.
-template <class... T>
-static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
+template <class... T> static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
 static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
@@ -6256,8 +6248,7 @@ static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   return set_image_out(s, pool_places(k.h, a.ceil_mode), pool_places(k.w, a.ceil_mode), s.in[0].last());
 }
 
-// Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the
-// window has at most 256 places, else i32.
+// Slot 0 keeps which place kh kW + kw of a window was largest (the first of equals): u8, of over 256 i32.
 static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   NNLITE_TRY(pool_shape(a, a.dilation, s));
   if (size_product(a.kernel_size.h, a.kernel_size.w) > max_elements) return Status::limit_exceeded;
@@ -6581,22 +6572,21 @@ static float step_lr_rate(const StepLR& a, const RateContext& c) {
 }
 
 static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
-static bool schedule_ok(const ConstantLR&) { return true; }
-static bool schedule_ok(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
-static bool schedule_ok(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
-static bool schedule_ok(const OneCycleLR& a) {
+static bool valid(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
+static bool valid(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
+static bool valid(const OneCycleLR& a) {
   return in_range(a.max_lr, 0, 1e9f) && a.total_steps >= 0 && in_range(a.pct_start, 0, 1) &&
          in_range(a.div_factor, 1, 1e9f) && in_range(a.final_div_factor, 1, 1e9f);
 }
-static bool schedule_ok(const ReduceLROnPlateau& a) {
+static bool valid(const ReduceLROnPlateau& a) {
   return in_range(a.factor, 0, 1) && a.patience >= 0 && in_range(a.threshold, 0, 1) &&
          in_range(a.min_lr, 0, 1e9f);
 }
-static bool schedule_ok(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
+static bool valid(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
 
 template <class T>
 static Status schedule_shape(void* attributes, OpShape&) {
-  return schedule_ok(*static_cast<const T*>(attributes)) ? Status::ok : Status::bad_attribute;
+  return valid(*static_cast<const T*>(attributes)) ? Status::ok : Status::bad_attribute;
 }
 template <class T, float (*f)(const T&, const RateContext&)>
 static float rate_thunk(const void* attributes, const RateContext& c) {
@@ -6785,37 +6775,19 @@ static size_t augment_bytes(const Shape& shape) {
   return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
 }
 
-// Changes the rows that a step has drawn, where they lie.
-struct Augmenter {
-  const Augment& how;
-  const Draw&    draw;
-  const Shape&   shape;
-  uint64_t seed;
-  uint32_t epoch;
-  int      workers;
-  real*          pictures;
-  unsigned char* scratch;
-
-  static void work(void* self, int worker) {
-    const Augmenter& a = *static_cast<const Augmenter*>(self);
-    const Share share  = share_of(static_cast<uint32_t>(a.draw.rows), a.workers, worker);
-    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
-    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
-  }
-  void row(uint32_t r, unsigned char* own) const {
-    const size_t n  = static_cast<size_t>(shape.row_numel());
-    real* const picture = pictures + r * n;
-    real* const copy    = reinterpret_cast<real*>(own);
-    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
-    const Change change(how, seed, epoch, draw[r]);
-    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
-    __builtin_memcpy(copy, picture, n * sizeof(real));
-    const bool strokes = how.thinner > 0 || how.thicker > 0;
-    if (strokes) thicken(from, change.thicker, other);
-    if (strokes) from.data = other;
-    warp(from, change, picture);
-  }
-};
+// Changes a picture where it lies.
+static void augment_row(const Augment& how, const Change& change, const Shape& shape, real* picture,
+                        unsigned char* scratch) {
+  const size_t n     = static_cast<size_t>(shape.row_numel());
+  real* const  copy  = reinterpret_cast<real*>(scratch);
+  real* const  other = reinterpret_cast<real*>(scratch + augment_bytes(shape) / 2);
+  Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+  __builtin_memcpy(copy, picture, n * sizeof(real));
+  const bool strokes = how.thinner > 0 || how.thicker > 0;
+  if (strokes) thicken(from, change.thicker, other);
+  if (strokes) from.data = other;
+  warp(from, change, picture);
+}
 
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
@@ -8259,21 +8231,14 @@ struct Executor {
     (void)kernel->plan(run, plan);
     const size_t workers = static_cast<size_t>(run.workers);
     if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
-    struct Job {
-      decltype(kernel->run[0]) run;
-      const OpRun& of;
-      uint32_t stage, tasks;
-      int      workers;
-      static void share(void* self, int worker) {
-        const Job&  job  = *static_cast<const Job*>(self);
-        const Share part = share_of(job.tasks, job.workers, worker);
-        if (part.first < part.last) job.run(job.of, job.stage, part.first, part.last, uint32_t(worker));
-      }
-    };
     for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
-      const uint32_t tasks = plan.tasks[stage];
-      Job job = {kernel->run[static_cast<int>(isa)], run, stage, tasks, tasks < 2 ? 1 : run.workers};
-      run_workers(engine.pool, job.workers, Job::share, &job);
+      const uint32_t tasks  = plan.tasks[stage];
+      const int      shares = tasks < 2 ? 1 : run.workers;
+      run_workers(engine.pool, shares, [&](int worker) {
+        const Share part = share_of(tasks, shares, worker);
+        if (part.first == part.last) return;
+        kernel->run[static_cast<int>(isa)](run, stage, part.first, part.last, static_cast<uint32_t>(worker));
+      });
     }
   }
 
@@ -8376,15 +8341,14 @@ static int input_count(const Engine& e) {
   return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
 }
 
-// Input i, nullptr when it is not there.
-static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
-  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
+// Input i; no data when it is not there.
+struct InputData { void* data = nullptr; Shape shape; DType dtype = real_dtype; };
+static InputData input_data(const Engine& e, int i) {
+  if (!e.steps || i < 0 || i >= input_count(e)) return {};
   const Executor run(e);
   const bool own = i < e.model->input_count();
   const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  shape          = run.graph.node(node).shape;
-  dtype          = run.graph.node(node).dtype;
-  return run.at(e.io[node]);
+  return {run.at(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
 }
 
 // ================================================================================ >>layout
@@ -8393,9 +8357,7 @@ constexpr uint64_t loss_bytes = 256;           // the same on every machine
 static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
 
 // How the records of a session or trainer follow each other, and what comes behind them.
-enum RecordPart {
-  part_loss, part_steps, part_refs, part_io, part_parameters, part_pool, part_scratch, part_count
-};
+struct RecordPlaces { uint32_t loss, steps, refs, io, parameters, pool, scratch; };
 
 struct Layouter {
   Graph       graph;
@@ -8477,19 +8439,19 @@ struct Layouter {
     planner.parameter_stride = 2 + slot_count;
     NNLITE_TRY(planner.run_first(plan->problem));
     const int parameters = request.training ? graph.model->parameter_count() * planner.parameter_stride : 0;
-    uint32_t at[part_count];
-    at[part_loss]  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
-    at[part_steps] = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
-    at[part_refs]  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
-    at[part_io]    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
-    at[part_parameters] = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
+    RecordPlaces at;
+    at.loss  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
+    at.steps = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
+    at.refs  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
+    at.io    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
+    at.parameters = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
     const uint32_t parameters_at = units;
     reserve_parameters(*plan, nullptr);
     planner.derived_base = reserve(planner.derived_units * 64, plan->derived);
     const size_t persistent = size_t(units) * 64;
     const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
-    at[part_pool]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
-    at[part_scratch]  = reserve(steps > image ? steps : image, plan->scratch);
+    at.pool     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
+    at.scratch  = reserve(steps > image ? steps : image, plan->scratch);
     plan->total       = size_t(units) * 64;
     plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
     if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 32 GiB");
@@ -8503,23 +8465,23 @@ struct Layouter {
     MemoryPlan counted_already;
     units = parameters_at;
     if (request.training)
-      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
+      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at.parameters) * 64));
     write(base, at);
     return Status::ok;
   }
 
-  void write(unsigned char* base, const uint32_t (&at)[part_count]) {
-    const auto part = [&](RecordPart p) { return base + size_t(at[p]) * 64; };
+  void write(unsigned char* base, const RecordPlaces& at) {
+    const auto part = [&](uint32_t place) { return base + size_t(place) * 64; };
     if (graph.with_loss()) {
-      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
+      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(at.loss));
       kept            = loss;
       kept.nodes[1].inputs = kept.inputs;
       graph.extra     = kept.nodes;
     }
-    planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
-    planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
-    planner.pool_base = at[part_pool];
-    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
+    planner.steps     = reinterpret_cast<StepRecord*>(part(at.steps));
+    planner.refs      = reinterpret_cast<Ref*>(part(at.refs));
+    planner.pool_base = at.pool;
+    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(at.parameters));
     planner.walk();
     Engine& e       = *engine;
     e.model         = graph.model;
@@ -8527,11 +8489,11 @@ struct Layouter {
     e.node_count    = graph.count;
     e.steps         = planner.steps;
     e.refs          = planner.refs;
-    e.io            = reinterpret_cast<Ref*>(part(part_io));
+    e.io            = reinterpret_cast<Ref*>(part(at.io));
     e.parameters    = const_cast<Ref*>(planner.parameter_refs);
     e.parameter_stride = planner.parameter_stride;
     e.arena         = base;
-    e.scratch       = part(part_scratch);
+    e.scratch       = part(at.scratch);
     e.trainer       = request.trainer;
     e.forward_count = static_cast<uint32_t>(planner.forward_steps);
     e.step_count    = static_cast<uint32_t>(planner.step_count);
@@ -8662,23 +8624,6 @@ struct TrainerAccess {
     return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
   }
 
-  // Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
-  static void start(Trainer& t) {
-    const FloatControl control;
-    const Model& m = *t.engine_.model;
-    for (int i = 0; i < m.parameter_count(); i++) {
-      const Parameter& p = *ModelAccess::parameter(m, i);
-      const unsigned char* weights = ModelAccess::weights(m);
-      for (int which = 0; which < t.engine_.parameter_stride; which++) {
-        real* to = data(t, i, which);
-        if (!to) continue;
-        if (which > 0) zero(to, p.stored);
-        else if (!weights) init_parameter(p, i, m.seed(), to);
-        else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
-      }
-    }
-  }
-
   static float rate(const Trainer& t) {
     const TrainerOptions& o = t.options_;
     const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
@@ -8706,23 +8651,26 @@ struct TrainerAccess {
     const Engine& e = t.engine_;
     const TrainerOptions& o = t.options_;
     for (int c = 0; c < input_count(e); c++) {
-      Shape shape;
-      DType dtype = real_dtype;
-      void* to    = input_data(e, c, shape, dtype);
+      const InputData to = input_data(e, c);
       if (own && !own->data[c])
         return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
-      if (!to) continue;
+      if (!to.data) continue;
       if (own) {
-        __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
+        __builtin_memcpy(to.data, own->data[c], size_t(to.shape.numel(rows)) * size_of(to.dtype));
         continue;
       }
       const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
-      if (!draw.column(*t.data_, c, shape, dtype, to))
+      if (!draw.column(*t.data_, c, to.shape, to.dtype, to.data))
         return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
       if (c > 0 || !augments(o.augment)) continue;
-      Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
-                       static_cast<real*>(to), e.scratch};
-      run_workers(e.pool, job.workers, Augmenter::work, &job);
+      const int workers = e.pool ? e.pool->workers : 1;
+      run_workers(e.pool, workers, [&](int worker) {
+        const Share share = share_of(static_cast<uint32_t>(rows), workers, worker);
+        unsigned char* const scratch = e.scratch + static_cast<size_t>(worker) * augment_bytes(to.shape);
+        for (uint32_t r = share.first; r < share.last; r++)
+          augment_row(o.augment, Change(o.augment, o.seed, t.epoch(), draw[r]), to.shape,
+                      static_cast<real*>(to.data) + r * to.shape.row_numel(), scratch);
+      });
     }
     return Status::ok;
   }
@@ -8786,7 +8734,19 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
     return set_problem(problem_, Status::no_weights, model.parameter(i).name,
                        "a frozen parameter is used where the model has it");
   }
-  TrainerAccess::start(*this);
+  // Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
+  const FloatControl control;
+  const unsigned char* weights = ModelAccess::weights(model);
+  for (int i = 0; i < model.parameter_count(); i++) {
+    const Parameter& p = *ModelAccess::parameter(model, i);
+    for (int which = 0; which < engine_.parameter_stride; which++) {
+      real* to = TrainerAccess::data(*this, i, which);
+      if (!to) continue;
+      if (which > 0) zero(to, p.stored);
+      else if (!weights) init_parameter(p, i, model.seed(), to);
+      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
+    }
+  }
   return Status::ok;
 }
 
@@ -8796,10 +8756,7 @@ Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data", "the data set is empty");
   for (int c = 0; c < input_count(engine_); c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    (void)input_data(engine_, c, shape, dtype);
-    if (column_fits(data.columns[c], data, dtype)) continue;
+    if (column_fits(data.columns[c], data, input_data(engine_, c).dtype)) continue;
     return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
@@ -8909,10 +8866,8 @@ Status Session::build(const Trainer& trainer, const SessionOptions& options, Are
 
 template <class T>
 static View<T> input_view(const Engine& e, int i, DType wanted) {
-  Shape shape;
-  DType dtype = wanted;
-  void* data  = input_data(e, i, shape, dtype);
-  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
+  const InputData in = input_data(e, i);
+  return {in.dtype == wanted ? static_cast<T*>(in.data) : nullptr, in.shape, e.batch};
 }
 
 View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
@@ -10090,8 +10045,7 @@ class Emit {
     held_ += n;
   }
   // Records, and numbers of them.
-  template <class... R>
-  void write(const R&... record) { (put(&record, sizeof record), ...); }
+  template <class... R> void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
     if (little_endian) return put(values, bytes);
@@ -10145,8 +10099,7 @@ class Io {
 
   explicit Io(Emit& e) : e_(&e) {}
   Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
-  template <class... T>
-  void state(T&... v) { (number(v), ...); }
+  template <class... T> void state(T&... v) { (number(v), ...); }
   template <class T>
   void setting(const char* name, T& v) {
     const T own = v;
@@ -10154,8 +10107,7 @@ class Io {
     if (match && ok(status_) && v != own)
       status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
   }
-  template <class... T>
-  void constant(T... v) { (same(v), ...); }
+  template <class... T> void constant(T... v) { (same(v), ...); }
   void zeros(size_t n) { for (; n > 0; --n) constant(uint8_t(0)); }
   void require(bool right) {
     if (!right && ok(status_))
@@ -10191,16 +10143,14 @@ class Io {
     require(b <= 1);
     v = b == 1;
   }
-  template <class T, size_t n>
-  void number(T (&list)[n]) { for (T& v : list) number(v); }
+  template <class T, size_t n> void number(T (&list)[n]) { for (T& v : list) number(v); }
   template <class T>
   void same(T expected) {
     T v = expected;
     number(v);
     require(v == expected);
   }
-  template <class T>
-  static uint64_t whole(T v) { return uint64_t(v); }
+  template <class T> static uint64_t whole(T v) { return uint64_t(v); }
   static uint64_t whole(float) { return 0; }   // not shown
   Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
 
@@ -11017,10 +10967,10 @@ struct Content {
   const Model*       model;
   const Trainer*     trainer;                  // where trained values come from; nullptr: the model alone
   const ModelExtras* extras;
-  bool               checkpoint;
-  uint16_t           order[max_saved_parameters];        // of the parameters, by name
+  void (*checkpoint)(const Content&, int id, Emit&);     // emits a section of one; nullptr: a model
+  uint16_t order[max_saved_parameters];                  // of the parameters, by name
 
-  Content(const Model* m, const Trainer* t, const ModelExtras* x, bool all)
+  Content(const Model* m, const Trainer* t, const ModelExtras* x, decltype(checkpoint) all = nullptr)
       : model(m), trainer(t), extras(x), checkpoint(all) {}
 };
 
@@ -11191,12 +11141,6 @@ static void emit_data(const Content& c, Emit& e) {
 }
 
 // ================================================================================ >>save
-#ifdef NNLITE_NO_TRAINING
-static void emit_training(const Content&, int, Emit&) {}
-#else
-static void emit_training(const Content& c, int id, Emit& e);
-#endif
-
 static NNLITE_COLD void emit_section(const Content& c, int id, Emit& e) {
   ModelExtras   x = *c.extras;
   Preprocessing picture;
@@ -11215,7 +11159,7 @@ static NNLITE_COLD void emit_section(const Content& c, int id, Emit& e) {
     case id_labl: return emit_labels(x, e);
     case id_test: return emit_golden(*c.model, x, e);
     case id_data: return emit_data(c, e);
-    default: return emit_training(c, id, e);
+    default: return c.checkpoint(c, id, e);
   }
 }
 
@@ -11329,7 +11273,7 @@ static NNLITE_COLD Status write_content(Content&& c, const Sink& sink, Problem* 
 }
 
 Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  return write_content(Content(&model, nullptr, extras, false), sink, problem);
+  return write_content(Content(&model, nullptr, extras), sink, problem);
 }
 
 #ifndef NNLITE_NO_STDIO
@@ -11484,9 +11428,9 @@ struct CheckpointAccess {
     rows    = d->count;
     columns = uint32_t(input_count(t.engine_));
     for (uint32_t i = 0; i < columns; ++i) {
-      Shape shape;
-      (void)input_data(t.engine_, int(i), shape, dtype);
-      count = shape.row_numel();
+      const InputData in = input_data(t.engine_, int(i));
+      dtype = in.dtype;
+      count = in.shape.row_numel();
       const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
       hash.add(form, sizeof form);
     }
@@ -11566,11 +11510,11 @@ static bool owned(const Trainer& t, const real* values) {
 }
 
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  return write_content(Content(trainer.model(), &trainer, extras, false), sink, problem);
+  return write_content(Content(trainer.model(), &trainer, extras), sink, problem);
 }
 
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  return write_content(Content(t.model(), &t, extras, true), sink, problem);
+  return write_content(Content(t.model(), &t, extras, emit_training), sink, problem);
 }
 
 // The names of the parameters that are trained, in the caller's arena.
@@ -11660,7 +11604,7 @@ static NNLITE_COLD Status check_network(const Trainer& t, const File& f, const C
 NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
   problem_ = Problem();
   File    f(source, LoadLimits(), &problem_);
-  Content c(model(), this, nullptr, true);
+  Content c(model(), this, nullptr, emit_training);
   CheckpointAccess s(*this), own;
   NNLITE_TRY(check_content(c, &problem_));
   NNLITE_TRY(read_checkpoint(f));
