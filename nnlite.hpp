@@ -5538,16 +5538,14 @@ NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thu
                     prefix##_kernels, __VA_ARGS__)
 #define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
   NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
-#define NNLITE_DEFINE_ACTIVATION(Type, prefix, ...)                                                          \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, activation, 1, 1, traits::elementwise | traits::accumulates, nullptr, \
-                         __VA_ARGS__)
 
-NNLITE_DEFINE_ACTIVATION(ELU, elu, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1,
-                       traits::relu | traits::elementwise | traits::accumulates, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
+constexpr uint32_t pointwise = traits::elementwise | traits::accumulates;
+NNLITE_DEFINE_BUILT_IN(ELU, elu, activation, 1, 1, pointwise, nullptr, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_BUILT_IN(LeakyReLU, leaky_relu, activation, 1, 1, pointwise, nullptr,
+                       NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1, traits::relu | pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Sigmoid, sigmoid, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Tanh, tanh, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5592,11 +5590,8 @@ static void arithmetic_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_ARITHMETIC(Type, prefix)                                                               \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, arithmetic, 2, max_inputs, traits::elementwise | traits::accumulates, \
-                         nullptr, NNLITE_NO_FIELDS)
-NNLITE_DEFINE_ARITHMETIC(Add, add);
-NNLITE_DEFINE_ARITHMETIC(Mul, mul);
+NNLITE_DEFINE_BUILT_IN(Add, add, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Mul, mul, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
@@ -6164,7 +6159,8 @@ template <class... T> static bool at_least_zero(T... x) { return (... && (x >= 0
 static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
-static Status optimizer_slots(OpShape& s, int count) {
+static Status optimizer_slots(bool valid, OpShape& s, int count) {
+  if (!valid) return Status::bad_attribute;
   if (!real_input(s, 0)) return Status::bad_shape;
   s.n_slots = count;
   for (int i = 0; i < count; i++) s.slots[i] = SlotSpec{Keep::saved, real_dtype, false, s.in[0].numel(1)};
@@ -6172,29 +6168,25 @@ static Status optimizer_slots(OpShape& s, int count) {
 }
 
 static Status sgd_shape(SGD& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
-    return Status::bad_attribute;
-  if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
-  return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
+  const bool nesterov = a.momentum > 0 && !(a.dampening > 0) && !(a.dampening < 0);      // can be
+  const bool valid    = at_least_zero(a.lr, a.momentum, a.weight_decay) && is_finite(a.dampening);
+  return optimizer_slots(valid && (nesterov || !a.nesterov), s, a.momentum > 0 ? 1 : 0);
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value) || !positive(a.eps))
-    return Status::bad_attribute;
-  return optimizer_slots(s, 1);
+  const bool valid = at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value);
+  return optimizer_slots(valid && positive(a.eps), s, 1);
 }
 
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
-    return Status::bad_attribute;
-  return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
+  const bool valid = at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) && positive(a.eps);
+  return optimizer_slots(valid, s, a.momentum > 0 ? 2 : 1);
 }
 
 template <class A>
 static Status adam_shape(A& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.weight_decay) || !below_one(a.betas.first) || !below_one(a.betas.second) ||
-      !positive(a.eps)) return Status::bad_attribute;
-  return optimizer_slots(s, 2);
+  const bool betas = below_one(a.betas.first) && below_one(a.betas.second);
+  return optimizer_slots(at_least_zero(a.lr, a.weight_decay) && betas && positive(a.eps), s, 2);
 }
 
 template <class A>
@@ -6584,18 +6576,16 @@ static bool valid(const ReduceLROnPlateau& a) {
 }
 static bool valid(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
 
-template <class T>
-static Status schedule_shape(void* attributes, OpShape&) {
-  return valid(*static_cast<const T*>(attributes)) ? Status::ok : Status::bad_attribute;
-}
+template <class A>
+static Status schedule_shape(A& a, OpShape&) { return valid(a) ? Status::ok : Status::bad_attribute; }
 template <class T, float (*f)(const T&, const RateContext&)>
 static float rate_thunk(const void* attributes, const RateContext& c) {
   return f(*static_cast<const T*>(attributes), c);
 }
 
 #define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                            \
-  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, schedule_shape<Type>, nullptr, nullptr,  \
-                    nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, (shape_thunk<Type, schedule_shape>),     \
+                    nullptr, nullptr, nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
 NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max),
                        NNLITE_FIELD(2, eta_min));
@@ -6989,7 +6979,8 @@ struct Graph {
   const Node*  extra = nullptr;
   int model_nodes = 0, count = 0;
   Graph() = default;
-  explicit Graph(const Model& m) : model(&m), model_nodes(m.node_count()), count(m.node_count()) {}
+  explicit Graph(const Model& m, const Node* behind = nullptr, int more = 0)
+      : model(&m), extra(behind), model_nodes(m.node_count()), count(model_nodes + more) {}
   const Node& node(int i) const {
     return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
   }
@@ -7349,8 +7340,7 @@ struct LossNodes {
 };
 
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
-  g       = Graph(model);
-  g.extra = to.nodes;
+  g = Graph(model, to.nodes);
   if (!loss) return Status::ok;
   const Op* op = loss.op();
   if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
@@ -7683,8 +7673,8 @@ struct NodePlanner {
     return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
   }
 
-  // What follows node i alone becomes part of its step where the kernel can: batch norm by stored statistics
-  // that no gradient passes, then ReLU.
+  // What follows node i alone joins its step where the kernel can: batch norm by stored statistics that no
+  // gradient passes, then ReLU.
   NNLITE_COLD void fuse_forward(int i) {
     const Graph& g = graph();
     PlanNode&    n = nodes[i];
@@ -8158,12 +8148,8 @@ struct Executor {
   int         rows = 0;
   Isa         isa;
 
-  explicit Executor(const Engine& e) : engine(e), isa(current_isa()) {
-    graph.model       = e.model;
-    graph.extra       = e.extra;
-    graph.model_nodes = e.model->node_count();
-    graph.count       = e.node_count;
-  }
+  explicit Executor(const Engine& e)
+      : engine(e), graph(*e.model, e.extra, e.node_count - e.model->node_count()), isa(current_isa()) {}
   void* at(Ref r) const {
     if (r == no_ref) return nullptr;
     const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
@@ -8229,8 +8215,8 @@ struct Executor {
     const bool kept = run.derived != nullptr;
     if (!kept) run.derived = run.scratch;
     (void)kernel->plan(run, plan);
-    const size_t workers = static_cast<size_t>(run.workers);
-    if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
+    const size_t of_workers = plan.scratch_per_worker * static_cast<size_t>(run.workers);
+    if (!kept) run.derived = run.scratch + of_workers + plan.scratch_shared;
     for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
       const uint32_t tasks  = plan.tasks[stage];
       const int      shares = tasks < 2 ? 1 : run.workers;
