@@ -15,7 +15,7 @@
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
 // Part 2, engine:      >>schedule >>sampler >>augment >>graph >>init >>planner >>plan_steps >>packing
-//                      >>executor >>layout >>session_impl >>trainer_impl >>metrics_impl >>image_impl >>digit
+//                      >>executor >>layout >>trainer_impl >>session_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
 #ifndef NNLITE_HPP
@@ -1485,26 +1485,23 @@ class FloatControl {
 
  private:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
-  using Word = unsigned;
-  static constexpr Word plain = 0x1F80u;
-  static Word get() { return __builtin_ia32_stmxcsr(); }
-  static void set(Word word) { __builtin_ia32_ldmxcsr(word); }
+  static constexpr uint64_t plain = 0x1F80u;
+  static uint64_t get() { return __builtin_ia32_stmxcsr(); }
+  static void set(uint64_t word) { __builtin_ia32_ldmxcsr(unsigned(word)); }
 #elif defined(__aarch64__)
-  using Word = uint64_t;
-  static constexpr Word plain = 0;
-  static Word get() {
-    Word word;
+  static constexpr uint64_t plain = 0;
+  static uint64_t get() {
+    uint64_t word;
     asm volatile("mrs %0, fpcr" : "=r"(word));
     return word;
   }
-  static void set(Word word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
+  static void set(uint64_t word) { asm volatile("msr fpcr, %0" : : "r"(word) : "memory"); }
 #else
-  using Word = unsigned;
-  static constexpr Word plain = 0;
-  static Word get() { return plain; }
-  static void set(Word) {}
+  static constexpr uint64_t plain = 0;
+  static uint64_t get() { return plain; }
+  static void set(uint64_t) {}
 #endif
-  const Word before_;
+  const uint64_t before_;
 };
 
 #ifndef NNLITE_NO_THREADS
@@ -1698,6 +1695,18 @@ static inline const char* file_error() { return strerror(errno); }
 static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
+// Shell's sort: in place, without recursion.
+template <class F>
+static void sort(uint16_t* list, int n, F before) {
+  for (int gap = n / 2; gap > 0; gap /= 2)
+    for (int i = gap; i < n; i++) {
+      const uint16_t v = list[i];
+      int k = i;
+      for (; k >= gap && before(v, list[k - gap]); k -= gap) list[k] = list[k - gap];
+      list[k] = v;
+    }
+}
+
 template <class To, class From>
 static inline To same_bits(From from) {
   To to;
@@ -1786,9 +1795,7 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 // step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 
-struct Words {
-  uint32_t word[4];
-};
+struct Words { uint32_t word[4]; };
 
 static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   for (int round = 0; round < 10; round++) {
@@ -1856,29 +1863,22 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
 // spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
 
 // The tasks of one worker: [first, last).
-struct Share {
-  uint32_t first, last;
-};
+struct Share { uint32_t first, last; };
 static inline Share share_of(uint32_t tasks, int workers, int worker) {
   const uint64_t n = tasks, w = static_cast<uint64_t>(workers), i = static_cast<uint64_t>(worker);
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
 }
 
-// job(context, worker) for every worker, under the float control that bits need; without a pool, here.
-static inline void run_workers(const Pool* pool, int workers, void (*job)(void* context, int worker),
-                               void* context) {
-  struct Call {
-    void (*job)(void*, int);
-    void* context;
-    static void run(void* self, int worker) {
-      const Call&        call = *static_cast<const Call*>(self);
-      const FloatControl control;
-      call.job(call.context, worker);
-    }
-  } call = {job, context};
+// job(worker) for every worker, under the float control that bits need; without a pool, here.
+template <class F>
+static inline void run_workers(const Pool* pool, int workers, F job) {
+  const auto run = [](void* context, int worker) {
+    const FloatControl control;
+    (*static_cast<F*>(context))(worker);
+  };
   if (pool != nullptr && pool->run != nullptr && workers > 1)
-    return pool->run(pool->user, workers, Call::run, &call);
-  for (int worker = 0; worker < workers; worker++) Call::run(&call, worker);
+    return pool->run(pool->user, workers, run, &job);
+  for (int worker = 0; worker < workers; worker++) run(&job, worker);
 }
 
 #ifndef NNLITE_NO_THREADS
@@ -2152,18 +2152,6 @@ struct StepContext {
   float    clip_value = 0;
 };
 
-// What sessions, trainers, the loader and the saver do beyond the public interface.
-struct TrainerAccess {
-  static uint32_t parameter_ref(const Trainer& t, int parameter, int which);
-  static const Engine& engine(const Trainer& t);
-  static real*  data(const Trainer& t, int parameter, int which);
-  static void   start(Trainer& t);
-  static float  rate(const Trainer& t);
-  static real   gradient_norm(const Trainer& t);
-  static Status fill(Trainer& t, const Batch* own, int rows);
-  static Status step(Trainer& t, const Batch* own, int rows);
-};
-
 // Numbers of one update that optimizers compute once, in double and without fma.
 static double power(double base, uint64_t exponent) {
   double result = 1;
@@ -2178,9 +2166,7 @@ static real adagrad_rate(const Adagrad& a, const StepContext& context) {
 }
 
 // lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
-struct AdamRates {
-  real step, root, added, shrink;
-};
+struct AdamRates { real step, root, added, shrink; };
 static bool coupled_decay(const Adam&) { return true; }
 static bool coupled_decay(const AdamW&) { return false; }
 template <class A>
@@ -2247,9 +2233,7 @@ struct Axis {
     return o >= 0 && o % stride == 0 && o / stride < out ? o / stride : -1;
   }
   // Places first .. last - 1 of output o lie inside, `first` at `input`; huge paddings cost nothing.
-  struct Inside {
-    int64_t first, last, input;
-  };
+  struct Inside { int64_t first, last, input; };
   Inside inside(int64_t o) const {
     const int64_t start = o * stride - padding, room = in - start;
     const int64_t first = start >= 0 ? 0 : (dilation - 1 - start) / dilation;
@@ -2265,9 +2249,7 @@ struct Axis {
 };
 
 // Both sides of a window that slides over images of shape x and gives y.
-struct Axes {
-  Axis h, w;
-};
+struct Axes { Axis h, w; };
 template <class A>
 static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
   return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, dilation.h},
@@ -2276,9 +2258,7 @@ static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
 static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
 
 // The sum of inputs [first, last) of each side (1: rows, 2: columns), divided by `count` of both, is a mean.
-struct Region {
-  int64_t first, last, count;
-};
+struct Region { int64_t first, last, count; };
 static Region region_of(const AvgPool2d& a, int side, int64_t o, const Shape& x, const Shape& y) {
   const Axes    axes = axes_of(a, 1, x, y);
   const Axis&   k = side == 1 ? axes.h : axes.w;
@@ -2302,9 +2282,7 @@ struct Conv : Axes {                           // in: big, out: small
   int64_t images, groups, big, small;          // channels of one group
   int64_t workers;
 
-  struct Side {
-    int64_t H, W, channels;
-  };
+  struct Side { int64_t H, W, channels; };
   Side    side(bool of_big) const { return of_big ? Side{h.in, w.in, big} : Side{h.out, w.out, small}; }
   int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
   int64_t big_pitch() const { return groups * big; }
@@ -2806,26 +2784,25 @@ static inline vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
 static inline vf tanh(vf x) { return __builtin_tanh(x); }
 #endif
 
+NNLITE_FORMULA vf one_minus(vf a) { return sub(set(1.0f), a); }
+NNLITE_FORMULA vf by_sign(vf x, vf above, vf other) { return select(less(set(0.0f), x), above, other); }
+
 // Activations y = f(x), and dy times dy/dx, which is written by y alone, so that x need not be kept.
-NNLITE_FORMULA vf value_of(const ELU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.alpha), expm1(x)));
-}
-NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) {
-  return select(less(set(0.0f), x), x, mul(set(a.negative_slope), x));
-}
+NNLITE_FORMULA vf value_of(const ELU& a, vf x) { return by_sign(x, x, mul(set(a.alpha), expm1(x))); }
+NNLITE_FORMULA vf value_of(const LeakyReLU& a, vf x) { return by_sign(x, x, mul(set(a.negative_slope), x)); }
 NNLITE_FORMULA vf value_of(const ReLU&, vf x) { return max(set(0.0f), x); }          // keeps not-a-number
 NNLITE_FORMULA vf value_of(const Sigmoid&, vf x) { return sigmoid(x); }
 NNLITE_FORMULA vf value_of(const Tanh&, vf x) { return tanh(x); }
 NNLITE_FORMULA vf slope_times(const ELU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, add(y, set(a.alpha))));
+  return by_sign(y, dy, mul(dy, add(y, set(a.alpha))));
 }
 NNLITE_FORMULA vf slope_times(const LeakyReLU& a, vf y, vf dy) {
-  return select(less(set(0.0f), y), dy, mul(dy, set(a.negative_slope)));
+  return by_sign(y, dy, mul(dy, set(a.negative_slope)));
 }
-NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return select(less(set(0.0f), y), dy, set(0.0f)); }
-NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, sub(set(1.0f), y))); }
+NNLITE_FORMULA vf slope_times(const ReLU&, vf y, vf dy) { return by_sign(y, dy, set(0.0f)); }
+NNLITE_FORMULA vf slope_times(const Sigmoid&, vf y, vf dy) { return mul(dy, mul(y, one_minus(y))); }
 NNLITE_FORMULA vf slope_times(const Tanh&, vf y, vf dy) {
-  return mul(dy, mul(sub(set(1.0f), y), add(set(1.0f), y)));             // no cancellation near 1
+  return mul(dy, mul(one_minus(y), add(set(1.0f), y)));                  // no cancellation near 1
 }
 
 // Losses of an element, their derivatives by x and by the target t.
@@ -2833,13 +2810,13 @@ NNLITE_FORMULA vf negative(vf a) { return sub(set(0.0f), a); }
 NNLITE_FORMULA vf clamped_log(vf x) { return max(set(-100.0f), log(x)); }                  // PyTorch's bound
 
 NNLITE_FORMULA vf loss_of(const BCELoss&, vf x, vf t) {
-  return negative(fma(t, clamped_log(x), mul(sub(set(1.0f), t), clamped_log(sub(set(1.0f), x)))));
+  return negative(fma(t, clamped_log(x), mul(one_minus(t), clamped_log(one_minus(x)))));
 }
 NNLITE_FORMULA vf slope_by_x(const BCELoss&, vf x, vf t) {
-  return div(sub(x, t), max(set(1e-12f), mul(x, sub(set(1.0f), x))));                   // PyTorch's bound
+  return div(sub(x, t), max(set(1e-12f), mul(x, one_minus(x))));                        // PyTorch's bound
 }
 NNLITE_FORMULA vf slope_by_t(const BCELoss&, vf x, vf) {
-  return sub(clamped_log(sub(set(1.0f), x)), clamped_log(x));
+  return sub(clamped_log(one_minus(x)), clamped_log(x));
 }
 
 NNLITE_FORMULA vf loss_of(const BCEWithLogitsLoss&, vf x, vf t) {
@@ -2882,8 +2859,7 @@ struct Update {
   Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
   Update(const A& a, const AdamRates& k)
       : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
-        b1(set(a.betas.first)), rest1(sub(set(1.0f), b1)), b2(set(a.betas.second)),
-        rest2(sub(set(1.0f), b2)) {}
+        b1(set(a.betas.first)), rest1(one_minus(b1)), b2(set(a.betas.second)), rest2(one_minus(b2)) {}
   NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(b1, m, mul(rest1, d)));
     v = moment(fma(b2, v, mul(mul(rest2, d), d)));
@@ -5575,8 +5551,7 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 // ================================================================================ >>op_activation
 // y = f(x) and dx = dy dy/dx by >>formulas. y alone gives dy/dx, so that x need not be kept: its sign must be
 // that of x, so a negative slope or alpha is a bad attribute.        x [...] -> y [...]
-template <class A>
-static bool valid(const A&) { return true; }
+template <class A> static bool valid(const A&) { return true; }          // unless one of the next says more
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
 static bool valid(const LeakyReLU& a) { return a.negative_slope >= 0 && is_finite(a.negative_slope); }
 
@@ -5614,16 +5589,14 @@ NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thu
                     prefix##_kernels, __VA_ARGS__)
 #define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
   NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
-#define NNLITE_DEFINE_ACTIVATION(Type, prefix, ...)                                                          \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, activation, 1, 1, traits::elementwise | traits::accumulates, nullptr, \
-                         __VA_ARGS__)
 
-NNLITE_DEFINE_ACTIVATION(ELU, elu, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_ACTIVATION(LeakyReLU, leaky_relu, NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1,
-                       traits::relu | traits::elementwise | traits::accumulates, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Sigmoid, sigmoid, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_ACTIVATION(Tanh, tanh, NNLITE_NO_FIELDS);
+constexpr uint32_t pointwise = traits::elementwise | traits::accumulates;
+NNLITE_DEFINE_BUILT_IN(ELU, elu, activation, 1, 1, pointwise, nullptr, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_BUILT_IN(LeakyReLU, leaky_relu, activation, 1, 1, pointwise, nullptr,
+                       NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1, traits::relu | pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Sigmoid, sigmoid, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Tanh, tanh, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5668,11 +5641,8 @@ static void arithmetic_backward(const A& a, const OpRun& r) {
   }
 }
 
-#define NNLITE_DEFINE_ARITHMETIC(Type, prefix)                                                               \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, arithmetic, 2, max_inputs, traits::elementwise | traits::accumulates, \
-                         nullptr, NNLITE_NO_FIELDS)
-NNLITE_DEFINE_ARITHMETIC(Add, add);
-NNLITE_DEFINE_ARITHMETIC(Mul, mul);
+NNLITE_DEFINE_BUILT_IN(Add, add, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_BUILT_IN(Mul, mul, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_batch_norm
 // y = x scale + shift by channel, scale = weight / sqrt(var + eps), shift = bias - mean scale.
@@ -5772,8 +5742,7 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
   }
 }
 
-// running = (1 - momentum) running + momentum statistic, with the unbiased variance. One value a channel has
-// none: the biased one, zero, stands in.
+// running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
 template <class A>
 static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
@@ -6237,12 +6206,12 @@ NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_optimizer
 // One update each of a parameter w by its gradient g and the slots of its state; padding stays zero.
-template <class... T>
-static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
+template <class... T> static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
 static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
 
-static Status optimizer_slots(OpShape& s, int count) {
+static Status optimizer_slots(bool valid, OpShape& s, int count) {
+  if (!valid) return Status::bad_attribute;
   if (!real_input(s, 0)) return Status::bad_shape;
   s.n_slots = count;
   for (int i = 0; i < count; i++) s.slots[i] = SlotSpec{Keep::saved, real_dtype, false, s.in[0].numel(1)};
@@ -6250,29 +6219,25 @@ static Status optimizer_slots(OpShape& s, int count) {
 }
 
 static Status sgd_shape(SGD& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.momentum, a.weight_decay) || !is_finite(a.dampening))
-    return Status::bad_attribute;
-  if (a.nesterov && (!(a.momentum > 0) || a.dampening > 0 || a.dampening < 0)) return Status::bad_attribute;
-  return optimizer_slots(s, a.momentum > 0 ? 1 : 0);
+  const bool nesterov = a.momentum > 0 && !(a.dampening > 0) && !(a.dampening < 0);      // can be
+  const bool valid    = at_least_zero(a.lr, a.momentum, a.weight_decay) && is_finite(a.dampening);
+  return optimizer_slots(valid && (nesterov || !a.nesterov), s, a.momentum > 0 ? 1 : 0);
 }
 
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value) || !positive(a.eps))
-    return Status::bad_attribute;
-  return optimizer_slots(s, 1);
+  const bool valid = at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value);
+  return optimizer_slots(valid && positive(a.eps), s, 1);
 }
 
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) || !positive(a.eps))
-    return Status::bad_attribute;
-  return optimizer_slots(s, a.momentum > 0 ? 2 : 1);
+  const bool valid = at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) && positive(a.eps);
+  return optimizer_slots(valid, s, a.momentum > 0 ? 2 : 1);
 }
 
 template <class A>
 static Status adam_shape(A& a, OpShape& s) {
-  if (!at_least_zero(a.lr, a.weight_decay) || !below_one(a.betas.first) || !below_one(a.betas.second) ||
-      !positive(a.eps)) return Status::bad_attribute;
-  return optimizer_slots(s, 2);
+  const bool betas = below_one(a.betas.first) && below_one(a.betas.second);
+  return optimizer_slots(at_least_zero(a.lr, a.weight_decay) && betas && positive(a.eps), s, 2);
 }
 
 template <class A>
@@ -6326,8 +6291,7 @@ static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   return set_image_out(s, pool_places(k.h, a.ceil_mode), pool_places(k.w, a.ceil_mode), s.in[0].last());
 }
 
-// Slot 0 keeps which place kh kW + kw of the window was largest (the first of equal ones): u8 where the
-// window has at most 256 places, else i32.
+// Slot 0 keeps which place kh kW + kw of a window was largest (the first of equals): u8, of over 256 i32.
 static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
   NNLITE_TRY(pool_shape(a, a.dilation, s));
   if (size_product(a.kernel_size.h, a.kernel_size.w) > max_elements) return Status::limit_exceeded;
@@ -6651,31 +6615,28 @@ static float step_lr_rate(const StepLR& a, const RateContext& c) {
 }
 
 static bool in_range(float v, float low, float high) { return v >= low && v <= high; }
-static bool schedule_ok(const ConstantLR&) { return true; }
-static bool schedule_ok(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
-static bool schedule_ok(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
-static bool schedule_ok(const OneCycleLR& a) {
+static bool valid(const CosineAnnealingLR& a) { return a.T_max >= 0 && in_range(a.eta_min, 0, 1e9f); }
+static bool valid(const ExponentialLR& a) { return in_range(a.gamma, 0, 10); }
+static bool valid(const OneCycleLR& a) {
   return in_range(a.max_lr, 0, 1e9f) && a.total_steps >= 0 && in_range(a.pct_start, 0, 1) &&
          in_range(a.div_factor, 1, 1e9f) && in_range(a.final_div_factor, 1, 1e9f);
 }
-static bool schedule_ok(const ReduceLROnPlateau& a) {
+static bool valid(const ReduceLROnPlateau& a) {
   return in_range(a.factor, 0, 1) && a.patience >= 0 && in_range(a.threshold, 0, 1) &&
          in_range(a.min_lr, 0, 1e9f);
 }
-static bool schedule_ok(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
+static bool valid(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
 
-template <class T>
-static Status schedule_shape(void* attributes, OpShape&) {
-  return schedule_ok(*static_cast<const T*>(attributes)) ? Status::ok : Status::bad_attribute;
-}
+template <class A>
+static Status schedule_shape(A& a, OpShape&) { return valid(a) ? Status::ok : Status::bad_attribute; }
 template <class T, float (*f)(const T&, const RateContext&)>
 static float rate_thunk(const void* attributes, const RateContext& c) {
   return f(*static_cast<const T*>(attributes), c);
 }
 
 #define NNLITE_DEFINE_SCHEDULE(Type, prefix, ...)                                                            \
-  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, schedule_shape<Type>, nullptr, nullptr,  \
-                    nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
+  NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 0, 0, traits::schedule, (shape_thunk<Type, schedule_shape>),     \
+                    nullptr, nullptr, nullptr, (rate_thunk<Type, prefix##_rate>), nullptr, __VA_ARGS__)
 NNLITE_DEFINE_SCHEDULE(ConstantLR, constant_lr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_SCHEDULE(CosineAnnealingLR, cosine_annealing_lr, NNLITE_FIELD(1, T_max),
                        NNLITE_FIELD(2, eta_min));
@@ -6855,37 +6816,19 @@ static size_t augment_bytes(const Shape& shape) {
   return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
 }
 
-// Changes the rows that a step has drawn, where they lie.
-struct Augmenter {
-  const Augment& how;
-  const Draw&    draw;
-  const Shape&   shape;
-  uint64_t seed;
-  uint32_t epoch;
-  int      workers;
-  real*          pictures;
-  unsigned char* scratch;
-
-  static void work(void* self, int worker) {
-    const Augmenter& a = *static_cast<const Augmenter*>(self);
-    const Share share  = share_of(static_cast<uint32_t>(a.draw.rows), a.workers, worker);
-    unsigned char* const own = a.scratch + static_cast<size_t>(worker) * augment_bytes(a.shape);
-    for (uint32_t r = share.first; r < share.last; r++) a.row(r, own);
-  }
-  void row(uint32_t r, unsigned char* own) const {
-    const size_t n  = static_cast<size_t>(shape.row_numel());
-    real* const picture = pictures + r * n;
-    real* const copy    = reinterpret_cast<real*>(own);
-    real* const other   = reinterpret_cast<real*>(own + augment_bytes(shape) / 2);
-    const Change change(how, seed, epoch, draw[r]);
-    Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
-    __builtin_memcpy(copy, picture, n * sizeof(real));
-    const bool strokes = how.thinner > 0 || how.thicker > 0;
-    if (strokes) thicken(from, change.thicker, other);
-    if (strokes) from.data = other;
-    warp(from, change, picture);
-  }
-};
+// Changes a picture where it lies.
+static void augment_row(const Augment& how, const Change& change, const Shape& shape, real* picture,
+                        unsigned char* scratch) {
+  const size_t n     = static_cast<size_t>(shape.row_numel());
+  real* const  copy  = reinterpret_cast<real*>(scratch);
+  real* const  other = reinterpret_cast<real*>(scratch + augment_bytes(shape) / 2);
+  Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
+  __builtin_memcpy(copy, picture, n * sizeof(real));
+  const bool strokes = how.thinner > 0 || how.thicker > 0;
+  if (strokes) thicken(from, change.thicker, other);
+  if (strokes) from.data = other;
+  warp(from, change, picture);
+}
 
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
@@ -7087,7 +7030,8 @@ struct Graph {
   const Node*  extra = nullptr;
   int model_nodes = 0, count = 0;
   Graph() = default;
-  explicit Graph(const Model& m) : model(&m), model_nodes(m.node_count()), count(m.node_count()) {}
+  explicit Graph(const Model& m, const Node* behind = nullptr, int more = 0)
+      : model(&m), extra(behind), model_nodes(m.node_count()), count(model_nodes + more) {}
   const Node& node(int i) const {
     return i < model_nodes ? ModelAccess::node(*model, i) : extra[i - model_nodes];
   }
@@ -7419,8 +7363,7 @@ static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(ba
 
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. Then: derived weights that are kept;
-// with fusion::norm its parameters, with fusion::update the refs of an update. As large everywhere, as plans
-// are.
+// with fusion::norm its parameters, with fusion::update the refs of an update. Everywhere of one size.
 struct StepRecord {
   union {
     const Kernel* kernel;                      // nullptr: the plain loop of the op
@@ -7448,8 +7391,7 @@ struct LossNodes {
 };
 
 static Status make_loss(const Model& model, AnyOp& loss, LossNodes& to, Graph& g, Problem& problem) {
-  g       = Graph(model);
-  g.extra = to.nodes;
+  g = Graph(model, to.nodes);
   if (!loss) return Status::ok;
   const Op* op = loss.op();
   if ((op->traits & traits::loss) == 0 || model.output_count() == 0)
@@ -7505,7 +7447,7 @@ struct PlanRequest {
   const Graph* graph = nullptr;
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
-  const Trainer* trainer = nullptr;
+  const Engine* trainer = nullptr;             // of a session on a trainer
   bool   derived_weights = true;
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
@@ -7532,7 +7474,21 @@ static bool trained(const Graph& g, const TrainerOptions& o, int node, const Par
   return false;
 }
 
-struct Planner {
+// What a run of node i says beside pointers.
+static void describe_run(const Graph& g, int i, int rows, int workers, OpRun& run) {
+  const Node& n    = g.node(i);
+  run.attributes   = n.attributes;
+  run.out_shape_   = &n.shape;
+  run.rows         = rows;
+  run.workers      = static_cast<int16_t>(workers);
+  run.n_in         = n.n_in;
+  run.n_parameters = n.n_parameters;
+  run.node         = static_cast<uint16_t>(i);
+  for (int k = 0; k < n.n_in; k++) run.in_shapes[k] = &g.node(n.inputs[k]).shape;
+}
+
+// What every node does, and with which values.
+struct NodePlanner {
   PlanRequest request;
   PlanNode*  nodes;
   PlanValue* values;
@@ -7658,21 +7614,22 @@ struct Planner {
     return false;
   }
 
-  void wanted(int i, uint32_t& dx_bits, uint32_t& parameter_bits) const {
+  Wanted wanted(int i) const {
     const Node& n = graph().node(i);
-    dx_bits = parameter_bits = 0;
-    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return;
+    Wanted w;
+    w.training = runs_training(i);
+    if (!training() || !nodes[i].requires_grad || !nodes[i].reaches_loss) return w;
     for (int k = 0; k < n.n_in; k++)
-      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) dx_bits |= 1u << k;
+      if (nodes[n.inputs[k]].requires_grad && graph().node(n.inputs[k]).op) w.dx_bits |= 1u << k;
     for (int p = 0; p < n.n_parameters; p++)
-      if (is_trained(n.parameters[p], i)) parameter_bits |= 1u << p;
+      if (is_trained(n.parameters[p], i)) w.parameter_bits |= 1u << p;
+    return w;
   }
 
   bool slots_are_read(int i, const OpShape& s) const {
-    uint32_t dx_bits, parameter_bits;
-    wanted(i, dx_bits, parameter_bits);
-    return (dx_bits != 0 && s.dx_reads_slots) || (parameter_bits != 0 && s.dw_reads_slots) ||
-           (graph().node(i).op->commit && runs_training(i));
+    const Wanted w = wanted(i);
+    return (w.dx_bits != 0 && s.dx_reads_slots) || (w.parameter_bits != 0 && s.dw_reads_slots) ||
+           (graph().node(i).op->commit && w.training);
   }
 
   void assign_slots(int i) {
@@ -7708,602 +7665,532 @@ struct Planner {
     }
   }
 
-  int  only_user(int i) const;
-  void fuse_forward(int i);
-  void fuse_backward(int i);
-  void fuse_update(int i);
-  bool can_fuse(int i, Phase part, uint8_t bit) const;
-  const Kernel* update_kernel(int i, int p, KernelPlan& plan) const;
-  Ref  parameter_ref(int i, int p, int which) const;
+  // The one place where the output of node i is read; -1 where there are others, or none.
+  int only_user(int i) const {
+    const Graph& g = graph();
+    int users = 0, user = -1;
+    for (int k = i + 1; k < g.count; k++)
+      for (int q = 0; q < g.node(k).n_in && nodes[k].runs && (!training() || nodes[k].reaches_loss); q++)
+        if (g.node(k).inputs[q] == i) users++, user = k;
+    for (int o = 0; o < g.model->output_count() && !training(); o++)
+      if (ModelAccess::output_node(*g.model, o) == i) users++;
+    return users == 1 ? user : -1;
+  }
 
-  void walk();
-  void forward_node(int i);
-  void backward_node(int i);
-  void backward_step(int i, const Kernel* kernel, const Wanted& w);
-  void choose_targets(int i, Wanted& w);
-  void finish_targets(int i, const Wanted& w);
-  void view_gradient(int i);
-  void sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add);
-  void update_step(int i, int p, uint16_t gradient);
-  void parameter_steps(int i, const Wanted& w);
-  void final_steps();
-  void commit_step(int i);
-  StepRecord& begin(StepKind kind, int node);
-  void use(uint16_t v);
-  void put(uint16_t v);
-  void put_ref(Ref r);
-  void put_update(int i, int p, uint16_t gradient);
-  void put_parameters(int i);
-  void put_slots(int i, StepRecord& r);
-  uint16_t walk_value(int64_t bytes);
-  const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run, KernelPlan& plan) const;
-  const Kernel* find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const;
-  const Kernel* use_kernel(int i, Phase phase, const Wanted& w);
-  void plan_scratch(const KernelPlan& plan);
+  // The first row that accepts.
+  NNLITE_COLD const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run,
+                                                 KernelPlan& plan) const {
+    for (const Kernel* const* k = op.kernels; k && *k; k++) {
+      plan = KernelPlan();
+      if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
+    }
+    plan = KernelPlan();
+    return nullptr;
+  }
+  // The same, of node i: shapes, and which pointers will be there once memory exists.
+  NNLITE_COLD const Kernel* find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
+    static unsigned char there;
+    const Graph& g   = graph();
+    const Node&  n   = g.node(i);
+    const bool slots = slots_are_read(i, shape_of(g, i));
+    OpRun run = OpRun();
+    describe_run(g, i, request.batch, request.workers, run);
+    run.training        = w.training;
+    run.accumulate_bits = w.add_bits;
+    run.fused           = w.fused;
+    run.out_            = &there;
+    run.dy_             = g.is_loss(i) ? nullptr : &there;
+    run.derived         = request.derived_weights ? &there : nullptr;
+    for (int k = 0; k < n.n_in; k++) {
+      run.in_[k] = &there;
+      run.dx_[k] = (w.dx_bits >> k & 1u) != 0 ? &there : nullptr;
+    }
+    for (int p = 0; p < n.n_parameters; p++) {
+      run.parameter_[p]  = &there;
+      run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
+    }
+    for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
+    return find_kernel(*n.op, phase, run, plan);
+  }
+  const Kernel* update_kernel(int i, int p, KernelPlan& plan) const {
+    OpRun run = OpRun();
+    static real there;
+    run.attributes   = request.training->optimizer.attributes();
+    const Shape flat = flat_shape(graph().node(i).parameters[p].stored);
+    run.in_shapes[0] = run.out_shape_ = &flat;
+    run.parameter_[0] = run.dparameter_[0] = &there;
+    run.n_in = run.n_parameters = 1;
+    run.workers = static_cast<int16_t>(request.workers);
+    return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
+  }
 
-  void merge_in_place();
-  void try_merge(uint16_t into, uint16_t from, int step);
-  void pack();
-  uint32_t place_all(int live, bool best_fit);
-  void sort(int live, int key);
-  bool before(uint16_t a, uint16_t b, int key) const;
-  Status run_first(Problem& problem);
-};
-
-// The one place where the output of node i is read; -1 where there are others, or none.
-int Planner::only_user(int i) const {
-  const Graph& g = graph();
-  int users = 0, user = -1;
-  for (int k = i + 1; k < g.count; k++)
-    for (int q = 0; q < g.node(k).n_in && nodes[k].runs && (!training() || nodes[k].reaches_loss); q++)
-      if (g.node(k).inputs[q] == i) users++, user = k;
-  for (int o = 0; o < g.model->output_count() && !training(); o++)
-    if (ModelAccess::output_node(*g.model, o) == i) users++;
-  return users == 1 ? user : -1;
-}
-
-// What follows node i alone becomes part of its step where the kernel can: batch norm by stored statistics
-// that no gradient passes, then ReLU.
-NNLITE_COLD void Planner::fuse_forward(int i) {
-  const Graph& g = graph();
-  PlanNode&    n = nodes[i];
-  if (!g.node(i).op || !n.runs || skipped(i) || n.absorbed) return;
-  Wanted w;
-  w.training = runs_training(i);
-  KernelPlan plan;
-  const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
-  if (!kernel || kernel->fuses == 0) return;
-  int user = only_user(i);
-  const auto is = [&g, &user](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
-  if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
-      !runs_training(user) && !(training() && nodes[user].requires_grad) &&
-      g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
-    n.fused |= fusion::norm;
-    n.norm = static_cast<uint16_t>(user);
+  // What follows node i alone joins its step where the kernel can: batch norm by stored statistics that no
+  // gradient passes, then ReLU.
+  NNLITE_COLD void fuse_forward(int i) {
+    const Graph& g = graph();
+    PlanNode&    n = nodes[i];
+    if (!g.node(i).op || !n.runs || skipped(i) || n.absorbed) return;
+    Wanted w;
+    w.training = runs_training(i);
+    KernelPlan plan;
+    const Kernel* const kernel = find_kernel(i, Phase::forward, w, plan);
+    if (!kernel || kernel->fuses == 0) return;
+    int user = only_user(i);
+    const auto is = [&](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
+    if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
+        !runs_training(user) && !(training() && nodes[user].requires_grad) &&
+        g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
+      n.fused |= fusion::norm;
+      n.norm = static_cast<uint16_t>(user);
+      nodes[user].absorbed = true;
+      user = only_user(user);
+    }
+    if ((kernel->fuses & fusion::relu) == 0 || !is(traits::relu)) return;
+    n.fused |= fusion::relu;
     nodes[user].absorbed = true;
-    user = only_user(user);
   }
-  if ((kernel->fuses & fusion::relu) == 0 || !is(traits::relu)) return;
-  n.fused |= fusion::relu;
-  nodes[user].absorbed = true;
-}
 
-// The kernel for backward, or for a part of it where no kernel does it all.
-NNLITE_COLD bool Planner::can_fuse(int i, Phase part, uint8_t bit) const {
-  Wanted w;
-  KernelPlan plan;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  w.training = runs_training(i);
-  const Kernel* kernel = find_kernel(i, Phase::backward, w, plan);
-  if (kernel) return (kernel->fuses & bit) != 0;
-  if (part == Phase::grad_input) w.parameter_bits = 0;
-  else w.dx_bits = 0;
-  if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
-  w.fused = bit;
-  kernel = find_kernel(i, part, w, plan);
-  return kernel && (kernel->fuses & bit) != 0;
-}
-
-// A weight whose gradient nothing else reads is updated as that is made, piece by piece.
-NNLITE_COLD void Planner::fuse_update(int i) {
-  KernelPlan plan;
-  if (!graph().node(i).op || !nodes[i].runs || !nodes[i].reaches_loss || !nodes[i].requires_grad) return;
-  if (graph().node(i).n_parameters == 0 || !is_trained(graph().node(i).parameters[0], i)) return;
-  if (materialised(i) || !can_fuse(i, Phase::grad_parameter, fusion::update)) return;
-  const Kernel* const kernel = update_kernel(i, 0, plan);
-  if (kernel && kernel == request.training->optimizer.op()->kernels[0] && plan.stages == 1)
-    nodes[i].fused_backward |= fusion::update;
-}
-
-// The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
-NNLITE_COLD void Planner::fuse_backward(int i) {
-  const Graph& g = graph();
-  Wanted w;
-  if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  if (w.dx_bits == 0) return;
-  const int reader = only_user(i), before = g.node(i).inputs[0];
-  if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
-    nodes[reader].fused_backward |= fusion::mask_dx;
-    nodes[i].masked = true;
-  } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
-    nodes[before].fused_backward |= fusion::mask_dy;
-    nodes[i].masked = true;
+  // The kernel for backward, or for a part of it where no kernel does it all.
+  NNLITE_COLD bool can_fuse(int i, Phase part, uint8_t bit) const {
+    Wanted w = wanted(i);
+    KernelPlan plan;
+    const Kernel* kernel = find_kernel(i, Phase::backward, w, plan);
+    if (kernel) return (kernel->fuses & bit) != 0;
+    if (part == Phase::grad_input) w.parameter_bits = 0;
+    else w.dx_bits = 0;
+    if ((w.dx_bits & 1u) == 0 && (w.parameter_bits & 1u) == 0) return false;
+    w.fused = bit;
+    kernel = find_kernel(i, part, w, plan);
+    return kernel && (kernel->fuses & bit) != 0;
   }
-}
+
+  // A weight whose gradient nothing else reads is updated as that is made, piece by piece.
+  NNLITE_COLD void fuse_update(int i) {
+    KernelPlan plan;
+    if (!graph().node(i).op || !nodes[i].runs || !nodes[i].reaches_loss || !nodes[i].requires_grad) return;
+    if (graph().node(i).n_parameters == 0 || !is_trained(graph().node(i).parameters[0], i)) return;
+    if (materialised(i) || !can_fuse(i, Phase::grad_parameter, fusion::update)) return;
+    const Kernel* const kernel = update_kernel(i, 0, plan);
+    if (kernel && kernel == request.training->optimizer.op()->kernels[0] && plan.stages == 1)
+      nodes[i].fused_backward |= fusion::update;
+  }
+
+  // The backward of a ReLU becomes part of that of its one reader, or of the step that absorbed it.
+  NNLITE_COLD void fuse_backward(int i) {
+    const Graph& g = graph();
+    if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
+    if (wanted(i).dx_bits == 0) return;
+    const int reader = only_user(i), before = g.node(i).inputs[0];
+    if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
+      nodes[reader].fused_backward |= fusion::mask_dx;
+      nodes[i].masked = true;
+    } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
+      nodes[before].fused_backward |= fusion::mask_dy;
+      nodes[i].masked = true;
+    }
+  }
+};
 
 // ================================================================================ >>plan_steps
 // The walk: it emits the steps of a pass and touches every value where it is used.
 
-// Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
-Ref Planner::parameter_ref(int i, int p, int which) const {
-  const Node& n   = graph().node(i);
-  const int index = n.first_parameter + p;
-  if (parameter_refs) return parameter_refs[index * parameter_stride + which];
-  const Ref in_model = make_ref(Base::model, n.parameters[p].offset);
-  if (!request.trainer) return in_model;
-  const Ref r = TrainerAccess::parameter_ref(*request.trainer, index, 0);
-  return (r >> 29) == static_cast<uint32_t>(Base::arena) ? make_ref(Base::trainer, r) : r;
-}
-
-void Planner::use(uint16_t v) {
-  if (v == no_value || steps) return;
-  PlanValue& p = values[v];
-  const uint16_t step = static_cast<uint16_t>(step_count);
-  if (p.first == 0xFFFF) p.first = step;
-  if (p.last < step) p.last = step;
-}
-
-void Planner::put_ref(Ref r) {
-  if (steps) refs[ref_count] = r;
-  ref_count++;
-}
-
-void Planner::put(uint16_t v) {
-  use(v);
-  const bool there = v != no_value && values[root(v)].units > 0;
-  put_ref(there ? make_ref(Base::arena, pool_base + values[root(v)].best) : no_ref);
-}
-
-void Planner::put_parameters(int i) {
-  for (int p = 0; p < graph().node(i).n_parameters; p++) put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
-}
-
-void Planner::put_slots(int i, StepRecord& r) {
-  if (nodes[i].slots == no_value) return;
-  const OpShape s = shape_of(graph(), i);
-  for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
-  r.n_slots = static_cast<uint8_t>(s.n_slots);
-}
-
-StepRecord& Planner::begin(StepKind kind, int node) {
-  if (step_count >= 0xFFF0) overflow = table_full = true;
-  StepRecord& r = steps ? steps[step_count] : unused;
-  r      = StepRecord();
-  r.kind = kind;
-  r.node = static_cast<uint16_t>(node);
-  r.refs = static_cast<uint32_t>(ref_count);
-  return r;
-}
-
-// A value that lives between the steps of one node; both walks make the same ones in the same order.
-uint16_t Planner::walk_value(int64_t bytes) {
-  if (!steps) return new_value(bytes);
-  return static_cast<uint16_t>(walk_values++);
-}
-
-// Shapes and which pointers will be there, for a kernel to look at before memory exists.
-static void imagine_run(const Graph& g, int i, int rows, int workers, const Wanted& w, bool slots,
-                        OpRun& run) {
-  static real there;
-  const Node& n  = g.node(i);
-  run            = OpRun();
-  run.attributes = n.attributes;
-  run.out_shape_ = &n.shape;
-  run.out_       = &there;
-  run.rows       = rows;
-  run.workers    = static_cast<int16_t>(workers);
-  run.n_in       = n.n_in;
-  run.n_parameters = n.n_parameters;
-  run.training   = w.training;
-  run.node       = static_cast<uint16_t>(i);
-  run.accumulate_bits = w.add_bits;
-  run.fused      = w.fused;
-  for (int k = 0; k < n.n_in; k++) {
-    run.in_shapes[k] = &g.node(n.inputs[k]).shape;
-    run.in_[k]       = &there;
-    run.dx_[k]       = (w.dx_bits >> k & 1u) != 0 ? &there : nullptr;
+struct StepPlanner : NodePlanner {
+  // Where a parameter lies (which 0), its kept gradient (1) or its optimizer slots (2, 3, ...).
+  Ref parameter_ref(int i, int p, int which) const {
+    const Node& n   = graph().node(i);
+    const int index = n.first_parameter + p;
+    if (parameter_refs) return parameter_refs[index * parameter_stride + which];
+    const Ref in_model = make_ref(Base::model, n.parameters[p].offset);
+    if (!request.trainer) return in_model;
+    const Ref r = request.trainer->parameters[index * request.trainer->parameter_stride];
+    return (r >> 29) == static_cast<uint32_t>(Base::arena) ? make_ref(Base::trainer, r) : r;
   }
-  run.dy_ = g.is_loss(i) ? nullptr : &there;
-  for (int p = 0; p < n.n_parameters; p++) {
-    run.parameter_[p]  = &there;
-    run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
+
+  void use(uint16_t v) {
+    if (v == no_value || steps) return;
+    PlanValue& p = values[v];
+    const uint16_t step = static_cast<uint16_t>(step_count);
+    if (p.first == 0xFFFF) p.first = step;
+    if (p.last < step) p.last = step;
   }
-  for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
-}
 
-// The first row that accepts.
-NNLITE_COLD const Kernel* Planner::find_kernel(const Op& op, Phase phase, const OpRun& run,
-                                               KernelPlan& plan) const {
-  for (const Kernel* const* k = op.kernels; k && *k; k++) {
-    plan = KernelPlan();
-    if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
+  void put_ref(Ref r) {
+    if (steps) refs[ref_count] = r;
+    ref_count++;
   }
-  plan = KernelPlan();
-  return nullptr;
-}
-NNLITE_COLD const Kernel* Planner::find_kernel(int i, Phase phase, const Wanted& w, KernelPlan& plan) const {
-  OpRun run;
-  imagine_run(graph(), i, request.batch, request.workers, w, slots_are_read(i, shape_of(graph(), i)), run);
-  static unsigned char there;
-  run.derived = request.derived_weights ? &there : nullptr;
-  return find_kernel(*graph().node(i).op, phase, run, plan);
-}
-// Weights change in every step of a trainer, so what is derived from them is scratch there.
-void Planner::plan_scratch(const KernelPlan& plan) {
-  derived_bytes = training() ? 0 : plan.derived;
-  const size_t bytes = plan.scratch_per_worker * static_cast<size_t>(request.workers) + plan.scratch_shared +
-                       plan.derived - derived_bytes;
-  if (bytes > scratch_bytes) scratch_bytes = bytes;
-}
-const Kernel* Planner::use_kernel(int i, Phase phase, const Wanted& w) {
-  KernelPlan plan;
-  const Kernel* const kernel = find_kernel(i, phase, w, plan);
-  plan_scratch(plan);
-  return kernel;
-}
 
-void Planner::forward_node(int i) {
-  const Node& n = graph().node(i);
-  StepRecord& r = begin(StepKind::forward, i);
-  Wanted w;
-  w.training = r.training = runs_training(i);
-  w.fused = r.fused = nodes[i].fused;
-  r.norm     = nodes[i].norm;
-  r.kernel   = use_kernel(i, Phase::forward, w);
-  nodes[i].forward_step = static_cast<uint16_t>(step_count);
-  for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
-  put(nodes[i].out);
-  put_parameters(i);
-  put_slots(i, r);
-  if (r.kernel && derived_bytes > 0) {
-    r.derived = true;
-    put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
-    derived_units += (derived_bytes + 63) / 64;
+  void put(uint16_t v) {
+    use(v);
+    const bool there = v != no_value && values[root(v)].units > 0;
+    put_ref(there ? make_ref(Base::arena, pool_base + values[root(v)].best) : no_ref);
   }
-  if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
-  step_count++;
-}
 
-NNLITE_COLD void Planner::backward_step(int i, const Kernel* kernel, const Wanted& w) {
-  const Node& n = graph().node(i);
-  StepRecord& r = begin(StepKind::backward, i);
-  r.kernel      = kernel;
-  r.training    = w.training;
-  r.accumulate  = static_cast<uint16_t>(w.add_bits);
-  r.fused       = w.fused;
-  const OpShape s = shape_of(graph(), i);
-  uint32_t weight_bits = 0;
-  for (int p = 0; p < n.n_parameters; p++)
-    if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
-      weight_bits |= 1u << p;
-  const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
-                           ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
-  const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
-                   (w.fused & fusion::mask_dy) != 0;
-  for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
-  put(out ? nodes[i].out : no_value);
-  for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
-  put(graph().is_loss(i) ? no_value : nodes[i].grad);
-  put_parameters(i);
-  for (int p = 0; p < n.n_parameters; p++) {
-    if ((w.parameter_bits >> p & 1u) == 0) put_ref(no_ref);
-    else if (w.gradients[p] != no_value) put(w.gradients[p]);
-    else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+  void put_parameters(int i) {
+    for (int p = 0; p < graph().node(i).n_parameters; p++) put_ref(steps ? parameter_ref(i, p, 0) : no_ref);
   }
-  put_slots(i, r);
-  if ((w.fused & fusion::update) != 0) put_update(i, 0, no_value);
-  if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
-  step_count++;
-}
 
-// to = from, or to += from. to is a value, or a kept gradient.
-void Planner::sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add) {
-  StepRecord& r = begin(StepKind::add, 0);
-  r.count       = shape.row_numel();
-  r.per_row     = shape.batched();
-  r.accumulate  = add ? 1 : 0;
-  if (to != no_value) put(to);
-  else put_ref(to_ref);
-  put(from);
-  step_count++;
-}
-
-// The first finished gradient of a tensor is stored, later ones are added: by the op itself where it can,
-// else aside first.
-NNLITE_COLD void Planner::choose_targets(int i, Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int k = 0; k < n.n_in; k++) {
-    if ((w.dx_bits >> k & 1u) == 0) continue;
-    PlanNode& in = nodes[n.inputs[k]];
-    bool twice   = false;
-    for (int q = 0; q < k; q++) twice |= n.inputs[q] == n.inputs[k];
-    w.dx[k] = in.grad;
-    if (in.has_grad && (twice || (n.op->traits & traits::accumulates) == 0)) {
-      w.sum_bits |= 1u << k;
-      w.dx[k] = walk_value(bytes_of(graph().node(n.inputs[k]).shape, real_dtype));
-    } else if (in.has_grad) {
-      w.add_bits |= 1u << k;
-    }
-    in.has_grad = true;
+  void put_slots(int i, StepRecord& r) {
+    if (nodes[i].slots == no_value) return;
+    const OpShape s = shape_of(graph(), i);
+    for (int k = 0; k < s.n_slots; k++) put(static_cast<uint16_t>(nodes[i].slots + k));
+    r.n_slots = static_cast<uint8_t>(s.n_slots);
   }
-}
 
-void Planner::finish_targets(int i, const Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int k = 0; k < n.n_in; k++)
-    if ((w.sum_bits >> k & 1u) != 0)
-      sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
-}
-
-// A view's gradient is its input's, unless that has other users.
-void Planner::view_gradient(int i) {
-  PlanNode& in = nodes[graph().node(i).inputs[0]];
-  if (!in.requires_grad || in.grad == no_value || in.grad == nodes[i].grad) {
-    in.has_grad = true;
-    return;
+  StepRecord& begin(StepKind kind, int node) {
+    if (step_count >= 0xFFF0) overflow = table_full = true;
+    StepRecord& r = steps ? steps[step_count] : unused;
+    r      = StepRecord();
+    r.kind = kind;
+    r.node = static_cast<uint16_t>(node);
+    r.refs = static_cast<uint32_t>(ref_count);
+    return r;
   }
-  sum_step(in.grad, no_ref, nodes[i].grad, graph().node(i).shape, in.has_grad);
-  in.has_grad = true;
-}
 
-void Planner::put_update(int i, int p, uint16_t gradient) {
-  for (int k = 0; k < parameter_stride; k++) {
-    if (k == 1 && gradient != no_value) put(gradient);
-    else put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+  // A value that lives between the steps of one node; both walks make the same ones in the same order.
+  uint16_t walk_value(int64_t bytes) {
+    if (!steps) return new_value(bytes);
+    return static_cast<uint16_t>(walk_values++);
   }
-}
 
-NNLITE_COLD void Planner::update_step(int i, int p, uint16_t gradient) {
-  const Parameter& q = graph().node(i).parameters[p];
-  StepRecord& r      = begin(StepKind::update, i);
-  r.parameter        = static_cast<uint8_t>(p);
-  r.count            = q.stored;
-  put_update(i, p, gradient);
-  KernelPlan plan;
-  r.kernel = update_kernel(i, p, plan);
-  plan_scratch(plan);
-  step_count++;
-}
-
-const Kernel* Planner::update_kernel(int i, int p, KernelPlan& plan) const {
-  OpRun run = OpRun();
-  static real there;
-  run.attributes   = request.training->optimizer.attributes();
-  const Shape flat = flat_shape(graph().node(i).parameters[p].stored);
-  run.in_shapes[0] = run.out_shape_ = &flat;
-  run.parameter_[0] = run.dparameter_[0] = &there;
-  run.n_in = run.n_parameters = 1;
-  run.workers = static_cast<int16_t>(request.workers);
-  return find_kernel(*request.training->optimizer.op(), Phase::update, run, plan);
-}
-
-// After a node's gradients: update at once where nothing else needs them; add up where the layer is used
-// again.
-NNLITE_COLD void Planner::parameter_steps(int i, const Wanted& w) {
-  const Node& n = graph().node(i);
-  for (int p = 0; p < n.n_parameters; p++) {
-    if ((w.parameter_bits >> p & 1u) == 0) continue;
-    if (p == 0 && (w.fused & fusion::update) != 0) continue;
-    if (!materialised(i)) update_step(i, p, w.gradients[p]);
-    else if (w.gradients[p] != no_value) {
-      sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
-               flat_shape(n.parameters[p].stored), true);
-    }
+  // Weights change in every step of a trainer, so what is derived from them is scratch there.
+  void plan_scratch(const KernelPlan& plan) {
+    derived_bytes = training() ? 0 : plan.derived;
+    const size_t bytes = plan.scratch_per_worker * size_t(request.workers) + plan.scratch_shared +
+                         plan.derived - derived_bytes;
+    if (bytes > scratch_bytes) scratch_bytes = bytes;
   }
-}
-
-NNLITE_COLD void Planner::backward_node(int i) {
-  const Node& n = graph().node(i);
-  Wanted w;
-  wanted(i, w.dx_bits, w.parameter_bits);
-  if ((w.dx_bits | w.parameter_bits) == 0) return;
-  if (skipped_backward(i)) return view_gradient(i);
-  w.training = runs_training(i);
-  w.fused = nodes[i].fused_backward;
-  for (int p = 0; p < n.n_parameters; p++) {
-    w.gradients[p] = no_value;
-    if ((w.parameter_bits >> p & 1u) == 0) continue;
-    const bool later_use = nodes[n.owner].has_parameter_grad;
-    if (p == 0 && (w.fused & fusion::update) != 0) continue;
-    if (!materialised(i) || later_use)
-      w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+  const Kernel* use_kernel(int i, Phase phase, const Wanted& w) {
+    KernelPlan plan;
+    const Kernel* const kernel = find_kernel(i, phase, w, plan);
+    plan_scratch(plan);
+    return kernel;
   }
-  if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
-  choose_targets(i, w);
-  Wanted dx_only = w, dw_only = w;
-  dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
-  dx_only.fused &= fusion::mask_dx;
-  dw_only.fused &= fusion::update;
-  const Kernel* both = use_kernel(i, Phase::backward, w);
-  const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
-  const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
-  if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
-    if (dx) backward_step(i, dx, dx_only);
-    if (dw) backward_step(i, dw, dw_only);
-  } else {
-    backward_step(i, both, w);
-  }
-  finish_targets(i, w);
-  parameter_steps(i, w);
-}
 
-void Planner::commit_step(int i) {
-  StepRecord& r = begin(StepKind::commit, i);
-  for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
-  put_parameters(i);
-  put_slots(i, r);
-  step_count++;
-}
-
-// Updates that had to wait for all gradients, then statistics.
-void Planner::final_steps() {
-  for (int i = 0; i < graph().model_nodes; i++) {
+  void forward_node(int i) {
     const Node& n = graph().node(i);
-    if (!n.op) continue;
-    for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
-      if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
-    if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
+    StepRecord& r = begin(StepKind::forward, i);
+    Wanted w;
+    w.training = r.training = runs_training(i);
+    w.fused = r.fused = nodes[i].fused;
+    r.norm     = nodes[i].norm;
+    r.kernel   = use_kernel(i, Phase::forward, w);
+    nodes[i].forward_step = static_cast<uint16_t>(step_count);
+    for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
+    put(nodes[i].out);
+    put_parameters(i);
+    put_slots(i, r);
+    if (r.kernel && derived_bytes > 0) {
+      r.derived = true;
+      put_ref(make_ref(Base::arena, derived_base + static_cast<uint32_t>(derived_units)));
+      derived_units += (derived_bytes + 63) / 64;
+    }
+    if ((r.fused & fusion::norm) != 0) put_parameters(r.norm);
+    step_count++;
   }
-}
 
-NNLITE_COLD void Planner::walk() {
-  step_count = ref_count = 0;
-  derived_units = 0;
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) {
-    nodes[i].has_grad = nodes[i].has_parameter_grad = false;
-    if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
+  NNLITE_COLD void backward_step(int i, const Kernel* kernel, const Wanted& w) {
+    const Node& n = graph().node(i);
+    StepRecord& r = begin(StepKind::backward, i);
+    r.kernel      = kernel;
+    r.training    = w.training;
+    r.accumulate  = static_cast<uint16_t>(w.add_bits);
+    r.fused       = w.fused;
+    const OpShape s = shape_of(graph(), i);
+    uint32_t weight_bits = 0;
+    for (int p = 0; p < n.n_parameters; p++)
+      if ((w.parameter_bits >> p & 1u) != 0 && n.parameters[p].spec.role == Role::weight)
+        weight_bits |= 1u << p;
+    const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
+                             ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
+    const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
+                     (w.fused & fusion::mask_dy) != 0;
+    for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
+    put(out ? nodes[i].out : no_value);
+    for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
+    put(graph().is_loss(i) ? no_value : nodes[i].grad);
+    put_parameters(i);
+    for (int p = 0; p < n.n_parameters; p++) {
+      if ((w.parameter_bits >> p & 1u) == 0) put_ref(no_ref);
+      else if (w.gradients[p] != no_value) put(w.gradients[p]);
+      else put_ref(steps ? parameter_ref(i, p, 1) : no_ref);
+    }
+    put_slots(i, r);
+    if ((w.fused & fusion::update) != 0) put_update(i, 0, no_value);
+    if (w.dx_bits) nodes[i].dx_step = static_cast<uint16_t>(step_count);
+    step_count++;
   }
-  for (int i = 0; i < g.count && !overflow; i++)
-    if (g.node(i).op && nodes[i].runs && !skipped_forward(i)) forward_node(i);
-  forward_steps = step_count;
-  if (training()) {
-    for (int i = g.count - 1; i >= 0 && !overflow; i--)
-      if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
-    final_steps();
+
+  // to = from, or to += from. to is a value, or a kept gradient.
+  void sum_step(uint16_t to, Ref to_ref, uint16_t from, const Shape& shape, bool add) {
+    StepRecord& r = begin(StepKind::add, 0);
+    r.count       = shape.row_numel();
+    r.per_row     = shape.batched();
+    r.accumulate  = add ? 1 : 0;
+    if (to != no_value) put(to);
+    else put_ref(to_ref);
+    put(from);
+    step_count++;
   }
-  for (int i = 0; i < g.count; i++)
-    if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
-  for (int o = 0; o < g.model->output_count() && !training(); o++)
-    use(nodes[ModelAccess::output_node(*g.model, o)].out);
-}
+
+  // The first finished gradient of a tensor is stored, later ones are added: by the op if it can, else aside.
+  NNLITE_COLD void choose_targets(int i, Wanted& w) {
+    const Node& n = graph().node(i);
+    for (int k = 0; k < n.n_in; k++) {
+      if ((w.dx_bits >> k & 1u) == 0) continue;
+      PlanNode& in = nodes[n.inputs[k]];
+      bool twice   = false;
+      for (int q = 0; q < k; q++) twice |= n.inputs[q] == n.inputs[k];
+      w.dx[k] = in.grad;
+      if (in.has_grad && (twice || (n.op->traits & traits::accumulates) == 0)) {
+        w.sum_bits |= 1u << k;
+        w.dx[k] = walk_value(bytes_of(graph().node(n.inputs[k]).shape, real_dtype));
+      } else if (in.has_grad) {
+        w.add_bits |= 1u << k;
+      }
+      in.has_grad = true;
+    }
+  }
+
+  // A view's gradient is its input's, unless that has other users.
+  void view_gradient(int i) {
+    PlanNode& in = nodes[graph().node(i).inputs[0]];
+    if (in.requires_grad && in.grad != no_value && in.grad != nodes[i].grad)
+      sum_step(in.grad, no_ref, nodes[i].grad, graph().node(i).shape, in.has_grad);
+    in.has_grad = true;
+  }
+
+  void put_update(int i, int p, uint16_t gradient) {
+    for (int k = 0; k < parameter_stride; k++) {
+      if (k == 1 && gradient != no_value) put(gradient);
+      else put_ref(steps ? parameter_ref(i, p, k) : no_ref);
+    }
+  }
+
+  NNLITE_COLD void update_step(int i, int p, uint16_t gradient) {
+    const Parameter& q = graph().node(i).parameters[p];
+    StepRecord& r      = begin(StepKind::update, i);
+    r.parameter        = static_cast<uint8_t>(p);
+    r.count            = q.stored;
+    put_update(i, p, gradient);
+    KernelPlan plan;
+    r.kernel = update_kernel(i, p, plan);
+    plan_scratch(plan);
+    step_count++;
+  }
+
+  // After a node's gradients: update at once if nothing else needs them; add up if the layer is used again.
+  NNLITE_COLD void parameter_steps(int i, const Wanted& w) {
+    const Node& n = graph().node(i);
+    for (int p = 0; p < n.n_parameters; p++) {
+      if ((w.parameter_bits >> p & 1u) == 0) continue;
+      if (p == 0 && (w.fused & fusion::update) != 0) continue;
+      if (!materialised(i)) update_step(i, p, w.gradients[p]);
+      else if (w.gradients[p] != no_value) {
+        sum_step(no_value, steps ? parameter_ref(i, p, 1) : no_ref, w.gradients[p],
+                 flat_shape(n.parameters[p].stored), true);
+      }
+    }
+  }
+
+  NNLITE_COLD void backward_node(int i) {
+    const Node& n = graph().node(i);
+    Wanted w = wanted(i);
+    if ((w.dx_bits | w.parameter_bits) == 0) return;
+    if (skipped_backward(i)) return view_gradient(i);
+    w.fused = nodes[i].fused_backward;
+    for (int p = 0; p < n.n_parameters; p++) {
+      w.gradients[p] = no_value;
+      if ((w.parameter_bits >> p & 1u) == 0) continue;
+      const bool later_use = nodes[n.owner].has_parameter_grad;
+      if (p == 0 && (w.fused & fusion::update) != 0) continue;
+      if (!materialised(i) || later_use)
+        w.gradients[p] = walk_value(n.parameters[p].stored * static_cast<int64_t>(sizeof(real)));
+    }
+    if (w.parameter_bits) nodes[n.owner].has_parameter_grad = true;
+    choose_targets(i, w);
+    Wanted dx_only = w, dw_only = w;
+    dx_only.parameter_bits = dw_only.dx_bits = dw_only.add_bits = 0;
+    dx_only.fused &= fusion::mask_dx;
+    dw_only.fused &= fusion::update;
+    const Kernel* both = use_kernel(i, Phase::backward, w);
+    const Kernel* dx   = both || !w.dx_bits ? nullptr : use_kernel(i, Phase::grad_input, dx_only);
+    const Kernel* dw   = both || !w.parameter_bits ? nullptr : use_kernel(i, Phase::grad_parameter, dw_only);
+    if (!both && (dx || !w.dx_bits) && (dw || !w.parameter_bits)) {
+      if (dx) backward_step(i, dx, dx_only);
+      if (dw) backward_step(i, dw, dw_only);
+    } else {
+      backward_step(i, both, w);
+    }
+    for (int k = 0; k < n.n_in; k++)
+      if ((w.sum_bits >> k & 1u) != 0)
+        sum_step(nodes[n.inputs[k]].grad, no_ref, w.dx[k], graph().node(n.inputs[k]).shape, true);
+    parameter_steps(i, w);
+  }
+
+  void commit_step(int i) {
+    StepRecord& r = begin(StepKind::commit, i);
+    for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
+    put_parameters(i);
+    put_slots(i, r);
+    step_count++;
+  }
+
+  // Updates that had to wait for all gradients, then statistics.
+  void final_steps() {
+    for (int i = 0; i < graph().model_nodes; i++) {
+      const Node& n = graph().node(i);
+      if (!n.op) continue;
+      for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
+        if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
+      if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
+    }
+  }
+
+  NNLITE_COLD void walk() {
+    step_count = ref_count = 0;
+    derived_units = 0;
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) {
+      nodes[i].has_grad = nodes[i].has_parameter_grad = false;
+      if (!g.node(i).op && nodes[i].runs) use(nodes[i].out);
+    }
+    for (int i = 0; i < g.count && !overflow; i++)
+      if (g.node(i).op && nodes[i].runs && !skipped_forward(i)) forward_node(i);
+    forward_steps = step_count;
+    if (training()) {
+      for (int i = g.count - 1; i >= 0 && !overflow; i--)
+        if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
+      final_steps();
+    }
+    for (int i = 0; i < g.count; i++)
+      if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
+    for (int o = 0; o < g.model->output_count() && !training(); o++)
+      use(nodes[ModelAccess::output_node(*g.model, o)].out);
+  }
+};
 
 // ================================================================================ >>packing
 // Lifetimes become offsets: what can lie over each other is merged, then packed.
 
-// from may lie over into when into is read for the last time in the very step that writes from.
-void Planner::try_merge(uint16_t into, uint16_t from, int step) {
-  if (into == no_value || from == no_value) return;
-  PlanValue& a = values[root(into)];
-  PlanValue& b = values[from];
-  if (b.root != from || root(into) == from || a.units != b.units || a.units == 0) return;
-  if (a.last != step || b.first != step) return;
-  a.last = b.last;
-  b.root = root(into);
-}
-
-NNLITE_COLD void Planner::merge_in_place() {
-  const Graph& g = graph();
-  for (int i = 0; i < g.count; i++) {
-    const Node& n = g.node(i);
-    if (!n.op || !nodes[i].runs || skipped_forward(i) || (n.op->traits & traits::elementwise) == 0) continue;
-    for (int k = 0; k < n.n_in; k++)
-      if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
-        try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
+struct Planner : StepPlanner {
+  // from may lie over into when into is read for the last time in the very step that writes from.
+  void try_merge(uint16_t into, uint16_t from, int step) {
+    if (into == no_value || from == no_value) return;
+    PlanValue& a = values[root(into)];
+    PlanValue& b = values[from];
+    if (b.root != from || root(into) == from || a.units != b.units || a.units == 0) return;
+    if (a.last != step || b.first != step) return;
+    a.last = b.last;
+    b.root = root(into);
   }
-  for (int i = g.count - 1; i >= 0 && training(); i--) {
-    const Node& n = g.node(i);
-    uint32_t dx_bits, parameter_bits;
-    if (!n.op || !nodes[i].runs || skipped_backward(i) || (n.op->traits & traits::elementwise) == 0) continue;
-    wanted(i, dx_bits, parameter_bits);
-    if ((dx_bits & 1u) != 0) try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
-  }
-}
 
-// Orders the live values for packing: by size, by lifetime, by size times lifetime, by first use.
-void Planner::sort(int live, int key) {
-  for (int gap = live / 2; gap > 0; gap /= 2) {
-    for (int i = gap; i < live; i++) {
-      const uint16_t v = order[i];
-      int k = i;
-      for (; k >= gap && before(v, order[k - gap], key); k -= gap) order[k] = order[k - gap];
-      order[k] = v;
+  bool goes_by_element(int i) const {
+    const Op* op = graph().node(i).op;
+    return op && nodes[i].runs && (op->traits & traits::elementwise) != 0;
+  }
+  NNLITE_COLD void merge_in_place() {
+    const Graph& g = graph();
+    for (int i = 0; i < g.count; i++) {
+      const Node& n = g.node(i);
+      if (!goes_by_element(i) || skipped_forward(i)) continue;
+      for (int k = 0; k < n.n_in; k++)
+        if (g.node(n.inputs[k]).shape == n.shape && g.node(n.inputs[k]).dtype == real_dtype)
+          try_merge(nodes[n.inputs[k]].out, nodes[i].out, nodes[i].forward_step);
+    }
+    for (int i = g.count - 1; i >= 0 && training(); i--) {
+      const Node& n = g.node(i);
+      if (!goes_by_element(i) || skipped_backward(i) || (wanted(i).dx_bits & 1u) == 0) continue;
+      try_merge(nodes[i].grad, nodes[n.inputs[0]].grad, nodes[i].dx_step);
     }
   }
-}
 
-bool Planner::before(uint16_t a, uint16_t b, int key) const {
-  const PlanValue &x = values[a], &y = values[b];
-  const auto rank = [key](const PlanValue& v) {
-    const uint64_t length = uint64_t(v.last - v.first) + 1;
-    return key == 0 ? v.units : key == 1 ? length : key == 2 ? v.units * length : uint64_t(0xFFFF - v.first);
-  };
-  const uint64_t kx = rank(x), ky = rank(y);
-  if (kx != ky) return kx > ky;
-  if (x.units != y.units) return x.units > y.units;
-  return a < b;
-}
+  // The order for packing: by size, by lifetime, by size times lifetime, by first use.
+  bool before(uint16_t a, uint16_t b, int key) const {
+    const PlanValue &x = values[a], &y = values[b];
+    const auto rank = [key](const PlanValue& v) {
+      const uint64_t length = uint64_t(v.last - v.first) + 1;
+      return key == 0 ? v.units : key == 1 ? length : key == 2 ? v.units * length : 0xFFFFu - v.first;
+    };
+    const uint64_t kx = rank(x), ky = rank(y);
+    if (kx != ky) return kx > ky;
+    if (x.units != y.units) return x.units > y.units;
+    return a < b;
+  }
 
-// Places the values in order, each in the lowest gap (or the tightest, by best_fit) among those that live at
-// the same time.
-uint32_t Planner::place_all(int live, bool best_fit) {
-  uint32_t end = 0;
-  for (int i = 0; i < live; i++) {
-    PlanValue& v = values[order[i]];
-    uint32_t at = 0, chosen = 0xFFFFFFFFu, chosen_size = 0xFFFFFFFFu;
-    for (int k = 0; k < i; k++) {                              // placed is sorted by offset
-      const PlanValue& other = values[placed[k]];
-      if (other.last < v.first || other.first > v.last) continue;
-      if (other.offset >= at + v.units && other.offset - at < chosen_size) {
-        chosen      = at;
-        chosen_size = other.offset - at;
-        if (!best_fit) break;
+  // Places the values in order, each in the lowest gap (or the tightest) among those that live at its time.
+  uint32_t place_all(int live, bool best_fit) {
+    uint32_t end = 0;
+    for (int i = 0; i < live; i++) {
+      PlanValue& v = values[order[i]];
+      uint32_t at = 0, chosen = 0xFFFFFFFFu, chosen_size = 0xFFFFFFFFu;
+      for (int k = 0; k < i; k++) {                              // placed is sorted by offset
+        const PlanValue& other = values[placed[k]];
+        if (other.last < v.first || other.first > v.last) continue;
+        if (other.offset >= at + v.units && other.offset - at < chosen_size) {
+          chosen      = at;
+          chosen_size = other.offset - at;
+          if (!best_fit) break;
+        }
+        if (other.offset + other.units > at) at = other.offset + other.units;
       }
-      if (other.offset + other.units > at) at = other.offset + other.units;
+      v.offset = chosen != 0xFFFFFFFFu ? chosen : at;
+      if (v.offset + v.units > end) end = v.offset + v.units;
+      int k = i;
+      for (; k > 0 && values[placed[k - 1]].offset > v.offset; k--) placed[k] = placed[k - 1];
+      placed[k] = order[i];
     }
-    v.offset = chosen != 0xFFFFFFFFu ? chosen : at;
-    if (v.offset + v.units > end) end = v.offset + v.units;
-    int k = i;
-    for (; k > 0 && values[placed[k - 1]].offset > v.offset; k--) placed[k] = placed[k - 1];
-    placed[k] = order[i];
+    return end;
   }
-  return end;
-}
 
-// The smallest of several packings; the lower bound is the largest sum of what lives at one time.
-void Planner::pack() {
-  int live = 0;
-  for (int v = 0; v < value_count; v++)
-    if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF)
-      order[live++] = static_cast<uint16_t>(v);
-  for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
-    uint64_t sum = 0;
-    const uint16_t step = values[order[i]].first;
-    for (int k = 0; k < live; k++)
-      if (values[order[k]].first <= step && values[order[k]].last >= step) sum += values[order[k]].units;
-    if (sum > lower_units) lower_units = static_cast<uint32_t>(sum);
+  // The smallest of several packings; the lower bound is the largest sum of what lives at one time.
+  void pack() {
+    int live = 0;
+    for (int v = 0; v < value_count; v++)
+      if (values[v].root == v && values[v].units > 0 && values[v].first != 0xFFFF)
+        order[live++] = static_cast<uint16_t>(v);
+    for (int i = 0; i < live; i++) {                             // the sum only grows where a value begins
+      uint64_t sum = 0;
+      const uint16_t step = values[order[i]].first;
+      for (int k = 0; k < live; k++)
+        if (values[order[k]].first <= step && values[order[k]].last >= step) sum += values[order[k]].units;
+      if (sum > lower_units) lower_units = static_cast<uint32_t>(sum);
+    }
+    pool_units = 0xFFFFFFFFu;
+    for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
+      sort(order, live, [&](uint16_t a, uint16_t b) { return before(a, b, attempt / 2); });
+      const uint32_t size = place_all(live, attempt % 2 == 1);
+      if (size >= pool_units) continue;
+      pool_units = size;
+      for (int k = 0; k < live; k++) values[order[k]].best = values[order[k]].offset;
+    }
   }
-  pool_units = 0xFFFFFFFFu;
-  for (int attempt = 0; attempt < 8 && pool_units > lower_units; attempt++) {
-    sort(live, attempt / 2);
-    const uint32_t size = place_all(live, attempt % 2 == 1);
-    if (size >= pool_units) continue;
-    pool_units = size;
-    for (int k = 0; k < live; k++) values[order[k]].best = values[order[k]].offset;
-  }
-}
 
-Status Planner::run_first(Problem& problem) {
-  mark();
-  for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
-  for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i), fuse_update(i);
-  assign_values();
-  walk_values = value_count;
-  const int first_walk_value = value_count;
-  if (!overflow) walk();
-  if (overflow)
-    return set_problem(problem, Status::limit_exceeded, "plan")
-        << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
-  walk_values = first_walk_value;
-  merge_in_place();
-  pack();
-  return Status::ok;
-}
+  Status run_first(Problem& problem) {
+    mark();
+    for (int i = 0; i < graph().count && fuses_rows; i++) fuse_forward(i);
+    for (int i = 0; i < graph().count && fuses_rows && training(); i++) fuse_backward(i), fuse_update(i);
+    assign_values();
+    walk_values = value_count;
+    const int first_walk_value = value_count;
+    if (!overflow) walk();
+    if (overflow)
+      return set_problem(problem, Status::limit_exceeded, "plan")
+          << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
+    walk_values = first_walk_value;
+    merge_in_place();
+    pack();
+    return Status::ok;
+  }
+};
 
 // ================================================================================ >>executor
-// Walks the step list. Every pointer is a base and an offset; kernels get their tasks split over the workers
-// of the pool.
+// Walks the step list. Every pointer is a base and an offset; workers of the pool share a kernel's tasks.
+
+static bool all_finite(const real* v, int64_t n) {
+  for (int64_t i = 0; i < n; i++)
+    if (!(v[i] - v[i] == 0)) return false;
+  return true;
+}
 
 struct Executor {
   const Engine& engine;
@@ -8312,12 +8199,8 @@ struct Executor {
   int         rows = 0;
   Isa         isa;
 
-  explicit Executor(const Engine& e) : engine(e), isa(current_isa()) {
-    graph.model       = e.model;
-    graph.extra       = e.extra;
-    graph.model_nodes = e.model->node_count();
-    graph.count       = e.node_count;
-  }
+  explicit Executor(const Engine& e)
+      : engine(e), graph(*e.model, e.extra, e.node_count - e.model->node_count()), isa(current_isa()) {}
   void* at(Ref r) const {
     if (r == no_ref) return nullptr;
     const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
@@ -8325,210 +8208,184 @@ struct Executor {
     if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
     return (base == Base::arena ? engine.arena : engine.trainer->arena) + offset;
   }
-  const Ref* fill(const StepRecord& s, OpRun& run) const;
-  void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const;
-  void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const;
-  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const;
-  void run_step(const StepRecord& s, const AnyOp* optimizer) const;
-  void derive() const;
+  real* reals(Ref r) const { return static_cast<real*>(at(r)); }
+
+  // The pointers of a forward, backward or commit step. Returns the refs behind its own.
+  const Ref* fill(const StepRecord& s, OpRun& run) const {
+    const Node& n    = graph.node(s.node);
+    const Ref* r     = engine.refs + s.refs;
+    const bool grads = s.kind == StepKind::backward;
+    describe_run(graph, s.node, rows, engine.pool ? engine.pool->workers : 1, run);
+    run.context         = &context;
+    run.scratch         = engine.scratch;
+    run.training        = s.training;
+    run.accumulate_bits = s.accumulate;
+    run.fused           = s.fused;
+    for (int k = 0; k < n.n_in; k++) run.in_[k] = at(*r++);
+    run.out_ = at(*r++);
+    for (int k = 0; k < n.n_in; k++) run.dx_[k] = grads ? at(*r++) : nullptr;
+    run.dy_ = grads ? at(*r++) : nullptr;
+    for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
+    for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
+    for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
+    run.derived = s.derived ? static_cast<unsigned char*>(at(*r++)) : nullptr;
+    if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
+    return r;
+  }
+
+  void fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
+    BatchNorm2d a;                               // BatchNorm1d has the same fields
+    __builtin_memcpy(&a, n.attributes, sizeof a);
+    norm = FusedNorm{};
+    if (a.affine) norm.weight = reals(*r++), norm.bias = reals(*r++);
+    norm.mean = reals(*r++);
+    norm.var  = reals(*r++);
+    norm.eps  = a.eps;
+  }
+
+  // r: parameter, gradient, slots.
+  void fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat, OpRun& run) const {
+    flat               = flat_shape(s.count);
+    run                = OpRun();
+    run.context        = &context;
+    run.attributes     = optimizer.attributes();
+    run.in_shapes[0]   = run.out_shape_ = &flat;
+    run.parameter_[0]  = at(*r++);
+    run.dparameter_[0] = at(*r++);
+    for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
+    run.scratch        = engine.scratch;
+    run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
+    run.n_in = run.n_parameters = 1;
+    run.training       = true;
+    run.node           = s.node;
+  }
+
+  // Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
+  void run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
+    KernelPlan plan;
+    const bool kept = run.derived != nullptr;
+    if (!kept) run.derived = run.scratch;
+    (void)kernel->plan(run, plan);
+    const size_t of_workers = plan.scratch_per_worker * static_cast<size_t>(run.workers);
+    if (!kept) run.derived = run.scratch + of_workers + plan.scratch_shared;
+    for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
+      const uint32_t tasks  = plan.tasks[stage];
+      const int      shares = tasks < 2 ? 1 : run.workers;
+      run_workers(engine.pool, shares, [&](int worker) {
+        const Share part = share_of(tasks, shares, worker);
+        if (part.first == part.last) return;
+        kernel->run[static_cast<int>(isa)](run, stage, part.first, part.last, static_cast<uint32_t>(worker));
+      });
+    }
+  }
+
+  void run_step(const StepRecord& s, const AnyOp* optimizer) const {
+    OpRun run = {}, update;                      // what the op has not is nullptr
+    Shape flat;
+    const Op* op  = nullptr;
+    int64_t count = s.count;
+    if (s.kind == StepKind::add) {
+      const Ref* r = engine.refs + s.refs;
+      if (s.per_row) count *= rows;
+      if (s.accumulate != 0) add_into(reals(r[0]), reals(r[1]), count);
+      else __builtin_memcpy(at(r[0]), at(r[1]), size_t(count) * sizeof(real));
+    } else if (s.kind == StepKind::update) {
+      fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
+      op = optimizer->op();
+    } else {
+      const Ref* const more = fill(s, run);
+      op = graph.node(s.node).op;
+      if ((s.fused & fusion::update) != 0) {
+        fill_update(s, more, *optimizer, flat, update);
+        run.update = &update;
+        run.update_kernel = optimizer->op()->kernels[0];
+      }
+    }
+    if (s.kernel) run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
+    else if (op)
+      (s.kind == StepKind::backward ? op->backward
+       : s.kind == StepKind::commit ? op->commit
+                                    : op->forward)(run.attributes, run);
+    if (!engine.watch) return;
+    const StepView seen = {s.kind, count, op, s.kernel, run};
+    engine.watch->see(engine.watch->user, &seen);
+  }
+
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
   }
-  Status check_labels(Problem& problem) const;
-  int    find_not_finite() const;
-  real   loss() const;
-};
 
-// The pointers of a forward, backward or commit step. Returns the refs behind its own.
-const Ref* Executor::fill(const StepRecord& s, OpRun& run) const {
-  const Node& n    = graph.node(s.node);
-  const Ref* r     = engine.refs + s.refs;
-  const bool grads = s.kind == StepKind::backward;
-  run.context      = &context;
-  run.attributes   = n.attributes;
-  run.out_shape_   = &n.shape;
-  run.scratch      = engine.scratch;
-  run.accumulate_bits = s.accumulate;
-  run.rows         = rows;
-  run.workers      = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
-  run.n_in         = n.n_in;
-  run.n_parameters = n.n_parameters;
-  run.training     = s.training;
-  run.node         = s.node;
-  for (int k = 0; k < n.n_in; k++) {
-    run.in_shapes[k] = &graph.node(n.inputs[k]).shape;
-    run.in_[k]       = at(*r++);
-  }
-  run.out_ = at(*r++);
-  for (int k = 0; k < n.n_in; k++) run.dx_[k] = grads ? at(*r++) : nullptr;
-  run.dy_ = grads ? at(*r++) : nullptr;
-  for (int p = 0; p < n.n_parameters; p++) run.parameter_[p] = at(*r++);
-  for (int p = 0; p < n.n_parameters; p++) run.dparameter_[p] = grads ? at(*r++) : nullptr;
-  for (int k = 0; k < max_slots; k++) run.slot_[k] = k < s.n_slots ? at(*r++) : nullptr;
-  run.derived = s.derived ? static_cast<unsigned char*>(at(*r++)) : nullptr;
-  run.fused = s.fused;
-  if ((s.fused & fusion::norm) != 0) fill_norm(graph.node(s.norm), r, run.norm);
-  return r;
-}
-
-void Executor::fill_norm(const Node& n, const Ref* r, FusedNorm& norm) const {
-  BatchNorm2d a;                               // BatchNorm1d has the same fields
-  __builtin_memcpy(&a, n.attributes, sizeof a);
-  const auto next = [this, &r] { return static_cast<const real*>(at(*r++)); };
-  norm = FusedNorm{};
-  if (a.affine) norm.weight = next(), norm.bias = next();
-  norm.mean = next();
-  norm.var  = next();
-  norm.eps  = a.eps;
-}
-
-// r: parameter, gradient, slots.
-void Executor::fill_update(const StepRecord& s, const Ref* r, const AnyOp& optimizer, Shape& flat,
-                           OpRun& run) const {
-  flat               = flat_shape(s.count);
-  run                = OpRun();
-  run.context        = &context;
-  run.attributes     = optimizer.attributes();
-  run.in_shapes[0]   = run.out_shape_ = &flat;
-  run.parameter_[0]  = at(*r++);
-  run.dparameter_[0] = at(*r++);
-  for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
-  run.scratch        = engine.scratch;
-  run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
-  run.n_in = run.n_parameters = 1;
-  run.training       = true;
-  run.node           = s.node;
-}
-
-struct KernelJob {
-  const Kernel* kernel;
-  const OpRun*  run;
-  uint32_t stage, tasks;
-  int      workers, isa;
-};
-
-static void run_share(void* context, int worker) {
-  const KernelJob& job = *static_cast<const KernelJob*>(context);
-  const Share part = share_of(job.tasks, job.workers, worker);
-  if (part.first < part.last)
-    job.kernel->run[job.isa](*job.run, job.stage, part.first, part.last, static_cast<uint32_t>(worker));
-}
-
-// Stages first .. last - 1. Derived weights that are not kept lie behind the other scratch.
-void Executor::run_kernel(const Kernel* kernel, OpRun& run, uint32_t first, uint32_t last) const {
-  KernelPlan plan;
-  const bool kept = run.derived != nullptr;
-  if (!kept) run.derived = run.scratch;
-  (void)kernel->plan(run, plan);
-  const size_t workers = static_cast<size_t>(run.workers);
-  if (!kept) run.derived = run.scratch + plan.scratch_per_worker * workers + plan.scratch_shared;
-  for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
-    KernelJob job = {kernel, &run, stage, plan.tasks[stage], run.workers, static_cast<int>(isa)};
-    if (job.tasks < 2) job.workers = 1;
-    run_workers(engine.pool, job.workers, run_share, &job);
-  }
-}
-
-// to = from, or to += from.
-static void add_gradient(real* to, const real* from, int64_t n, bool add) {
-  if (add) return add_into(to, from, n);
-  __builtin_memcpy(to, from, static_cast<size_t>(n) * sizeof(real));
-}
-
-void Executor::run_step(const StepRecord& s, const AnyOp* optimizer) const {
-  OpRun run = {}, update;                      // what the op has not is nullptr
-  Shape flat;
-  const Op* op  = nullptr;
-  int64_t count = s.count;
-  if (s.kind == StepKind::add) {
-    const Ref* r = engine.refs + s.refs;
-    if (s.per_row) count *= rows;
-    add_gradient(static_cast<real*>(at(r[0])), static_cast<const real*>(at(r[1])), count, s.accumulate != 0);
-  } else if (s.kind == StepKind::update) {
-    fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
-    op = optimizer->op();
-  } else {
-    const Ref* const more = fill(s, run);
-    op = graph.node(s.node).op;
-    if ((s.fused & fusion::update) != 0) {
-      fill_update(s, more, *optimizer, flat, update);
-      run.update = &update;
-      run.update_kernel = optimizer->op()->kernels[0];
+  // Makes the derived weights that are kept.
+  void derive() const {
+    const FloatControl control;
+    for (uint32_t i = 0; i < engine.step_count; i++) {
+      if (!engine.steps[i].derived) continue;
+      OpRun run = {};
+      (void)fill(engine.steps[i], run);
+      run_kernel(engine.steps[i].kernel, run, 0, 1);
     }
   }
-  if (s.kernel) run_kernel(s.kernel, run, s.derived ? 1 : 0, 4);
-  else if (op)
-    (s.kind == StepKind::backward ? op->backward
-     : s.kind == StepKind::commit ? op->commit
-                                  : op->forward)(run.attributes, run);
-  if (!engine.watch) return;
-  const StepView seen = {s.kind, count, op, s.kernel, run};
-  engine.watch->see(engine.watch->user, &seen);
-}
 
-// Makes the derived weights that are kept.
-void Executor::derive() const {
-  const FloatControl control;
-  for (uint32_t i = 0; i < engine.step_count; i++) {
-    if (!engine.steps[i].derived) continue;
-    OpRun run = {};
-    (void)fill(engine.steps[i], run);
-    run_kernel(engine.steps[i].kernel, run, 0, 1);
-  }
-}
-
-// Every index is in the range its reader allows.
-Status Executor::check_labels(Problem& problem) const {
-  for (uint32_t i = 0; i < engine.forward_count; i++) {
-    const Node& n = graph.node(engine.steps[i].node);
-    for (int k = 0; k < n.n_in; k++) {
-      const Node& in = graph.node(n.inputs[k]);
-      if (in.dtype != DType::i32) continue;
-      const OpShape s = shape_of(graph, engine.steps[i].node);
-      const int32_t bound   = s.index_bound[k];
-      const int32_t* labels =
-          static_cast<const int32_t*>(at(engine.refs[engine.steps[i].refs + static_cast<uint32_t>(k)]));
-      for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
-        if (labels[e] >= 0 && labels[e] < bound) continue;
-        return set_problem(problem, Status::bad_label, in.name)
-            << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
-            << int(bound - 1);
+  // Every index is in the range its reader allows.
+  Status check_labels(Problem& problem) const {
+    for (uint32_t i = 0; i < engine.forward_count; i++) {
+      const Node& n = graph.node(engine.steps[i].node);
+      for (int k = 0; k < n.n_in; k++) {
+        const Node& in = graph.node(n.inputs[k]);
+        if (in.dtype != DType::i32) continue;
+        const int32_t  bound  = shape_of(graph, engine.steps[i].node).index_bound[k];
+        const Ref      ref    = engine.refs[engine.steps[i].refs + uint32_t(k)];
+        const int32_t* labels = static_cast<const int32_t*>(at(ref));
+        for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
+          if (labels[e] >= 0 && labels[e] < bound) continue;
+          return set_problem(problem, Status::bad_label, in.name)
+              << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
+              << int(bound - 1);
+        }
       }
     }
+    return Status::ok;
   }
-  return Status::ok;
-}
 
-static bool all_finite(const real* v, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(v[i] - v[i] == 0)) return false;
-  return true;
-}
-
-// Runs the forward steps one by one; the first node with a value that is not finite, or -1.
-int Executor::find_not_finite() const {
-  for (int i = 0; i < graph.count; i++)
-    if (!graph.node(i).op && graph.node(i).dtype == real_dtype && at(engine.io[i]) &&
-        !all_finite(static_cast<const real*>(at(engine.io[i])), graph.node(i).shape.numel(rows)))
-      return i;
-  for (uint32_t i = 0; i < engine.forward_count; i++) {
-    const Node& n = graph.node(engine.steps[i].node);
-    run_steps(i, i + 1, nullptr);
-    if (!all_finite(static_cast<const real*>(at(engine.refs[engine.steps[i].refs + n.n_in])),
-                    n.shape.numel(rows)))
-      return engine.steps[i].node;
+  // Runs the forward steps one by one; the first node with a value that is not finite, or -1.
+  int find_not_finite() const {
+    const auto finite = [&](Ref r, const Node& n) { return all_finite(reals(r), n.shape.numel(rows)); };
+    for (int i = 0; i < graph.count; i++) {
+      const Node& n = graph.node(i);
+      if (!n.op && n.dtype == real_dtype && at(engine.io[i]) && !finite(engine.io[i], n)) return i;
+    }
+    for (uint32_t i = 0; i < engine.forward_count; i++) {
+      const Node& n = graph.node(engine.steps[i].node);
+      run_steps(i, i + 1, nullptr);
+      if (!finite(engine.refs[engine.steps[i].refs + n.n_in], n)) return engine.steps[i].node;
+    }
+    return -1;
   }
-  return -1;
+
+  // The sum of all losses.
+  real loss() const {
+    real sum = 0;
+    for (int i = 0; i < graph.count; i++)
+      if (graph.is_loss(i) && at(engine.io[i])) sum += *reals(engine.io[i]);
+    return sum;
+  }
+};
+
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
 }
 
-// The sum of all losses.
-real Executor::loss() const {
-  real sum = 0;
-  for (int i = 0; i < graph.count; i++)
-    if (graph.is_loss(i) && at(engine.io[i])) sum += *static_cast<const real*>(at(engine.io[i]));
-  return sum;
+// Input i; no data when it is not there.
+struct InputData { void* data = nullptr; Shape shape; DType dtype = real_dtype; };
+static InputData input_data(const Engine& e, int i) {
+  if (!e.steps || i < 0 || i >= input_count(e)) return {};
+  const Executor run(e);
+  const bool own = i < e.model->input_count();
+  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
+  return {run.at(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
 }
 
 // ================================================================================ >>layout
@@ -8537,9 +8394,7 @@ constexpr uint64_t loss_bytes = 256;           // the same on every machine
 static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
 
 // How the records of a session or trainer follow each other, and what comes behind them.
-enum RecordPart {
-  part_loss, part_steps, part_refs, part_io, part_parameters, part_pool, part_scratch, part_count
-};
+struct RecordPlaces { uint32_t loss, steps, refs, io, parameters, pool, scratch; };
 
 struct Layouter {
   Graph       graph;
@@ -8621,19 +8476,19 @@ struct Layouter {
     planner.parameter_stride = 2 + slot_count;
     NNLITE_TRY(planner.run_first(plan->problem));
     const int parameters = request.training ? graph.model->parameter_count() * planner.parameter_stride : 0;
-    uint32_t at[part_count];
-    at[part_loss]  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
-    at[part_steps] = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
-    at[part_refs]  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
-    at[part_io]    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
-    at[part_parameters] = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
+    RecordPlaces at;
+    at.loss  = reserve(graph.with_loss() ? loss_bytes : 0, plan->state);
+    at.steps = reserve(sizeof(StepRecord) * static_cast<uint64_t>(planner.step_count), plan->state);
+    at.refs  = reserve(sizeof(Ref) * static_cast<uint64_t>(planner.ref_count), plan->state);
+    at.io    = reserve(sizeof(Ref) * static_cast<uint64_t>(graph.count), plan->state);
+    at.parameters = reserve(sizeof(Ref) * static_cast<uint64_t>(parameters), plan->state);
     const uint32_t parameters_at = units;
     reserve_parameters(*plan, nullptr);
     planner.derived_base = reserve(planner.derived_units * 64, plan->derived);
     const size_t persistent = size_t(units) * 64;
     const size_t image = request.image_bytes, steps = planner.scratch_bytes;     // never needed together
-    at[part_pool]     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
-    at[part_scratch]  = reserve(steps > image ? steps : image, plan->scratch);
+    at.pool     = reserve(uint64_t(planner.pool_units) * 64, plan->activations);
+    at.scratch  = reserve(steps > image ? steps : image, plan->scratch);
     plan->total       = size_t(units) * 64;
     plan->lower_bound = persistent + size_t(planner.lower_units) * 64;
     if (huge) return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 32 GiB");
@@ -8647,23 +8502,23 @@ struct Layouter {
     MemoryPlan counted_already;
     units = parameters_at;
     if (request.training)
-      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at[part_parameters]) * 64));
+      reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at.parameters) * 64));
     write(base, at);
     return Status::ok;
   }
 
-  void write(unsigned char* base, const uint32_t (&at)[part_count]) {
-    const auto part = [&](RecordPart p) { return base + size_t(at[p]) * 64; };
+  void write(unsigned char* base, const RecordPlaces& at) {
+    const auto part = [&](uint32_t place) { return base + size_t(place) * 64; };
     if (graph.with_loss()) {
-      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(part_loss));
+      LossNodes& kept = *reinterpret_cast<LossNodes*>(part(at.loss));
       kept            = loss;
       kept.nodes[1].inputs = kept.inputs;
       graph.extra     = kept.nodes;
     }
-    planner.steps     = reinterpret_cast<StepRecord*>(part(part_steps));
-    planner.refs      = reinterpret_cast<Ref*>(part(part_refs));
-    planner.pool_base = at[part_pool];
-    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(part_parameters));
+    planner.steps     = reinterpret_cast<StepRecord*>(part(at.steps));
+    planner.refs      = reinterpret_cast<Ref*>(part(at.refs));
+    planner.pool_base = at.pool;
+    if (request.training) planner.parameter_refs = reinterpret_cast<Ref*>(part(at.parameters));
     planner.walk();
     Engine& e       = *engine;
     e.model         = graph.model;
@@ -8671,12 +8526,12 @@ struct Layouter {
     e.node_count    = graph.count;
     e.steps         = planner.steps;
     e.refs          = planner.refs;
-    e.io            = reinterpret_cast<Ref*>(part(part_io));
+    e.io            = reinterpret_cast<Ref*>(part(at.io));
     e.parameters    = const_cast<Ref*>(planner.parameter_refs);
     e.parameter_stride = planner.parameter_stride;
     e.arena         = base;
-    e.scratch       = part(part_scratch);
-    e.trainer       = request.trainer ? &TrainerAccess::engine(*request.trainer) : nullptr;
+    e.scratch       = part(at.scratch);
+    e.trainer       = request.trainer;
     e.forward_count = static_cast<uint32_t>(planner.forward_steps);
     e.step_count    = static_cast<uint32_t>(planner.step_count);
     e.batch         = request.batch;
@@ -8687,8 +8542,6 @@ struct Layouter {
       e.io[i] = at_v && at_v->units > 0 ? make_ref(Base::arena, planner.pool_base + at_v->best) : no_ref;
     }
   }
-
-  Status run_tiers();
 };
 
 // The planner's tables lie on the stack, in three sizes.
@@ -8708,22 +8561,22 @@ NNLITE_NOINLINE static Status layout_within(Layouter& l) {
   return s;
 }
 
-Status Layouter::run_tiers() {
+static Status run_tiers(Layouter& l) {
   static constexpr struct {
     int nodes;
     Status (*layout)(Layouter&);
   } tiers[] = {{48, layout_within<256, 48>}, {512, layout_within<2560, 512>},
                {4096, layout_within<20480, 4096>}};
-  NNLITE_TRY(count_slots());
+  NNLITE_TRY(l.count_slots());
   for (const auto& tier : tiers) {
-    if (graph.count > tier.nodes) continue;
-    *plan = MemoryPlan();
-    units = 0;
-    const Status s = tier.layout(*this);
-    if (s != Status::limit_exceeded || !planner.table_full) return s;
+    if (l.graph.count > tier.nodes) continue;
+    *l.plan = MemoryPlan();
+    l.units = 0;
+    const Status s = tier.layout(l);
+    if (s != Status::limit_exceeded || !l.planner.table_full) return s;
   }
-  if (!ok(plan->problem.status)) return Status::limit_exceeded;
-  return set_problem(plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
+  if (!ok(l.plan->problem.status)) return Status::limit_exceeded;
+  return set_problem(l.plan->problem, Status::limit_exceeded, "plan", "more than 4096 nodes");
 }
 
 static const Preprocessing& preprocessing_of(const Model& model) {
@@ -8733,7 +8586,7 @@ static const Preprocessing& preprocessing_of(const Model& model) {
 }
 
 static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
-                             Arena* arena, Engine* engine, const Trainer* trainer) {
+                             Arena* arena, Engine* engine, const Engine* trainer) {
   Layouter l;
   NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
@@ -8741,7 +8594,7 @@ static Status layout_session(const Model& model, const SessionOptions& o, AnyOp&
   l.request.trainer   = trainer;
   l.request.derived_weights = o.derived_weights;
   l.request.image_bytes = prepare_bytes(preprocessing_of(model), o.max_image.w, o.max_image.h);
-  return l.run_tiers();
+  return run_tiers(l);
 }
 
 // Whether pictures can be changed: input 0 is one, of one channel where strokes change, and nothing else is.
@@ -8786,139 +8639,119 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
                        "set options.loss or add a loss to the graph");
   l.request.training = &o;
   l.request.derived_weights = o.derived_weights;
-  return l.run_tiers();
+  return run_tiers(l);
 }
-
-// ================================================================================ >>session_impl
-Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
-  AnyOp loss = options.loss;
-  return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
-}
-
-// Derived weights, of the weights of the moment.
-static void derive(Engine& e) {
-  Executor run(e);
-  run.rows = e.batch;
-  run.derive();
-  if (e.trainer) e.version = e.trainer->version;
-}
-
-Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
-                         Arena& arena) {
-  engine_    = Engine();
-  problem_   = Problem();
-  max_image_ = options.max_image;
-  loss_      = options.loss;
-  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
-  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
-  MemoryPlan plan;
-  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, trainer);
-  problem_       = plan.problem;
-  if (ok(s)) derive(engine_);
-  return s;
-}
-Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
-  return build_on(&model, nullptr, options, arena);
-}
-Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
-  return build_on(trainer.model(), &trainer, options, arena);
-}
-
-// Inputs of the model, and the loss's target behind them.
-static int input_count(const Engine& e) {
-  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-}
-
-// Input i, nullptr when it is not there.
-static void* input_data(const Engine& e, int i, Shape& shape, DType& dtype) {
-  if (!e.steps || i < 0 || i >= input_count(e)) return nullptr;
-  const Executor run(e);
-  const bool own = i < e.model->input_count();
-  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  shape          = run.graph.node(node).shape;
-  dtype          = run.graph.node(node).dtype;
-  return run.at(e.io[node]);
-}
-template <class T>
-static View<T> input_view(const Engine& e, int i, DType wanted) {
-  Shape shape;
-  DType dtype = wanted;
-  void* data  = input_data(e, i, shape, dtype);
-  return {dtype == wanted ? static_cast<T*>(data) : nullptr, shape, e.batch};
-}
-
-View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
-View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
-
-Status Session::set_image(const Image& image, int row) {
-  const View<real> to = input(0);
-  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
-    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
-                       "input 0 must be [N, height, width, channels]");
-  const Preprocessing& how = preprocessing_of(*engine_.model);
-  Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
-  const int32_t* dim = to.shape.dim;
-  Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
-  if (s == Status::out_of_memory) s = Status::limit_exceeded;
-  if (ok(s)) return s;
-  return set_problem(problem_, s, "set_image")
-      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
-      << (s == Status::limit_exceeded ? ": more than max_image" : "");
-}
-
-Status Session::forward(int rows) {
-  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
-  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
-  Executor run(engine_);
-  run.rows = rows_ = rows;
-  NNLITE_TRY(run.check_labels(problem_));
-  run.run_steps(0, engine_.step_count, nullptr);
-  return Status::ok;
-}
-
-View<const real> Session::output(int i) const {
-  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
-  const Executor run(engine_);
-  const int node = ModelAccess::output_node(*engine_.model, i);
-  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
-}
-
-real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
 
 // ================================================================================ >>trainer_impl
-Ref TrainerAccess::parameter_ref(const Trainer& t, int parameter, int which) {
-  return t.engine_.parameters[parameter * t.engine_.parameter_stride + which];
+// Samples of one epoch, without those that drop_last leaves out.
+static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
+  const uint32_t batch = static_cast<uint32_t>(o.batch);
+  return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
 }
-const Engine& TrainerAccess::engine(const Trainer& t) { return t.engine_; }
 
-// Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: it does not.
-real* TrainerAccess::data(const Trainer& t, int parameter, int which) {
-  const Engine& e = t.engine_;
-  if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
-  const Ref r = parameter_ref(t, parameter, which);
-  return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
-}
+// What a trainer does beyond its interface.
+struct TrainerAccess {
+  static const Engine& engine(const Trainer& t) { return t.engine_; }
+
+  // Where the trainer keeps a parameter (which 0), its gradient (1), its slots (2, ...); nullptr: nowhere.
+  static real* data(const Trainer& t, int parameter, int which) {
+    const Engine& e = t.engine_;
+    if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
+    const Ref r = e.parameters[parameter * e.parameter_stride + which];
+    return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
+  }
+
+  static float rate(const Trainer& t) {
+    const TrainerOptions& o = t.options_;
+    const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
+    const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
+    const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
+                           o.epochs, t.plateau_.factor};
+    const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
+    if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
+    const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
+    return static_cast<float>(product(double(lr), share));
+  }
+
+  // 2-norm of all kept gradients, in parameter order, 16 lanes each.
+  static real gradient_norm(const Trainer& t) {
+    real sum = 0;
+    for (int i = 0; i < t.engine_.model->parameter_count(); i++) {
+      const real* g = data(t, i, 1);
+      if (g) sum += sum_of_squares(g, ModelAccess::parameter(*t.engine_.model, i)->stored);
+    }
+    return real_sqrt(sum);
+  }
+
+  // The rows of a step into the inputs: the caller's own, or the next of the data set.
+  static Status fill(Trainer& t, const Batch* own, int rows) {
+    const Engine& e = t.engine_;
+    const TrainerOptions& o = t.options_;
+    for (int c = 0; c < input_count(e); c++) {
+      const InputData to = input_data(e, c);
+      if (own && !own->data[c])
+        return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
+      if (!to.data) continue;
+      if (own) {
+        __builtin_memcpy(to.data, own->data[c], size_t(to.shape.numel(rows)) * size_of(to.dtype));
+        continue;
+      }
+      const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+      if (!draw.column(*t.data_, c, to.shape, to.dtype, to.data))
+        return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
+      if (c > 0 || !augments(o.augment)) continue;
+      const int workers = e.pool ? e.pool->workers : 1;
+      run_workers(e.pool, workers, [&](int worker) {
+        const Share share = share_of(static_cast<uint32_t>(rows), workers, worker);
+        unsigned char* const scratch = e.scratch + static_cast<size_t>(worker) * augment_bytes(to.shape);
+        for (uint32_t r = share.first; r < share.last; r++)
+          augment_row(o.augment, Change(o.augment, o.seed, t.epoch(), draw[r]), to.shape,
+                      static_cast<real*>(to.data) + r * to.shape.row_numel(), scratch);
+      });
+    }
+    return Status::ok;
+  }
+
+  // Inputs, forward, the loss looked at, backward and update.
+  static Status step(Trainer& t, const Batch* own, int rows) {
+    const FloatControl control;
+    NNLITE_TRY(fill(t, own, rows));
+    Executor run(t.engine_);
+    const Engine& e = t.engine_;
+    run.rows    = rows;
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
+    NNLITE_TRY(run.check_labels(t.problem_));
+    run.run_steps(0, e.forward_count, nullptr);
+    const real loss = run.loss();
+    if (!is_finite(loss)) {
+      NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
+      const int  bad   = run.find_not_finite();
+      const bool found = bad >= 0 && bad < run.graph.model_nodes;
+      const NodeName name(&run.graph.node(0), found ? bad : 0);
+      return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+             << static_cast<int64_t>(t.step_ + 1);
+    }
+    t.loss_ = loss;
+    t.lr_   = run.context.lr;
+    uint32_t first_update = e.forward_count;
+    if (t.options_.clip_norm > 0) {
+      while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
+      run.run_steps(e.forward_count, first_update, nullptr);
+      t.gradient_norm_ = gradient_norm(t);
+      const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
+      if (norm > limit) run.context.gradient_scale = limit / norm;
+    }
+    run.run_steps(first_update, e.step_count, &t.options_.optimizer);
+    t.step_++;
+    t.engine_.version++;
+    t.samples_ += static_cast<uint64_t>(rows);
+    return Status::ok;
+  }
+};
 
 Status Trainer::plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan) {
   TrainerOptions copy = options;
   return layout_trainer(model, copy, plan, nullptr, nullptr);
-}
-
-// Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
-void TrainerAccess::start(Trainer& t) {
-  const FloatControl control;
-  const Model& m = *t.engine_.model;
-  for (int i = 0; i < m.parameter_count(); i++) {
-    const Parameter& p = *ModelAccess::parameter(m, i);
-    const unsigned char* weights = ModelAccess::weights(m);
-    for (int which = 0; which < t.engine_.parameter_stride; which++) {
-      real* to = data(t, i, which);
-      if (!to) continue;
-      if (which > 0) zero(to, p.stored);
-      else if (!weights) init_parameter(p, i, m.seed(), to);
-      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
-    }
-  }
 }
 
 Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& arena) {
@@ -8938,7 +8771,19 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
     return set_problem(problem_, Status::no_weights, model.parameter(i).name,
                        "a frozen parameter is used where the model has it");
   }
-  TrainerAccess::start(*this);
+  // Parameters begin as the model has them, or as its seed makes them; the rest as zeros.
+  const FloatControl control;
+  const unsigned char* weights = ModelAccess::weights(model);
+  for (int i = 0; i < model.parameter_count(); i++) {
+    const Parameter& p = *ModelAccess::parameter(model, i);
+    for (int which = 0; which < engine_.parameter_stride; which++) {
+      real* to = TrainerAccess::data(*this, i, which);
+      if (!to) continue;
+      if (which > 0) zero(to, p.stored);
+      else if (!weights) init_parameter(p, i, model.seed(), to);
+      else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
+    }
+  }
   return Status::ok;
 }
 
@@ -8948,109 +8793,16 @@ Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data", "the data set is empty");
   for (int c = 0; c < input_count(engine_); c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    (void)input_data(engine_, c, shape, dtype);
-    if (column_fits(data.columns[c], data, dtype)) continue;
+    if (column_fits(data.columns[c], data, input_data(engine_, c).dtype)) continue;
     return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
   return Status::ok;
 }
 
-// Samples of one epoch, without those that drop_last leaves out.
-static uint32_t epoch_samples(const Dataset& data, const TrainerOptions& o) {
-  const uint32_t batch = static_cast<uint32_t>(o.batch);
-  return o.drop_last && data.count >= batch ? data.count / batch * batch : data.count;
-}
-
 uint32_t Trainer::epoch() const { return data_ ? uint32_t(samples_ / epoch_samples(*data_, options_)) : 0; }
 uint32_t Trainer::epoch_position() const {
   return data_ ? static_cast<uint32_t>(samples_ % epoch_samples(*data_, options_)) : 0;
-}
-
-float TrainerAccess::rate(const Trainer& t) {
-  const TrainerOptions& o = t.options_;
-  const uint32_t batch = static_cast<uint32_t>(o.batch), samples = t.data_ ? epoch_samples(*t.data_, o) : 0;
-  const float first = *static_cast<const float*>(o.optimizer.attributes());       // every optimizer's lr
-  const RateContext c = {first,    t.step_,           t.epoch(), (samples + batch - 1) / batch,
-                         o.epochs, t.plateau_.factor};
-  const float lr = o.schedule ? o.schedule.op()->rate(o.schedule.attributes(), c) : first;
-  if (t.step_ >= static_cast<uint64_t>(o.warmup_steps)) return lr;
-  const double share = static_cast<double>(t.step_ + 1) / static_cast<double>(o.warmup_steps);
-  return static_cast<float>(product(double(lr), share));
-}
-
-// 2-norm of all kept gradients, in parameter order, 16 lanes each.
-real TrainerAccess::gradient_norm(const Trainer& t) {
-  real sum = 0;
-  for (int i = 0; i < t.engine_.model->parameter_count(); i++) {
-    const real* g = data(t, i, 1);
-    if (g) sum += sum_of_squares(g, ModelAccess::parameter(*t.engine_.model, i)->stored);
-  }
-  return real_sqrt(sum);
-}
-
-// The rows of a step into the inputs: the caller's own, or the next of the data set.
-Status TrainerAccess::fill(Trainer& t, const Batch* own, int rows) {
-  const Engine& e = t.engine_;
-  const TrainerOptions& o = t.options_;
-  for (int c = 0; c < input_count(e); c++) {
-    Shape shape;
-    DType dtype = real_dtype;
-    void* to    = input_data(e, c, shape, dtype);
-    if (own && !own->data[c])
-      return set_problem(t.problem_, Status::no_data, "step", "data[") << c << "] is missing";
-    if (!to) continue;
-    if (own) {
-      __builtin_memcpy(to, own->data[c], static_cast<size_t>(shape.numel(rows)) * size_of(dtype));
-      continue;
-    }
-    const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
-    if (!draw.column(*t.data_, c, shape, dtype, to))
-      return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
-    if (c > 0 || !augments(o.augment)) continue;
-    Augmenter job = {o.augment, draw, shape, o.seed, t.epoch(), e.pool ? e.pool->workers : 1,
-                     static_cast<real*>(to), e.scratch};
-    run_workers(e.pool, job.workers, Augmenter::work, &job);
-  }
-  return Status::ok;
-}
-
-// Inputs, forward, the loss looked at, backward and update.
-Status TrainerAccess::step(Trainer& t, const Batch* own, int rows) {
-  const FloatControl control;
-  NNLITE_TRY(fill(t, own, rows));
-  Executor run(t.engine_);
-  const Engine& e = t.engine_;
-  run.rows    = rows;
-  run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
-  NNLITE_TRY(run.check_labels(t.problem_));
-  run.run_steps(0, e.forward_count, nullptr);
-  const real loss = run.loss();
-  if (!is_finite(loss)) {
-    NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
-    const int  bad   = run.find_not_finite();
-    const bool found = bad >= 0 && bad < run.graph.model_nodes;
-    const NodeName name(&run.graph.node(0), found ? bad : 0);
-    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
-           << static_cast<int64_t>(t.step_ + 1);
-  }
-  t.loss_ = loss;
-  t.lr_   = run.context.lr;
-  uint32_t first_update = e.forward_count;
-  if (t.options_.clip_norm > 0) {
-    while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
-    run.run_steps(e.forward_count, first_update, nullptr);
-    t.gradient_norm_ = gradient_norm(t);
-    const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
-    if (norm > limit) run.context.gradient_scale = limit / norm;
-  }
-  run.run_steps(first_update, e.step_count, &t.options_.optimizer);
-  t.step_++;
-  t.engine_.version++;
-  t.samples_ += static_cast<uint64_t>(rows);
-  return Status::ok;
 }
 
 Status Trainer::step(const Batch& batch) {
@@ -9112,6 +8864,86 @@ Status Trainer::get_gradient(int i, real* to) const {
   copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
   return Status::ok;
 }
+
+// ================================================================================ >>session_impl
+Status Session::plan(const Model& model, const SessionOptions& options, MemoryPlan& plan) {
+  AnyOp loss = options.loss;
+  return layout_session(model, options, loss, plan, nullptr, nullptr, nullptr);
+}
+
+// Derived weights, of the weights of the moment.
+static void derive(Engine& e) {
+  Executor run(e);
+  run.rows = e.batch;
+  run.derive();
+  if (e.trainer) e.version = e.trainer->version;
+}
+
+Status Session::build_on(const Model* model, const Trainer* trainer, const SessionOptions& options,
+                         Arena& arena) {
+  engine_    = Engine();
+  problem_   = Problem();
+  max_image_ = options.max_image;
+  loss_      = options.loss;
+  if (trainer && !model) return set_problem(problem_, Status::not_built, "trainer");
+  if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
+  MemoryPlan plan;
+  const Engine* const of_trainer = trainer ? &TrainerAccess::engine(*trainer) : nullptr;
+  const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, of_trainer);
+  problem_       = plan.problem;
+  if (ok(s)) derive(engine_);
+  return s;
+}
+Status Session::build(const Model& model, const SessionOptions& options, Arena& arena) {
+  return build_on(&model, nullptr, options, arena);
+}
+Status Session::build(const Trainer& trainer, const SessionOptions& options, Arena& arena) {
+  return build_on(trainer.model(), &trainer, options, arena);
+}
+
+template <class T>
+static View<T> input_view(const Engine& e, int i, DType wanted) {
+  const InputData in = input_data(e, i);
+  return {in.dtype == wanted ? static_cast<T*>(in.data) : nullptr, in.shape, e.batch};
+}
+
+View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
+View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
+
+Status Session::set_image(const Image& image, int row) {
+  const View<real> to = input(0);
+  if (!to.data || row < 0 || row >= engine_.batch || to.shape.rank != 4)
+    return set_problem(problem_, to.data ? Status::bad_shape : Status::not_built, "set_image",
+                       "input 0 must be [N, height, width, channels]");
+  const Preprocessing& how = preprocessing_of(*engine_.model);
+  Arena scratch(engine_.scratch, prepare_bytes(how, max_image_.w, max_image_.h));
+  const int32_t* dim = to.shape.dim;
+  Status s = preprocess(image, how, dim[1], dim[2], dim[3], to.row(row), scratch, &seen_);
+  if (s == Status::out_of_memory) s = Status::limit_exceeded;
+  if (ok(s)) return s;
+  return set_problem(problem_, s, "set_image")
+      << ": " << image.width << " x " << image.height << " pixels of " << image.channels << " channels"
+      << (s == Status::limit_exceeded ? ": more than max_image" : "");
+}
+
+Status Session::forward(int rows) {
+  NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "forward", rows, engine_.batch));
+  if (engine_.trainer && engine_.trainer->version != engine_.version) derive(engine_);
+  Executor run(engine_);
+  run.rows = rows_ = rows;
+  NNLITE_TRY(run.check_labels(problem_));
+  run.run_steps(0, engine_.step_count, nullptr);
+  return Status::ok;
+}
+
+View<const real> Session::output(int i) const {
+  if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
+  const Executor run(engine_);
+  const int node = ModelAccess::output_node(*engine_.model, i);
+  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
+}
+
+real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
 
 // ================================================================================ >>metrics_impl
 int argmax(const real* values, int count) {
@@ -9996,6 +9828,7 @@ static size_t first_difference(const void* a, const void* b, size_t n) {
   while (i < n && static_cast<const uint8_t*>(a)[i] == static_cast<const uint8_t*>(b)[i]) ++i;
   return i;
 }
+static bool same_bytes(const void* a, const void* b, size_t n) { return first_difference(a, b, n) == n; }
 static bool all_zero(const uint8_t* p, size_t n) {
   while (n > 0 && p[n - 1] == 0) --n;
   return n == 0;
@@ -10124,7 +9957,7 @@ static NNLITE_COLD Status read_header(File& f) {
     return refuse(f, Status::limit_exceeded, 0, "header", "bytes of the file", f.limits.file_bytes,
                   f.source.size);
   NNLITE_TRY(fetch(f, 0, &h, sizeof h));
-  if (first_difference(h.magic, own.magic, 8) < 8) return bad(f, 0, "header", "this is not a .nnl file");
+  if (!same_bytes(h.magic, own.magic, 8)) return bad(f, 0, "header", "this is not a .nnl file");
   if (h.byte_order != own.byte_order) return bad(f, 16, "header", "the byte order is wrong");
   if (crc32c(0, &h, sizeof h - sizeof h.crc) != h.crc)
     return refuse(f, Status::bad_checksum, 124, "header", "is damaged");
@@ -10249,8 +10082,7 @@ class Emit {
     held_ += n;
   }
   // Records, and numbers of them.
-  template <class... R>
-  void write(const R&... record) { (put(&record, sizeof record), ...); }
+  template <class... R> void write(const R&... record) { (put(&record, sizeof record), ...); }
   // Elements of 1, 4 or 8 bytes in the order of this machine.
   void elements(const void* values, size_t bytes, size_t element) {
     if (little_endian) return put(values, bytes);
@@ -10304,8 +10136,7 @@ class Io {
 
   explicit Io(Emit& e) : e_(&e) {}
   Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
-  template <class... T>
-  void state(T&... v) { (number(v), ...); }
+  template <class... T> void state(T&... v) { (number(v), ...); }
   template <class T>
   void setting(const char* name, T& v) {
     const T own = v;
@@ -10313,8 +10144,7 @@ class Io {
     if (match && ok(status_) && v != own)
       status_ = refuse(*f_, other, at_ - sizeof v, name, "the checkpoint has another", whole(own), whole(v));
   }
-  template <class... T>
-  void constant(T... v) { (same(v), ...); }
+  template <class... T> void constant(T... v) { (same(v), ...); }
   void zeros(size_t n) { for (; n > 0; --n) constant(uint8_t(0)); }
   void require(bool right) {
     if (!right && ok(status_))
@@ -10350,16 +10180,14 @@ class Io {
     require(b <= 1);
     v = b == 1;
   }
-  template <class T, size_t n>
-  void number(T (&list)[n]) { for (T& v : list) number(v); }
+  template <class T, size_t n> void number(T (&list)[n]) { for (T& v : list) number(v); }
   template <class T>
   void same(T expected) {
     T v = expected;
     number(v);
     require(v == expected);
   }
-  template <class T>
-  static uint64_t whole(T v) { return uint64_t(v); }
+  template <class T> static uint64_t whole(T v) { return uint64_t(v); }
   static uint64_t whole(float) { return 0; }   // not shown
   Status read_row(const OpSet& known, uint32_t trait, AnyOp& row);
 
@@ -10842,7 +10670,7 @@ static size_t field_bytes(FieldType t) {
 static bool same_field(const Field& f, const void* a, const void* b) {
   const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
   const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
-  return first_difference(p, q, field_bytes(f.type)) == field_bytes(f.type);
+  return same_bytes(p, q, field_bytes(f.type));
 }
 
 // Attributes in the file to a struct that holds the defaults. A default that is written, an unknown field,
@@ -10868,8 +10696,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     NNLITE_TRY(fetch(f, at + 2, r, size));
     if (size == 1 && r[0] > 1) return bad(f, at, op.name, "a truth value", 1, r[0]);
     if (size > 1 && !little_endian) swap_elements(r, size, 4);
-    if (first_difference(to + field->offset, r, size) == size)
-      return bad(f, at, op.name, "a default is written");
+    if (same_bytes(to + field->offset, r, size)) return bad(f, at, op.name, "a default is written");
     copy_bytes(to + field->offset, r, size);
     at += 2 + size;
   }
@@ -11002,10 +10829,8 @@ static Status add_file_node(const File& f, Model& m, uint32_t k, GraphCursor& c,
   NNLITE_TRY(read_attributes(f, f.offset(id_attr) + c.n.attributes, c.n.attribute_bytes, layer));
   (void)m.add_any(c.n.name_bytes == 0 ? nullptr : c.name, layer, in, c.n.n_in);
   NNLITE_TRY(built(f, m, c.here));
-  const void* became = ModelAccess::node(m, int(k)).attributes;
-  return first_difference(layer.attributes(), became, c.op->attr_size) == c.op->attr_size
-             ? Status::ok
-             : bad(f, c.here, c.op_name, "an attribute is not complete");
+  const bool same = same_bytes(layer.attributes(), ModelAccess::node(m, int(k)).attributes, c.op->attr_size);
+  return same ? Status::ok : bad(f, c.here, c.op_name, "an attribute is not complete");
 }
 
 // A parameter of the engine against its record: one name, role, form and place.
@@ -11036,7 +10861,7 @@ static Status check_node(const File& f, const Model& m, uint32_t k) {
   NNLITE_TRY(fetch(f, id_node, k, n));
   NNLITE_TRY(read_tensor(f, f.parameters + k, t));
   const TensorRecord out = output_record(node, k);
-  if (t.rank != out.rank || first_difference(t.dims, out.dims, sizeof t.dims) < sizeof t.dims)
+  if (t.rank != out.rank || !same_bytes(t.dims, out.dims, sizeof t.dims))
     return refuse(f, Status::bad_shape, here, name, "the layer gives another shape than the stored one");
   NNLITE_TRY(check_record(f, here, name, "a field of its output differs", out, t));
   own.name       = n.name;
@@ -11179,10 +11004,10 @@ struct Content {
   const Model*       model;
   const Trainer*     trainer;                  // where trained values come from; nullptr: the model alone
   const ModelExtras* extras;
-  bool               checkpoint;
-  uint16_t           order[max_saved_parameters];        // of the parameters, by name
+  void (*checkpoint)(const Content&, int id, Emit&);     // emits a section of one; nullptr: a model
+  uint16_t order[max_saved_parameters];                  // of the parameters, by name
 
-  Content(const Model* m, const Trainer* t, const ModelExtras* x, bool all)
+  Content(const Model* m, const Trainer* t, const ModelExtras* x, decltype(checkpoint) all = nullptr)
       : model(m), trainer(t), extras(x), checkpoint(all) {}
 };
 
@@ -11208,22 +11033,16 @@ static Status refuse_save(Problem* problem, Status s, const char* where, const c
 
 static const Parameter& parameter_of(const Content& c, int i) { return *ModelAccess::parameter(*c.model, i); }
 
-// The parameters in the order of their names (Shell's sort): ids in the file are places in it.
+// The parameters in the order of their names: ids in the file are places in it.
 static Status sort_parameters(Content& c, Problem* problem) {
   const Model& m = *c.model;
   const int    n = m.parameter_count();
   if (n > max_saved_parameters)
     return refuse_save(problem, Status::limit_exceeded, "save", "too many parameters");
   for (int i = 0; i < n; ++i) c.order[i] = uint16_t(i);
-  for (int gap = n / 2; gap > 0; gap /= 2)
-    for (int i = gap; i < n; ++i) {
-      const uint16_t      moved = c.order[i];
-      const ParameterInfo info  = m.parameter(moved);
-      int                 k     = i;
-      for (; k >= gap && compare_text(m.parameter(c.order[k - gap]).name, info.name) > 0; k -= gap)
-        c.order[k] = c.order[k - gap];
-      c.order[k] = moved;
-    }
+  sort(c.order, n, [&](uint16_t a, uint16_t b) {
+    return compare_text(m.parameter(a).name, m.parameter(b).name) < 0;
+  });
   return Status::ok;
 }
 static uint32_t parameter_id(const Content& c, int parameter) {
@@ -11359,12 +11178,6 @@ static void emit_data(const Content& c, Emit& e) {
 }
 
 // ================================================================================ >>save
-#ifdef NNLITE_NO_TRAINING
-static void emit_training(const Content&, int, Emit&) {}
-#else
-static void emit_training(const Content& c, int id, Emit& e);
-#endif
-
 static NNLITE_COLD void emit_section(const Content& c, int id, Emit& e) {
   ModelExtras   x = *c.extras;
   Preprocessing picture;
@@ -11383,7 +11196,7 @@ static NNLITE_COLD void emit_section(const Content& c, int id, Emit& e) {
     case id_labl: return emit_labels(x, e);
     case id_test: return emit_golden(*c.model, x, e);
     case id_data: return emit_data(c, e);
-    default: return emit_training(c, id, e);
+    default: return c.checkpoint(c, id, e);
   }
 }
 
@@ -11450,13 +11263,7 @@ static NNLITE_COLD Status check_content(Content& c, Problem* problem) {
   return sort_parameters(c, problem);
 }
 
-// The sink of the first time: the content id.
-static bool write_hash(void* user, const void* from, size_t n) {
-  if (user != nullptr) static_cast<Sha256*>(user)->add(from, n);
-  return true;
-}
-
-static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* problem) {
+static NNLITE_COLD Status write_content(Content&& c, const Sink& sink, Problem* problem) {
   SectionRecord table[max_sections];
   FileHeader    h;
   NNLITE_TRY(check_content(c, problem));
@@ -11469,7 +11276,10 @@ static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* p
   h.file_bytes = align64(sizeof h + sizeof(SectionRecord) * h.sections);
   {
     Sha256 id;
-    Sink   hash = {write_hash, nullptr};
+    Sink   hash = {[](void* user, const void* from, size_t n) {
+      if (user != nullptr) static_cast<Sha256*>(user)->add(from, n);
+      return true;
+    }};
     Emit   e(&hash);
     for (uint32_t i = 0; i < h.sections; ++i) {
       hash.user = table[i].type == section_kinds[id_sign].type ? nullptr : &id;
@@ -11500,18 +11310,10 @@ static NNLITE_COLD Status write_content(Content& c, const Sink& sink, Problem* p
 }
 
 Status save(const Model& model, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(&model, nullptr, extras, false);
-  return write_content(c, sink, problem);
+  return write_content(Content(&model, nullptr, extras), sink, problem);
 }
 
 #ifndef NNLITE_NO_STDIO
-static bool write_handle(void* user, const void* from, size_t n) {
-  return static_cast<FileHandle*>(user)->write(from, n);
-}
-static bool read_handle(void* user, uint64_t offset, void* to, size_t n) {
-  return static_cast<FileHandle*>(user)->read(offset, to, n);
-}
-
 static Status refuse_path(Problem* problem, const char* path, const char* what, const char* reason) {
   if (problem != nullptr) set_problem(*problem, Status::io_error, path, what) << ": " << reason;
   return Status::io_error;
@@ -11536,7 +11338,10 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
     if (!file.create(temporary)) (void)file.close();
   }
   if (!file.valid()) return refuse_path(problem, path, "cannot be written", file_error());
-  const Sink   sink = {write_handle, &file};
+  const auto write = [](void* user, const void* from, size_t n) {
+    return static_cast<FileHandle*>(user)->write(from, n);
+  };
+  const Sink   sink = {write, &file};
   const Status s    = f(sink);
   const bool   full = s == Status::io_error;
   const bool   done = ok(s) && file.flush();
@@ -11551,7 +11356,10 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
 template <class F>
 static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
   FileHandle file;
-  Source     source = {read_handle, &file, 0};
+  const auto read = [](void* user, uint64_t offset, void* to, size_t n) {
+    return static_cast<FileHandle*>(user)->read(offset, to, n);
+  };
+  Source       source = {read, &file, 0};
   const bool   opened = file.open(path, source.size);
   const Status s      = opened ? f(source) : refuse_path(problem, path, "cannot be read", file_error());
   (void)file.close();
@@ -11583,73 +11391,98 @@ struct RowHeader {
   Le16    version, attribute_bytes, zero_too;
 };
 
+// What a checkpoint holds beside the network.
 struct CheckpointAccess {
-  // What a checkpoint holds beside the network.
-  struct State {
-    State() = default;
-    explicit State(const Trainer& t)
-        : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
-          plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
+  CheckpointAccess() = default;
+  explicit CheckpointAccess(const Trainer& t)
+      : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
+        plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
 
-    uint32_t         arithmetic = NNLITE_ARITHMETIC;
-    uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
-    uint8_t          device = 0;
-    uint32_t         generator = 1;            // Philox4x32-10
-    uint16_t         optimizer_states = 0;
-    TrainerOptions   options;
-    Trainer::Plateau plateau;
-    uint64_t         step = 0, samples = 0;
-    uint32_t         rows = 0, columns = 0;    // of the data set
-    uint8_t          fingerprint[32] = {};
-  };
-  static void   fields(Io& io, int id, State& s);
-  static void   describe_data(const Trainer& t, State& s);
-  static Status check(const Trainer& t, const File& f, const Content& c);
-};
+  uint32_t         arithmetic = NNLITE_ARITHMETIC;
+  uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
+  uint8_t          device = 0;
+  uint32_t         generator = 1;            // Philox4x32-10
+  uint16_t         optimizer_states = 0;
+  TrainerOptions   options;
+  Trainer::Plateau plateau;
+  uint64_t         step = 0, samples = 0;
+  uint32_t         rows = 0, columns = 0;    // of the data set
+  uint8_t          fingerprint[32] = {};
 
-NNLITE_COLD void CheckpointAccess::fields(Io& io, int id, State& s) {
-  TrainerOptions& o     = s.options;
-  uint8_t         flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
-  Augment&        a     = o.augment;
-  float* const    augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
-                               &a.thinner, &a.thicker, &a.background};
-  switch (id) {
-    case id_arth:
-      io.setting("number of arithmetic", s.arithmetic);
-      io.setting("class of arithmetic", s.arithmetic_class);
-      io.setting("device", s.device);
-      return io.zeros(10);
-    case id_opts:
-      io.setting("batch", o.batch);
-      io.setting("warmup_steps", o.warmup_steps);
-      io.state(o.epochs);
-      io.setting("clip_value", o.clip_value);
-      io.setting("clip_norm", o.clip_norm);
-      io.state(o.trainable);                   // the network says what is trained
-      io.setting("shuffle, drop_last or derived_weights", flags);
-      io.setting("states of the optimizer", s.optimizer_states);
-      io.zeros(8);
-      io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
-                 at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
-      o.shuffle         = (flags & 1) != 0;
-      o.drop_last       = (flags & 2) != 0;
-      o.derived_weights = (flags & 4) != 0;
-      return io.row("optimizer", traits::optimizer, o.optimizer);
-    case id_schd:
-      io.state(s.plateau.best, s.plateau.factor, s.plateau.bad, s.plateau.reports);
-      return io.row("schedule", traits::schedule, o.schedule);
-    case id_rngs:
-      io.setting("generator", s.generator);
-      io.zeros(4);
-      return io.state(o.seed, s.step);
-    case id_dpos: return io.state(s.samples, s.rows, s.columns, s.fingerprint);
-    case id_augm:
-      for (float* v : augment) io.setting("augment", *v);
-      io.require(augments(a) && augment_fits(a));
-      return io.zeros(4);
-    default: return io.row("loss", traits::loss, o.loss);
+  NNLITE_COLD void fields(Io& io, int id) {
+    TrainerOptions& o = options;
+    Augment&        a = o.augment;
+    uint8_t flags = uint8_t((o.shuffle ? 1 : 0) | (o.drop_last ? 2 : 0) | (o.derived_weights ? 4 : 0));
+    float* const augment[] = {&a.degrees, &a.scale,   &a.shear,     &a.shift,
+                              &a.thinner, &a.thicker, &a.background};
+    switch (id) {
+      case id_arth:
+        io.setting("number of arithmetic", arithmetic);
+        io.setting("class of arithmetic", arithmetic_class);
+        io.setting("device", device);
+        return io.zeros(10);
+      case id_opts:
+        io.setting("batch", o.batch);
+        io.setting("warmup_steps", o.warmup_steps);
+        io.state(o.epochs);
+        io.setting("clip_value", o.clip_value);
+        io.setting("clip_norm", o.clip_norm);
+        io.state(o.trainable);                   // the network says what is trained
+        io.setting("shuffle, drop_last or derived_weights", flags);
+        io.setting("states of the optimizer", optimizer_states);
+        io.zeros(8);
+        io.require(o.batch >= 1 && o.warmup_steps >= 0 && o.epochs >= 0 && at_least_zero(o.clip_value) &&
+                   at_least_zero(o.clip_norm) && o.trainable <= Trainable::named && flags < 8);
+        o.shuffle         = (flags & 1) != 0;
+        o.drop_last       = (flags & 2) != 0;
+        o.derived_weights = (flags & 4) != 0;
+        return io.row("optimizer", traits::optimizer, o.optimizer);
+      case id_schd:
+        io.state(plateau.best, plateau.factor, plateau.bad, plateau.reports);
+        return io.row("schedule", traits::schedule, o.schedule);
+      case id_rngs:
+        io.setting("generator", generator);
+        io.zeros(4);
+        return io.state(o.seed, step);
+      case id_dpos: return io.state(samples, rows, columns, fingerprint);
+      case id_augm:
+        for (float* v : augment) io.setting("augment", *v);
+        io.require(augments(a) && augment_fits(a));
+        return io.zeros(4);
+      default: return io.row("loss", traits::loss, o.loss);
+    }
   }
-}
+
+  // What tells one data set from another without reading its pictures: the form of every column (inputs of
+  // the model, then the target of a loss in options), and all class labels.
+  NNLITE_COLD void describe_data(const Trainer& t) {
+    const Dataset* d = t.data_;
+    DType          dtype = real_dtype;
+    int64_t        count = 0;
+    int32_t        given[256];                   // labels of a row that has to be read
+    Sha256         hash;
+    if (d == nullptr) return;
+    rows    = d->count;
+    columns = uint32_t(input_count(t.engine_));
+    for (uint32_t i = 0; i < columns; ++i) {
+      const InputData in = input_data(t.engine_, int(i));
+      dtype = in.dtype;
+      count = in.shape.row_numel();
+      const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
+      hash.add(form, sizeof form);
+    }
+    const int     last = int(columns) - 1;
+    const Column& c    = d->columns[last];
+    for (uint32_t row = 0; dtype == DType::i32 && row < rows; ++row) {
+      if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
+      for (int64_t i = 0; i < count; ++i) {
+        const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
+        hash.add(&label, sizeof label);
+      }
+    }
+    hash.finish(fingerprint);
+  }
+};
 
 static void emit_row(const AnyOp& row, Emit& e) {
   if (!row) return;
@@ -11699,41 +11532,11 @@ NNLITE_COLD void Io::row(const char* setting, uint32_t trait, AnyOp& row) {
   at_ = end_;
 }
 
-// What tells one data set from another without reading its pictures: the form of every column (the inputs of
-// the model, then the target of a loss in options), and all class labels.
-NNLITE_COLD void CheckpointAccess::describe_data(const Trainer& t, State& s) {
-  const Dataset* d = t.data_;
-  DType          dtype = real_dtype;
-  int64_t        count = 0;
-  int32_t        given[256];                   // labels of a row that has to be read
-  Sha256         hash;
-  if (d == nullptr) return;
-  s.rows    = d->count;
-  s.columns = uint32_t(input_count(t.engine_));
-  for (uint32_t i = 0; i < s.columns; ++i) {
-    Shape shape;
-    (void)input_data(t.engine_, int(i), shape, dtype);
-    count = shape.row_numel();
-    const Le32 form[2] = {file_dtype(dtype), uint32_t(count)};
-    hash.add(form, sizeof form);
-  }
-  const int     last = int(s.columns) - 1;
-  const Column& c    = d->columns[last];
-  for (uint32_t row = 0; dtype == DType::i32 && row < s.rows; ++row) {
-    if (c.data == nullptr && (count > 256 || !d->read(d->user, row, last, given))) break;
-    for (int64_t i = 0; i < count; ++i) {
-      const Le32 label(uint32_t(c.data == nullptr ? given[i] : label_at(c, row * count + i)));
-      hash.add(&label, sizeof label);
-    }
-  }
-  hash.finish(s.fingerprint);
-}
-
 static void emit_training(const Content& c, int id, Emit& e) {
-  CheckpointAccess::State s(*c.trainer);
+  CheckpointAccess s(*c.trainer);
   Io                      io(e);
-  if (id == id_dpos) CheckpointAccess::describe_data(*c.trainer, s);
-  CheckpointAccess::fields(io, id, s);
+  if (id == id_dpos) s.describe_data(*c.trainer);
+  s.fields(io, id);
 }
 
 // Whether values lie in the trainer's own memory rather than in the model.
@@ -11744,13 +11547,11 @@ static bool owned(const Trainer& t, const real* values) {
 }
 
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(trainer.model(), &trainer, extras, false);
-  return write_content(c, sink, problem);
+  return write_content(Content(trainer.model(), &trainer, extras), sink, problem);
 }
 
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
-  Content c(t.model(), &t, extras, true);
-  return write_content(c, sink, problem);
+  return write_content(Content(t.model(), &t, extras, emit_training), sink, problem);
 }
 
 // The names of the parameters that are trained, in the caller's arena.
@@ -11789,7 +11590,7 @@ static Status read_checkpoint(File& f) {
 
 NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, Arena* arena, Problem* problem,
                                 const OpSet& ops) {
-  CheckpointAccess::State s;
+  CheckpointAccess s;
   File                    f(source, LoadLimits(), problem);
   NNLITE_TRY(read_checkpoint(f));
   NNLITE_TRY(read_tensors(f));
@@ -11799,7 +11600,7 @@ NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, A
     if (f.at[id].type == 0) continue;
     Io io(f, id);
     io.ops = &ops;
-    CheckpointAccess::fields(io, id, s);
+    s.fields(io, id);
     NNLITE_TRY(io.finish());
   }
   s.options.names      = nullptr;
@@ -11811,7 +11612,7 @@ NNLITE_COLD Status read_options(const Source& source, TrainerOptions& options, A
 }
 
 // The network, what is trained, and frozen weights against those of a checkpoint.
-NNLITE_COLD Status CheckpointAccess::check(const Trainer& t, const File& f, const Content& c) {
+static NNLITE_COLD Status check_network(const Trainer& t, const File& f, const Content& c) {
   static const SectionId graph[] = {id_strs, id_tens, id_node, id_idxs, id_attr, id_grph};
   Emit     e;
   uint32_t k = 0;
@@ -11840,11 +11641,11 @@ NNLITE_COLD Status CheckpointAccess::check(const Trainer& t, const File& f, cons
 NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
   problem_ = Problem();
   File    f(source, LoadLimits(), &problem_);
-  Content c(model(), this, nullptr, true);
-  CheckpointAccess::State s(*this), own;
+  Content c(model(), this, nullptr, emit_training);
+  CheckpointAccess s(*this), own;
   NNLITE_TRY(check_content(c, &problem_));
   NNLITE_TRY(read_checkpoint(f));
-  NNLITE_TRY(CheckpointAccess::check(*this, f, c));
+  NNLITE_TRY(check_network(*this, f, c));
   if (augments(options_.augment) != (f.at[id_augm].type != 0))
     return refuse(f, Status::bad_argument, id_augm, "augment: the checkpoint has another");
   for (SectionId id : state_sections) {
@@ -11853,15 +11654,15 @@ NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
     io.match = id != id_arth || !any_arithmetic;
     if (id == id_arth) io.other = Status::wrong_arithmetic;
     if (id == id_rngs) io.other = Status::unsupported;
-    CheckpointAccess::fields(io, id, s);
+    s.fields(io, id);
     NNLITE_TRY(io.finish());
   }
   if (s.step != f.header.generation) return bad(f, id_rngs, "the step is not the generation");
   if (data_ != nullptr && s.rows != 0) {
-    CheckpointAccess::describe_data(*this, own);
+    own.describe_data(*this);
     if (s.rows != own.rows)
       return refuse(f, Status::wrong_data, id_dpos, "rows of the data set", s.rows, own.rows);
-    if (s.columns != own.columns || first_difference(s.fingerprint, own.fingerprint, 32) < 32)
+    if (s.columns != own.columns || !same_bytes(s.fingerprint, own.fingerprint, 32))
       return refuse(f, Status::wrong_data, id_dpos, "columns or labels differ");
   }
   uint64_t at     = f.offset(id_data);
@@ -11920,7 +11721,7 @@ NNLITE_COLD Status verify_content(const Source& source, Problem* problem) {
     NNLITE_TRY(fetch_pieces(f, s.offset, align64(s.size), add));
   }
   hash.finish(id);
-  if (!all_zero(f.header.content_id, 32) && first_difference(id, f.header.content_id, 32) < 32)
+  if (!all_zero(f.header.content_id, 32) && !same_bytes(id, f.header.content_id, 32))
     return refuse(f, Status::bad_checksum, 64, "header", "the content id is that of another content");
   return Status::ok;
 }

@@ -144,10 +144,8 @@ struct Run {
     CHECK(t.it.set_data(data) == Status::ok);
     CHECK(t.it.steps(steps) == Status::ok);
     if (pictures) {
-      Shape shape;
-      DType dtype;
       CHECK(TrainerAccess::fill(t.it, nullptr, 5) == Status::ok);
-      const real* x = static_cast<const real*>(input_data(TrainerAccess::engine(t.it), 0, shape, dtype));
+      const real* x = static_cast<const real*>(input_data(TrainerAccess::engine(t.it), 0).data);
       pictures->assign(x, x + 5 * 72);
     }
     CHECK(t.memory.intact());

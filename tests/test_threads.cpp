@@ -96,21 +96,20 @@ TEST_CASE("threads: a second caller and a job inside a job run all workers inlin
 #endif
 
 TEST_CASE("threads: a job rounds to nearest and keeps subnormal numbers; the caller's setting comes back") {
-  struct Seen {
+  struct {
     float sum[4], subnormal[4];
-    static void job(void* context, int worker) {
-      volatile float one = 1.0f, little = 0x1p-25f, tiny = 0x1p-126f, half = 0.5f;
-      Seen& seen = *static_cast<Seen*>(context);
-      seen.sum[worker]       = one + little;
-      seen.subnormal[worker] = tiny * half;
-    }
   } seen = {};
+  const auto job = [&](int worker) {
+    volatile float one = 1.0f, little = 0x1p-25f, tiny = 0x1p-126f, half = 0.5f;
+    seen.sum[worker]       = one + little;
+    seen.subnormal[worker] = tiny * half;
+  };
   std::fesetround(FE_UPWARD);
 #ifndef NNLITE_NO_THREADS
   ThreadPool pool(3);
-  run_workers(&pool, 4, Seen::job, &seen);
+  run_workers(&pool, 4, job);
 #else
-  run_workers(nullptr, 4, Seen::job, &seen);
+  run_workers(nullptr, 4, job);
 #endif
   CHECK(std::fegetround() == FE_UPWARD);
   std::fesetround(FE_TONEAREST);
