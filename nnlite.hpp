@@ -1414,7 +1414,7 @@ constexpr T op_defaults = {};
 #include <arm_neon.h>
 #endif
 #ifdef __OPTIMIZE_SIZE__
-#define NNLITE_SMALL true                        // few heights of tiles
+#define NNLITE_SMALL true                        // few tiles
 #else
 #define NNLITE_SMALL false
 #endif
@@ -4265,7 +4265,7 @@ static void depthwise_stripe(const Product& t, const float* A, const float* B, f
   if (columns <= 8) return isa_avx2::depthwise_stripe(t, A, B, C, start, columns);
 #endif
   stripe(t, A, B, C, start, columns,
-         t.middle.count == 3 && t.middle.a == t.a_row
+         !NNLITE_SMALL && t.middle.count == 3 && t.middle.a == t.a_row
              ? Tiles{lanes, depthwise_rows, depthwise_tile_of<depthwise_rows, true>}
              : Tiles{lanes, apart_rows, depthwise_tile_of<apart_rows, false>});
 }
