@@ -3012,7 +3012,7 @@ constexpr int wide = 2, wide_rows = 6, narrow = 1, narrow_rows = NNLITE_SMALL ? 
 #elif NNLITE_PASS == NNLITE_PASS_NEON
 constexpr int wide = 2, wide_rows = 8, narrow = 2, narrow_rows = 8, depthwise_rows = 12;
 #elif NNLITE_PASS == NNLITE_PASS_BASE
-constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4, depthwise_rows = 8;
+constexpr int wide = 2, wide_rows = 4, narrow = 2, narrow_rows = 4, depthwise_rows = 6;
 #else
 constexpr int wide = 4, wide_rows = 2, narrow = 4, narrow_rows = 2, depthwise_rows = 1;
 #endif
@@ -4167,7 +4167,7 @@ static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float
     const auto   span = down ? down_span : up_span;
     const Span   rows = span(c.h, area.y, area.rows).within(in.H);
     const Span   columns = span(c.w, 0, out.W).within(in.W);
-    for (int64_t v = 0, end = C / 8 * 8; v < C; v = end, end = C) {    // whole halves of panels, then the rest
+    for (int64_t v = 0, end = C / 8 * 8; v < C; v = end, end = C) {   // whole halves of panels, then the rest
       Patch patch = patch_in_place(image + v, in.W, rows, columns, C);
       if (end % 8 != 0) {
         for (int64_t y = 0; y < rows.count; y++)
@@ -4217,8 +4217,8 @@ static inline bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) 
 #endif
 
 namespace NNLITE_ISA {
-// M pixels of a vector of channels, of which the first `columns` exist: a chain over places each. Where pixels
-// and places are equally far apart, three places share the loads.
+// M pixels of a vector of channels, of which the first `columns` exist: a chain over places each. Where
+// pixels and places are equally far apart, three places share the loads.
 template <int M, bool three>
 static void depthwise_tile(const Product& t, const float* A, const float* B, float* C, const float* start,
                            int64_t columns) {
@@ -4569,8 +4569,8 @@ static inline bool regions_overlap(const AdaptiveAvgPool2d&, const Shape& x, con
 #endif
 
 namespace NNLITE_ISA {
-// A row of windows over the channels: the first of the largest values, and its place kh kW + kw where backward
-// will ask for it. All of them are 2 x 2, side by side, or they are any.
+// A row of windows over the channels: the first of the largest values, and its place kh kW + kw where
+// backward will ask for it. All of them are 2 x 2, side by side, or they are any.
 template <bool side_by_side>
 static void max_row(const Axes& k, const Axis::Inside& down, const float* x, int64_t C, float* y,
                     uint8_t* place) {
@@ -4578,7 +4578,8 @@ static void max_row(const Axes& k, const Axis::Inside& down, const float* x, int
   const int64_t spare = spare_floats(k.w, C);
   for (int64_t ow = 0; ow < k.w.out; ow++, y += C, place += place == nullptr ? 0 : C) {
     const Axis::Inside across = side_by_side ? Axis::Inside{0, 2, 2 * ow} : k.w.inside(ow);
-    const int64_t rows = side_by_side ? 2 : down.last - down.first, columns = side_by_side ? 2 : across.last - across.first;
+    const int64_t rows = side_by_side ? 2 : down.last - down.first;
+    const int64_t columns = side_by_side ? 2 : across.last - across.first;
     const int64_t kernel_w = side_by_side ? 2 : k.w.kernel, first = down.first * kernel_w + across.first;
     const float* const from = x + across.input * C;
     each_vector(0, C, [=](int64_t c, int part) NNLITE_INLINED {
