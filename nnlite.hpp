@@ -3883,9 +3883,15 @@ static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<Conv
 // The gradient for the input is the same of dy, with the taps in reverse. U is derived from the weights, in
 // panels [columns/16][16 places][rows][16]. Tiles of all images are numbered in one line and worked on in
 // blocks: an output is 16 chains and a fixed sum of them, whatever the blocks.
+//
+// The gradient for the weights is F(3x3, 2x2), where dy takes the place of the taps:
+//
+//   D = H dy H' of a tile's 2 x 2 gradients;  M[k] = V[k]' D[k], a sum over tiles;  dw = T' M T
+//   H d: d0, d0 + d1, d0 - d1, d1     T' m: m0 + (m1 + m2) / 2, (m1 - m2) / 2, (m1 + m2) / 2 - m3
 #ifdef NNLITE_ONCE
 struct Winograd {
   int64_t H, W, C, oH, oW, O;                  // of what is read, and of what is written
+  int64_t pitch;                               // channels of a pixel that is read
   int64_t top, left;                           // zeros around what is read; negative: pixels that are not
   bool    forward;
   int64_t across, of_image, count;             // tiles: of a row, of an image, of all
@@ -3902,7 +3908,7 @@ static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
   const Shape& x = forward ? r.in_shape(0) : r.out_shape();
   const Shape& y = forward ? r.out_shape() : r.in_shape(0);
   Winograd s;
-  s.H = x.dim[1], s.W = x.dim[2], s.C = x.dim[3];
+  s.H = x.dim[1], s.W = x.dim[2], s.C = s.pitch = x.dim[3];
   s.oH = y.dim[1], s.oW = y.dim[2], s.O = y.dim[3];
   s.top  = forward ? padding.h : 2 - padding.h;
   s.left = forward ? padding.w : 2 - padding.w;
@@ -3920,14 +3926,16 @@ static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
 }
 
 // By the shape of the layer alone: bits depend on it.
+static bool takes_winograd(const OpRun& r, const Winograd& s) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  return r.derived != nullptr && a.kernel_size.h == 3 && a.kernel_size.w == 3 &&
+         (a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) == 1 &&  // all of them are 1
+         s.C >= 16 && s.O >= 16 && s.of_image >= 4;
+}
 template <bool forward>
 static bool winograd_plan(const OpRun& r, KernelPlan& p) {
-  const Conv2d& a = attributes_of<Conv2d>(r);
-  if (r.derived == nullptr || a.kernel_size.h != 3 || a.kernel_size.w != 3 ||
-      (a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) != 1)       // one of them is not 1
-    return false;
   const Winograd s = winograd_sizes(r, forward);
-  if (s.C < 16 || s.O < 16 || s.of_image < 4) return false;
+  if (!takes_winograd(r, s)) return false;
   p.stages   = 2;
   p.tasks[0] = static_cast<uint32_t>(panels_of(s.O) * panels_of(s.C));
   p.tasks[1] = static_cast<uint32_t>((s.count - 1) / s.block + 1);
@@ -3943,6 +3951,39 @@ constexpr bool winograd_derives_once = false;
 static constexpr auto winograd_grad_input_plan = winograd_plan<false>;
 #endif
 
+// The gradient for the weights. Tasks of stage 0 are (part of the tiles, block of rows) x panel of M, with
+// parts where there are few of the others; up to four panels go together. Bits depend on the chunks of tiles
+// and on their parts. Stage 1 adds the parts and makes dw, 16 rows of a panel in a task.
+struct WinogradGrad {
+  int64_t chunks, parts, blocks, panels;
+  int64_t v_step, d_step, m_step;              // from place to place
+  int64_t of_worker() const { return 16 * (v_step + d_step); }
+};
+constexpr int64_t winograd_chunk = 64, winograd_rows = 32, winograd_panels = 4, winograd_tasks = 8;
+static NNLITE_NOINLINE WinogradGrad winograd_grad_sizes(const Winograd& s) {
+  WinogradGrad g;
+  g.chunks = (s.count - 1) / winograd_chunk + 1;
+  g.blocks = (s.C - 1) / winograd_rows + 1;
+  g.panels = panels_of(s.O);
+  g.parts  = smaller(g.chunks, (winograd_tasks - 1) / (g.blocks * g.panels) + 1);
+  const int64_t tiles = smaller(winograd_chunk, s.count);
+  g.v_step = tiles * ((s.C - 1) / g.blocks + 1) + 16;
+  g.d_step = tiles * smaller(g.panels, winograd_panels) * 16 + 16;
+  g.m_step = g.panels * s.C * 16 + 16;
+  return g;
+}
+static inline bool winograd_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
+  const Winograd s = winograd_sizes(r, true);
+  if (!takes_winograd(r, s)) return false;
+  const WinogradGrad g = winograd_grad_sizes(s);
+  p.stages   = 2;
+  p.tasks[0] = static_cast<uint32_t>(g.parts * g.blocks * g.panels);
+  p.tasks[1] = static_cast<uint32_t>(panels_of(s.C) * g.panels);
+  p.scratch_per_worker = scratch_bytes(g.of_worker());
+  p.scratch_shared = scratch_bytes(g.parts * 16 * g.m_step);
+  return true;
+}
+
 // Tiles of one row of tiles: the first of them in the block, how many, its image and its first output.
 struct TileRow {
   int64_t first, count, image, i, j;
@@ -3957,7 +3998,7 @@ static NNLITE_NOINLINE TileRow tile_row(const Winograd& s, int64_t tile, int64_t
 struct WinogradParts {
   void (*derive)(const Winograd&, const float* w, int64_t column, int64_t row, float* U);
   void (*read)(const Winograd&, const float* x, const TileRow&, float* V);
-  void (*multiply)(const Product&, const float* A, const float* B, float* C, const float* start, int64_t);
+  Multiply* multiply;
   void (*write)(const Winograd&, const float* M, const TileRow&, const Epilogue&, int columns, float* y);
 };
 
@@ -4006,6 +4047,40 @@ static void winograd_run(const WinogradParts& parts, const OpRun& r, const Winog
                    smaller(s.block, s.count - task * s.block));
   }
 }
+
+using WinogradReadDy = void(const Winograd&, const WinogradGrad&, const float* dy, const TileRow&,
+                            int columns, float* D);
+// M of tasks [first, last); V is scratch.
+static void winograd_grad(const WinogradParts& parts, WinogradReadDy* read_dy, const OpRun& r, Winograd s,
+                          const WinogradGrad& g, float* M, float* V, uint32_t first, uint32_t last) {
+  float* const D = V + 16 * g.v_step;
+  s.v_step = g.v_step;
+  for (uint32_t task = first; task < last;) {
+    const Stretch at = stretch_at(task, last, g.panels);
+    const int64_t part = at.block / g.blocks, block = at.block % g.blocks, o = at.panel * 16;
+    const int64_t panels = smaller(at.count, winograd_panels), from = s.pitch * block / g.blocks;
+    const int64_t end = smaller(g.chunks * (part + 1) / g.parts * winograd_chunk, s.count);
+    const int     columns = static_cast<int>(smaller(panels * 16, s.O - o));
+    task += static_cast<uint32_t>(panels);
+    s.C = s.pitch * (block + 1) / g.blocks - from;
+    Product p;
+    p.rows = s.C, p.a_row = 1, p.c_row = 16, p.c_panel = s.pitch * 16;
+    float* const to = M + part * 16 * g.m_step + at.panel * p.c_panel + from * 16;
+    for (int64_t tile = g.chunks * part / g.parts * winograd_chunk; tile < end; tile += winograd_chunk) {
+      const int64_t count = smaller(winograd_chunk, end - tile);
+      for (int64_t t = 0; t < count;) {
+        const TileRow row = tile_row(s, tile, t, count);
+        parts.read(s, r.in(0) + from, row, V);
+        read_dy(s, g, r.dy() + o, row, columns, D);
+        t += row.count;
+      }
+      p.inner = {count, s.C, panels * 16};
+      for (int64_t k = 0; k < 16; k++)
+        parts.multiply(p, V + k * g.v_step, D + k * g.d_step, to + k * g.m_step, nullptr, panels * 16);
+      p.add = true;
+    }
+  }
+}
 #endif
 
 namespace NNLITE_ISA {
@@ -4047,8 +4122,8 @@ static void winograd_read(const Winograd& s, const float* x, const TileRow& r, f
     int64_t       pixel[4];
     for (int i = 0; i < 4; i++) {
       const bool there = y + i >= 0 && y + i < s.H;
-      line[i]  = there ? x + (r.image * s.H + y + i) * s.W * s.C + c : zeros;
-      pixel[i] = there ? s.C : 0;
+      line[i]  = there ? x + (r.image * s.H + y + i) * s.W * s.pitch + c : zeros;
+      pixel[i] = there ? s.pitch : 0;
     }
     vf a[4] = {}, b[4] = {}, e[4];                                   // the columns 2 before, 1 before, this
     float* v = V + r.first * s.C + c;
@@ -4056,6 +4131,8 @@ static void winograd_read(const Winograd& s, const float* x, const TileRow& r, f
       const bool there = j >= 0 && j < s.W;
       vf d[4];
       NNLITE_UNROLL for (int i = 0; i < 4; i++) d[i] = load(there ? line[i] + j * pixel[i] : zeros);
+      NNLITE_UNROLL for (int i = 2; i < 4; i++)                      // for the tiles below
+        __builtin_prefetch(line[i] + j * pixel[i] + 2 * s.W * s.pitch);
       e[0] = sub(d[0], d[2]), e[1] = add(d[1], d[2]), e[2] = sub(d[2], d[1]), e[3] = sub(d[1], d[3]);
       const bool odd = ((j - left) & 1) != 0;
       float* to = v + (odd ? 3 * s.v_step : 0);
@@ -4110,6 +4187,64 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
   }
 }
 
+// D of a row of tiles; beyond the image dy is zero.
+static void winograd_read_dy(const Winograd& s, const WinogradGrad& g, const float* dy, const TileRow& r,
+                             int columns, float* D) {
+  const int     pitch = static_cast<int>(round_up(columns, 16));
+  const int64_t down = s.oW * s.O;
+  const bool    below = r.i + 1 < s.oH;
+  dy += (r.image * s.oH + r.i) * down + r.j * s.O;
+  D += r.first * pitch;
+  for (int64_t t = 0; t < r.count; t++, dy += 2 * s.O, D += pitch) {
+    const bool right = r.j + 2 * t + 1 < s.oW;
+    for (int c = 0; c < pitch; c += lanes) {
+      const int n = within(columns, c);
+      vf e[4][2];
+      NNLITE_UNROLL for (int j = 0; j < 2; j++) {
+        const int w = j > 0 && !right ? 0 : n;
+        e[0][j] = load_part(dy + j * s.O + c, w);
+        e[3][j] = load_part(dy + j * s.O + down + c, below ? w : 0);
+        __builtin_prefetch(dy + j * s.O + 2 * down + c);               // for the tiles below
+        __builtin_prefetch(dy + j * s.O + 3 * down + c);
+        e[1][j] = add(e[0][j], e[3][j]);
+        e[2][j] = sub(e[0][j], e[3][j]);
+      }
+      float* to = D + c;
+      NNLITE_UNROLL for (int i = 0; i < 4; i++, to += 4 * g.d_step) {
+        store(to, e[i][0]);
+        store(to + g.d_step, add(e[i][0], e[i][1]));
+        store(to + 2 * g.d_step, sub(e[i][0], e[i][1]));
+        store(to + 3 * g.d_step, e[i][1]);
+      }
+    }
+  }
+}
+// T' of four vectors that lie `step` floats apart.
+NNLITE_VERB void winograd_turn(const float* m, int64_t step, float* to, int64_t to_step) {
+  const vf half = set(0.5f), m1 = load(m + step), m2 = load(m + 2 * step), sum = mul(half, add(m1, m2));
+  store(to, add(load(m), sum));
+  store(to + to_step, mul(half, sub(m1, m2)));
+  store(to + 2 * to_step, sub(sum, load(m + 3 * step)));
+}
+// dw of at most 16 rows of a panel.
+static void winograd_write_dw(const Winograd& s, const WinogradGrad& g, int64_t row, int64_t panel,
+                              const float* M, float* dw) {
+  const int64_t rows = smaller(s.C - row, 16), tap = s.C * 16, at = panel * tap + row * 16;
+  for (int64_t i = 0; i < rows * 16; i += lanes) {
+    const int n = within(static_cast<int>(s.O - panel * 16), static_cast<int>(i % 16));
+    float m[16 * lanes], half[12 * lanes];                           // [4][4] and [3][4] vectors
+    for (int k = 0; k < 16; k++) {
+      const float* from = M + k * g.m_step + at + i;
+      vf sum = load_part(from, n);
+      for (int64_t part = 1; part < g.parts; part++) sum = add(sum, load_part(from += 16 * g.m_step, n));
+      store(m + k * lanes, sum);
+    }
+    float* const to = dw + panel * 8 * tap + at + i;
+    for (int k = 0; k < 4; k++) winograd_turn(m + k * lanes, 4 * lanes, half + k * lanes, 4 * lanes);
+    for (int k = 0; k < 3; k++) winograd_turn(half + 4 * k * lanes, lanes, to + 3 * k * tap, tap);
+  }
+}
+
 constexpr bool is_base = NNLITE_PASS == NNLITE_PASS_BASE;
 static constexpr WinogradParts winograd_parts = {
     is_base || winograd_derives_once ? NNLITE_FIRST_ISA::winograd_derive : winograd_derive,
@@ -4126,6 +4261,21 @@ NNLITE_RUN(winograd_grad_input) {
   Epilogue       e;
   set_gradient_epilogue(r, e);
   winograd_run(winograd_parts, r, s, e, worker_scratch(r, worker, s.scratch()), stage, first, last);
+}
+NNLITE_RUN(winograd_grad_parameter) {
+  const Winograd     s = winograd_sizes(r, true);
+  const WinogradGrad g = winograd_grad_sizes(s);
+  float* const dw = r.dparameter(0);
+  float* const M = shared_scratch(r, g.of_worker());
+  const auto   write = is_base ? NNLITE_FIRST_ISA::winograd_write_dw : winograd_write_dw;
+  if (stage == 0 && dw != nullptr)
+    winograd_grad(winograd_parts, is_base ? NNLITE_FIRST_ISA::winograd_read_dy : winograd_read_dy, r, s, g, M,
+                  worker_scratch(r, worker, g.of_worker()), first, last);
+  for (uint32_t task = first; task < last && stage == 1; task++) {
+    const uint32_t panels = static_cast<uint32_t>(g.panels), row = task / panels * 16, panel = task % panels;
+    if (dw != nullptr) write(s, g, row, panel, M, dw);
+    if (row == 0) bias_grad(r, panel, panel + 1);
+  }
 }
 }  // namespace NNLITE_ISA
 
@@ -5483,10 +5633,8 @@ NNLITE_THREE(conv2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(conv_transpose2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(depthwise, 2, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(linear, 1, fusion::relu, fusion::update)
-NNLITE_PHASE(winograd, forward, 3, fusion::norm | fusion::relu)
-NNLITE_TRAINING(NNLITE_PHASE(winograd, grad_input, 3, fusion::mask_dx))
-NNLITE_ROWS(conv2d, &winograd_forward_row, NNLITE_TRAINING(&winograd_grad_input_row,)
-            NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_THREE(winograd, 3, fusion::norm | fusion::relu, 0)
+NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(winograd) NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
