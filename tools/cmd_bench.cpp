@@ -32,12 +32,11 @@ struct Timing {
   }
 };
 
-// A quarter of the time to warm up, then one measurement a run until the time is over, 20 at least.
+// A quarter of the time to warm up, two runs at least, then one measurement a run until the time is over, 20 at least.
 template <class Run>
 Timing measure(double seconds, Run run) {
   const double warm = now() + seconds / 4;
-  do run();
-  while (now() < warm);
+  for (int runs = 0; runs < 2 || now() < warm; ++runs) run();
   Timing timing;
   timing.ms.reserve(1 << 20);
   const double end = now() + seconds;
@@ -110,10 +109,10 @@ void run(const Options& o) {
   const Samples samples = samples_for(model, DataSource{}, o.common.seed);
   std::size_t bytes = 0;
   Profile profile(model);
-  double peak = o.profile ? peak_gflops() : 0;
+  double peak = o.profile ? peak_gflops(pool.get()) : 0;
   const Timing timing = o.train ? time_training(o, model, samples, *pool, bytes, profile)
                                 : time_inference(o, model, samples, *pool, bytes, profile);
-  if (o.profile) peak = std::max(peak, peak_gflops()) * pool->workers;
+  if (o.profile) peak = std::max(peak, peak_gflops(pool.get()));
   std::int64_t macs = 0;
   for (int i = 0; i < model.node_count(); ++i) macs += model.node(i).macs;
   // A training step counts three times: forward, gradient of the input, gradient of the weights.
@@ -121,10 +120,9 @@ void run(const Options& o) {
   const double gflops = flop / timing.at(0.5) * 1e-6;
   if (!o.common.json) {
     fmt::print(
-        "{}, batch {}, {} threads, {}, {}: median {:.4g} ms (p10 {:.4g}, p90 {:.4g}, p99 {:.4g}), {:.1f} "
-        "GFLOP/s, "
-        "{} bytes, {} allocations\n",
-        o.subject.name(), o.batch, pool->workers, isa_name(current_isa()),
+        "{}, batch {}, {} thread{}, {}, {}: median {:.4g} ms (p10 {:.4g}, p90 {:.4g}, p99 {:.4g}), {:.1f} "
+        "GFLOP/s, arena of {} bytes, allocations: {}\n",
+        o.subject.name(), o.batch, pool->workers, pool->workers == 1 ? "" : "s", isa_name(current_isa()),
         o.train ? "training step" : "inference", timing.at(0.5), timing.at(0.1), timing.at(0.9),
         timing.at(0.99), gflops, bytes, timing.allocations);
     if (o.profile) print_profile(profile.json(peak), peak);
@@ -158,9 +156,9 @@ void add_bench(CLI::App& program, int&) {
       "bench", "Time inference or training steps, on one thread unless told otherwise");
   add_subject(c, o->subject);
   c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 16));
-  c.add_flag("--train", o->train, "Training steps in place of inference");
+  CLI::Option* const train = c.add_flag("--train", o->train, "Training steps in place of inference");
   c.add_flag("--profile", o->profile, "Show what each step takes, beside the machine's peak");
-  c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
+  c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)")->needs(train);
   c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(real_number(0.01, 600));
   add_common(c, o->common);
   c.callback([o] { run(*o); });

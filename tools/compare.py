@@ -16,7 +16,9 @@ import json
 import math
 import os
 import pathlib
+import re
 import statistics
+import subprocess
 import sys
 import tempfile
 
@@ -110,30 +112,31 @@ def time_table(o, mode, threads, folder, keep):
 def time_rows(o):
     results, load = [], os.getloadavg()[0]
 
-    def keep(result):
-        results.append(result)
-        write(o.json, {"load_before": load, "rows": results})
     with tempfile.TemporaryDirectory() as folder:
         for threads in o.threads:
             for mode in ("train", "infer"):
-                time_table(o, mode, threads, pathlib.Path(folder), keep)
+                time_table(o, mode, threads, pathlib.Path(folder), results.append)
     if not results:
         sys.exit(f"no row is called '{o.only}' and has one of these peers")
+    write(o.json, {"rounds": o.rounds, "load_before": load, "rows": results})
     print_gains(results)
     versions = {peer: entry["version"] for r in results for peer, entry in r["peers"].items()}
-    print(f"\n{', '.join(f'{peer} {version}' for peer, version in versions.items())}; nnlite uses {results[-1]['isa']}")
+    note = f"{', '.join(f'{peer} {version}' for peer, version in versions.items())}; nnlite uses {results[-1]['isa']}"
+    print(f"\n{note}")
     if load > BUSY:
         print(f"other programs were running (load {load:.1f}), which disturbs two threads most: do not trust this")
     if o.svg:
         import compare_chart
 
-        compare_chart.draw(results, o.svg)
+        compare_chart.draw(results, f"medians of {o.rounds} rounds; {note}", o.svg)
     return not any(r["errors"] for r in results)
 
 
 def write(path, content):
+    """All of it or what was there before."""
     if path:
-        pathlib.Path(path).write_text(json.dumps(content, indent=1) + "\n")
+        pathlib.Path(path + ".part").write_text(json.dumps(content, indent=1) + "\n")
+        os.replace(path + ".part", path)
 
 
 def parse():
@@ -153,20 +156,40 @@ def parse():
     given = [p.strip() for p in o.peers.split(",")]
     for p in given:
         if p not in PEERS:
-            parser.error(f"--peers: {p} is none of {', '.join(PEERS)}")
+            parser.error(f"--peers: '{p}' is none of {', '.join(PEERS)}")
     o.peers = [p for p in PEERS if p == "PyTorch" or p in given]
-    if not all(t.isdecimal() and int(t) > 0 for t in o.threads.split(",")):
+    if o.threads not in ("1", "2", "1,2"):
         parser.error("--threads: give 1, 2 or 1,2")
     o.threads = [int(t) for t in o.threads.split(",")]
     if o.rounds < 1:
         parser.error("--rounds: at least 1")
+    if (o.epoch or o.cold_start) and (o.svg or o.only):
+        parser.error("--svg and --only are about the rows, not about --epoch and --cold-start")
+    names = [f"{n} B{b} {mode}" for mode, table in (("train", TRAINING), ("infer", INFERENCE)) for n, b, _ in table]
+    if not any(o.only in name for name in names):
+        parser.error(f"--only: no row has '{o.only}' in its name: there are {', '.join(names)}")
     return o
+
+
+def check_paths(o):
+    """What would fail after the work fails before it."""
+    for path in filter(None, (o.json, o.svg)):
+        folder = os.path.dirname(os.path.abspath(path))
+        if os.path.isdir(path) or not os.access(folder, os.W_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
+            sys.exit(f"compare.py: {path}: cannot be written: name a file in a folder that is there")
+    try:
+        version = subprocess.run([o.nnlite, "--version"], capture_output=True, text=True).stdout
+        is_nnlite = re.fullmatch(r"[0-9.]+\n", version)
+    except OSError:
+        is_nnlite = False
+    if not is_nnlite:
+        sys.exit(f"compare.py: {o.nnlite}: not the program nnlite: build it first (cmake --preset release; "
+                 "cmake --build --preset release)")
 
 
 def main():
     o = parse()
-    if not os.path.exists(o.nnlite):
-        sys.exit(f"nnlite: {o.nnlite}: not there: build it first (cmake --preset release; cmake --build --preset release)")
+    check_paths(o)
     if o.epoch or o.cold_start:
         own_python.need({"numpy": "numpy", "onnx": "onnx", "onnxruntime": "onnxruntime", "PIL": "pillow", "torch": "torch"})
         import compare_whole

@@ -54,13 +54,14 @@ def draw_panel(results, rows, headings, bottom, x0, low, high):
     return out + line(px(1), TOP - 8, px(1), bottom, TEXT)
 
 
-def draw(results, path):
+def draw(results, note, path):
+    """note: one line below, how it was measured."""
     results = [r for r in results if r["ratio"]]
     counts = list(dict.fromkeys(r["threads"] for r in results))
     rows, headings, bottom = places(results)
     ratios = [r["ratio"] for r in results]
     low, high = min(0.8, *ratios), max(2.0, *ratios) * 1.05
-    width, height = LEFT + len(counts) * (PANEL + GAP), bottom + 14
+    width, height = LEFT + len(counts) * (PANEL + GAP), bottom + 30
     out = (f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" viewBox="0 0 {width} {height}" '
            "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\">\n"
            '<rect width="100%" height="100%" fill="#ffffff"/>\n')
@@ -73,5 +74,6 @@ def draw(results, path):
     for k, count in enumerate(counts):
         out += draw_panel([r for r in results if r["threads"] == count], rows, headings, bottom, LEFT + k * (PANEL + GAP), low,
                           high)
+    out += text(width / 2, bottom + 18, "middle", 11, FAINT, note)
     with open(path, "w") as file:
         file.write(out + "</svg>\n")

@@ -9,6 +9,7 @@
 
 #include "command.hpp"
 #include "failure.hpp"
+#include "peak.hpp"
 
 namespace {
 
@@ -33,9 +34,7 @@ std::string command_of(const CLI::App& program, int argc, char** argv) {
 }
 
 int run(int argc, char** argv, std::string& command) {
-  const char* isa = std::getenv("NNLITE_ISA");
-  if (isa && *isa && std::string(isa) != nnlite::isa_name(nnlite::current_isa()))
-    throw UsageError{fmt::format("NNLITE_ISA: '{}' is no instruction set of this machine", isa)};
+  require_isa();
   CLI::App program("nnlite " NNLITE_VERSION ": runs and trains neural networks", "nnlite");
   program.set_version_flag("--version", NNLITE_VERSION);
   program.require_subcommand(1);

@@ -1,9 +1,13 @@
 #include "peak.hpp"
 
+#include <fmt/format.h>
+
 #include <algorithm>
+#include <cstdlib>
+#include <string>
 #include <utility>
 
-#include "nnlite.hpp"
+#include "failure.hpp"
 #include "progress.hpp"
 
 namespace {
@@ -33,22 +37,33 @@ void run4() { multiply_add<Vector4>(Chains()); }
 [[gnu::target("avx512f,fma")]] void run16() { multiply_add<Vector16>(Chains()); }
 #endif
 
-double best_of(void (*run)(), int lanes) {
+using Run = void();
+
+double best_of(nnlite::Pool* pool, Run* run, int lanes) {
+  const int workers = pool ? pool->workers : 1;
   double least = 1e9;
   for (int i = 0; i < 20; ++i) {
     const double start = now();
-    run();
+    if (workers == 1) run();
+    else
+      pool->run(pool->user, workers, [](void* work, int) { (*static_cast<Run**>(work))(); }, &run);
     least = std::min(least, now() - start);
   }
-  return 2.0 * chains * turns * lanes / least * 1e-9;
+  return 2.0 * workers * chains * turns * lanes / least * 1e-9;
 }
 
 }  // namespace
 
-double peak_gflops() {
+double peak_gflops(nnlite::Pool* pool) {
 #ifdef __x86_64__
-  if (nnlite::current_isa() == nnlite::Isa::avx2) return best_of(run8, 8);
-  if (nnlite::current_isa() == nnlite::Isa::avx512) return best_of(run16, 16);
+  if (nnlite::current_isa() == nnlite::Isa::avx2) return best_of(pool, run8, 8);
+  if (nnlite::current_isa() == nnlite::Isa::avx512) return best_of(pool, run16, 16);
 #endif
-  return best_of(run4, 4);
+  return best_of(pool, run4, 4);
+}
+
+void require_isa() {
+  const char* isa = std::getenv("NNLITE_ISA");
+  if (isa && *isa && std::string(isa) != nnlite::isa_name(nnlite::current_isa()))
+    throw UsageError{fmt::format("NNLITE_ISA: '{}' is no instruction set of this machine", isa)};
 }

@@ -47,6 +47,7 @@ std::string kernel_name(const StepView& step) {
                  {fusion::relu, "+relu"},
                  {fusion::mask_dy, "+mask_dy"},
                  {fusion::mask_dx, "+mask_dx"},
+                 {fusion::mask_max, "+mask_max"},
                  {fusion::update, "+update"}};
   std::string name = step.kernel ? step.kernel->name : "";
   for (const auto& f : fusions)
@@ -142,7 +143,7 @@ nlohmann::ordered_json Profile::json(double peak) const {
 
 void print_profile(const nlohmann::ordered_json& profile, double peak) {
   fmt::print("\n{:24} {:18} {:15} {:22} {:>10} {:>6} {:>8} {:>7} {:>11}\n", "layer", "op", "phase", "kernel",
-             "us", "%", "GFLOP/s", "% peak", "bytes");
+             "us", "%", "GFLOP/s", "% peak", "bytes moved");
   double sum = 0;
   for (const auto& row : profile) {
     const double gflops = row["gflops"].get<double>();
@@ -154,6 +155,10 @@ void print_profile(const nlohmann::ordered_json& profile, double peak) {
                gflops > 0 ? fmt::format("{:.1f}", row["percent_of_peak"].get<double>()) : "",
                row["bytes"].get<std::int64_t>());
   }
-  fmt::print("{} steps, {:.2f} us; the peak of this machine's multiply-adds is {:.1f} GFLOP/s\n",
-             profile.size(), sum, peak);
+  fmt::print(
+      "{} steps, {:.2f} us; the peak of this machine's multiply-adds is {:.1f} GFLOP/s\n"
+      "GFLOP/s count every product of the plain sum, of which winograd saves half and more. What a step does "
+      "for its\nneighbours stands behind a +; they have no line. Each parameter has an update of its own: "
+      "weights, then bias.\n",
+      profile.size(), sum, peak);
 }

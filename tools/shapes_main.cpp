@@ -195,14 +195,20 @@ Json summary(const Json& results, const Summary& s) {
   return {{"geometric_mean", std::exp(logs / n)}, {"worst", worst}, {"cases", n}};
 }
 
+bool is_wanted(const Case& c, const std::string& only) {
+  return fmt::format("{} {} {}", c.table, c.name, name_of(c.pass)).find(only) != std::string::npos;
+}
+
 void run(const std::string& only, double seconds, bool json) {
+  if (std::none_of(std::begin(cases), std::end(cases), [&](const Case& c) { return is_wanted(c, only); }))
+    throw UsageError{fmt::format("--only: no table, name or pass has '{}' in it", only)};
   const double peak = peak_gflops();
   if (!json)
     fmt::print("{:12} {:22} {:8} {:>8} {:>9} {:>9} {:>9} {:>9} {:>7}  {}\n", "", "GFLOP/s", "pass", "nnlite",
                "OpenBLAS", "oneDNN", "Winograd", "reorders", "ratio", "their fastest ways");
   Json results = Json::array();
   for (const Case& c : cases) {
-    if (fmt::format("{} {} {}", c.table, c.name, name_of(c.pass)).find(only) == std::string::npos) continue;
+    if (!is_wanted(c, only)) continue;
     results.push_back(run_case(c, seconds));
     if (!json) print_case(results.back());
   }
@@ -233,20 +239,35 @@ int main(int argc, char** argv) {
   const char* threads = getenv("OMP_NUM_THREADS");
   if ((!threads || std::strcmp(threads, "1") != 0) && setenv("OMP_NUM_THREADS", "1", 1) == 0)
     execv("/proc/self/exe", argv);
-  CLI::App program{"Products and convolutions beside OpenBLAS and oneDNN, on one thread"};
+  CLI::App program{
+      "Products and convolutions beside OpenBLAS and oneDNN, on one thread.\nratio: time of the faster library "
+      "over nnlite's, above 1 nnlite is faster. Winograd: oneDNN asked for that algorithm. Reorders: with the "
+      "time that oneDNN takes to bring values into the layouts that it likes.",
+      "nnlite-bench"};
   std::string only;
   double seconds = 0.3;
   bool json = false;
   program.add_option("--only", only, "Only shapes whose table, name or pass has this in it");
   program.add_option("--seconds", seconds,
-                     "How long to measure each, at least 9 rounds (default 0.3); 0: one round");
+                     "How long to measure each, at least 9 rounds (default 0.3); 0: one round")
+      ->check(CLI::Range(0.0, 600.0));
   program.add_flag("--json", json, "Print one JSON object");
-  CLI11_PARSE(program, argc, argv);
   try {
+    program.parse(argc, argv);
+    require_isa();
     run(only, seconds, json);
+  } catch (const CLI::ParseError& error) {
+    if (error.get_exit_code() == 0) return program.exit(error);  // --help
+    report({error.what(), "", "see nnlite-bench --help"});
+    return 2;
+  } catch (const UsageError& error) {
+    report({error.text, "", "see nnlite-bench --help"});
+    return 2;
   } catch (const Failure& failure) {
     report(failure);
     return 1;
   }
-  return 0;
+  if (std::fflush(stdout) == 0 && std::ferror(stdout) == 0) return 0;
+  report({"cannot write", "standard output", "check where it goes"});
+  return 1;
 }
