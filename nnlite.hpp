@@ -718,13 +718,14 @@ struct Engine {
   const Watch*   watch = nullptr;
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
+  int            workers = 1;                  // of the pool at build: scratch is planned for them
 };
 
 struct SessionOptions {
   int   batch = 1;                             // the largest; forward runs any number of rows up to it
   AnyOp loss;                                  // optional: adds a target input and loss() on output 0
   Pool* pool = nullptr;                        // absent: one thread
-  bool  derived_weights = true;                // kernels may keep rearranged copies of weights
+  bool  derived_weights = true;                // Winograd convolutions; off: less memory, other bits
   Pair  max_image;                             // the largest that set_image takes, where that needs scratch
 };
 
@@ -1145,7 +1146,7 @@ struct ParameterSpec {
   Shape   shape;                               // logical, PyTorch's order
 };
 
-// Memory of a node beside its outputs. saved lives from forward to backward; scratch during one call.
+// Memory of a node beside its outputs, from forward to backward: saved where that reads it, scratch always.
 enum class Keep : uint8_t { saved, scratch };
 struct SlotSpec {
   Keep    keep     = Keep::saved;
@@ -1185,6 +1186,7 @@ constexpr uint8_t relu    = 2;                 // forward: then ReLU
 constexpr uint8_t mask_dx = 4;                 // backward: and that of the ReLU whose output in(0) is
 constexpr uint8_t mask_dy = 8;                 // backward: that of the fused ReLU, whose output y() is, first
 constexpr uint8_t update  = 16;                // backward: parameter 0 is updated, its gradient never stored
+constexpr uint8_t mask_max = 32;               // backward: that of a ReLU, whose maxima y() are, first
 }
 struct FusedNorm {
   const real *weight, *bias, *mean, *var;      // weight and bias are nullptr without `affine`
@@ -1776,8 +1778,9 @@ static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
 static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
 static inline bool   is_finite(double x) { return x - x == 0; }
 
-// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)), q as in ONNX Runtime's MLAS; 0.9 ulp.
-// log(x): m in [sqrt(1/2), sqrt(2)), Cephes' polynomial in m - 1; 1 ulp. tanh below 0.625: Cephes; 1.4 ulp.
+// x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)), q as in ONNX Runtime's MLAS; 1.1 ulp.
+// log(x): m in [sqrt(1/2), sqrt(2)), Cephes' polynomial in m - 1; 0.8 ulp. tanh below 0.625: Cephes; 1.4.
+// expm1: 2 ulp; log1p from 0 to 1: 1.3; sigmoid: 2.6. Of every 4001st float, in both bit classes.
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
 constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
@@ -2113,8 +2116,7 @@ bool operator==(const Shape& a, const Shape& b) {
 static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
 
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
-  const unsigned char* from = static_cast<const unsigned char*>(attributes);
-  for (size_t i = 0; i < size && i < sizeof bytes_; i++) bytes_[i] = from[i];
+  __builtin_memcpy(bytes_, attributes, size < sizeof bytes_ ? size : sizeof bytes_);
 }
 
 // A parameter of a node. Its values lie `offset` units of 64 bytes into the model's weights.
@@ -2191,17 +2193,26 @@ static inline int64_t size_product(int64_t a, int64_t b) {
 // Outputs come in panels of 16 that never cross a group.
 constexpr int panel = 16;
 
+// A parameter lies as [outer][panels][lines][16]; `width` of the lanes of all panels hold values.
+struct Panels {
+  int64_t outer = 1, lines = 1, width = 0;
+  explicit Panels(const ParameterSpec& p) {
+    const int32_t* d      = p.shape.dim;
+    const int64_t  window = size_product(d[2], d[3]);
+    if (p.layout == Layout::vector) width = p.shape.row_numel();
+    if (p.layout == Layout::linear) lines = d[1], width = d[0];
+    if (p.layout == Layout::depthwise) outer = window, width = d[0];
+    if (p.layout == Layout::conv || p.layout == Layout::transposed) outer = p.groups;
+    if (p.layout == Layout::conv) lines = size_product(window, d[1]), width = d[0] / outer;
+    if (p.layout == Layout::transposed) lines = size_product(window, d[0] / outer), width = d[1];
+  }
+  int64_t count() const { return (width + panel - 1) / panel; }      // of the panels of one outer
+};
+
 // Elements of a parameter in memory, padding included; max_elements + 1 when that is too many.
 static int64_t parameter_stored(const ParameterSpec& p) {
-  const int32_t* d = p.shape.dim;
-  const auto padded = [](int64_t n) { return round_up(n, panel); };
-  if (p.layout == Layout::linear) return size_product(padded(d[0]), d[1]);
-  if (p.layout == Layout::vector) return size_product(padded(p.shape.row_numel()), 1);
-  const int64_t window = size_product(d[2], d[3]);
-  if (p.layout == Layout::depthwise) return size_product(window, padded(d[0]));
-  const bool    transposed = p.layout == Layout::transposed;
-  const int64_t in = transposed ? d[0] : d[1], out = transposed ? d[1] : d[0] / p.groups;
-  return size_product(size_product(window, in), size_product(transposed ? 1 : p.groups, padded(out)));
+  const Panels in(p);
+  return size_product(size_product(in.outer, in.lines), in.count() * panel);
 }
 
 // Where the element [a, b, h, w] of the logical shape lies in memory.
@@ -2408,6 +2419,16 @@ static inline void give(real* dx, int64_t i, real value, bool accumulate) {
 }
 
 static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
+
+// Calls f(at, n, h, w, c) for every value of images of this shape, in their order.
+template <class F>
+static inline void each_value(int64_t images, const Shape& shape, F f) {
+  int64_t at = 0;
+  for (int64_t n = 0; n < images; n++)
+  for (int64_t h = 0; h < shape.dim[1]; h++)
+  for (int64_t w = 0; w < shape.dim[2]; w++)
+  for (int64_t c = 0; c < shape.dim[3]; c++) f(at++, n, h, w, c);
+}
 
 #ifdef NNLITE_KERNELS
 #define NNLITE_PASS NNLITE_FIRST_PASS          // the first pass of the kernel rooms stands in place
@@ -2949,6 +2970,7 @@ struct Product : Epilogue {
   int64_t lines = 1, a_line = 0, c_line = 0;   // the elements of C: lines of rows of columns
   int64_t rows  = 1, a_row = 0, c_row = 0;
   int64_t b_panel = 16, c_panel = 16;          // from one panel of columns to the next
+  bool    followed = false;                    // a tile: what its last row writes behind itself is replaced
 };
 
 // Floats of a fused batch norm's coefficients in the scratch of a worker.
@@ -3123,7 +3145,8 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   }
   activate<M, V>(t, c, n);
   // Where rows follow each other without a gap, the next one covers what a row writes behind its end.
-  const int whole = n == V * lanes ? M : t.add || t.c_row != n || 2 * n < V * lanes ? 0 : M - 1;
+  const bool apart = t.add || t.c_row != n || 2 * n < V * lanes;
+  const int  whole = n == V * lanes || (t.followed && !apart) ? M : apart ? 0 : M - 1;
   if (whole == M) put_rows<M, V>(t, c, C);
   else {
     if (whole > 0) put_rows<M - 1, V>(t, c, C);
@@ -3147,8 +3170,8 @@ static Multiply* tile_of(int64_t rows) {
 }
 
 // All rows, in tiles of nearly equal height.
-static void stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
-                   int64_t columns, const Tiles& by) {
+static void stripe(Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns,
+                   const Tiles& by) {
   const int64_t tiles = (t.rows + by.rows - 1) / by.rows, height = t.rows / tiles, taller = t.rows % tiles;
   Multiply* const high = by.of(height + 1);
   Multiply* const low = by.of(height);
@@ -3157,6 +3180,7 @@ static void stripe(const Product& t, const float* A, const float* B, float* C, c
     float*       c = C;
     for (int64_t i = 0, done = 0, step; done < t.rows; i++, done += step) {
       step = NNLITE_SMALL ? fitting(by.rows, t.rows - done) : i < taller ? height + 1 : height;
+      t.followed = done + step < t.rows;
       (NNLITE_SMALL ? by.of(step) : i < taller ? high : low)(t, a, B, c, start, columns);
       a += step * t.a_row;
       c += step * t.c_row;
@@ -4414,7 +4438,8 @@ static void depthwise_stripe(const Product& t, const float* A, const float* B, f
 #if NNLITE_PASS == NNLITE_PASS_AVX512
   if (columns <= 8) return isa_avx2::depthwise_stripe(t, A, B, C, start, columns);
 #endif
-  stripe(t, A, B, C, start, columns,
+  Product p = t;
+  stripe(p, A, B, C, start, columns,
          !NNLITE_SMALL && t.middle.count == 3 && t.middle.a == t.a_row
              ? Tiles{lanes, depthwise_rows, depthwise_tile_of<depthwise_rows, true>}
              : Tiles{lanes, apart_rows, depthwise_tile_of<apart_rows, false>});
@@ -4537,7 +4562,7 @@ NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, con
 
 // dy at i, or through the ReLU that was fused; y is nullptr where none was.
 NNLITE_VERB const float* mask_of(const OpRun& r) {
-  return (r.fused & fusion::mask_dy) != 0 ? r.y() : nullptr;
+  return (r.fused & (fusion::mask_dy | fusion::mask_max)) != 0 ? r.y() : nullptr;
 }
 NNLITE_VERB vf masked(const float* y, const float* dy, int64_t i, int n) {
   const vf d = load_part(dy + i, n);
@@ -4670,10 +4695,10 @@ static float sum_of_squares(const float* v, int64_t n) {
 // place: forward gathers windows, backward goes through the windows that touch its row of x, in their order.
 #ifdef NNLITE_ONCE
 static bool plan_rows_of_y(const OpRun& r, KernelPlan& plan) {
-  return plan_tasks(plan, r.rows * r.out_shape().dim[1]);
+  return plan_tasks(plan, int64_t(r.rows) * r.out_shape().dim[1]);
 }
 static bool plan_rows_of_x(const OpRun& r, KernelPlan& plan) {
-  return r.dx(0) != nullptr && plan_tasks(plan, r.rows * r.in_shape(0).dim[1]);
+  return r.dx(0) != nullptr && plan_tasks(plan, int64_t(r.rows) * r.in_shape(0).dim[1]);
 }
 static bool plan_max_pool2d(const OpRun& r, KernelPlan& plan) {
   return small_window(attributes_of<MaxPool2d>(r)) && plan_rows_of_y(r, plan);
@@ -4810,15 +4835,15 @@ NNLITE_RUN(concat_forward) {
 // dy of a row of windows to the pixels that they chose in one row of x, whose places there start at `line`.
 template <bool side_by_side>
 static void max_row_backward(const Axes& k, const float* dy, const uint8_t* place, int64_t line, int64_t C,
-                             float* dx) {
+                             const float* y, float* dx) {
   const bool    overlap = k.h.stride < k.h.extent() || k.w.stride < k.w.extent();
   const int64_t spare = side_by_side && C <= lanes ? spare_floats(k.w, C) : 0, step = C * k.w.dilation;
-  for (int64_t ow = 0; ow < k.w.out; ow++, dy += C, place += C) {
+  for (int64_t ow = 0; ow < k.w.out; ow++, dy += C, y += y == nullptr ? 0 : C, place += C) {
     const Axis::Inside across = side_by_side ? Axis::Inside{0, 2, 2 * ow} : k.w.inside(ow);
     float* const       to = dx + across.input * C;
     each_vector(0, C, [=](int64_t c, int part) NNLITE_INLINED {
       const int n = spare - ow * C - c < lanes ? part : lanes;
-      const vf  g = load_part(dy + c, n);
+      const vf  g = masked(y, dy, c, n);
       const vi  chosen = load_bytes_part(place + c, n);
       for (int64_t kw = across.first; kw < across.last; kw++) {
         const vf given = select(equal(chosen, set(static_cast<int32_t>(line + kw))), g, set(0.0f));
@@ -4831,17 +4856,21 @@ static void max_row_backward(const Axes& k, const float* dy, const uint8_t* plac
 NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
-  const int64_t    C = r.out_shape().last();
+  const int64_t    C = r.out_shape().last(), line = k.w.in * C;
+  const bool       by_twos = twos(k.h) && twos(k.w);
+  const float* const y = mask_of(r);
   for (int64_t task = first; task < last; task++) {
-    float* const row = r.dx(0) + task * k.w.in * C;
-    __builtin_memset(row, 0, static_cast<size_t>(k.w.in * C) * sizeof(float));
-    const Reach down = reach_of(k.h, task % k.h.in);
+    float* const row = r.dx(0) + task * line;
+    const Reach  down = reach_of(k.h, task % k.h.in);
+    if (!by_twos || 2 * k.w.out < k.w.in || down.first == down.last)
+      __builtin_memset(row, 0, static_cast<size_t>(line) * sizeof(float));
     for (int64_t oh = down.first; oh < down.last; oh++) {
       const int64_t above = task % k.h.in + k.h.padding - oh * k.h.stride;
       const int64_t at = (task / k.h.in * k.h.out + oh) * k.w.out * C;
       if (above % k.h.dilation == 0)
-        (twos(k.h) && twos(k.w) ? max_row_backward<true> : max_row_backward<false>)(
-            k, r.dy() + at, r.slot<uint8_t>(0) + at, above / k.h.dilation * k.w.kernel, C, row);
+        (by_twos ? max_row_backward<true> : max_row_backward<false>)(
+            k, r.dy() + at, r.slot<uint8_t>(0) + at, above / k.h.dilation * k.w.kernel, C,
+            y == nullptr ? y : y + at, row);
     }
   }
 }
@@ -5658,7 +5687,8 @@ NNLITE_ELEMENT_LOSS(L1Loss, l1_loss)
 NNLITE_ACTIVATION(LeakyReLU, leaky_relu)
 NNLITE_PAIR(log_softmax, plan_lines<LogSoftmax>, log_softmax_forward, plan_lines<LogSoftmax>,
             log_softmax_backward)
-NNLITE_PAIR(max_pool2d, plan_max_pool2d, max_pool2d_forward, plan_max_pool2d_gradient, max_pool2d_backward)
+NNLITE_FUSED_PAIR(max_pool2d, 0, plan_max_pool2d, max_pool2d_forward, fusion::mask_max,
+                  plan_max_pool2d_gradient, max_pool2d_backward)
 NNLITE_ELEMENT_LOSS(MSELoss, mse_loss)
 NNLITE_PAIR(mul, plan_elements, mul_forward, plan_elements, mul_backward)
 NNLITE_PAIR(nll_loss, plan_class_loss, nll_forward, plan_positions, nll_backward)
@@ -5819,7 +5849,9 @@ static Status batch_norm_shape(A& a, OpShape& s) {
     NNLITE_TRY(add_parameter(s, vector_parameter("running_var", Role::statistic, Fill::ones, C)));
   }
   s.n_slots  = 2;
-  s.slots[0] = s.slots[1] = SlotSpec{Keep::saved, real_dtype, false, C};
+  // statistics of the batch alone: forward reads them, too, whether or not backward will
+  const Keep keep = a.track_running_stats ? Keep::saved : Keep::scratch;
+  s.slots[0] = s.slots[1] = SlotSpec{keep, real_dtype, false, C};
   s.dx_reads_in = s.dw_reads_in = 1;
   return Status::ok;
 }
@@ -6452,11 +6484,7 @@ static Status max_pool2d_shape(MaxPool2d& a, OpShape& s) {
 static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
-  int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < k.h.out; oh++)
-  for (int64_t ow = 0; ow < k.w.out; ow++)
-  for (int64_t c = 0; c < C; c++, at++) {
+  each_value(r.rows, r.out_shape(), [&](int64_t at, int64_t n, int64_t oh, int64_t ow, int64_t c) {
     const Axis::Inside down = k.h.inside(oh), across = k.w.inside(ow);
     real    largest = -static_cast<real>(__builtin_inff());
     int64_t where = 0;
@@ -6469,10 +6497,10 @@ static void max_pool2d_forward(const MaxPool2d& a, const OpRun& r) {
       found = true, largest = x, where = kh * k.w.kernel + kw;
     }
     r.out()[at] = largest;
-    if (r.slot(0) == nullptr) continue;
+    if (r.slot(0) == nullptr) return;
     if (small_window(a)) r.slot<uint8_t>(0)[at] = static_cast<uint8_t>(where);
     else r.slot<int32_t>(0)[at] = static_cast<int32_t>(where);
-  }
+  });
 }
 
 // dx at the largest place += dy; where windows overlap in the order of the outputs.
@@ -6481,15 +6509,11 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   const Axes k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
   const int  C = r.out_shape().last();
   zero(r.dx(0), r.in_numel(0));
-  int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < k.h.out; oh++)
-  for (int64_t ow = 0; ow < k.w.out; ow++)
-  for (int64_t c = 0; c < C; c++, at++) {
+  each_value(r.rows, r.out_shape(), [&](int64_t at, int64_t n, int64_t oh, int64_t ow, int64_t c) {
     const int     place = small_window(a) ? r.slot<uint8_t>(0)[at] : r.slot<int32_t>(0)[at];
     const int64_t ih = k.h.input(oh, place / k.w.kernel), iw = k.w.input(ow, place % k.w.kernel);
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
-  }
+  });
 }
 
 NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
@@ -6502,28 +6526,16 @@ static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
   return set_image_out(s, a.output_size.h, a.output_size.w, s.in[0].last());
 }
 
-// Calls f(place in y, region of rows, region of columns, n) for every place of one channel plane of y.
-template <class A, class F>
-static void each_region(const A& a, const OpRun& r, F f) {
-  const Shape &x = r.in_shape(0), &y = r.out_shape();
-  int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t oh = 0; oh < y.dim[1]; oh++)
-    for (int64_t ow = 0; ow < y.dim[2]; ow++, at += y.last())
-      f(at, region_of(a, 1, oh, x, y), region_of(a, 2, ow, x, y), n);
-}
-
 template <class A>
 static void average_forward(const A& a, const OpRun& r) {
-  const Shape&  x = r.in_shape(0);
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
-  each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
-    for (int64_t c = 0; c < C; c++) {
-      real sum = 0;
-      for (int64_t h = rows.first; h < rows.last; h++)
-      for (int64_t w = columns.first; w < columns.last; w++) sum += r.in(0)[((n * H + h) * W + w) * C + c];
-      r.out()[at + c] = sum / static_cast<real>(rows.count * columns.count);
-    }
+  each_value(r.rows, y, [&](int64_t at, int64_t n, int64_t oh, int64_t ow, int64_t c) {
+    const Region rows = region_of(a, 1, oh, x, y), columns = region_of(a, 2, ow, x, y);
+    real sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+    for (int64_t w = columns.first; w < columns.last; w++) sum += r.in(0)[((n * H + h) * W + w) * C + c];
+    r.out()[at] = sum / static_cast<real>(rows.count * columns.count);
   });
 }
 
@@ -6531,14 +6543,14 @@ static void average_forward(const A& a, const OpRun& r) {
 template <class A>
 static void average_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
-  const Shape&  x = r.in_shape(0);
+  const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
   zero(r.dx(0), r.in_numel(0));
-  each_region(a, r, [&](int64_t at, Region rows, Region columns, int64_t n) {
+  each_value(r.rows, y, [&](int64_t at, int64_t n, int64_t oh, int64_t ow, int64_t c) {
+    const Region rows = region_of(a, 1, oh, x, y), columns = region_of(a, 2, ow, x, y);
+    const real   share = r.dy()[at] / static_cast<real>(rows.count * columns.count);
     for (int64_t h = rows.first; h < rows.last; h++)
-    for (int64_t w = columns.first; w < columns.last; w++)
-    for (int64_t c = 0; c < C; c++)
-      r.dx(0)[((n * H + h) * W + w) * C + c] += r.dy()[at + c] / real(rows.count * columns.count);
+    for (int64_t w = columns.first; w < columns.last; w++) r.dx(0)[((n * H + h) * W + w) * C + c] += share;
   });
 }
 
@@ -6615,15 +6627,11 @@ static Status upsample_shape(Upsample& a, OpShape& s) {
 }
 
 static void upsample_forward(const Upsample& a, const OpRun& r) {
-  const int64_t H = r.out_shape().dim[1], W = r.out_shape().dim[2], C = r.out_shape().dim[3];
-  real* y = r.out();
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t h = 0; h < H; h++)
-  for (int64_t w = 0; w < W; w++) {
-    const int64_t pixel =
-        (n * r.in_shape(0).dim[1] + h / a.scale_factor.h) * r.in_shape(0).dim[2] + w / a.scale_factor.w;
-    for (int64_t c = 0; c < C; c++) *y++ = r.in(0)[pixel * C + c];
-  }
+  const Pair    f = a.scale_factor;
+  const int64_t H = r.in_shape(0).dim[1], W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3];
+  each_value(r.rows, r.out_shape(), [&](int64_t at, int64_t n, int64_t h, int64_t w, int64_t c) {
+    r.out()[at] = r.in(0)[((n * H + h / f.h) * W + w / f.w) * C + c];
+  });
 }
 
 // dx = the sum of dy over the copies
@@ -6631,17 +6639,13 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const Pair    f = a.scale_factor;
   const int64_t H = r.in_shape(0).dim[1], W = r.in_shape(0).dim[2], C = r.in_shape(0).dim[3];
-  int64_t at = 0;
-  for (int64_t n = 0; n < r.rows; n++)
-  for (int64_t h = 0; h < H; h++)
-  for (int64_t w = 0; w < W; w++)
-  for (int64_t c = 0; c < C; c++, at++) {
+  each_value(r.rows, r.in_shape(0), [&](int64_t at, int64_t n, int64_t h, int64_t w, int64_t c) {
     real sum = 0;
     for (int64_t i = 0; i < f.h; i++)
       for (int64_t j = 0; j < f.w; j++)
         sum += r.dy()[(((n * H + h) * f.h + i) * W * f.w + w * f.w + j) * C + c];
     give(r.dx(0), at, sum, r.accumulate(0));
-  }
+  });
 }
 
 NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
@@ -6703,13 +6707,8 @@ OpSet all_ops() {
 
 // The op of this name; nullptr when the set has none.
 static const Op* find_op(const OpSet& set, const char* name) {
-  int first = 0, last = set.count;
-  while (first < last) {
-    const int middle = first + (last - first) / 2, side = compare_text(name, set.ops[middle]->name);
-    if (side == 0) return set.ops[middle];
-    if (side > 0) first = middle + 1;
-    else last = middle;
-  }
+  for (int i = 0; i < set.count; i++)
+    if (same_text(set.ops[i]->name, name)) return set.ops[i];
   return nullptr;
 }
 
@@ -7775,21 +7774,21 @@ struct NodePlanner {
     return w;
   }
 
-  bool slots_are_read(int i, const OpShape& s) const {
+  // A slot that is saved is there where something reads it later.
+  bool has_slot(int i, const OpShape& s, int k) const {
     const Wanted w = wanted(i);
-    return (w.dx_bits != 0 && s.dx_reads_slots) || (w.parameter_bits != 0 && s.dw_reads_slots) ||
-           (graph().node(i).op->commit && w.training);
+    return s.slots[k].keep == Keep::scratch || (w.dx_bits != 0 && s.dx_reads_slots) ||
+           (w.parameter_bits != 0 && s.dw_reads_slots) || (graph().node(i).op->commit && w.training);
   }
 
   void assign_slots(int i) {
     const OpShape s = shape_of(graph(), i);
     if (s.n_slots == 0) return;
     nodes[i].slots = static_cast<uint16_t>(value_count);
-    const bool read = slots_are_read(i, s);
     for (int k = 0; k < s.n_slots; k++) {
       const int64_t bytes =
           bytes_of(s.slots[k].count * (s.slots[k].per_row ? request.batch : 1), s.slots[k].dtype);
-      (void)new_value(s.slots[k].keep == Keep::scratch || read ? bytes : 0);
+      (void)new_value(has_slot(i, s, k) ? bytes : 0);
     }
   }
 
@@ -7841,7 +7840,7 @@ struct NodePlanner {
     static unsigned char there;
     const Graph& g   = graph();
     const Node&  n   = g.node(i);
-    const bool slots = slots_are_read(i, shape_of(g, i));
+    const OpShape s  = shape_of(g, i);
     OpRun run = OpRun();
     describe_run(g, i, request.batch, request.workers, run);
     run.training        = w.training;
@@ -7858,7 +7857,7 @@ struct NodePlanner {
       run.parameter_[p]  = &there;
       run.dparameter_[p] = (w.parameter_bits >> p & 1u) != 0 ? &there : nullptr;
     }
-    for (int k = 0; k < max_slots; k++) run.slot_[k] = slots ? &there : nullptr;
+    for (int k = 0; k < s.n_slots; k++) run.slot_[k] = has_slot(i, s, k) ? &there : nullptr;
     return find_kernel(*n.op, phase, run, plan);
   }
   const Kernel* update_kernel(int i, int p, KernelPlan& plan) const {
@@ -7887,7 +7886,7 @@ struct NodePlanner {
     int user = only_user(i);
     const auto is = [&](uint32_t trait) { return user >= 0 && (g.node(user).op->traits & trait) != 0; };
     if ((kernel->fuses & fusion::norm) != 0 && is(traits::norm) &&
-        !runs_training(user) && !(training() && nodes[user].requires_grad) &&
+        !runs_training(user) && !(training() && nodes[user].requires_grad) && g.node(user).n_parameters > 0 &&
         g.node(user).parameters[g.node(user).n_parameters - 1].spec.role == Role::statistic) {
       n.fused |= fusion::norm;
       n.norm = static_cast<uint16_t>(user);
@@ -7930,13 +7929,14 @@ struct NodePlanner {
     if (!nodes[i].runs || !g.node(i).op || (g.node(i).op->traits & traits::relu) == 0) return;
     if (wanted(i).dx_bits == 0) return;
     const int reader = only_user(i), before = g.node(i).inputs[0];
-    if (reader >= 0 && can_fuse(reader, Phase::grad_input, fusion::mask_dx)) {
-      nodes[reader].fused_backward |= fusion::mask_dx;
+    const auto give_to = [&](int step, uint8_t mask) {
+      if (step < 0 || nodes[i].masked || !can_fuse(step, Phase::grad_input, mask)) return;
+      nodes[step].fused_backward |= mask;
       nodes[i].masked = true;
-    } else if (nodes[i].absorbed && can_fuse(before, Phase::grad_input, fusion::mask_dy)) {
-      nodes[before].fused_backward |= fusion::mask_dy;
-      nodes[i].masked = true;
-    }
+    };
+    give_to(reader, fusion::mask_dx);
+    give_to(reader, fusion::mask_max);
+    give_to(nodes[i].absorbed ? before : -1, fusion::mask_dy);
   }
 };
 
@@ -8052,7 +8052,7 @@ struct StepPlanner : NodePlanner {
     const uint32_t in_bits = (w.dx_bits ? s.dx_reads_in : 0) | (weight_bits ? s.dw_reads_in : 0) |
                              ((w.fused & fusion::mask_dx) != 0 ? 1u : 0u);
     const bool out         = (w.dx_bits && s.dx_reads_out) || (weight_bits && s.dw_reads_out) ||
-                     (w.fused & fusion::mask_dy) != 0;
+                     (w.fused & (fusion::mask_dy | fusion::mask_max)) != 0;
     for (int k = 0; k < n.n_in; k++) put((in_bits >> k & 1u) != 0 ? nodes[n.inputs[k]].out : no_value);
     put(out ? nodes[i].out : no_value);
     for (int k = 0; k < n.n_in; k++) put((w.dx_bits >> k & 1u) != 0 ? w.dx[k] : no_value);
@@ -8324,7 +8324,7 @@ struct Planner : StepPlanner {
     if (!overflow) walk();
     if (overflow)
       return set_problem(problem, Status::limit_exceeded, "plan")
-          << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB");
+          << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB in this batch");
     walk_values = first_walk_value;
     merge_in_place();
     pack();
@@ -8364,7 +8364,7 @@ struct Executor {
     const Node& n    = graph.node(s.node);
     const Ref* r     = engine.refs + s.refs;
     const bool grads = s.kind == StepKind::backward;
-    describe_run(graph, s.node, rows, engine.pool ? engine.pool->workers : 1, run);
+    describe_run(graph, s.node, rows, engine.workers, run);
     run.context         = &context;
     run.scratch         = engine.scratch;
     run.training        = s.training;
@@ -8403,7 +8403,7 @@ struct Executor {
     run.dparameter_[0] = at(*r++);
     for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
     run.scratch        = engine.scratch;
-    run.workers        = static_cast<int16_t>(engine.pool ? engine.pool->workers : 1);
+    run.workers        = static_cast<int16_t>(engine.workers);
     run.n_in = run.n_parameters = 1;
     run.training       = true;
     run.node           = s.node;
@@ -8570,7 +8570,7 @@ struct Layouter {
       return set_problem(plan->problem, Status::bad_graph, "model", "finish or load it first");
     if (batch >= 1 && request.workers >= 1 && request.workers <= max_workers) return Status::ok;
     return set_problem(plan->problem, Status::bad_argument, "options",
-                       "batch and workers must be at least 1");
+                       "batch must be at least 1, workers 1 to 64");
   }
 
   NNLITE_COLD Status count_slots() {
@@ -8685,6 +8685,7 @@ struct Layouter {
     e.step_count    = static_cast<uint32_t>(planner.step_count);
     e.batch         = request.batch;
     e.pool          = pool;
+    e.workers       = request.workers;
     for (int i = 0; i < graph.count; i++) {
       const uint16_t v = planner.nodes[i].out;
       const PlanValue* at_v = v == no_value ? nullptr : planner.values + planner.root(v);
@@ -8849,9 +8850,8 @@ struct TrainerAccess {
       if (!draw.column(*t.data_, c, to.shape, to.dtype, to.data))
         return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
       if (c > 0 || !augments(o.augment)) continue;
-      const int workers = e.pool ? e.pool->workers : 1;
-      run_workers(e.pool, workers, [&](int worker) {
-        const Share share = share_of(static_cast<uint32_t>(rows), workers, worker);
+      run_workers(e.pool, e.workers, [&](int worker) {
+        const Share share = share_of(static_cast<uint32_t>(rows), e.workers, worker);
         unsigned char* const scratch = e.scratch + static_cast<size_t>(worker) * augment_bytes(to.shape);
         for (uint32_t r = share.first; r < share.last; r++)
           augment_row(o.augment, Change(o.augment, o.seed, t.epoch(), draw[r]), to.shape,
@@ -10779,23 +10779,16 @@ static NNLITE_COLD Status read_tensors(File& f) {
   return Status::ok;
 }
 
-// Zeros fill what a panel or vector does not use: the kernels count on it. A stored parameter is
-// [outer][panels][lines][16]; `width` of the lanes of all panels hold values.
+// Zeros fill what a panel or vector does not use: the kernels count on it.
 static Status check_tail(const File& f, const ParameterSpec& p, uint64_t at) {
-  const int32_t* d      = p.shape.dim;
-  const int64_t  window = int64_t(d[2]) * d[3];
-  int64_t        outer = 1, lines = 1, width = p.shape.row_numel();      // a vector
-  if (p.layout == Layout::linear) lines = d[1], width = d[0];
-  if (p.layout == Layout::depthwise) outer = window, width = d[0];
-  if (p.layout == Layout::conv) outer = p.groups, lines = window * d[1], width = d[0] / p.groups;
-  if (p.layout == Layout::transposed) outer = p.groups, lines = window * (d[0] / p.groups), width = d[1];
-  const int64_t panels = (width + panel - 1) / panel;
-  const size_t  used   = size_t(width - panel * (panels - 1)) * sizeof(real);
+  const Panels  in(p);
+  const int64_t last = in.count() - 1;
+  const size_t  used = size_t(in.width - panel * last) * sizeof(real);
   uint8_t       line[panel * sizeof(real)];
   if (used == sizeof line) return Status::ok;
-  for (int64_t o = 0; o < outer; ++o)
-    for (int64_t l = 0; l < lines; ++l) {
-      const uint64_t offset = at + uint64_t((o * panels + panels - 1) * lines + l) * sizeof line + used;
+  for (int64_t o = 0; o < in.outer; ++o)
+    for (int64_t l = 0; l < in.lines; ++l) {
+      const uint64_t offset = at + uint64_t((o * in.count() + last) * in.lines + l) * sizeof line + used;
       NNLITE_TRY(fetch(f, offset, line, sizeof line - used));
       if (!all_zero(line, sizeof line - used))
         return bad(f, offset, "DATA", "the fill of a panel is not zero");

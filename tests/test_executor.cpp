@@ -101,6 +101,136 @@ TEST_CASE("executor: what becomes part of another step, and what cannot") {
   CHECK(e.steps[2].fused == fusion::relu);
 }
 
+TEST_CASE("executor: a ReLU before a max pooling has no backward step, and its output is not kept") {
+  const auto bytes = [](const AnyOp& activation, std::string& steps) {
+    Net n;                                       // 0 x, 1 conv, 2 activation, 3 pool, 4 flatten, 5 linear
+    const Tensor x = n.model.add(Conv2d{0, 4, 3, 1, 1}, n.model.input("x", {16, 16, 3}));
+    const Tensor y = n.model.add(activation, x);
+    n.model.output("y", n.model.chain(y, MaxPool2d{2}, Flatten{}, Linear{0, 2}));
+    REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+    TrainerOptions o = options();
+    o.batch = 8;
+    PlacedTrainer t(n.model, o);
+    steps = steps_of(t.it);
+    return t.plan.activations;
+  };
+  std::string with_relu, with_tanh;
+  const size_t relu = bytes(ReLU{}, with_relu), tanh = bytes(Tanh{}, with_tanh);
+  CHECK(with_tanh.find("b2") != std::string::npos);
+  CHECK(with_relu.find("b2") == std::string::npos);
+  CHECK(with_relu.find("b3") != std::string::npos);
+  CHECK(relu < tanh);
+}
+
+// x -> convolution -> norm -> ReLU, once as one step, once with all three to be seen.
+template <class Conv>
+static std::vector<real> trained_outputs(const Conv& conv, int in, int channels, bool apart) {
+  Net n;
+  const Tensor a = n.model.add(conv, n.model.input("x", {5, 4, in})), b = n.model.add(BatchNorm2d{}, a);
+  n.model.output("y", n.model.add(ReLU{}, b));
+  if (apart) n.model.output("b", b), n.model.output("a", a);
+  REQUIRE(n.model.finish(Seed{3}) == Status::ok);
+  TrainerOptions o = options();
+  o.batch = 3;
+  PlacedTrainer t(n.model, o);
+  std::vector<real> x(static_cast<size_t>(3 * 5 * 4 * in)), target(static_cast<size_t>(3 * 5 * 4 * channels));
+  for (size_t i = 0; i < x.size(); i++) x[i] = static_cast<real>((i * 37) % 101) / 50 - 1;
+  for (size_t i = 0; i < target.size(); i++) target[i] = static_cast<real>((i * 53) % 89) / 40;
+  for (int step = 0; step < 2; step++) REQUIRE(t.it.step(Batch(x.data(), target.data(), 3)) == Status::ok);
+  SessionOptions so;
+  so.batch = 3;
+  MemoryPlan plan;
+  REQUIRE(Session::plan(n.model, so, plan) == Status::ok);
+  Guarded memory(plan.total);
+  Arena   arena = memory.arena();
+  Session s;
+  REQUIRE(s.build(t.it, so, arena) == Status::ok);
+  std::memcpy(s.input().data, x.data(), x.size() * sizeof(real));
+  REQUIRE(s.forward(3) == Status::ok);
+  return {s.output().data, s.output().data + s.output().size()};
+}
+TEST_CASE("executor: norm and ReLU in a convolution have the bits of three steps, for any number of channels") {
+  const Isa before = current_isa();
+  for (int isa = 0; isa < isa_count; isa++) {
+    if (!set_isa(Isa(isa))) continue;
+    CAPTURE(std::string(isa_name(Isa(isa))));
+    for (int c = 1; c <= 104; c += c < 40 ? 1 : 13) {    // 1 .. 40, 53, 66, 79, 92
+      CAPTURE(c);
+      const auto same = [c](const Conv2d& conv, int in) {
+        const std::vector<real> one = trained_outputs(conv, in, c, false), three = trained_outputs(conv, in, c, true);
+        REQUIRE(one.size() == three.size());
+        CHECK(std::memcmp(one.data(), three.data(), one.size() * sizeof(real)) == 0);
+      };
+      same(Conv2d{0, c, 3, 1, 1}, 17);                   // Winograd from 16 channels on
+      same(Conv2d{0, c, 1}, 3);
+      if (c > 1) same(Conv2d{0, c, 3, 1, 1, 1, c}, c);
+    }
+  }
+  CHECK(set_isa(before));
+}
+
+TEST_CASE("executor: a norm by the batch alone has memory for its statistics, whether or not it is trained") {
+  Net n;
+  const Tensor x = n.model.add(Conv2d{3, 4, 1}, n.model.input("x", {6, 5, 3}));
+  const Tensor y = n.model.add(BatchNorm2d{0, 1e-5f, 0.1f, false, false}, x);
+  n.model.output("y", n.model.chain(y, Flatten{}, Linear{0, 2}));
+  n.model.output("norm", y);
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  REQUIRE(n.materialise() == Status::ok);
+  std::vector<real> in(2 * 6 * 5 * 3), target(4);
+  for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<real>((i * 7) % 13);
+  SessionOptions so;
+  so.batch = 2;
+  MemoryPlan plan;
+  REQUIRE(Session::plan(n.model, so, plan) == Status::ok);
+  Guarded memory(plan.total);
+  Arena   arena = memory.arena();
+  Session s;
+  REQUIRE(s.build(n.model, so, arena) == Status::ok);
+  std::memcpy(s.input().data, in.data(), in.size() * sizeof(real));
+  REQUIRE(s.forward(2) == Status::ok);
+  const View<const real> norm = s.output(1);
+  for (int c = 0; c < 4; c++) {
+    double sum = 0, squares = 0;
+    for (int64_t i = c; i < norm.size(); i += 4) sum += double(norm[i]), squares += double(norm[i]) * double(norm[i]);
+    CHECK(sum / 60 == doctest::Approx(0).epsilon(1e-5));
+    CHECK(squares / 60 == doctest::Approx(1).epsilon(1e-3));
+  }
+  CHECK(memory.intact());
+  for (Trainable which : {Trainable::all, Trainable::head, Trainable::bias}) {
+    TrainerOptions o = options();
+    o.batch = 2;
+    o.trainable = which;
+    PlacedTrainer t(n.model, o);
+    CHECK(t.it.step(Batch(in.data(), target.data(), 2)) == Status::ok);
+    CHECK(t.memory.intact());
+  }
+}
+
+TEST_CASE("executor: a pool that grows after build does not change what is used") {
+  Net n;
+  n.model.output("y", n.model.chain(n.model.input("x", {12, 12, 16}), Conv2d{0, 32, 3, 1, 1}, BatchNorm2d{}, ReLU{}));
+  REQUIRE(n.model.finish(Seed{1}) == Status::ok);
+  REQUIRE(n.materialise() == Status::ok);
+  Pool pool;
+  pool.run = [](void*, int workers, void (*job)(void*, int), void* context) {
+    for (int i = 0; i < workers; i++) job(context, i);
+  };
+  SessionOptions o;
+  o.batch = 3;
+  o.pool = &pool;
+  MemoryPlan plan;
+  REQUIRE(Session::plan(n.model, o, plan) == Status::ok);
+  Guarded memory(plan.total);
+  Arena   arena = memory.arena();
+  Session s;
+  REQUIRE(s.build(n.model, o, arena) == Status::ok);
+  std::memset(s.input().data, 0, static_cast<size_t>(s.input().size()) * sizeof(real));
+  pool.workers = 7;
+  CHECK(s.forward(3) == Status::ok);
+  CHECK(memory.intact());
+}
+
 TEST_CASE("executor: gradients of a tensor with two readers and of a layer used twice are added up") {
   Net n;                                       // 1 linear, 2 tanh of it, 3 the same linear on tanh
   const Tensor a = n.model.add(Linear{0, 4}, n.model.input("x", {4}));

@@ -97,6 +97,17 @@ TEST_CASE("kernel_conv: random shapes, seed 5") {
   CHECK(done == 50);
 }
 
+TEST_CASE("kernel_conv: chunks of gradients, on which their bits depend") {
+  const Chunks tall(100, 45), small(14, 14), wide(3, 1030);
+  CHECK(tall.rows == 11);
+  CHECK(tall.columns == 45);
+  CHECK(tall.count(2) == 20);
+  CHECK(small.rows == 14);
+  CHECK(wide.rows == 1);
+  CHECK(wide.columns == 512);
+  CHECK(wide.count(1) == 9);
+}
+
 TEST_CASE("kernel_conv: an image has the same bits alone and among others") {
   const AnyOp op = Conv2d{3, 20, 3, 2, 1};
   const Shape in = batch_of({11, 10, 3});
