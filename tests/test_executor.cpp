@@ -139,15 +139,12 @@ static std::vector<real> trained_outputs(const Conv& conv, int in, int channels,
   for (int step = 0; step < 2; step++) REQUIRE(t.it.step(Batch(x.data(), target.data(), 3)) == Status::ok);
   SessionOptions so;
   so.batch = 3;
-  MemoryPlan plan;
-  REQUIRE(Session::plan(n.model, so, plan) == Status::ok);
-  Guarded memory(plan.total);
-  Arena   arena = memory.arena();
-  Session s;
-  REQUIRE(s.build(t.it, so, arena) == Status::ok);
-  std::memcpy(s.input().data, x.data(), x.size() * sizeof(real));
-  REQUIRE(s.forward(3) == Status::ok);
-  return {s.output().data, s.output().data + s.output().size()};
+  PlacedSession s(n.model, so);
+  s.build(t.it, so);                                     // the weights that were trained
+  REQUIRE(s.status == Status::ok);
+  std::memcpy(s.it.input().data, x.data(), x.size() * sizeof(real));
+  REQUIRE(s.it.forward(3) == Status::ok);
+  return {s.it.output().data, s.it.output().data + s.it.output().size()};
 }
 TEST_CASE("executor: norm and ReLU in a convolution have the bits of three steps, for any number of channels") {
   const Isa before = current_isa();
@@ -181,22 +178,18 @@ TEST_CASE("executor: a norm by the batch alone has memory for its statistics, wh
   for (size_t i = 0; i < in.size(); i++) in[i] = static_cast<real>((i * 7) % 13);
   SessionOptions so;
   so.batch = 2;
-  MemoryPlan plan;
-  REQUIRE(Session::plan(n.model, so, plan) == Status::ok);
-  Guarded memory(plan.total);
-  Arena   arena = memory.arena();
-  Session s;
-  REQUIRE(s.build(n.model, so, arena) == Status::ok);
-  std::memcpy(s.input().data, in.data(), in.size() * sizeof(real));
-  REQUIRE(s.forward(2) == Status::ok);
-  const View<const real> norm = s.output(1);
+  PlacedSession s(n.model, so);
+  REQUIRE(s.status == Status::ok);
+  std::memcpy(s.it.input().data, in.data(), in.size() * sizeof(real));
+  REQUIRE(s.it.forward(2) == Status::ok);
+  const View<const real> norm = s.it.output(1);
   for (int c = 0; c < 4; c++) {
     double sum = 0, squares = 0;
     for (int64_t i = c; i < norm.size(); i += 4) sum += double(norm[i]), squares += double(norm[i]) * double(norm[i]);
     CHECK(sum / 60 == doctest::Approx(0).epsilon(1e-5));
     CHECK(squares / 60 == doctest::Approx(1).epsilon(1e-3));
   }
-  CHECK(memory.intact());
+  CHECK(s.memory.intact());
   for (Trainable which : {Trainable::all, Trainable::head, Trainable::bias}) {
     TrainerOptions o = options();
     o.batch = 2;
@@ -219,16 +212,12 @@ TEST_CASE("executor: a pool that grows after build does not change what is used"
   SessionOptions o;
   o.batch = 3;
   o.pool = &pool;
-  MemoryPlan plan;
-  REQUIRE(Session::plan(n.model, o, plan) == Status::ok);
-  Guarded memory(plan.total);
-  Arena   arena = memory.arena();
-  Session s;
-  REQUIRE(s.build(n.model, o, arena) == Status::ok);
-  std::memset(s.input().data, 0, static_cast<size_t>(s.input().size()) * sizeof(real));
+  PlacedSession s(n.model, o);
+  REQUIRE(s.status == Status::ok);
+  std::memset(s.it.input().data, 0, static_cast<size_t>(s.it.input().size()) * sizeof(real));
   pool.workers = 7;
-  CHECK(s.forward(3) == Status::ok);
-  CHECK(memory.intact());
+  CHECK(s.it.forward(3) == Status::ok);
+  CHECK(s.memory.intact());
 }
 
 TEST_CASE("executor: gradients of a tensor with two readers and of a layer used twice are added up") {
