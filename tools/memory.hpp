@@ -18,7 +18,7 @@ struct FreeMemory {
 };
 
 // `size` zero bytes, aligned to 64. Where there are some megabytes, Linux is asked for pages of 2 MB: with
-// those of 4 KB a processor forgets where big arenas lie, and training steps take up to 10 % longer.
+// those of 4 KB a processor forgets where big arenas lie, and training steps take some percent longer.
 class Memory {
  public:
   Memory() = default;
