@@ -7,7 +7,7 @@
 //
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
-// Part 2, foundation:  >>platform >>math >>rng >>threads >>text >>records
+// Part 2, foundation:  >>platform >>math >>rng >>context >>threads >>text >>records
 // Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_winograd
 //                      >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss
 //                      >>kernel_optim >>dispatch
@@ -87,6 +87,7 @@ constexpr bool fuses_rows = true;
   X(bad_image,         "the image cannot be used")                                                           \
   X(bad_label,         "a label is out of range")                                                            \
   X(bad_shape,         "the shapes do not fit")                                                              \
+  X(device_error,      "the device failed")                                                                  \
   X(foreign_tensor,    "the tensor belongs to another model")                                                \
   X(io_error,          "reading or writing failed")                                                          \
   X(limit_exceeded,    "larger than the limits allow")                                                       \
@@ -698,7 +699,8 @@ class Model {
 // ================================================================================ >>session
 class Trainer;
 struct StepRecord;
-struct Watch;                                  // >>extension
+struct Backend;                                // >>extension
+struct Watch;
 enum class Seen : uint8_t;                     // >>image
 
 // What build leaves in an arena: the list of steps and where their data lies, as references of 32 bits.
@@ -716,6 +718,8 @@ struct Engine {
   uint64_t       version = 0;  // a trainer's: of its weights; a session's: of those its derived ones are from
   Pool*          pool  = nullptr;
   const Watch*   watch = nullptr;
+  const Backend* backend = nullptr;            // where the steps run; nullptr: here
+  void          *device = nullptr, *device_weights = nullptr;    // its copies of arena and model
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
   int            workers = 1;                  // of the pool at build: scratch is planned for them
@@ -725,6 +729,7 @@ struct SessionOptions {
   int   batch = 1;                             // the largest; forward runs any number of rows up to it
   AnyOp loss;                                  // optional: adds a target input and loss() on output 0
   Pool* pool = nullptr;                        // absent: one thread
+  const Backend* backend = nullptr;            // cuda_backend(0) of nnlite_cuda.cu; absent: the CPU
   bool  derived_weights = true;                // Winograd convolutions; off: less memory, other bits
   Pair  max_image;                             // the largest that set_image takes, where that needs scratch
 };
@@ -799,6 +804,7 @@ struct TrainerOptions {
   bool     keep_gradients = false;             // for inspection after a step
   bool     derived_weights = true;
   Pool*    pool = nullptr;
+  const Backend* backend = nullptr;            // as SessionOptions has it
 };
 
 // Rows of data for one step: one pointer for every model input in order, the short-form loss's target last.
@@ -1267,7 +1273,7 @@ struct Op {
 };
 
 // How it is computed: a row for one phase of one op, the same text for every instruction set.
-enum class Phase : uint8_t { forward, backward, grad_input, grad_parameter, update };
+enum class Phase : uint8_t { forward, backward, grad_input, grad_parameter, update, commit };
 enum class Isa : uint8_t { scalar, base, avx2, avx512, neon };
 constexpr int isa_count = 5;
 const char* isa_name(Isa isa);                 // "avx2"
@@ -1290,6 +1296,24 @@ struct Kernel {
   // accepts this? reads shapes, rows, workers and whether pointers are null, no data
   bool (*plan)(const OpRun& shapes, KernelPlan&);
   void (*run[isa_count])(const OpRun&, uint32_t stage, uint32_t first, uint32_t last, uint32_t worker);
+};
+
+// A device beside the CPU: rows by the name of an op, whose run[0] does a whole stage on the device's memory,
+// and what the engine needs of it. Steps that fail say so at the next copy or sync: device_error.
+enum class Copy : uint8_t { to_device, from_device };
+// A parameter lies as [outer][panels][lines][16] here and as [outer][lines][panels][16] on the device.
+struct Blocks { int64_t outer, panels, lines; };
+struct Backend {
+  void* user;
+  const Kernel* const* (*rows)(const char* op);          // ended by nullptr; nullptr: none
+  // device memory for what lies at `host`; the same bytes again, or others over them, take its place
+  Status (*mirror)(void* user, const void* host, size_t bytes, void** device);
+  Status (*copy)(void* user, void* device, void* host, size_t bytes, Copy way);
+  Status (*copy_parameter)(void* user, void* device, void* host, const Blocks& blocks, Copy way);
+  // what the steps that follow on this thread read, whose arena is `device`
+  void   (*begin)(void* user, void* device, const StepContext& context);
+  void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
+  Status (*sync)(void* user);
 };
 
 // A step that a session or trainer has just run. add: to = from, or to += from, of gradients.
@@ -1354,6 +1378,7 @@ constexpr T op_defaults = {};
 #if defined(NNLITE_IMPLEMENTATION) && !defined(NNLITE_IMPLEMENTED)
 #define NNLITE_IMPLEMENTED
 #define NNLITE_ONCE                    // not while the file includes itself for another instruction set
+#define NNLITE_SHARED                  // what nnlite_cuda.cu reads, too, as functions of its device
 
 // ================================================================================ >>platform
 // Everything that depends on the compiler or the operating system.
@@ -1692,10 +1717,17 @@ static inline void remove_stale(const char* prefix, const char* directory) {
 static inline const char* file_error() { return strerror(errno); }
 #endif
 
+}  // inline namespace
+}  // namespace nnlite
+#endif  // NNLITE_ONCE
+
+#if defined(NNLITE_ONCE) || (defined(NNLITE_PLAIN) && !defined(NNLITE_IMPLEMENTED))
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 // ================================================================================ >>math
 // Integer helpers; numbers and their bits; multiply-add; the polynomials of >>formulas.
-static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
-static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+NNLITE_SHARED static inline int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+NNLITE_SHARED static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Shell's sort: in place, without recursion.
 template <class F>
@@ -1710,13 +1742,13 @@ static void sort(uint16_t* list, int n, F before) {
 }
 
 template <class To, class From>
-static inline To same_bits(From from) {
+NNLITE_SHARED static inline To same_bits(From from) {
   To to;
   __builtin_memcpy(&to, &from, sizeof to);
   return to;
 }
-static inline uint32_t bits_of(float x) { return same_bits<uint32_t>(x); }
-static inline float    float_of(uint32_t u) { return same_bits<float>(u); }
+NNLITE_SHARED static inline uint32_t bits_of(float x) { return same_bits<uint32_t>(x); }
+NNLITE_SHARED static inline float    float_of(uint32_t u) { return same_bits<float>(u); }
 
 // The first n <= 8 bytes as a number, the first byte lowest (on a little-endian machine); and back.
 static inline uint64_t get_bytes(const uint8_t* p, int n) {
@@ -1742,21 +1774,26 @@ static inline void put_bytes(uint8_t* p, uint64_t all, int n) {
 
 // A product that no compiler may merge with the addition that follows it.
 template <class T>
-static inline T product(T a, T b) {
+NNLITE_SHARED static inline T product(T a, T b) {
   T r = a * b;
   NNLITE_PIN(r);
   return r;
 }
 
 // The bit class in force: multiply-adds round once, or twice. Set by >>dispatch with the instruction set.
+#ifdef NNLITE_ONCE
 static bool multiply_adds_fuse = true;
+static inline bool fuses() { return __atomic_load_n(&multiply_adds_fuse, __ATOMIC_RELAXED); }
+#else
+NNLITE_SHARED static inline bool fuses() { return true; }
+#endif
 
 // a b + c rounded once, without the instruction: the product is exact in double, its sum with c is rounded to
 // odd, which keeps what the last rounding needs (Boldo, Melquiond 2008).
 #ifdef NNLITE_FMAF
-static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a, b, c); }
+NNLITE_SHARED static inline float fma_exact(float a, float b, float c) { return NNLITE_FMAF(a, b, c); }
 #else
-static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
+NNLITE_SHARED static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
   const double p = static_cast<double>(a) * static_cast<double>(b), z = static_cast<double>(c);
   const double s = p + z, t = s - p, error = (p - (s - t)) + (z - t);
   uint64_t u = same_bits<uint64_t>(s);
@@ -1766,17 +1803,17 @@ static NNLITE_NOINLINE float fma_exact(float a, float b, float c) {
 #endif
 
 // a b + c as the bit class in force wants it.
-static inline float madd(float a, float b, float c) {
-  return __atomic_load_n(&multiply_adds_fuse, __ATOMIC_RELAXED) ? fma_exact(a, b, c) : product(a, b) + c;
+NNLITE_SHARED static inline float madd(float a, float b, float c) {
+  return fuses() ? fma_exact(a, b, c) : product(a, b) + c;
 }
-static inline double madd(double a, double b, double c) { return a * b + c; }
+NNLITE_SHARED static inline double madd(double a, double b, double c) { return a * b + c; }
 
-static inline float  real_abs(float x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
-static inline float  real_sqrt(float x) { return __builtin_sqrtf(x); }
-static inline double real_abs(double x) { return __builtin_fabs(x); }
-static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
-static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
-static inline bool   is_finite(double x) { return x - x == 0; }
+NNLITE_SHARED static inline float  real_abs(float x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
+NNLITE_SHARED static inline float  real_sqrt(float x) { return __builtin_sqrtf(x); }
+NNLITE_SHARED static inline double real_abs(double x) { return __builtin_fabs(x); }
+NNLITE_SHARED static inline double real_sqrt(double x) { return __builtin_sqrt(x); }
+NNLITE_SHARED static inline bool   is_finite(float x) { return (bits_of(x) & 0x7F800000u) != 0x7F800000u; }
+NNLITE_SHARED static inline bool   is_finite(double x) { return x - x == 0; }
 
 // x = n ln 2 + r with |r| <= ln 2 / 2, so exp(x) = 2^n (1 + r q(r)), q as in ONNX Runtime's MLAS; 1.1 ulp.
 // log(x): m in [sqrt(1/2), sqrt(2)), Cephes' polynomial in m - 1; 0.8 ulp. tanh below 0.625: Cephes; 1.4.
@@ -1784,14 +1821,14 @@ static inline bool   is_finite(double x) { return x - x == 0; }
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
 constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-constexpr float exp_poly[5] = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f,
+NNLITE_SHARED constexpr float exp_poly[5] = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f,
                                0x1.fffff6p-2f};
-constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+NNLITE_SHARED constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
                                -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
                                2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
 constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
-constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f, 1.33314422036e-1f,
-                                -3.33332819422e-1f};
+NNLITE_SHARED constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+                                              1.33314422036e-1f, -3.33332819422e-1f};
 
 // ================================================================================ >>rng
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
@@ -1800,7 +1837,7 @@ enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, 
 
 struct Words { uint32_t word[4]; };
 
-static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
+NNLITE_SHARED static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   for (int round = 0; round < 10; round++) {
     const uint64_t a = uint64_t(0xD2511F53u) * counter.word[0];
     const uint64_t b = uint64_t(0xCD9E8D57u) * counter.word[2];
@@ -1812,14 +1849,14 @@ static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   return counter;
 }
 
-static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node,
+NNLITE_SHARED static inline Words random_block(uint64_t seed, uint64_t step, Purpose purpose, uint32_t node,
                                  uint32_t block) {
   const Words counter = {{block, uint32_t(step), uint32_t(step >> 32), uint32_t(purpose) << 24 | node}};
   return philox(counter, static_cast<uint32_t>(seed), static_cast<uint32_t>(seed >> 32));
 }
 
 // [0, 1) in steps of 2^-24.
-static inline float uniform_of(uint32_t word) { return static_cast<float>(word >> 8) * 0x1p-24f; }
+NNLITE_SHARED static inline float uniform_of(uint32_t word) { return float(word >> 8) * 0x1p-24f; }
 
 static inline double horner(double x, const double* coefficients, int count) {
   double r = coefficients[0];
@@ -1861,6 +1898,50 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
 }
 
+// ================================================================================ >>context
+// The step that runs, for ops that need more than data.
+struct StepContext {
+  uint64_t seed    = 0;
+  uint64_t step    = 0;                        // from 0; the random streams of this step
+  uint64_t update  = 1;                        // from 1; optimizers' t
+  float    lr      = 0;                        // of the optimizer, after the schedule
+  real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
+  float    clip_value = 0;
+};
+
+// Numbers of one update that optimizers compute once, in double and without fma.
+NNLITE_SHARED static double power(double base, uint64_t exponent) {
+  double result = 1;
+  for (; exponent > 0; exponent >>= 1, base = product(base, base))
+    if ((exponent & 1u) != 0) result = product(result, base);
+  return result;
+}
+
+NNLITE_SHARED static real adagrad_rate(const Adagrad& a, const StepContext& context) {
+  const double decay = product(static_cast<double>(context.update - 1), static_cast<double>(a.lr_decay));
+  return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
+}
+
+// lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
+struct AdamRates { real step, root, added, shrink; };
+NNLITE_SHARED static bool coupled_decay(const Adam&) { return true; }
+NNLITE_SHARED static bool coupled_decay(const AdamW&) { return false; }
+template <class A>
+NNLITE_SHARED static AdamRates adam_rates(const A& a, const StepContext& context) {
+  const double c1 = 1 - power(double(a.betas.first), context.update),
+               c2 = 1 - power(double(a.betas.second), context.update);
+  const real   decay = real(a.weight_decay);
+  return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)),
+          coupled_decay(a) ? decay : 0, coupled_decay(a) ? 0 : product(real(context.lr), decay)};
+}
+
+}  // inline namespace
+}  // namespace nnlite
+#endif
+
+#ifdef NNLITE_ONCE
+namespace nnlite {
+inline namespace NNLITE_CONFIGURATION {
 // ================================================================================ >>threads
 // A job is published by a new epoch and answered in every worker's own cache line; between jobs the workers
 // spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
@@ -2143,42 +2224,6 @@ struct Node {
   uint16_t    first_parameter = 0;             // number of parameters[0] in the model
   uint16_t    owner      = 0;                  // this node, or the one it shares parameters with
 };
-
-// The step that runs, for ops that need more than data.
-struct StepContext {
-  uint64_t seed    = 0;
-  uint64_t step    = 0;                        // from 0; the random streams of this step
-  uint64_t update  = 1;                        // from 1; optimizers' t
-  float    lr      = 0;                        // of the optimizer, after the schedule
-  real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
-  float    clip_value = 0;
-};
-
-// Numbers of one update that optimizers compute once, in double and without fma.
-static double power(double base, uint64_t exponent) {
-  double result = 1;
-  for (; exponent > 0; exponent >>= 1, base = product(base, base))
-    if ((exponent & 1u) != 0) result = product(result, base);
-  return result;
-}
-
-static real adagrad_rate(const Adagrad& a, const StepContext& context) {
-  const double decay = product(static_cast<double>(context.update - 1), static_cast<double>(a.lr_decay));
-  return static_cast<real>(static_cast<double>(context.lr) / (1 + decay));
-}
-
-// lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
-struct AdamRates { real step, root, added, shrink; };
-static bool coupled_decay(const Adam&) { return true; }
-static bool coupled_decay(const AdamW&) { return false; }
-template <class A>
-static AdamRates adam_rates(const A& a, const StepContext& context) {
-  const double c1 = 1 - power(double(a.betas.first), context.update),
-               c2 = 1 - power(double(a.betas.second), context.update);
-  const real   decay = real(a.weight_decay);
-  return {static_cast<real>(static_cast<double>(context.lr) / c1), static_cast<real>(real_sqrt(c2)),
-          coupled_decay(a) ? decay : 0, coupled_decay(a) ? 0 : product(real(context.lr), decay)};
-}
 
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
 constexpr int64_t max_elements = 0x7FFFFFFF;
@@ -2690,7 +2735,7 @@ static inline float tree_max(const vf (&a)[parts]) { return tree<false>(a); }
 #ifdef NNLITE_PLAIN
 #undef NNLITE_UNROLL
 #define NNLITE_UNROLL
-#define NNLITE_FORMULA static inline
+#define NNLITE_FORMULA NNLITE_SHARED static inline
 #define NNLITE_ISA plain
 #else
 #define NNLITE_FORMULA NNLITE_VERB
@@ -2702,32 +2747,32 @@ namespace NNLITE_ISA {
 #ifdef NNLITE_PLAIN
 using vf = real;
 using vm = bool;
-template <class T> static inline vf set(T a) { return static_cast<vf>(a); }
-static inline vf add(vf a, vf b) { return a + b; }
-static inline vf sub(vf a, vf b) { return a - b; }
-static inline vf mul(vf a, vf b) { return product(a, b); }
-static inline vf div(vf a, vf b) { return a / b; }
-static inline vf fma(vf a, vf b, vf c) { return madd(a, b, c); }
-static inline vf sqrt(vf a) { return real_sqrt(a); }
-static inline vf abs(vf a) { return real_abs(a); }
-static inline vf max(vf a, vf b) { return a > b ? a : b; }
-static inline vf min(vf a, vf b) { return a < b ? a : b; }
-static inline vm less(vf a, vf b) { return a < b; }
-static inline vf select(vm m, vf a, vf b) { return m ? a : b; }
+template <class T> NNLITE_FORMULA vf set(T a) { return static_cast<vf>(a); }
+NNLITE_FORMULA vf add(vf a, vf b) { return a + b; }
+NNLITE_FORMULA vf sub(vf a, vf b) { return a - b; }
+NNLITE_FORMULA vf mul(vf a, vf b) { return product(a, b); }
+NNLITE_FORMULA vf div(vf a, vf b) { return a / b; }
+NNLITE_FORMULA vf fma(vf a, vf b, vf c) { return madd(a, b, c); }
+NNLITE_FORMULA vf sqrt(vf a) { return real_sqrt(a); }
+NNLITE_FORMULA vf abs(vf a) { return real_abs(a); }
+NNLITE_FORMULA vf max(vf a, vf b) { return a > b ? a : b; }
+NNLITE_FORMULA vf min(vf a, vf b) { return a < b ? a : b; }
+NNLITE_FORMULA vm less(vf a, vf b) { return a < b; }
+NNLITE_FORMULA vf select(vm m, vf a, vf b) { return m ? a : b; }
 #endif
 #if defined(NNLITE_PLAIN) && defined(NNLITE_KERNELS)
 using vi = uint32_t;
-static inline vi set(int32_t a) { return static_cast<vi>(a); }
-static inline vi add(vi a, vi b) { return a + b; }
-static inline vi sub(vi a, vi b) { return a - b; }
-static inline vi bit_and(vi a, vi b) { return a & b; }
-static inline vi bit_or(vi a, vi b) { return a | b; }
-template <int n> static inline vi shift_left(vi a) { return a << n; }
-template <int n> static inline vi shift_right_signed(vi a) { return static_cast<vi>(int32_t(a) >> n); }
-static inline vi as_int(vf a) { return bits_of(a); }
-static inline vf as_float(vi a) { return float_of(a); }
-static inline vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
-static inline vm equal(vf a, vf b) { return a == b; }
+NNLITE_FORMULA vi set(int32_t a) { return static_cast<vi>(a); }
+NNLITE_FORMULA vi add(vi a, vi b) { return a + b; }
+NNLITE_FORMULA vi sub(vi a, vi b) { return a - b; }
+NNLITE_FORMULA vi bit_and(vi a, vi b) { return a & b; }
+NNLITE_FORMULA vi bit_or(vi a, vi b) { return a | b; }
+template <int n> NNLITE_FORMULA vi shift_left(vi a) { return a << n; }
+template <int n> NNLITE_FORMULA vi shift_right_signed(vi a) { return static_cast<vi>(int32_t(a) >> n); }
+NNLITE_FORMULA vi as_int(vf a) { return bits_of(a); }
+NNLITE_FORMULA vf as_float(vi a) { return float_of(a); }
+NNLITE_FORMULA vf to_float(vi a) { return static_cast<vf>(static_cast<int32_t>(a)); }
+NNLITE_FORMULA vm equal(vf a, vf b) { return a == b; }
 #endif
 
 #ifdef NNLITE_KERNELS
@@ -2756,7 +2801,7 @@ NNLITE_FORMULA vf expm1(vf x) {
   return fma(rq, power, sub(power, set(1.0f)));
 }
 
-static NNLITE_NOINLINE vf log(vf x) {
+NNLITE_SHARED static NNLITE_NOINLINE vf log(vf x) {
   const vm small = less(x, set(0x1p-126f));
   const vi root = set(int32_t(0x3F3504F3)), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
   const vf e = sub(to_float(shift_right_signed<23>(u)), select(small, set(23.0f), set(0.0f)));
@@ -2797,12 +2842,12 @@ NNLITE_FORMULA vf tanh(vf x) {
   return copy_sign(select(less(a, set(0.625f)), near, far), x);
 }
 #else
-static inline vf exp(vf x) { return __builtin_exp(x); }
-static inline vf expm1(vf x) { return __builtin_expm1(x); }
-static inline vf log(vf x) { return __builtin_log(x); }
-static inline vf log1p(vf x) { return __builtin_log1p(x); }
-static inline vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
-static inline vf tanh(vf x) { return __builtin_tanh(x); }
+NNLITE_FORMULA vf exp(vf x) { return __builtin_exp(x); }
+NNLITE_FORMULA vf expm1(vf x) { return __builtin_expm1(x); }
+NNLITE_FORMULA vf log(vf x) { return __builtin_log(x); }
+NNLITE_FORMULA vf log1p(vf x) { return __builtin_log1p(x); }
+NNLITE_FORMULA vf sigmoid(vf x) { return 1 / (1 + __builtin_exp(-x)); }
+NNLITE_FORMULA vf tanh(vf x) { return __builtin_tanh(x); }
 #endif
 
 NNLITE_FORMULA vf one_minus(vf a) { return sub(set(1.0f), a); }
@@ -2877,11 +2922,11 @@ NNLITE_FORMULA vf clipped(vf g, bool clip, vf bound) {                       // 
 template <class A>
 struct Update {
   vf decay, step, root, shrink, eps, b1, rest1, b2, rest2;
-  Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
-  Update(const A& a, const AdamRates& k)
+  NNLITE_SHARED Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
+  NNLITE_SHARED Update(const A& a, const AdamRates& k)
       : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
         b1(set(a.betas.first)), rest1(one_minus(b1)), b2(set(a.betas.second)), rest2(one_minus(b2)) {}
-  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(b1, m, mul(rest1, d)));
     v = moment(fma(b2, v, mul(mul(rest2, d), d)));
     return fma(step, div(m, add(div(sqrt(v), root), eps)), fma(shrink, w, w));
@@ -2892,10 +2937,10 @@ struct Update {
 template <>
 struct Update<Adagrad> {
   vf decay, lr, initial, eps;
-  Update(const Adagrad& a, const StepContext& c)
+  NNLITE_SHARED Update(const Adagrad& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-adagrad_rate(a, c))), initial(set(a.initial_accumulator_value)),
         eps(set(a.eps)) {}
-  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
     m = moment(fma(d, d, m));
     return fma(lr, div(d, add(sqrt(add(initial, m)), eps)), w);
   }
@@ -2905,10 +2950,10 @@ template <>
 struct Update<RMSprop> {
   vf decay, lr, alpha, rest, eps, momentum;
   bool buffered;
-  Update(const RMSprop& a, const StepContext& c)
+  NNLITE_SHARED Update(const RMSprop& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-c.lr)), alpha(set(a.alpha)), rest(sub(set(1.0f), alpha)),
         eps(set(a.eps)), momentum(set(a.momentum)), buffered(a.momentum > 0) {}
-  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(alpha, m, mul(mul(rest, d), d)));
     d = div(d, add(sqrt(m), eps));
     if (buffered) d = v = moment(fma(momentum, v, d));
@@ -2920,11 +2965,11 @@ template <>
 struct Update<SGD> {
   vf decay, lr, momentum, given;
   bool start, nesterov, buffered;
-  Update(const SGD& a, const StepContext& c)
+  NNLITE_SHARED Update(const SGD& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-c.lr)), momentum(set(a.momentum)),
         given(sub(set(1.0f), set(a.dampening))), start(c.update == 1), nesterov(a.nesterov),
         buffered(a.momentum > 0) {}
-  NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
     if (buffered) m = moment(start ? d : fma(momentum, m, mul(given, d)));
     if (buffered) d = nesterov ? fma(momentum, m, d) : m;
     return fma(lr, d, w);
@@ -7596,6 +7641,7 @@ struct PlanRequest {
   const TrainerOptions* training = nullptr;    // nullptr: a session
   bool   keep_loss = false;                    // a session with a loss
   const Engine* trainer = nullptr;             // of a session on a trainer
+  const Backend* backend = nullptr;
   bool   derived_weights = true;
   int    batch = 1, workers = 1;
   size_t image_bytes = 0;                      // for set_image, or for augmentation
@@ -7651,6 +7697,7 @@ struct NodePlanner {
   int      walk_values = 0;  // next of the values made while walking, in the same order both times
   bool     overflow = false;                   // give up: the table is full, or a tensor is too large
   bool     table_full = false;
+  const Op* missing = nullptr;                 // the backend has no row for it
   static constexpr int64_t too_large = int64_t(1) << 34;
   StepRecord unused;                           // what the first walk fills
   StepRecord* steps = nullptr;                 // where the second walk writes
@@ -7828,7 +7875,8 @@ struct NodePlanner {
   // The first row that accepts.
   NNLITE_COLD const Kernel* find_kernel(const Op& op, Phase phase, const OpRun& run,
                                                  KernelPlan& plan) const {
-    for (const Kernel* const* k = op.kernels; k && *k; k++) {
+    const Kernel* const* k = request.backend ? request.backend->rows(op.name) : op.kernels;
+    for (; k && *k; k++) {
       plan = KernelPlan();
       if ((*k)->phase == phase && (*k)->plan(run, plan)) return *k;
     }
@@ -8014,6 +8062,10 @@ struct StepPlanner : NodePlanner {
     plan_scratch(plan);
     return kernel;
   }
+  // On a device there is no plain loop to take its place.
+  void need(const Kernel* kernel, const Op* op) {
+    if (!kernel && request.backend && !missing) missing = op;
+  }
 
   void forward_node(int i) {
     const Node& n = graph().node(i);
@@ -8023,6 +8075,7 @@ struct StepPlanner : NodePlanner {
     w.fused = r.fused = nodes[i].fused;
     r.norm     = nodes[i].norm;
     r.kernel   = use_kernel(i, Phase::forward, w);
+    need(r.kernel, n.op);
     nodes[i].forward_step = static_cast<uint16_t>(step_count);
     for (int k = 0; k < n.n_in; k++) put(nodes[n.inputs[k]].out);
     put(nodes[i].out);
@@ -8041,6 +8094,7 @@ struct StepPlanner : NodePlanner {
     const Node& n = graph().node(i);
     StepRecord& r = begin(StepKind::backward, i);
     r.kernel      = kernel;
+    need(kernel, n.op);
     r.training    = w.training;
     r.accumulate  = static_cast<uint16_t>(w.add_bits);
     r.fused       = w.fused;
@@ -8123,6 +8177,7 @@ struct StepPlanner : NodePlanner {
     put_update(i, p, gradient);
     KernelPlan plan;
     r.kernel = update_kernel(i, p, plan);
+    need(r.kernel, request.training->optimizer.op());
     plan_scratch(plan);
     step_count++;
   }
@@ -8178,6 +8233,8 @@ struct StepPlanner : NodePlanner {
 
   void commit_step(int i) {
     StepRecord& r = begin(StepKind::commit, i);
+    if (request.backend) r.kernel = use_kernel(i, Phase::commit, wanted(i));
+    need(r.kernel, graph().node(i).op);
     for (int k = 0; k <= graph().node(i).n_in; k++) put_ref(no_ref);
     put_parameters(i);
     put_slots(i, r);
@@ -8325,6 +8382,7 @@ struct Planner : StepPlanner {
     if (overflow)
       return set_problem(problem, Status::limit_exceeded, "plan")
           << (table_full ? ": the network is too large" : ": a tensor of more than 16 GiB in this batch");
+    if (missing) return set_problem(problem, Status::unsupported, missing->name, "not on this backend");
     walk_values = first_walk_value;
     merge_in_place();
     pack();
@@ -8346,18 +8404,44 @@ struct Executor {
   Graph       graph;
   StepContext context;
   int         rows = 0;
-  Isa         isa;
+  int         isa;                             // row of Kernel::run
+  const void* bases[3];                        // by Base
 
   explicit Executor(const Engine& e)
-      : engine(e), graph(*e.model, e.extra, e.node_count - e.model->node_count()), isa(current_isa()) {}
-  void* at(Ref r) const {
-    if (r == no_ref) return nullptr;
-    const size_t offset       = size_t(r & 0x1FFFFFFFu) * 64;
-    const Base base           = static_cast<Base>(r >> 29);
-    if (base == Base::model) return const_cast<unsigned char*>(ModelAccess::weights(*engine.model)) + offset;
-    return (base == Base::arena ? engine.arena : engine.trainer->arena) + offset;
+      : engine(e), graph(*e.model, e.extra, e.node_count - e.model->node_count()),
+        isa(e.backend ? 0 : static_cast<int>(current_isa())),
+        bases{e.backend ? e.device : e.arena, e.backend ? e.device_weights : ModelAccess::weights(*e.model),
+              !e.trainer ? nullptr : e.backend ? e.trainer->device : e.trainer->arena} {}
+  // Where steps see it, and where this side of a backend does, which has a copy of what the arena holds.
+  static void* place(const void* base, Ref r) {
+    return r == no_ref ? nullptr
+                       : static_cast<unsigned char*>(const_cast<void*>(base)) + size_t(r & 0x1FFFFFFFu) * 64;
   }
+  void* at(Ref r) const { return place(r == no_ref ? nullptr : bases[r >> 29], r); }
+  void* host(Ref r) const { return place(engine.arena, r); }
   real* reals(Ref r) const { return static_cast<real*>(at(r)); }
+
+  // The rows of the output of node i that are there, to or from the device.
+  Status copy(int i, Ref r, Copy way) const {
+    const Node& n = graph.node(i);
+    if (!engine.backend || r == no_ref) return Status::ok;
+    const size_t bytes = static_cast<size_t>(n.shape.numel(rows)) * size_of(n.dtype);
+    return engine.backend->copy(engine.backend->user, at(r), host(r), bytes, way);
+  }
+  // Of a batch: its inputs there, or losses and a session's outputs back.
+  Status copy_batch(Copy way) const {
+    for (int i = 0; i < graph.count; i++) {
+      bool moves = way == Copy::to_device ? !graph.node(i).op : graph.is_loss(i);
+      for (int o = 0; o < graph.model->output_count() && way == Copy::from_device && !engine.parameters; o++)
+        moves |= ModelAccess::output_node(*graph.model, o) == i;
+      if (moves) NNLITE_TRY(copy(i, engine.io[i], way));
+    }
+    return Status::ok;
+  }
+
+  unsigned char* scratch() const {
+    return static_cast<unsigned char*>(const_cast<void*>(bases[0])) + (engine.scratch - engine.arena);
+  }
 
   // The pointers of a forward, backward or commit step. Returns the refs behind its own.
   const Ref* fill(const StepRecord& s, OpRun& run) const {
@@ -8366,7 +8450,7 @@ struct Executor {
     const bool grads = s.kind == StepKind::backward;
     describe_run(graph, s.node, rows, engine.workers, run);
     run.context         = &context;
-    run.scratch         = engine.scratch;
+    run.scratch         = scratch();
     run.training        = s.training;
     run.accumulate_bits = s.accumulate;
     run.fused           = s.fused;
@@ -8402,7 +8486,7 @@ struct Executor {
     run.parameter_[0]  = at(*r++);
     run.dparameter_[0] = at(*r++);
     for (int k = 0; k < engine.parameter_stride - 2; k++) run.slot_[k] = at(*r++);
-    run.scratch        = engine.scratch;
+    run.scratch        = scratch();
     run.workers        = static_cast<int16_t>(engine.workers);
     run.n_in = run.n_parameters = 1;
     run.training       = true;
@@ -8419,11 +8503,11 @@ struct Executor {
     if (!kept) run.derived = run.scratch + of_workers + plan.scratch_shared;
     for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
       const uint32_t tasks  = plan.tasks[stage];
-      const int      shares = tasks < 2 ? 1 : run.workers;
+      const int      shares = tasks < 2 || engine.backend ? 1 : run.workers;
       run_workers(engine.pool, shares, [&](int worker) {
         const Share part = share_of(tasks, shares, worker);
         if (part.first == part.last) return;
-        kernel->run[static_cast<int>(isa)](run, stage, part.first, part.last, static_cast<uint32_t>(worker));
+        kernel->run[isa](run, stage, part.first, part.last, static_cast<uint32_t>(worker));
       });
     }
   }
@@ -8436,7 +8520,9 @@ struct Executor {
     if (s.kind == StepKind::add) {
       const Ref* r = engine.refs + s.refs;
       if (s.per_row) count *= rows;
-      if (s.accumulate != 0) add_into(reals(r[0]), reals(r[1]), count);
+      const Backend* const b = engine.backend;
+      if (b) b->add(b->user, reals(r[0]), reals(r[1]), count, s.accumulate != 0);
+      else if (s.accumulate != 0) add_into(reals(r[0]), reals(r[1]), count);
       else __builtin_memcpy(at(r[0]), at(r[1]), size_t(count) * sizeof(real));
     } else if (s.kind == StepKind::update) {
       fill_update(s, engine.refs + s.refs, *optimizer, flat, run);
@@ -8463,6 +8549,7 @@ struct Executor {
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
+    if (engine.backend) engine.backend->begin(engine.backend->user, engine.device, context);
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
   }
 
@@ -8486,7 +8573,7 @@ struct Executor {
         if (in.dtype != DType::i32) continue;
         const int32_t  bound  = shape_of(graph, engine.steps[i].node).index_bound[k];
         const Ref      ref    = engine.refs[engine.steps[i].refs + uint32_t(k)];
-        const int32_t* labels = static_cast<const int32_t*>(at(ref));
+        const int32_t* labels = static_cast<const int32_t*>(host(ref));
         for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
           if (labels[e] >= 0 && labels[e] < bound) continue;
           return set_problem(problem, Status::bad_label, in.name)
@@ -8500,15 +8587,18 @@ struct Executor {
 
   // Runs the forward steps one by one; the first node with a value that is not finite, or -1.
   int find_not_finite() const {
-    const auto finite = [&](Ref r, const Node& n) { return all_finite(reals(r), n.shape.numel(rows)); };
+    const auto finite = [&](Ref r, const Node& n) {
+      return all_finite(static_cast<const real*>(host(r)), n.shape.numel(rows));
+    };
     for (int i = 0; i < graph.count; i++) {
       const Node& n = graph.node(i);
-      if (!n.op && n.dtype == real_dtype && at(engine.io[i]) && !finite(engine.io[i], n)) return i;
+      if (!n.op && n.dtype == real_dtype && host(engine.io[i]) && !finite(engine.io[i], n)) return i;
     }
     for (uint32_t i = 0; i < engine.forward_count; i++) {
-      const Node& n = graph.node(engine.steps[i].node);
+      const int   node = engine.steps[i].node;
+      const Ref   out = engine.refs[engine.steps[i].refs + graph.node(node).n_in];
       run_steps(i, i + 1, nullptr);
-      if (!finite(engine.refs[engine.steps[i].refs + n.n_in], n)) return engine.steps[i].node;
+      if (!ok(copy(node, out, Copy::from_device)) || !finite(out, graph.node(node))) return node;
     }
     return -1;
   }
@@ -8517,7 +8607,7 @@ struct Executor {
   real loss() const {
     real sum = 0;
     for (int i = 0; i < graph.count; i++)
-      if (graph.is_loss(i) && at(engine.io[i])) sum += *reals(engine.io[i]);
+      if (graph.is_loss(i) && host(engine.io[i])) sum += *static_cast<const real*>(host(engine.io[i]));
     return sum;
   }
 };
@@ -8534,11 +8624,32 @@ static InputData input_data(const Engine& e, int i) {
   const Executor run(e);
   const bool own = i < e.model->input_count();
   const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  return {run.at(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
+  return {run.host(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
 }
 
 // ================================================================================ >>layout
 // What plan() and build() of sessions and trainers share: the same sizes, with or without memory behind them.
+
+// A parameter at `host` to or from the device.
+static Status copy_parameter(const Engine& e, const Parameter& p, void* device, const void* host, Copy way) {
+  const Panels in(p.spec);
+  const Blocks blocks = {in.outer, in.count(), in.lines};
+  return e.backend->copy_parameter(e.backend->user, device, const_cast<void*>(host), blocks, way);
+}
+// Device memory for an engine and for the weights that it reads in the model, which are sent.
+static Status mirror(Engine& e, const Model& model, void* arena, size_t bytes) {
+  NNLITE_TRY(e.backend->mirror(e.backend->user, arena, bytes, &e.device));
+  const unsigned char* const weights = ModelAccess::weights(model);
+  if (!weights || model.weight_bytes() == 0) return Status::ok;
+  NNLITE_TRY(e.backend->mirror(e.backend->user, weights, model.weight_bytes(), &e.device_weights));
+  for (int i = 0; i < model.parameter_count(); i++) {
+    const Parameter& p = *ModelAccess::parameter(model, i);
+    const size_t at = size_t(p.offset) * 64;
+    unsigned char* const to = static_cast<unsigned char*>(e.device_weights) + at;
+    NNLITE_TRY(copy_parameter(e, p, to, weights + at, Copy::to_device));
+  }
+  return Status::ok;
+}
 constexpr uint64_t loss_bytes = 256;           // the same on every machine
 static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
 
@@ -8559,10 +8670,11 @@ struct Layouter {
   bool     huge = false;
 
   // What sessions and trainers begin with.
-  NNLITE_COLD Status begin(const Model& model, int batch, Pool* workers, MemoryPlan& to, Arena* from,
-                           Engine* built) {
+  NNLITE_COLD Status begin(const Model& model, int batch, Pool* workers, const Backend* backend,
+                           MemoryPlan& to, Arena* from, Engine* built) {
     to = MemoryPlan();
     plan = &to, arena = from, engine = built, pool = workers;
+    request.backend = backend;
     request.graph   = &graph;
     request.batch   = batch;
     request.workers = workers ? workers->workers : 1;
@@ -8648,6 +8760,11 @@ struct Layouter {
       return set_problem(plan->problem, Status::out_of_memory, "arena")
           << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
           << static_cast<int64_t>(arena->left()) << " are left";
+    if (request.backend) {
+      engine->backend = request.backend;
+      const Status s = mirror(*engine, *graph.model, base, plan->total);
+      if (!ok(s)) return set_problem(plan->problem, s, "backend");
+    }
     MemoryPlan counted_already;
     units = parameters_at;
     if (request.training)
@@ -8738,7 +8855,7 @@ static const Preprocessing& preprocessing_of(const Model& model) {
 static Status layout_session(const Model& model, const SessionOptions& o, AnyOp& loss, MemoryPlan& plan,
                              Arena* arena, Engine* engine, const Engine* trainer) {
   Layouter l;
-  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, o.backend, plan, arena, engine));
   NNLITE_TRY(make_loss(model, loss, l.loss, l.graph, plan.problem));
   l.request.keep_loss = static_cast<bool>(loss);
   l.request.trainer   = trainer;
@@ -8763,7 +8880,7 @@ static NNLITE_COLD Status layout_trainer(const Model& model, TrainerOptions& o, 
   const auto bad = [&](const char* where, const char* what) -> Status {
     return set_problem(plan.problem, Status::bad_argument, where, what);
   };
-  NNLITE_TRY(l.begin(model, o.batch, o.pool, plan, arena, engine));
+  NNLITE_TRY(l.begin(model, o.batch, o.pool, o.backend, plan, arena, engine));
   if (!at_least_zero(o.clip_norm, o.clip_value) || o.warmup_steps < 0 || o.epochs < 1)
     return bad("options", "clip_norm, clip_value and warmup_steps must not be negative, epochs at least 1");
   OpShape none;
@@ -8809,6 +8926,21 @@ struct TrainerAccess {
     if (!e.parameters || parameter < 0 || parameter >= e.model->parameter_count()) return nullptr;
     const Ref r = e.parameters[parameter * e.parameter_stride + which];
     return r != no_ref && (r >> 29) == 0 ? reinterpret_cast<real*>(e.arena + size_t(r) * 64) : nullptr;
+  }
+
+  // What data() has of a parameter, or of all of them, to or from the device.
+  static Status copy(const Trainer& t, int parameter, int which, Copy way) {
+    const Engine& e = t.engine_;
+    const real* const own = data(t, parameter, which);
+    if (!own || !e.backend) return Status::ok;
+    unsigned char* const there = static_cast<unsigned char*>(e.device);
+    const ptrdiff_t at = reinterpret_cast<const unsigned char*>(own) - e.arena;
+    return copy_parameter(e, *ModelAccess::parameter(*e.model, parameter), there + at, own, way);
+  }
+  static Status copy_all(const Trainer& t, Copy way) {
+    for (int i = 0; t.engine_.backend && i < t.engine_.model->parameter_count(); i++)
+      for (int which = 0; which < t.engine_.parameter_stride; which++) NNLITE_TRY(copy(t, i, which, way));
+    return Status::ok;
   }
 
   static float rate(const Trainer& t) {
@@ -8868,12 +9000,15 @@ struct TrainerAccess {
     Executor run(t.engine_);
     const Engine& e = t.engine_;
     run.rows    = rows;
+    NNLITE_TRY(run.copy_batch(Copy::to_device));
     run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
     NNLITE_TRY(run.check_labels(t.problem_));
     run.run_steps(0, e.forward_count, nullptr);
+    NNLITE_TRY(run.copy_batch(Copy::from_device));
     const real loss = run.loss();
     if (!is_finite(loss)) {
       NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
+      NNLITE_TRY(run.copy_batch(Copy::to_device));
       const int  bad   = run.find_not_finite();
       const bool found = bad >= 0 && bad < run.graph.model_nodes;
       const NodeName name(&run.graph.node(0), found ? bad : 0);
@@ -8886,6 +9021,7 @@ struct TrainerAccess {
     if (t.options_.clip_norm > 0) {
       while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
       run.run_steps(e.forward_count, first_update, nullptr);
+      NNLITE_TRY(copy_all(t, Copy::from_device));
       t.gradient_norm_ = gradient_norm(t);
       const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
       if (norm > limit) run.context.gradient_scale = limit / norm;
@@ -8933,7 +9069,7 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
       else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
-  return Status::ok;
+  return TrainerAccess::copy_all(*this, Copy::to_device);
 }
 
 const Model* Trainer::model() const { return engine_.model; }
@@ -8994,6 +9130,7 @@ bool Trainer::is_trained(int i) const {
 Status Trainer::get(int i, real* to) const {
   const real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
+  NNLITE_TRY(TrainerAccess::copy(*this, i, 0, Copy::from_device));
   copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
   return Status::ok;
 }
@@ -9004,12 +9141,13 @@ Status Trainer::set(int i, const real* from) {
   engine_.version++;
   const Parameter& p = *ModelAccess::parameter(*engine_.model, i);
   for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
-  return Status::ok;
+  return TrainerAccess::copy(*this, i, 0, Copy::to_device);
 }
 
 Status Trainer::get_gradient(int i, real* to) const {
   const real* g = TrainerAccess::data(*this, i, 1);
   if (!g) return Status::bad_argument;
+  NNLITE_TRY(TrainerAccess::copy(*this, i, 1, Copy::from_device));
   copy_logical(*ModelAccess::parameter(*engine_.model, i), g, to);
   return Status::ok;
 }
@@ -9038,6 +9176,8 @@ Status Session::build_on(const Model* model, const Trainer* trainer, const Sessi
   if (!trainer && !model->has_weights()) return set_problem(problem_, Status::no_weights, "model");
   MemoryPlan plan;
   const Engine* const of_trainer = trainer ? &TrainerAccess::engine(*trainer) : nullptr;
+  if (of_trainer && of_trainer->backend != options.backend)
+    return set_problem(problem_, Status::bad_argument, "options", "backend: the trainer has another");
   const Status s = layout_session(*model, options, loss_, plan, &arena, &engine_, of_trainer);
   problem_       = plan.problem;
   if (ok(s)) derive(engine_);
@@ -9081,15 +9221,16 @@ Status Session::forward(int rows) {
   Executor run(engine_);
   run.rows = rows_ = rows;
   NNLITE_TRY(run.check_labels(problem_));
+  NNLITE_TRY(run.copy_batch(Copy::to_device));
   run.run_steps(0, engine_.step_count, nullptr);
-  return Status::ok;
+  return run.copy_batch(Copy::from_device);
 }
 
 View<const real> Session::output(int i) const {
   if (!engine_.steps || i < 0 || i >= engine_.model->output_count()) return {};
   const Executor run(engine_);
   const int node = ModelAccess::output_node(*engine_.model, i);
-  return {static_cast<const real*>(run.at(engine_.io[node])), run.graph.node(node).shape, rows_};
+  return {static_cast<const real*>(run.host(engine_.io[node])), run.graph.node(node).shape, rows_};
 }
 
 real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : real(0); }
@@ -11538,7 +11679,7 @@ struct CheckpointAccess {
   CheckpointAccess() = default;
   explicit CheckpointAccess(const Trainer& t)
       : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
-        plateau(t.plateau_), step(t.step_), samples(t.samples_) {}
+        plateau(t.plateau_), step(t.step_), samples(t.samples_) { device = t.engine_.backend ? 1 : 0; }
 
   uint32_t         arithmetic = NNLITE_ARITHMETIC;
   uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;
@@ -11689,10 +11830,12 @@ static bool owned(const Trainer& t, const real* values) {
 }
 
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
+  NNLITE_TRY(TrainerAccess::copy_all(trainer, Copy::from_device));
   return write_content(Content(trainer.model(), &trainer, extras), sink, problem);
 }
 
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
+  NNLITE_TRY(TrainerAccess::copy_all(t, Copy::from_device));
   return write_content(Content(t.model(), &t, extras, emit_training), sink, problem);
 }
 
@@ -11824,7 +11967,7 @@ NNLITE_COLD Status Trainer::resume(const Source& source, bool any_arithmetic) {
   options_.seed = s.options.seed;
   step_         = s.step;
   samples_      = s.samples;
-  return Status::ok;
+  return TrainerAccess::copy_all(*this, Copy::to_device);
 }
 
 #ifndef NNLITE_NO_STDIO
