@@ -1316,6 +1316,11 @@ struct Backend {
   Status (*sync)(void* user);
 };
 
+// In nnlite_cuda.cu. nullptr: there is no such GPU. Its memory is given back by close_cuda, when what was built
+// on it is used no more.
+const Backend* cuda_backend(int number);
+void close_cuda(int number);
+
 // A step that a session or trainer has just run. add: to = from, or to += from, of gradients.
 enum class StepKind : uint8_t { forward, backward, add, update, commit };
 struct StepView {
@@ -1378,7 +1383,8 @@ constexpr T op_defaults = {};
 #if defined(NNLITE_IMPLEMENTATION) && !defined(NNLITE_IMPLEMENTED)
 #define NNLITE_IMPLEMENTED
 #define NNLITE_ONCE                    // not while the file includes itself for another instruction set
-#define NNLITE_SHARED                  // what nnlite_cuda.cu reads, too, as functions of its device
+#define NNLITE_SHARED                  // what nnlite_cuda.cu reads, too: functions of host and device,
+#define NNLITE_DEVICE                  // or of the device alone
 
 // ================================================================================ >>platform
 // Everything that depends on the compiler or the operating system.
@@ -1821,13 +1827,13 @@ NNLITE_SHARED static inline bool   is_finite(double x) { return x - x == 0; }
 constexpr float exp_lowest = -87.33f, exp_highest = 88.37f;        // results stay normal numbers
 constexpr float log2_e = 1.44269504f, ln2_high = 0.693145752f, ln2_low = 1.42860677e-6f;
 constexpr float round_magic = 12582912.0f;  // 1.5 * 2^23: adding it rounds to an integer
-NNLITE_SHARED constexpr float exp_poly[5] = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f,
+NNLITE_DEVICE constexpr float exp_poly[5] = {0x1.694000p-10f, 0x1.125edcp-7f, 0x1.555b5ap-5f, 0x1.555450p-3f,
                                0x1.fffff6p-2f};
-NNLITE_SHARED constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
+NNLITE_DEVICE constexpr float log_poly[9] = {7.0376836292e-2f,  -1.1514610310e-1f, 1.1676998740e-1f,
                                -1.2420140846e-1f, 1.4249322787e-1f,  -1.6668057665e-1f,
                                2.0000714765e-1f,  -2.4999993993e-1f, 3.3333331174e-1f};
 constexpr float log_ln2_high = 0.693359375f, log_ln2_low = -2.12194440e-4f;
-NNLITE_SHARED constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
+NNLITE_DEVICE constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.37397155531e-2f,
                                               1.33314422036e-1f, -3.33332819422e-1f};
 
 // ================================================================================ >>rng
@@ -1924,8 +1930,8 @@ NNLITE_SHARED static real adagrad_rate(const Adagrad& a, const StepContext& cont
 
 // lr over the correction of m, the root of that of v, the decay that is added to g, the share that w loses.
 struct AdamRates { real step, root, added, shrink; };
-NNLITE_SHARED static bool coupled_decay(const Adam&) { return true; }
-NNLITE_SHARED static bool coupled_decay(const AdamW&) { return false; }
+NNLITE_SHARED static inline bool coupled_decay(const Adam&) { return true; }
+NNLITE_SHARED static inline bool coupled_decay(const AdamW&) { return false; }
 template <class A>
 NNLITE_SHARED static AdamRates adam_rates(const A& a, const StepContext& context) {
   const double c1 = 1 - power(double(a.betas.first), context.update),
@@ -2735,7 +2741,7 @@ static inline float tree_max(const vf (&a)[parts]) { return tree<false>(a); }
 #ifdef NNLITE_PLAIN
 #undef NNLITE_UNROLL
 #define NNLITE_UNROLL
-#define NNLITE_FORMULA NNLITE_SHARED static inline
+#define NNLITE_FORMULA NNLITE_DEVICE static inline
 #define NNLITE_ISA plain
 #else
 #define NNLITE_FORMULA NNLITE_VERB
@@ -2801,7 +2807,7 @@ NNLITE_FORMULA vf expm1(vf x) {
   return fma(rq, power, sub(power, set(1.0f)));
 }
 
-NNLITE_SHARED static NNLITE_NOINLINE vf log(vf x) {
+NNLITE_DEVICE static NNLITE_NOINLINE vf log(vf x) {
   const vm small = less(x, set(0x1p-126f));
   const vi root = set(int32_t(0x3F3504F3)), u = sub(as_int(select(small, mul(x, set(0x1p23f)), x)), root);
   const vf e = sub(to_float(shift_right_signed<23>(u)), select(small, set(23.0f), set(0.0f)));
@@ -2922,11 +2928,11 @@ NNLITE_FORMULA vf clipped(vf g, bool clip, vf bound) {                       // 
 template <class A>
 struct Update {
   vf decay, step, root, shrink, eps, b1, rest1, b2, rest2;
-  NNLITE_SHARED Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
-  NNLITE_SHARED Update(const A& a, const AdamRates& k)
+  NNLITE_DEVICE Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
+  NNLITE_DEVICE Update(const A& a, const AdamRates& k)
       : decay(set(k.added)), step(set(-k.step)), root(set(k.root)), shrink(set(-k.shrink)), eps(set(a.eps)),
         b1(set(a.betas.first)), rest1(one_minus(b1)), b2(set(a.betas.second)), rest2(one_minus(b2)) {}
-  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+  NNLITE_DEVICE NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(b1, m, mul(rest1, d)));
     v = moment(fma(b2, v, mul(mul(rest2, d), d)));
     return fma(step, div(m, add(div(sqrt(v), root), eps)), fma(shrink, w, w));
@@ -2937,10 +2943,10 @@ struct Update {
 template <>
 struct Update<Adagrad> {
   vf decay, lr, initial, eps;
-  NNLITE_SHARED Update(const Adagrad& a, const StepContext& c)
+  NNLITE_DEVICE Update(const Adagrad& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-adagrad_rate(a, c))), initial(set(a.initial_accumulator_value)),
         eps(set(a.eps)) {}
-  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+  NNLITE_DEVICE NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
     m = moment(fma(d, d, m));
     return fma(lr, div(d, add(sqrt(add(initial, m)), eps)), w);
   }
@@ -2950,10 +2956,10 @@ template <>
 struct Update<RMSprop> {
   vf decay, lr, alpha, rest, eps, momentum;
   bool buffered;
-  NNLITE_SHARED Update(const RMSprop& a, const StepContext& c)
+  NNLITE_DEVICE Update(const RMSprop& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-c.lr)), alpha(set(a.alpha)), rest(sub(set(1.0f), alpha)),
         eps(set(a.eps)), momentum(set(a.momentum)), buffered(a.momentum > 0) {}
-  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
+  NNLITE_DEVICE NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf& v) const {
     m = moment(fma(alpha, m, mul(mul(rest, d), d)));
     d = div(d, add(sqrt(m), eps));
     if (buffered) d = v = moment(fma(momentum, v, d));
@@ -2965,11 +2971,11 @@ template <>
 struct Update<SGD> {
   vf decay, lr, momentum, given;
   bool start, nesterov, buffered;
-  NNLITE_SHARED Update(const SGD& a, const StepContext& c)
+  NNLITE_DEVICE Update(const SGD& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-c.lr)), momentum(set(a.momentum)),
         given(sub(set(1.0f), set(a.dampening))), start(c.update == 1), nesterov(a.nesterov),
         buffered(a.momentum > 0) {}
-  NNLITE_SHARED NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
+  NNLITE_DEVICE NNLITE_INLINED vf operator()(vf w, vf d, vf& m, vf&) const {
     if (buffered) m = moment(start ? d : fma(momentum, m, mul(given, d)));
     if (buffered) d = nesterov ? fma(momentum, m, d) : m;
     return fma(lr, d, w);
