@@ -163,7 +163,7 @@ void Machine::run_threads() {
   while (m.queued > 0 && m.threads[m.queue[m.head]].at == At::start && !m.broken) {
     const unsigned t = here.thread = m.dequeue();
     m.threads[t].fiber = m.fiber_now;
-    m.launch->run(m.launch->arguments);
+    m.launch->run(m.launch->arguments.get());
     m.threads[t].at = At::end;
     m.living--, m.living_of[t / warp]--;
     if (m.shuffling_of[t / warp] > 0) m.try_shuffle(t / warp);

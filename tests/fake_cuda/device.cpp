@@ -19,6 +19,10 @@ struct Stream {
   };
   int device;
   std::vector<Copy> copies;                    // to the host, done by sync
+  std::unique_ptr<Recording> recording;        // where launches go; nullptr: they run
+};
+struct Recording {
+  std::vector<Launch> launches;
 };
 
 namespace {
@@ -61,6 +65,7 @@ struct State {
   std::vector<Memory>  live;
   std::deque<Range>    closed;                 // pages of what was given back
   std::vector<Stream*> streams;
+  std::vector<Recording*> recordings;
   std::vector<std::string> findings;
 
   Memory* holder(const void* p, size_t bytes) {
@@ -100,8 +105,19 @@ struct Call {
     if (s.fail_in > 0 && --s.fail_in == 0) error = s.fail_with;
     if (error == 0 && s.devices == 0) error = error_no_device;
   }
+  // Calls that CUDA refuses while a stream records.
+  explicit Call(const char* name) : Call() {
+    for (const Stream* stream : s.streams)
+      if (stream->recording && error == 0) {
+        error = error_recording;
+        found(std::string(name) + ": while a stream records");
+      }
+  }
   bool knows(const Stream* stream) const {
     return std::find(s.streams.begin(), s.streams.end(), stream) != s.streams.end();
+  }
+  bool knows(const Recording* r) const {
+    return std::find(s.recordings.begin(), s.recordings.end(), r) != s.recordings.end();
   }
 };
 
@@ -165,7 +181,7 @@ Error use_device(int number) {
 Error new_stream(Stream*& s) {
   const Call c;
   if (c.error != 0) return c.error;
-  c.s.streams.push_back(s = new Stream{device_now, {}});
+  c.s.streams.push_back(s = new Stream{device_now, {}, nullptr});
   return 0;
 }
 Error end_stream(Stream* s) {                  // CUDA, too, tells of a failure after it has done this
@@ -176,7 +192,7 @@ Error end_stream(Stream* s) {                  // CUDA, too, tells of a failure 
   return c.error;
 }
 Error sync(Stream* s) {
-  const Call c;
+  const Call c("sync");
   if (!c.knows(s)) return error_handle;
   if (c.error == 0)
     for (const Stream::Copy& copy : s->copies) memcpy(copy.host, copy.bytes.data(), copy.bytes.size());
@@ -189,7 +205,7 @@ Error sync(Stream* s) {
 
 // ---- memory
 Error take(void** memory, size_t bytes) {
-  const Call c;
+  const Call c("take");
   *memory = nullptr;
   if (c.error != 0 || bytes == 0) return c.error;
   if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return error_memory;
@@ -205,7 +221,7 @@ Error take(void** memory, size_t bytes) {
   return 0;
 }
 Error give(void* memory) {                     // even if it is to fail
-  const Call c;
+  const Call c("give");
   if (memory == nullptr) return c.error;
   for (size_t i = 0; i < c.s.live.size(); i++) {
     Memory& m = c.s.live[i];
@@ -230,7 +246,7 @@ static Error bad_range(const char* of) {
   return error_value;
 }
 Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
-  const Call c;
+  const Call c("copy_in");
   if (c.error != 0 || bytes == 0) return c.error;
   if (!c.knows(s)) return error_handle;
   Memory* const m = c.s.holder(device, bytes);
@@ -240,7 +256,7 @@ Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
   return 0;
 }
 Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
-  const Call c;
+  const Call c("copy_out");
   if (c.error != 0 || bytes == 0) return c.error;
   if (!c.knows(s)) return error_handle;
   Memory* const m = c.s.holder(device, bytes);
@@ -277,6 +293,15 @@ Error clear(Stream* s, void* device, size_t bytes) {
 }
 
 // ---- launches
+static bool run(State& s, const Launch& l) {
+  s.launches++;
+  for (Memory& m : s.live)
+    if (m.device == device_now) m.open(true);
+  const bool done = run_blocks(l, s.order, s.seed);
+  for (Memory& m : s.live)
+    if (m.device == device_now) m.open(false);
+  return done;
+}
 Error launch(Stream* s, const Launch& l) {
   const Call c;
   const Grid g = l.grid;
@@ -285,13 +310,43 @@ Error launch(Stream* s, const Launch& l) {
     return error_configuration;
   if (l.shared > size_t(48) * 1024) return error_value;
   if (!c.knows(s) || s->device != device_now) return error_handle;
-  c.s.launches++;
-  for (Memory& m : c.s.live)
-    if (m.device == device_now) m.open(true);
-  const bool done = run_blocks(l, c.s.order, c.s.seed);
-  for (Memory& m : c.s.live)
-    if (m.device == device_now) m.open(false);
-  return done ? 0 : error_launch;
+  if (s->recording) return s->recording->launches.push_back(l), 0;
+  return run(c.s, l) ? 0 : error_launch;
+}
+
+// ---- recordings
+Error start_recording(Stream* s) {
+  const Call c("start_recording");
+  if (c.error != 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  s->recording.reset(new Recording);
+  return 0;
+}
+Error stop_recording(Stream* s, Recording*& to) {      // the stream records no more, even if it fails
+  const Call c;
+  if (!c.knows(s) || !s->recording) return error_handle;
+  const std::unique_ptr<Recording> made = std::move(s->recording);
+  if (c.error != 0) return c.error;
+  c.s.recordings.push_back(to = new Recording(*made));
+  return 0;
+}
+Error run_recorded(Stream* s, Recording* r) {
+  const Call c("run_recorded");
+  if (c.error != 0) return c.error;
+  if (!c.knows(s) || !c.knows(r)) return error_handle;
+  for (const Launch& l : r->launches)
+    if (!run(c.s, l)) return error_launch;
+  return 0;
+}
+Error end_recorded(Recording* r) {             // even if it is to fail
+  const Call c;
+  if (!c.knows(r)) {
+    found("end_recorded: not what stop_recording gave");
+    return error_value;
+  }
+  c.s.recordings.erase(std::find(c.s.recordings.begin(), c.s.recordings.end(), r));
+  delete r;
+  return c.error;
 }
 
 // ================================================================================ control
@@ -306,6 +361,7 @@ void    fail_call(int64_t n, Error error) { state().fail_in = n, state().fail_wi
 int64_t calls() { return state().calls; }
 int64_t launches() { return state().launches; }
 size_t  live_bytes() { return state().bytes_of(-1); }
+size_t  live_recordings() { return state().recordings.size(); }
 std::vector<std::string> take_findings() {
   std::vector<std::string> all;
   all.swap(state().findings);

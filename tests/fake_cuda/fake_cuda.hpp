@@ -7,6 +7,7 @@
 #include <stdint.h>
 #include <string.h>
 
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -24,13 +25,15 @@ enum : Error {
   error_device        = 101,
   error_handle        = 400,
   error_launch        = 719,
+  error_recording     = 900,
 };
 struct Stream;
+struct Recording;
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 struct Launch {
   const char* name;
   void (*run)(void*);                          // one thread
-  void*    arguments;
+  std::shared_ptr<void> arguments;
   Grid     grid;
   unsigned threads;
   size_t   shared;
@@ -48,6 +51,11 @@ Error copy_within(Stream* s, void* to, const void* from, size_t bytes);
 Error clear(Stream* s, void* device, size_t bytes);
 Error sync(Stream* s);
 Error launch(Stream* s, const Launch& l);
+// Launches in between are kept, not run. Whatever CUDA's graphs refuse there is found.
+Error start_recording(Stream* s);
+Error stop_recording(Stream* s, Recording*& to);
+Error run_recorded(Stream* s, Recording* r);
+Error end_recorded(Recording* r);
 
 // The thread of a kernel that runs now.
 struct Here {
@@ -71,6 +79,7 @@ void     fail_call(int64_t n, Error error);    // the n-th call from now on, 1: 
 int64_t  calls();                              // of the functions above, launches among them
 int64_t  launches();
 size_t   live_bytes();
+size_t   live_recordings();
 void     poison(void* device, size_t bytes);   // memory that no kernel may touch; NaN
 void     unpoison(void* device, size_t bytes);
 

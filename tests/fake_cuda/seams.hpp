@@ -13,15 +13,20 @@
 namespace nnlite_gpu {
 using Error  = fake::Error;
 using Stream = fake::Stream*;
+using Graph  = fake::Recording*;
 using Grid   = fake::Grid;
 using fake::clear;
 using fake::copy_in;
 using fake::copy_out;
 using fake::copy_within;
 using fake::device_count;
+using fake::end_recorded;
 using fake::end_stream;
 using fake::give;
 using fake::new_stream;
+using fake::run_recorded;
+using fake::start_recording;
+using fake::stop_recording;
 using fake::sync;
 using fake::take;
 using fake::use_device;
@@ -31,9 +36,9 @@ inline bool no_memory(Error e) { return e == fake::error_memory; }
 template <class... P, class... A>
 inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared, A... arguments) {
   static_assert((sizeof(P) + ... + 0) <= 4096, "CUDA has no room for that many arguments");
-  auto thread = [&] { kernel(arguments...); };
+  auto thread = [=] { kernel(arguments...); };
   auto run    = [](void* f) { (*static_cast<decltype(thread)*>(f))(); };
-  return fake::launch(s, {__PRETTY_FUNCTION__, run, &thread, grid, threads, shared});
+  return fake::launch(s, {__PRETTY_FUNCTION__, run, std::make_shared<decltype(thread)>(thread), grid, threads, shared});
 }
 
 // Inside a kernel. The line tells one barrier from another.
