@@ -34,6 +34,7 @@ struct Launch {
   const char* name;
   void (*run)(void*);                          // one thread
   std::shared_ptr<void> arguments;
+  size_t   argument_bytes;
   Grid     grid;
   unsigned threads;
   size_t   shared;
@@ -69,7 +70,8 @@ uint64_t shuffle_xor(uint64_t value, int lanes, int line);
 
 // ================================================================================ >>control
 // For tests. Settings hold until they are set anew; reset() sets all as at the start, but keeps memory.
-enum class Order { forward, backward, shuffled };
+// all: every launch runs in the three others from the same memory, and must leave the same bits.
+enum class Order { forward, backward, shuffled, all };
 
 void     reset();
 void     set_devices(int count);               // 1
