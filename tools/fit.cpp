@@ -98,7 +98,7 @@ Rows first_rows(const Samples& samples, const Model& model, bool soft, int most)
 void resume(Fit& f) {
   const char* const path = f.o.resume.c_str();
   Status status = f.trainer.resume(path);
-  if (status == Status::wrong_arithmetic && std::string(f.trainer.problem().what).rfind("device", 0) == 0) {
+  if (status == Status::wrong_arithmetic && std::string(f.trainer.problem().where) == "device") {
     fmt::print(stderr, "{} was made on {}: going on on {}\n", f.o.resume,
                f.options.backend ? "the CPU" : "a GPU", f.options.backend ? "the GPU" : "the CPU");
     status = f.trainer.resume(path, true);

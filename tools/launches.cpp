@@ -86,7 +86,7 @@ std::vector<std::string> ops_without_rows(const Backend& backend) {
   std::vector<std::string> names;
   const OpSet set = all_ops();
   for (int i = 0; i < set.count; ++i)
-    if ((set.ops[i]->traits & traits::schedule) == 0 && !backend.rows(set.ops[i]->name))
+    if ((set.ops[i]->traits & (traits::schedule | traits::view)) == 0 && !backend.rows(set.ops[i]->name))
       names.push_back(set.ops[i]->name);
   return names;
 }
