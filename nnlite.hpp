@@ -1321,6 +1321,7 @@ struct Backend {
 // In nnlite_cuda.cu. nullptr: there is no such GPU. Its memory is given back by close_cuda, when what was built
 // on it is used no more.
 const Backend* cuda_backend(int number);
+const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);
 
 // A step that a session or trainer has just run. add: to = from, or to += from, of gradients.

@@ -660,6 +660,11 @@ static Device  devices[max_devices];
 static Backend backends[max_devices];
 }  // namespace cuda
 
+const Backend* cuda_rows() {
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  return &rows;
+}
+
 const Backend* cuda_backend(int number) {
   if (number < 0 || number >= cuda::max_devices) return nullptr;
   cuda::Device& d = cuda::devices[number];
