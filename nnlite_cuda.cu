@@ -620,8 +620,9 @@ static bool fits(const OpRun& r) {
   const Shape&  x = r.in_shape(0);
   for (const int64_t n :
        {r.in_numel(0) / a.in_channels, r.out_numel() / a.out_channels, w * a.in_channels / a.groups * a.out_channels,
-        x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2, int64_t(a.dilation.h) * a.kernel_size.h,
-        int64_t(a.dilation.w) * a.kernel_size.w, int64_t(a.stride.h), int64_t(a.stride.w)})
+        int64_t(a.in_channels) * 128, int64_t(a.out_channels) * 128, int64_t(a.stride.h), int64_t(a.stride.w),
+        x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2,
+        int64_t(a.dilation.h) * a.kernel_size.h, int64_t(a.dilation.w) * a.kernel_size.w})
     if (n >= Window::limit) return false;
   return true;
 }
