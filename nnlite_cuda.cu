@@ -429,7 +429,7 @@ struct Convolution {
   }
 };
 
-// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, as >>product has it.
+// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16 as in product_kernel.
 struct alignas(16) Four { float of[4]; };
 template <int width>
 struct Tile {                                  // rows of 4 more: what lies below is in another bank

@@ -121,7 +121,7 @@ double error_of(const std::vector<std::vector<real>>& a, const std::vector<std::
 }
 
 void compare(const Case& c) {
-  CAPTURE(c.name);
+  CAPTURE(std::string(c.name));
   const Trained cpu = train(c, nullptr), gpu = train(c, cuda_backend(0));
   REQUIRE(cpu.status == Status::ok);
   REQUIRE(gpu.status == Status::ok);
@@ -188,7 +188,7 @@ const Case twice_cases[] = {
 const Case large_cases[] = {
     {"3x3 6 to 16", {42, 43, 6}, 3, Conv2d{0, 16, 3, 1, 1}},
     {"3x3 3 to 33", {24, 25, 3}, 2, Conv2d{0, 33, 3, 1, 1}},
-    {"1x1 groups 2 to 80", {30, 30, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
+    {"1x1 groups 2 to 80", {32, 33, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
     {"3x3 to 5", {37, 40, 6}, 3, Conv2d{0, 5, 3}},
     {"depthwise", {41, 40, 20}, 3, depthwise(20, 3, 1, 1)},
     {"transposed", {20, 21, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
@@ -213,7 +213,7 @@ TEST_CASE("convolution: gradients of many pixels, by chunks, are those of the CP
 }
 TEST_CASE("convolution: the same bits in every run") {
   for (const Case& c : {large_cases[0], large_cases[3], large_cases[4]}) {
-    CAPTURE(c.name);
+    CAPTURE(std::string(c.name));
     const Trained a = train(c, cuda_backend(0)), b = train(c, cuda_backend(0));
     for (size_t k = 0; k < a.weights.size(); k++) CHECK(same_bytes(a.weights[k], b.weights[k]));
   }
