@@ -210,10 +210,7 @@ bool operator==(const Shape& a, const Shape& b);
 inline bool operator!=(const Shape& a, const Shape& b) { return !(a == b); }
 
 // A handle in a graph. One from another model is caught.
-struct Tensor {
-  uint16_t id    = 0xFFFF;
-  uint16_t model = 0;
-};
+struct Tensor { uint16_t id = 0xFFFF, model = 0; };
 
 // Data: rows x row_numel elements, dense, NHWC.
 template <class T>
@@ -261,10 +258,7 @@ class AnyOp {
 // of input channels or features means: infer it. All return bad_shape or bad_attribute through Model::finish.
 
 // y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
-struct AdaptiveAvgPool2d {
-  Pair output_size = 1;
-  NNLITE_OP;
-};
+struct AdaptiveAvgPool2d { Pair output_size = 1; NNLITE_OP; };
 
 // y = a + b (+ c ...), all of one shape.
 struct Add { NNLITE_OP; };
@@ -301,10 +295,7 @@ struct BatchNorm2d {
 };
 
 // y = the inputs one after another along dim (0 is the batch and not allowed; of an image 3 is channels).
-struct Concat {
-  int dim = 3;
-  NNLITE_OP;
-};
+struct Concat { int dim = 3; NNLITE_OP; };
 
 // y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high.
 // weight [O, I / groups, kH, kW].
@@ -336,43 +327,22 @@ struct ConvTranspose2d {
 };
 
 // While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
-struct Dropout {
-  float p = 0.5f;
-  NNLITE_OP;
-};
+struct Dropout { float p = 0.5f; NNLITE_OP; };
 
 // y = x for x > 0, else alpha (exp(x) - 1).
-struct ELU {
-  float alpha = 1.0f;
-  NNLITE_OP;
-};
+struct ELU { float alpha = 1.0f; NNLITE_OP; };
 
 // y = x with dimensions start_dim .. end_dim as one, in H, W, C order.
-struct Flatten {
-  int start_dim = 1;
-  int end_dim   = -1;
-  NNLITE_OP;
-};
+struct Flatten { int start_dim = 1, end_dim = -1; NNLITE_OP; };
 
 // y = x for x > 0, else negative_slope x.
-struct LeakyReLU {
-  float negative_slope = 0.01f;
-  NNLITE_OP;
-};
+struct LeakyReLU { float negative_slope = 0.01f; NNLITE_OP; };
 
 // y = x W^T + b. x [N, ..., in_features] -> y [N, ..., out_features]. weight [out_features, in_features].
-struct Linear {
-  int  in_features  = 0;
-  int  out_features = 0;
-  bool bias         = true;
-  NNLITE_OP;
-};
+struct Linear { int in_features = 0, out_features = 0; bool bias = true; NNLITE_OP; };
 
 // y = x - log(sum(exp(x))) along dim.
-struct LogSoftmax {
-  int dim = -1;
-  NNLITE_OP;
-};
+struct LogSoftmax { int dim = -1; NNLITE_OP; };
 
 // y = maximum of the window; padding counts as minus infinity. stride 0 means kernel_size.
 struct MaxPool2d {
@@ -384,67 +354,36 @@ struct MaxPool2d {
   NNLITE_OP;
 };
 
-// y = a b (c ...), all of one shape.
-struct Mul { NNLITE_OP; };
-
-// y = max(x, 0).
-struct ReLU { NNLITE_OP; };
-
-// y = 1 / (1 + exp(-x)).
-struct Sigmoid { NNLITE_OP; };
-
-// y = exp(x) / sum(exp(x)) along dim.
-struct Softmax {
-  int dim = -1;
-  NNLITE_OP;
-};
-
-// y = tanh(x).
-struct Tanh { NNLITE_OP; };
+struct Mul { NNLITE_OP; };                     // y = a b (c ...), all of one shape
+struct ReLU { NNLITE_OP; };                    // y = max(x, 0)
+struct Sigmoid { NNLITE_OP; };                 // y = 1 / (1 + exp(-x))
+struct Softmax { int dim = -1; NNLITE_OP; };   // y = exp(x) / sum(exp(x)) along dim
+struct Tanh { NNLITE_OP; };                    // y = tanh(x)
 
 // y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
-struct Upsample {
-  Pair scale_factor = 2;
-  NNLITE_OP;
-};
+struct Upsample { Pair scale_factor = 2; NNLITE_OP; };
 
 // ================================================================================ >>losses
 // A loss is an op whose last input is the target; its output is one number, the mean over rows and positions.
 
 // Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
 // logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
-struct CrossEntropyLoss {
-  float label_smoothing = 0.0f;
-  bool  probabilities   = false;
-  NNLITE_OP;
-};
+struct CrossEntropyLoss { float label_smoothing = 0.0f; bool probabilities = false; NNLITE_OP; };
 
 // loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
 struct NLLLoss { NNLITE_OP; };
 
-// loss = -(t log x + (1 - t) log(1 - x)), logarithms not below -100.
-struct BCELoss { NNLITE_OP; };
-
-// loss = max(x, 0) - x t + log(1 + exp(-|x|)).
-struct BCEWithLogitsLoss { NNLITE_OP; };
-
-// loss = (x - t)^2.
-struct MSELoss { NNLITE_OP; };
-
-// loss = |x - t|.
-struct L1Loss { NNLITE_OP; };
+struct BCELoss { NNLITE_OP; };                 // loss = -(t log x + (1 - t) log(1 - x)), logarithms >= -100
+struct BCEWithLogitsLoss { NNLITE_OP; };       // loss = max(x, 0) - x t + log(1 + exp(-|x|))
+struct MSELoss { NNLITE_OP; };                 // loss = (x - t)^2
+struct L1Loss { NNLITE_OP; };                  // loss = |x - t|
 
 // loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
-struct HuberLoss {
-  float delta = 1.0f;
-  NNLITE_OP;
-};
+struct HuberLoss { float delta = 1.0f; NNLITE_OP; };
 
 // ================================================================================ >>optim
 // PyTorch's formulas and defaults; g is the gradient, t counts updates from 1.
-struct Betas {
-  float first = 0.9f, second = 0.999f;
-};
+struct Betas { float first = 0.9f, second = 0.999f; };
 
 // g += weight_decay w; m = momentum m + (1 - dampening) g, first g; w -= lr (nesterov ? g + momentum m : m).
 struct SGD {
@@ -501,17 +440,10 @@ struct AdamW {
 struct ConstantLR { NNLITE_OP; };
 
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
-struct CosineAnnealingLR {
-  int   T_max   = 0;
-  float eta_min = 0.0f;
-  NNLITE_OP;
-};
+struct CosineAnnealingLR { int T_max = 0; float eta_min = 0.0f; NNLITE_OP; };
 
 // lr gamma^epoch.
-struct ExponentialLR {
-  float gamma = 0.9f;
-  NNLITE_OP;
-};
+struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };
 
 // From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th
 // part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
@@ -535,21 +467,14 @@ struct ReduceLROnPlateau {
 };
 
 // lr gamma^(epoch / step_size).
-struct StepLR {
-  int   step_size = 1;
-  float gamma     = 0.1f;
-  NNLITE_OP;
-};
+struct StepLR { int step_size = 1; float gamma = 0.1f; NNLITE_OP; };
 
 // ================================================================================ >>model
 // Where the weights of a model come from when none are loaded. pytorch is each layer's default: uniform in
 // +-1 / sqrt(fan_in). glorot and he set weights (Glorot, Bengio 2010; He et al. 2015) and leave biases zero.
 enum class Init : uint8_t { pytorch, glorot_normal, glorot_uniform, he_normal, he_uniform };
 
-struct Seed {
-  uint64_t value = 0;
-  Init     init  = Init::pytorch;
-};
+struct Seed { uint64_t value = 0; Init init = Init::pytorch; };
 
 // What a parameter is: weights and biases are trained, statistics (running_mean) are kept by their op.
 enum class Role : uint8_t { weight, bias, statistic };
@@ -866,10 +791,7 @@ class Trainer {
  private:
   friend struct CheckpointAccess;
   friend struct TrainerAccess;
-  struct Plateau {
-    float    best = 0, factor = 1.0f;
-    uint32_t bad = 0, reports = 0;
-  };
+  struct Plateau { float best = 0, factor = 1.0f; uint32_t bad = 0, reports = 0; };
   Engine   engine_;
   TrainerOptions options_;
   const Dataset* data_ = nullptr;
@@ -883,10 +805,7 @@ class Trainer {
 
 // ================================================================================ >>image
 // Pixels as stb_image gives them: height rows of width pixels of 1 to 4 channels, 8 bits each.
-struct Image {
-  const uint8_t* pixels = nullptr;
-  int width = 0, height = 0, channels = 0;
-};
+struct Image { const uint8_t* pixels = nullptr; int width = 0, height = 0, channels = 0; };
 
 // How an image becomes the model's input; travels inside the model file. value = (pixel * scale - mean[c]) /
 // std[c]. The image is resized to the input's height and width, gray = 0.299 R + 0.587 G + 0.114 B where the
@@ -3282,9 +3201,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
 // grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels at a time, turned over in scratch
 // grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
 #ifdef NNLITE_ONCE
-struct LinearSizes {
-  int64_t N, I, O, panels;
-};
+struct LinearSizes { int64_t N, I, O, panels; };
 static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
   return {r.in_numel(0) / a.in_features, a.in_features, a.out_features, round_up(a.out_features, 16) / 16};
@@ -4719,9 +4636,7 @@ static inline int64_t spare_floats(const Axis& w, int64_t C) {
 static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
 
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
-struct Reach {
-  int64_t first, last;
-};
+struct Reach { int64_t first, last; };
 static inline Reach reach_of(const Axis& a, int64_t i) {
   const int64_t from = i + a.padding - (a.extent() - 1), last = (i + a.padding) / a.stride + 1;
   return {from <= 0 ? 0 : (from + a.stride - 1) / a.stride, smaller(last, a.out)};
@@ -4998,9 +4913,7 @@ static inline bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
 
 namespace NNLITE_ISA {
 // Sixteen channels, zeros where there are fewer.
-struct Sixteen {
-  vf part[parts];
-};
+struct Sixteen { vf part[parts]; };
 NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
   Sixteen s;
   NNLITE_EACH_PART s.part[j] = load_part(p + j * lanes, within(count, j * lanes));
@@ -9277,10 +9190,7 @@ Status preprocess(const Image& image, const Preprocessing& how, int height, int 
 // side 20, grey edges, the centre of mass in the middle of 28 x 28.
 constexpr int digit_cells = 16, digit_parts = 2048;          // of the background a side; of the ink
 
-struct DigitPart {
-  uint32_t area;
-  uint8_t  x0, y0, x1, y1;                                   // its box, both ends inside
-};
+struct DigitPart { uint32_t area; uint8_t x0, y0, x1, y1; };  // its box, both ends inside
 struct DigitScratch {
   uint32_t  sums[3 * 256];
   int32_t   back[256][3];                                    // of one row
@@ -9903,10 +9813,7 @@ struct SectionRecord {
   Le32    crc;
   uint8_t zero[20] = {};
 };
-struct StorageRecord {
-  Le64 bytes;
-  Le32 crc, zero;
-};
+struct StorageRecord { Le64 bytes; Le32 crc, zero; };
 struct TensorRecord {
   Le32    name;                                // of a parameter
   uint8_t name_bytes = 0, dtype = 0, rank = 0, layout = 0, role = 0, flags = 0;
@@ -9925,11 +9832,7 @@ struct NodeRecord {
   Le32    ids, attributes, attribute_bytes, shares = file_none;
   Le64    zeros;
 };
-struct GraphHeader {
-  Le32 inputs, outputs;
-  Le64 seed;
-  Le32 init, zero;
-};
+struct GraphHeader { Le32 inputs, outputs; Le64 seed; Le32 init, zero; };
 struct GraphEnd {                              // an input or an output
   Le32    node, name;
   uint8_t name_bytes = 0, zero[7] = {};
@@ -9939,12 +9842,7 @@ static_assert(sizeof(FileHeader) == 128 && sizeof(SectionRecord) == 48 && sizeof
               sizeof(GraphEnd) == 16);
 
 enum class Presence : uint8_t { optional, always, checkpoint, in_checkpoint, reserved };
-struct SectionKind {
-  uint32_t type;
-  char     name[5];
-  bool     critical;
-  Presence presence;
-};
+struct SectionKind { uint32_t type; char name[5]; bool critical; Presence presence; };
 enum SectionId : int {
   id_meta, id_strs, id_tens, id_node, id_idxs, id_attr, id_grph, id_stor, id_qntz, id_prep, id_post, id_labl,
   id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_augm, id_sign, id_data,
@@ -10458,10 +10356,7 @@ static void emit_labels(const ModelExtras& x, Emit& e) {
   for (int i = 0; i < x.label_count; ++i) e.put(x.labels[i], text_bytes(x.labels[i]) + 1);
 }
 
-struct EntryHeader {
-  uint8_t key_bytes = 0, type = 1;
-  Le16    value_bytes;
-};
+struct EntryHeader { uint8_t key_bytes = 0, type = 1; Le16 value_bytes; };
 constexpr size_t max_metadata_bytes = 65536;
 
 static Status read_metadata(ExtrasReader& x) {
@@ -10506,10 +10401,7 @@ static void emit_metadata(const ModelExtras& x, Emit& e) {
 }
 
 // A golden vector: its header, all inputs, all outputs, two floats of every node; each filled up to 8 bytes.
-struct GoldenHeader {
-  Le32    rows;
-  LeFloat tolerance;
-};
+struct GoldenHeader { Le32 rows; LeFloat tolerance; };
 static bool valid(const Golden& g) {
   return g.rows >= 1 && g.rows <= 64 && is_finite(g.tolerance) && g.tolerance > 0;
 }
@@ -11528,10 +11420,7 @@ Status MappedFile::open(const char* path) {
 #ifndef NNLITE_NO_TRAINING
 // A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what decides
 // the next step: options, seed, step, place in the data. A resumed run has the bits of one never stopped.
-struct RowHeader {
-  uint8_t name_bytes = 0, zero = 0;
-  Le16    version, attribute_bytes, zero_too;
-};
+struct RowHeader { uint8_t name_bytes = 0, zero = 0; Le16 version, attribute_bytes, zero_too; };
 
 // What a checkpoint holds beside the network.
 struct CheckpointAccess {
