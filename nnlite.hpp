@@ -1463,10 +1463,7 @@ using ThreadResult = void*;
 struct Sleeper {
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-  ~Sleeper() {
-    pthread_cond_destroy(&changed);
-    pthread_mutex_destroy(&lock);
-  }
+  ~Sleeper() { pthread_cond_destroy(&changed); pthread_mutex_destroy(&lock); }
   void enter() { pthread_mutex_lock(&lock); }
   void leave() { pthread_mutex_unlock(&lock); }
   void sleep() { pthread_cond_wait(&changed, &lock); }
@@ -2172,9 +2169,12 @@ struct Axis {
   }
   bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
   int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
-  int64_t places() const {  // 0 where the window is larger than the padded input
+  // 0 where the window is larger than the padded input. PyTorch's ceil_mode: a last window may hang over, but
+  // must start inside the input or its left padding.
+  int64_t places(bool ceil_mode = false) const {
     const int64_t slack = in + 2 * int64_t(padding) - extent();
-    return slack < 0 ? 0 : slack / stride + 1;
+    const int64_t n = slack < 0 ? 0 : (slack + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+    return ceil_mode && n > 0 && (n - 1) * stride >= in + padding ? n - 1 : n;
   }
 };
 
@@ -5679,16 +5679,15 @@ NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thu
                     (loops_thunk<Type, family##_forward>),                                                   \
                     NNLITE_BACKWARD(loops_thunk, Type, family##_backward), commit, nullptr,                  \
                     prefix##_kernels, __VA_ARGS__)
-#define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_LAYER(Type, prefix, family, trait_bits, ...)                                           \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, family, 1, 1, trait_bits, nullptr, __VA_ARGS__)
 
 constexpr uint32_t pointwise = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_BUILT_IN(ELU, elu, activation, 1, 1, pointwise, nullptr, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_BUILT_IN(LeakyReLU, leaky_relu, activation, 1, 1, pointwise, nullptr,
-                       NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1, traits::relu | pointwise, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Sigmoid, sigmoid, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Tanh, tanh, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(ELU, elu, activation, pointwise, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_LAYER(LeakyReLU, leaky_relu, activation, pointwise, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_LAYER(ReLU, relu, activation, traits::relu | pointwise, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(Sigmoid, sigmoid, activation, pointwise, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(Tanh, tanh, activation, pointwise, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5898,32 +5897,27 @@ NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulate
 // y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
 // x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
-
 static ParameterSpec weight_of(const Conv2d& a) {
   if (is_depthwise(a)) return weight_parameter(Layout::depthwise, a.out_channels, 1, a.kernel_size);
   return weight_parameter(Layout::conv, a.out_channels, a.in_channels / a.groups, a.kernel_size, a.groups);
 }
 
-// What the shapes of both convolutions have in common: before and after the size of y.
+// The rest is that of both convolutions but for the size of y, and which way forward goes (see Conv).
+template <class A> constexpr bool goes_down = false;
+template <> constexpr bool goes_down<Conv2d> = true;
+static int64_t conv_pixels(const Conv2d&, const Axis& k, int Pair::*) { return k.places(); }
+
 template <class A>
-static Status conv_attributes(A& a, OpShape& s) {
+static Status conv_shape(A& a, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
   NNLITE_TRY(infer_last(s, a.in_channels));
   const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
   if (a.out_channels <= 0 || a.groups <= 0 || !k.h.valid() || !k.w.valid()) return Status::bad_attribute;
-  return a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 ? Status::bad_attribute : Status::ok;
-}
-template <class A>
-static Status conv_out(const A& a, OpShape& s, int64_t oh, int64_t ow) {
-  NNLITE_TRY(set_image_out(s, oh, ow, a.out_channels));
-  return add_weight_and_bias(s, weight_of(a), a.bias, a.out_channels);
-}
-
-static Status conv2d_shape(Conv2d& a, OpShape& s) {
-  NNLITE_TRY(conv_attributes(a, s));
-  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
-  NNLITE_TRY(conv_out(a, s, k.h.places(), k.w.places()));
-  s.macs = s.out.row_numel() * s.parameters[0].fan_in;
+  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 || !valid(a))
+    return Status::bad_attribute;
+  NNLITE_TRY(set_image_out(s, conv_pixels(a, k.h, &Pair::h), conv_pixels(a, k.w, &Pair::w), a.out_channels));
+  NNLITE_TRY(add_weight_and_bias(s, weight_of(a), a.bias, a.out_channels));
+  s.macs = (goes_down<A> ? s.out : s.in[0]).row_numel() * s.parameters[0].fan_in;
   return Status::ok;
 }
 
@@ -5982,18 +5976,22 @@ static void bias_backward(const OpRun& r, int O) {
     for (int64_t o = 0; o < O; o++) db[o] += r.dy()[i + o];
 }
 
-static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  conv_sum<true>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
-}
-static void conv2d_backward(const Conv2d& a, const OpRun& r) {
+template <class A>
+static void conv_forward(const A& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
+  conv_sum<goes_down<A>>(c, weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+}
+template <class A>
+static void conv_backward(const A& a, const OpRun& r) {
+  const Conv  c   = conv_sizes(a, r);
+  const real *big = goes_down<A> ? r.in(0) : r.dy(), *small = goes_down<A> ? r.dy() : r.in(0);
   if (r.dx(0) != nullptr)
-    conv_sum<false>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
-  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
+    conv_sum<!goes_down<A>>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), big, small, r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
 
-NNLITE_DEFINE_LAYER(Conv2d, conv2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+NNLITE_DEFINE_LAYER(Conv2d, conv2d, conv, traits::accumulates, NNLITE_FIELD(1, in_channels),
                     NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
                     NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups),
                     NNLITE_FIELD(8, bias));
@@ -6006,34 +6004,19 @@ static ParameterSpec weight_of(const ConvTranspose2d& a) {
   return weight_parameter(Layout::transposed, a.in_channels, outputs, a.kernel_size, a.groups);
 }
 
-static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
-  NNLITE_TRY(conv_attributes(a, s));
-  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
+static bool valid(const ConvTranspose2d& a) {
   const Pair more = a.output_padding;
-  if (more.h < 0 || more.w < 0 || (more.h >= a.stride.h && more.h >= a.dilation.h) ||
-      (more.w >= a.stride.w && more.w >= a.dilation.w)) return Status::bad_attribute;
-  const int64_t oh = (k.h.out - 1) * k.h.stride - 2 * int64_t(k.h.padding) + k.h.extent() + more.h;
-  const int64_t ow = (k.w.out - 1) * k.w.stride - 2 * int64_t(k.w.padding) + k.w.extent() + more.w;
-  NNLITE_TRY(conv_out(a, s, oh, ow));
-  s.macs = s.in[0].row_numel() * s.parameters[0].fan_in;
-  return Status::ok;
+  return more.h >= 0 && more.w >= 0 && (more.h < a.stride.h || more.h < a.dilation.h) &&
+         (more.w < a.stride.w || more.w < a.dilation.w);
+}
+static int64_t conv_pixels(const ConvTranspose2d& a, const Axis& k, int Pair::*side) {
+  return (k.out - 1) * k.stride - 2 * int64_t(k.padding) + k.extent() + a.output_padding.*side;
 }
 
-static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
-  conv_sum<false>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
-}
-static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
-  const Conv c = conv_sizes(a, r);
-  if (r.dx(0) != nullptr)
-    conv_sum<true>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
-  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.dy(), r.in(0), r.dparameter(0));
-  bias_backward(r, a.out_channels);
-}
-
-NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
-                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
-                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
-                    NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
+NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, conv, traits::accumulates,
+                    NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
+                    NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
+                    NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
 // ================================================================================ >>op_dropout
 // While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.
@@ -6061,8 +6044,8 @@ static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
 
-NNLITE_DEFINE_LAYER(Dropout, dropout, traits::elementwise | traits::random | traits::accumulates |
-                    traits::identity_in_evaluation, NNLITE_FIELD(1, p));
+NNLITE_DEFINE_LAYER(Dropout, dropout, dropout, pointwise | traits::random | traits::identity_in_evaluation,
+                    NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
@@ -6091,8 +6074,8 @@ static void flatten_backward(const Flatten&, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
 
-NNLITE_DEFINE_LAYER(Flatten, flatten, traits::view | traits::accumulates, NNLITE_FIELD(1, start_dim),
-                    NNLITE_FIELD(2, end_dim));
+NNLITE_DEFINE_LAYER(Flatten, flatten, flatten, traits::view | traits::accumulates,
+                    NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
 
 // ================================================================================ >>op_linear
 // y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
@@ -6146,7 +6129,7 @@ static void linear_backward(const Linear& a, const OpRun& r) {
   bias_backward(r, a.out_features);
 }
 
-NNLITE_DEFINE_LAYER(Linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
+NNLITE_DEFINE_LAYER(Linear, linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
                     NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ================================================================================ >>op_loss_class
@@ -6364,16 +6347,6 @@ NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, mome
 
 // ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
-
-// PyTorch's: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
-static int64_t pool_places(const Axis& a, bool ceil_mode) {
-  const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
-  if (slack < 0) return 0;
-  if (!ceil_mode) return slack / a.stride + 1;
-  const int64_t places = (slack + a.stride - 1) / a.stride + 1;
-  return (places - 1) * a.stride >= a.in + a.padding ? places - 1 : places;
-}
-
 template <class A>
 static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
@@ -6382,7 +6355,7 @@ static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   const Axes k = axes_of(a, dilation, s.in[0], s.in[0]);
   if (!k.h.valid() || !k.w.valid() || k.h.padding > k.h.extent() / 2 || k.w.padding > k.w.extent() / 2)
     return Status::bad_attribute;
-  return set_image_out(s, pool_places(k.h, a.ceil_mode), pool_places(k.w, a.ceil_mode), s.in[0].last());
+  return set_image_out(s, k.h.places(a.ceil_mode), k.w.places(a.ceil_mode), s.in[0].last());
 }
 
 // Slot 0 keeps which place kh kW + kw of a window was largest (the first of equals): u8, of over 256 i32.
@@ -6429,8 +6402,9 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
-                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
+NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size),
+                    NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
+                    NNLITE_FIELD(5, ceil_mode));
 
 static Status average_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
 static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
@@ -6467,11 +6441,9 @@ static void average_backward(const A& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_BUILT_IN(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 1, 1, 0, nullptr,
-                       NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_BUILT_IN(AvgPool2d, avg_pool2d, average, 1, 1, 0, nullptr, NNLITE_FIELD(1, kernel_size),
-                       NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
-                       NNLITE_FIELD(5, count_include_pad));
+NNLITE_DEFINE_LAYER(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 0, NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_LAYER(AvgPool2d, avg_pool2d, average, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
+                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
 
 // ================================================================================ >>op_softmax
 // Along dim of x, y [N, ...], with m the largest, S = sum exp(x - m): y = exp(x - m) / S or y = x - m - log S
@@ -6526,9 +6498,8 @@ static void softmax_backward(const A& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_BUILT_IN(LogSoftmax, log_softmax, softmax, 1, 1, traits::accumulates, nullptr,
-                       NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_BUILT_IN(Softmax, softmax, softmax, 1, 1, traits::accumulates, nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_LAYER(LogSoftmax, log_softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_LAYER(Softmax, softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
@@ -6561,7 +6532,7 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
   });
 }
 
-NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
+NNLITE_DEFINE_LAYER(Upsample, upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
 
 // ================================================================================ >>op_list
 // Every op of this header, sorted as strcmp sorts its names.
@@ -9152,38 +9123,6 @@ static double resized_value(const Image& image, const Placement& p, const Taps& 
   return static_cast<double>(sum) / static_cast<double>(1000 * total_weight(down, across));
 }
 
-static Status preprocess_digit(const Image& image, const Preprocessing& how, int height, int width,
-                               int channels, real* to, Arena scratch, Seen& seen);
-
-Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
-                  real* to, Arena scratch, Seen* seen) {
-  constexpr int largest = 16384;
-  const auto within = [](int n, int most) { return n >= 1 && n <= most; };
-  if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
-      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
-      !within(channels, 4))
-    return Status::bad_image;
-  Seen unseen, &told = seen ? *seen : unseen;
-  told = Seen::one;
-  if (how.kind == PreprocessingKind::digit)
-    return preprocess_digit(image, how, height, width, channels, to, scratch, told);
-  const FloatControl control;
-  const Placement p = place(image, how.resize, height, width);
-  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
-    const Taps down(p.height, p.to_height, y);
-    for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
-      const Taps across(p.width, p.to_width, x);
-      const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
-      for (int c = 0; c < channels; c++) {
-        double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
-        if (how.invert) value = 255 - value;
-        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
-      }
-    }
-  }
-  return Status::ok;
-}
-
 // ================================================================================ >>digit
 // The digit front end, in whole numbers. What differs from the paper around it in the colour of the ink is
 // ink; its large connected parts are the digit. It gets the look of MNIST (LeCun et al. 1998): the longest
@@ -9633,6 +9572,35 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
   seen = digit.run(image, k, height, width, to);
   for (int i = 0; i < height * width; i++)
     to[i] = (product(to[i], real(how.scale)) - real(how.mean[0])) / real(how.std[0]);
+  return Status::ok;
+}
+
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
+                  real* to, Arena scratch, Seen* seen) {
+  constexpr int largest = 16384;
+  const auto within = [](int n, int most) { return n >= 1 && n <= most; };
+  if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
+      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
+      !within(channels, 4))
+    return Status::bad_image;
+  Seen unseen, &told = seen ? *seen : unseen;
+  told = Seen::one;
+  if (how.kind == PreprocessingKind::digit)
+    return preprocess_digit(image, how, height, width, channels, to, scratch, told);
+  const FloatControl control;
+  const Placement p = place(image, how.resize, height, width);
+  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
+    const Taps down(p.height, p.to_height, y);
+    for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
+      const Taps across(p.width, p.to_width, x);
+      const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
+      for (int c = 0; c < channels; c++) {
+        double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
+        if (how.invert) value = 255 - value;
+        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
+      }
+    }
+  }
   return Status::ok;
 }
 
@@ -10144,19 +10112,10 @@ class Emit {
     strings_ += uint32_t(bytes);
     return bytes == 0 ? 0 : strings_ - uint32_t(bytes);
   }
-  void flush() {
-    pass(buffer_, held_);
-    held_ = 0;
-  }
+  void     flush() { pass(buffer_, held_); held_ = 0; }
   uint64_t at() const { return at_ + held_; }
-  uint32_t crc() {
-    flush();
-    return crc_;
-  }
-  void begin() {                               // a section
-    flush();
-    at_ = crc_ = 0;
-  }
+  uint32_t crc() { flush(); return crc_; }
+  void     begin() { flush(); at_ = crc_ = 0; }          // a section
   bool failed() const { return failed_; }
 
  private:
@@ -10198,10 +10157,7 @@ class Io {
       status_ = bad(*f_, at_, section_kinds[id_].name, "a field is out of range, or does not fit");
   }
   void   row(const char* setting, uint32_t trait, AnyOp& row);
-  Status finish() {
-    require(at_ == end_);
-    return status_;
-  }
+  Status finish() { require(at_ == end_); return status_; }
 
  private:
   NNLITE_COLD void bytes(void* p, size_t n) {
