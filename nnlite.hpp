@@ -59,7 +59,6 @@
 
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 using real = NNLITE_REAL;
 
 constexpr int max_rank       = 8;      // dimensions of a tensor
@@ -1395,7 +1394,6 @@ constexpr T op_defaults = {};
 
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 // Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
 class FloatControl {
  public:
@@ -1713,7 +1711,6 @@ constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e-2f, -5.373971
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
 // step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
-
 struct Words { uint32_t word[4]; };
 
 static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
@@ -2008,7 +2005,6 @@ static bool valid_utf8(const char* s, size_t n) {
 
 // ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
-
 void* Arena::take(size_t bytes) {
   const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
   if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
@@ -2022,13 +2018,11 @@ int64_t Shape::row_numel() const {
   for (int d = batched() ? 1 : 0; d < rank; d++) n *= dim[d];
   return n;
 }
-
 bool operator==(const Shape& a, const Shape& b) {
   bool same = a.rank == b.rank;
   for (int d = 0; same && d < a.rank; d++) same = a.dim[d] == b.dim[d];
   return same;
 }
-
 static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
 
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
@@ -2304,7 +2298,6 @@ static Status add_parameter(OpShape& s, const ParameterSpec& p) {
   s.parameters[s.n_parameters++] = p;
   return parameter_stored(p) > max_elements ? Status::limit_exceeded : Status::ok;
 }
-
 static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count,
                                       int32_t fan_in = 1) {
   return {name, role, Layout::vector, fill, 1, fan_in, count, flat_shape(count)};
@@ -2336,7 +2329,6 @@ static int dimension(int dim, int rank) {
 static inline void give(real* dx, int64_t i, real value, bool accumulate) {
   dx[i] = accumulate ? dx[i] + value : value;
 }
-
 static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
 
 // Calls f(at, n, h, w, c) for every value of images of this shape, in their order.
@@ -4451,7 +4443,6 @@ NNLITE_RUN(depthwise_grad_parameter) {
 #ifdef NNLITE_ONCE
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
-
 static bool plan_tasks(KernelPlan& plan, int64_t count) {
   plan.tasks[0] = static_cast<uint32_t>(count);
   return true;
@@ -5108,9 +5099,7 @@ NNLITE_RUN(batch_norm_backward) {
 // virtual lanes folded by a fixed tree; a loss adds its chunks in order and divides by the count.
 #ifdef NNLITE_ONCE
 constexpr int64_t loss_chunk = 512;
-
 static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
-
 static bool plan_positions(const OpRun& r, KernelPlan& plan) {
   return plan_tasks(plan, blocks_of(positions_of(r), loss_chunk));
 }
@@ -5415,7 +5404,6 @@ NNLITE_RUN(optimizer_update) {
   }
 }
 }  // namespace NNLITE_ISA
-
 }  // inline namespace
 }  // namespace nnlite
 #undef NNLITE_PASS
@@ -5472,7 +5460,6 @@ NNLITE_REGION_END
 #endif
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 const char* isa_name(Isa isa) {
   static const char* const names[isa_count] = {"scalar", "base", "avx2", "avx512", "neon"};
   return names[static_cast<int>(isa)];
@@ -5515,12 +5502,10 @@ static Isa chosen_isa() {
 }
 
 static int isa_in_force = -1;  // not chosen yet; threads that choose at once choose the same
-
 Isa current_isa() {
   if (__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE) < 0) (void)set_isa(chosen_isa());
   return static_cast<Isa>(__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE));
 }
-
 bool set_isa(Isa isa) {
   if (!isa_present(isa)) return false;
   __atomic_store_n(&multiply_adds_fuse, isa != Isa::base, __ATOMIC_RELAXED);
@@ -5882,7 +5867,6 @@ static void concat_forward(const Concat&, const OpRun& r) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
-
 static void concat_backward(const Concat&, const OpRun& r) {
   each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
@@ -6037,9 +6021,7 @@ static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, b
     give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
   }
 }
-
 static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(0), r.out(), false); }
-
 static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
@@ -6068,7 +6050,6 @@ static void flatten_forward(const Flatten&, const OpRun& r) {
   if (r.out() == r.in(0)) return;
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) r.out()[i] = r.in(0)[i];
 }
-
 static void flatten_backward(const Flatten&, const OpRun& r) {
   if (r.dx(0) == nullptr || (r.dx(0) == r.dy() && !r.accumulate(0))) return;
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
@@ -6242,7 +6223,6 @@ NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 // ================================================================================ >>op_loss_elementwise
 // The loss of an element and its derivatives by x and by the target t, all by >>formulas. x, t [...] -> y [1]
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
-
 template <class A>
 static Status elementwise_loss_shape(A& a, OpShape& s) {
   if (!valid(a)) return Status::bad_attribute;
@@ -6300,17 +6280,14 @@ static Status sgd_shape(SGD& a, OpShape& s) {
   const bool valid    = at_least_zero(a.lr, a.momentum, a.weight_decay) && is_finite(a.dampening);
   return optimizer_slots(valid && (nesterov || !a.nesterov), s, a.momentum > 0 ? 1 : 0);
 }
-
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
   const bool valid = at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value);
   return optimizer_slots(valid && positive(a.eps), s, 1);
 }
-
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
   const bool valid = at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) && positive(a.eps);
   return optimizer_slots(valid, s, a.momentum > 0 ? 2 : 1);
 }
-
 template <class A>
 static Status adam_shape(A& a, OpShape& s) {
   const bool betas = below_one(a.betas.first) && below_one(a.betas.second);
@@ -6613,7 +6590,6 @@ static float anneal(double a, double b, double t) {
 }
 
 static float constant_lr_rate(const ConstantLR&, const RateContext& c) { return c.lr; }
-
 static float cosine_annealing_lr_rate(const CosineAnnealingLR& a, const RateContext& c) {
   const int last = a.T_max > 0 ? a.T_max : c.epochs > 0 ? c.epochs : 1;
   const double t = c.epoch >= static_cast<uint32_t>(last) ? 1.0 : static_cast<double>(c.epoch) / last;
@@ -6641,7 +6617,6 @@ static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateCon
   const float lr = static_cast<float>(product(double(c.lr), double(c.plateau_factor)));
   return lr > a.min_lr ? lr : a.min_lr;
 }
-
 static float step_lr_rate(const StepLR& a, const RateContext& c) {
   return float(product(double(c.lr), power(double(a.gamma), c.epoch / uint32_t(a.step_size))));
 }
@@ -7186,7 +7161,6 @@ void Model::initialise(Tensor made_by, Init init) {
     n.parameters[p].has_init = true;
   }
 }
-
 void Model::freeze(Tensor made_by) {
   if (!ModelAccess::owns(*this, made_by, "freeze")) return;
   Node& n = nodes_[made_by.id];
@@ -7256,7 +7230,6 @@ int64_t Model::parameter_elements() const {
   for (int i = 0; i < node_count_; i++) n += node(i).parameters;
   return n;
 }
-
 int Model::find_parameter(const char* name) const {
   for (int i = 0; i < parameter_count_; i++)
     if (same_text(parameter(i).name, name)) return i;
@@ -8842,14 +8815,12 @@ Status Trainer::step(const Batch& batch) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "step", batch.rows, options_.batch));
   return TrainerAccess::step(*this, &batch, batch.rows);
 }
-
 Status Trainer::step() {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
   const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
   return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
 }
-
 Status Trainer::steps(int n) {
   for (int i = 0; i < n; i++) NNLITE_TRY(step());
   return Status::ok;
@@ -8874,14 +8845,12 @@ bool Trainer::is_trained(int i) const {
   return TrainerAccess::data(*this, i, 0) &&
          ModelAccess::parameter(*engine_.model, i)->spec.role != Role::statistic;
 }
-
 Status Trainer::get(int i, real* to) const {
   const real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
   copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
   return Status::ok;
 }
-
 Status Trainer::set(int i, const real* from) {
   real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return Status::bad_argument;
@@ -8890,7 +8859,6 @@ Status Trainer::set(int i, const real* from) {
   for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
   return Status::ok;
 }
-
 Status Trainer::get_gradient(int i, real* to) const {
   const real* g = TrainerAccess::data(*this, i, 1);
   if (!g) return Status::bad_argument;
@@ -8939,7 +8907,6 @@ static View<T> input_view(const Engine& e, int i, DType wanted) {
   const InputData in = input_data(e, i);
   return {in.dtype == wanted ? static_cast<T*>(in.data) : nullptr, in.shape, e.batch};
 }
-
 View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
 View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
 
@@ -8994,14 +8961,11 @@ real confidence(const real* scores, int count) {
 }
 
 int argmax(View<const real> row) { return argmax(row.data, static_cast<int>(row.shape.row_numel())); }
-
 void Confusion::clear() { for (int64_t i = 0; i < int64_t(classes) * classes; i++) counts[i] = 0; }
-
 void Confusion::add(int target, int answer) {
   NNLITE_ASSERT(target >= 0 && target < classes && answer >= 0 && answer < classes);
   counts[int64_t(target) * classes + answer]++;
 }
-
 void Confusion::add(const real* scores, const int32_t* targets, int rows) {
   for (int r = 0; r < rows; r++) add(targets[r], argmax(scores + int64_t(r) * classes, classes));
 }
@@ -9550,7 +9514,6 @@ static bool digit_fits(const Preprocessing& p, int height, int width, int channe
   return channels == 1 && p.box >= 8 && p.box <= 64 && p.box <= height && p.box <= width && p.speck >= 1 &&
          p.clarity <= 100 && p.side >= 64 && p.side <= 256;
 }
-
 size_t prepare_bytes(const Preprocessing& how, int width, int height) {
   if (how.kind != PreprocessingKind::digit || width < 1 || height < 1) return 0;
   const int64_t W = width < how.side ? width : how.side, H = height < how.side ? height : how.side;
@@ -9676,7 +9639,6 @@ static constexpr uint32_t sha256_k[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 static uint32_t rotate_right(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
-
 static void sha256_block(uint32_t h[8], const uint8_t* p) {
   uint32_t w[64], s[8];
   for (int i = 0; i < 16; ++i, p += 4)
@@ -9722,7 +9684,6 @@ void Sha256::finish(uint8_t digest[32]) {
 // The outside of a `.nnl` file, as models/FORMAT.md numbers it. A record is a struct with the bytes of the
 // file on every machine: what is read and what is written stands in one place, reserved bytes too. Nothing is
 // used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
-
 static void copy_bytes(void* to, const void* from, size_t n) { if (n > 0) __builtin_memcpy(to, from, n); }
 constexpr bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 // Turns every element of a file on a big-endian machine.
@@ -10228,7 +10189,6 @@ struct ExtrasReader {
 };
 
 static bool valid_text(const char* s) { return valid_utf8(s, text_bytes(s)); }
-
 static NNLITE_COLD void fields(Io& io, Preprocessing& p, const Model& m) {
   const Shape s = m.input_shape(0);
   uint16_t    kind = uint16_t(1 + int(p.kind));
@@ -10314,7 +10274,6 @@ static void emit_labels(const ModelExtras& x, Emit& e) {
 
 struct EntryHeader { uint8_t key_bytes = 0, type = 1; Le16 value_bytes; };
 constexpr size_t max_metadata_bytes = 65536;
-
 static Status read_metadata(ExtrasReader& x) {
   const SectionRecord& s     = x.f.at[id_meta];
   const uint8_t*       bytes = nullptr;
@@ -10509,7 +10468,6 @@ constexpr size_t  file_name_bytes = 64;        // of the longest name that the e
 static uint8_t file_dtype(DType t) {
   return t == DType::f32 ? 1 : t == DType::f64 ? 4 : t == DType::u8 ? 6 : 8;
 }
-
 static TensorRecord form_record(const Shape& s, DType dtype) {
   TensorRecord t;
   t.dtype = file_dtype(dtype);
@@ -10656,7 +10614,6 @@ static Status find_known(const File& f, const OpSet& ops, uint64_t here, const c
 static size_t field_bytes(FieldType t) {
   return t == FieldType::boolean ? 1 : t == FieldType::pair || t == FieldType::betas ? 8 : 4;
 }
-
 static bool same_field(const Field& f, const void* a, const void* b) {
   const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
   const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
@@ -11020,7 +10977,6 @@ static Status refuse_save(Problem* problem, Status s, const char* where, const c
   if (problem != nullptr) set_problem(*problem, s, where, what);
   return s;
 }
-
 static const Parameter& parameter_of(const Content& c, int i) { return *ModelAccess::parameter(*c.model, i); }
 
 // The parameters in the order of their names: ids in the file are places in it.
@@ -11359,7 +11315,6 @@ static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
 Status save(const Model& model, const char* path, const ModelExtras* extras, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save(model, sink, extras, problem); });
 }
-
 Status Model::load(const char* path, Arena& arena, const LoadOptions& options) {
   return open_path(path, &problem_, [&](const Source& source) { return load(source, arena, options); });
 }
@@ -11536,7 +11491,6 @@ static bool owned(const Trainer& t, const real* values) {
 Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras, Problem* problem) {
   return write_content(Content(trainer.model(), &trainer, extras), sink, problem);
 }
-
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
   return write_content(Content(t.model(), &t, extras, emit_training), sink, problem);
 }
@@ -11569,7 +11523,6 @@ static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
 }
 
 static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_augm};
-
 static Status read_checkpoint(File& f) {
   NNLITE_TRY(read_container(f));
   return f.checkpoint() ? Status::ok : bad(f, 20, "header", "this is a model, not a checkpoint");
@@ -11832,7 +11785,6 @@ NNLITE_COLD Status make_golden(const Model& model, const void* inputs, int rows,
   golden = {rows, tolerance, inputs, outputs, nodes};
   return Status::ok;
 }
-
 }  // inline namespace
 }  // namespace nnlite
 #endif  // NNLITE_ONCE
