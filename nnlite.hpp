@@ -101,11 +101,9 @@ constexpr bool fuses_rows = true;
   X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                      \
   X(wrong_data,        "the data set is not the one the checkpoint was made with")
 
-enum class [[nodiscard]] Status : uint8_t {
 #define NNLITE_STATUS_ENUMERATOR(name, text) name,
-  NNLITE_STATUSES(NNLITE_STATUS_ENUMERATOR)
+enum class [[nodiscard]] Status : uint8_t { NNLITE_STATUSES(NNLITE_STATUS_ENUMERATOR) };
 #undef NNLITE_STATUS_ENUMERATOR
-};
 
 constexpr bool ok(Status s) { return s == Status::ok; }
 const char* to_string(Status s);               // the name: "bad_shape"
@@ -126,6 +124,13 @@ struct Problem {
   } while (0)
 
 // ================================================================================ >>memory
+// The base of what cannot be copied.
+struct NotCopied {
+  NotCopied() = default;
+  NotCopied(const NotCopied&) = delete;
+  NotCopied& operator=(const NotCopied&) = delete;
+};
+
 // Hands out 64-byte-aligned pieces of the caller's memory. A base that is not aligned gives nothing at all.
 class Arena {
  public:
@@ -169,12 +174,10 @@ struct Pool {
 
 #ifndef NNLITE_NO_THREADS
 // Threads that spin for a moment between the jobs of a step, then sleep. No result depends on their count.
-class ThreadPool : public Pool {
+class ThreadPool : public Pool, NotCopied {
  public:
   explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
   ~ThreadPool();
-  ThreadPool(const ThreadPool&) = delete;
-  ThreadPool& operator=(const ThreadPool&) = delete;
 
  private:
   alignas(64) unsigned char storage_[64 * (max_workers + 4)];
@@ -259,8 +262,7 @@ class AnyOp {
 // y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
 struct AdaptiveAvgPool2d { Pair output_size = 1; NNLITE_OP; };
 
-// y = a + b (+ c ...), all of one shape.
-struct Add { NNLITE_OP; };
+struct Add { NNLITE_OP; };                     // y = a + b (+ c ...), all of one shape
 
 // y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
@@ -328,20 +330,17 @@ struct ConvTranspose2d {
 // While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
 struct Dropout { float p = 0.5f; NNLITE_OP; };
 
-// y = x for x > 0, else alpha (exp(x) - 1).
-struct ELU { float alpha = 1.0f; NNLITE_OP; };
+struct ELU { float alpha = 1.0f; NNLITE_OP; };          // y = x for x > 0, else alpha (exp(x) - 1)
 
 // y = x with dimensions start_dim .. end_dim as one, in H, W, C order.
 struct Flatten { int start_dim = 1, end_dim = -1; NNLITE_OP; };
 
-// y = x for x > 0, else negative_slope x.
-struct LeakyReLU { float negative_slope = 0.01f; NNLITE_OP; };
+struct LeakyReLU { float negative_slope = 0.01f; NNLITE_OP; };  // y = x for x > 0, else negative_slope x
 
 // y = x W^T + b. x [N, ..., in_features] -> y [N, ..., out_features]. weight [out_features, in_features].
 struct Linear { int in_features = 0, out_features = 0; bool bias = true; NNLITE_OP; };
 
-// y = x - log(sum(exp(x))) along dim.
-struct LogSoftmax { int dim = -1; NNLITE_OP; };
+struct LogSoftmax { int dim = -1; NNLITE_OP; };         // y = x - log(sum(exp(x))) along dim
 
 // y = maximum of the window; padding counts as minus infinity. stride 0 means kernel_size.
 struct MaxPool2d {
@@ -435,14 +434,12 @@ struct AdamW {
 // Schedules give the learning rate before every step from the optimizer's lr. Epoch schedules count whole
 // epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
-// lr.
-struct ConstantLR { NNLITE_OP; };
+struct ConstantLR { NNLITE_OP; };              // lr
 
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
 struct CosineAnnealingLR { int T_max = 0; float eta_min = 0.0f; NNLITE_OP; };
 
-// lr gamma^epoch.
-struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };
+struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };               // lr gamma^epoch
 
 // From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th
 // part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
@@ -465,8 +462,7 @@ struct ReduceLROnPlateau {
   NNLITE_OP;
 };
 
-// lr gamma^(epoch / step_size).
-struct StepLR { int step_size = 1; float gamma = 0.1f; NNLITE_OP; };
+struct StepLR { int step_size = 1; float gamma = 0.1f; NNLITE_OP; };   // lr gamma^(epoch / step_size)
 
 // ================================================================================ >>model
 // Where the weights of a model come from when none are loaded. pytorch is each layer's default: uniform in
@@ -504,25 +500,17 @@ struct NodeInfo {
   int64_t   macs       = 0;                    // multiply-adds of one row, forward
 };
 
-struct Image;
-struct LoadOptions;
-struct ModelExtras;
-struct Source;
-
-// Limits of what the next rooms declare in detail.
-struct Node;
-struct Parameter;
+// What other rooms declare in detail.
+struct Image; struct LoadOptions; struct ModelExtras; struct Node; struct Parameter; struct Source;
 
 // The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many
 // sessions in many threads may use one model. It, and the caller's memory of its records, must outlive them.
-class Model {
+class Model : NotCopied {
  public:
   Model() = default;                                                    // for load
   Model(void* records, size_t bytes);                                   // for building; a few KB
   template <size_t bytes>
   explicit Model(unsigned char (&records)[bytes]) : Model(records, bytes) {}
-  Model(const Model&) = delete;
-  Model& operator=(const Model&) = delete;
 
   // Building. A failed call poisons the rest: check once, at finish. Shapes are without the batch.
   Tensor input(const char* name, const Dims& dims, DType dtype = real_dtype);
@@ -632,8 +620,7 @@ struct Engine {
   StepRecord*    steps = nullptr;
   uint32_t*      refs  = nullptr;
   uint32_t*      io    = nullptr;              // of every node's output
-  // a trainer's: of every parameter's value, kept gradient, optimizer slots
-  uint32_t*      parameters = nullptr;
+  uint32_t*      parameters = nullptr;         // a trainer's: of values, kept gradients, optimizer slots
   unsigned char* arena = nullptr;
   unsigned char* scratch = nullptr;
   const Engine*  trainer = nullptr;            // of a session on a trainer
@@ -654,12 +641,8 @@ struct SessionOptions {
 };
 
 // Runs a model, or looks through the weights a trainer has at the moment (not while a step runs).
-class Session {
+class Session : NotCopied {
  public:
-  Session() = default;
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
-
   static Status plan(const Model& model, const SessionOptions& options, MemoryPlan& plan);
   Status build(const Model& model, const SessionOptions& options, Arena& arena);
   Status build(const Trainer& trainer, const SessionOptions& options, Arena& arena);
@@ -750,12 +733,8 @@ struct Dataset {
 };
 
 // Owns trained parameters, optimizer state and the place in the data. Order: plan, build, set_data, resume.
-class Trainer {
+class Trainer : NotCopied {
  public:
-  Trainer() = default;
-  Trainer(const Trainer&) = delete;
-  Trainer& operator=(const Trainer&) = delete;
-
   static Status plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan);
   Status build(const Model& model, const TrainerOptions& options, Arena& arena);
   Status set_data(const Dataset& data);        // outlives the trainer; bad_shape when columns are missing
@@ -975,12 +954,9 @@ Status read_options(const char* path, TrainerOptions& options, Arena* arena = nu
                     Problem* problem = nullptr, const OpSet& ops = all_ops());
 
 // A file mapped into memory, for Model::load in place. It outlives what was loaded from it.
-class MappedFile {
+class MappedFile : NotCopied {
  public:
-  MappedFile() = default;
   ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
   Status      open(const char* path);          // io_error
   const void* data() const { return data_; }
   size_t      size() const { return size_; }
@@ -1395,12 +1371,10 @@ constexpr T op_defaults = {};
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
 // Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
-class FloatControl {
+class FloatControl : NotCopied {
  public:
   FloatControl() : before_(get()) { set(plain); }
   ~FloatControl() { set(before_); }
-  FloatControl(const FloatControl&) = delete;
-  FloatControl& operator=(const FloatControl&) = delete;
 
  private:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
@@ -1526,23 +1500,18 @@ struct FileHandle {
     return valid() && flock(handle, LOCK_EX | LOCK_NB) == 0 && fstat(handle, &s) == 0 && s.st_nlink > 0;
   }
   bool read(uint64_t offset, void* to, size_t n) {
-    for (unsigned char* p = static_cast<unsigned char*>(to); n > 0;) {
-      const ssize_t got = pread(handle, p, n, off_t(offset));
+    for (size_t done = 0; done < n;) {
+      const ssize_t got = pread(handle, static_cast<char*>(to) + done, n - done, off_t(offset + done));
       if (got == 0 || (got < 0 && errno != EINTR)) return false;
-      if (got < 0) continue;
-      p += got;
-      offset += uint64_t(got);
-      n -= size_t(got);
+      if (got > 0) done += size_t(got);
     }
     return true;
   }
   bool write(const void* from, size_t n) {
-    for (const unsigned char* p = static_cast<const unsigned char*>(from); n > 0;) {
-      const ssize_t done = ::write(handle, p, n);
-      if (done < 0 && errno != EINTR) return false;
-      if (done < 0) continue;
-      p += done;
-      n -= size_t(done);
+    for (size_t done = 0; done < n;) {
+      const ssize_t put = ::write(handle, static_cast<const char*>(from) + done, n - done);
+      if (put < 0 && errno != EINTR) return false;
+      if (put > 0) done += size_t(put);
     }
     return true;
   }
@@ -1778,8 +1747,7 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
 // A job is published by a new epoch and answered in every worker's own cache line; between jobs the workers
 // spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
 
-// The tasks of one worker: [first, last).
-struct Share { uint32_t first, last; };
+struct Share { uint32_t first, last; };        // the tasks of one worker: [first, last)
 static inline Share share_of(uint32_t tasks, int workers, int worker) {
   const uint64_t n = tasks, w = static_cast<uint64_t>(workers), i = static_cast<uint64_t>(worker);
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
@@ -4903,8 +4871,7 @@ static inline bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-// Sixteen channels, zeros where there are fewer.
-struct Sixteen { vf part[parts]; };
+struct Sixteen { vf part[parts]; };            // sixteen channels, zeros where there are fewer
 NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
   Sixteen s;
   NNLITE_EACH_PART s.part[j] = load_part(p + j * lanes, within(count, j * lanes));
@@ -6196,10 +6163,7 @@ NNLITE_DEFINE_LOSS(CrossEntropyLoss, cross_entropy_loss, cross_entropy_loss, NNL
                    NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
-static Status nll_loss_shape(NLLLoss&, OpShape& s) {
-  s.dx_reads_in = 2;
-  return set_class_target(s);
-}
+static Status nll_loss_shape(NLLLoss&, OpShape& s) { s.dx_reads_in = 2; return set_class_target(s); }
 
 static void nll_loss_forward(const NLLLoss&, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
@@ -6554,11 +6518,9 @@ NNLITE_DEFINE_LAYER(Upsample, upsample, upsample, traits::accumulates, NNLITE_FI
   X(Tanh)               \
   X(Upsample)
 
-static const Op* const op_table[] = {
 #define NNLITE_OP_ADDRESS(Type) &Type::op,
-    NNLITE_OPS(NNLITE_OP_ADDRESS)
+static const Op* const op_table[] = {NNLITE_OPS(NNLITE_OP_ADDRESS)};
 #undef NNLITE_OP_ADDRESS
-};
 
 // A variable has a section of its own, so that a linker can drop it with all ops; a constant in code has not.
 OpSet all_ops() {
@@ -9705,10 +9667,7 @@ class Little {
   operator T() const { return turned(stored_); }
 
  private:
-  static T turned(T v) {
-    if (!little_endian) swap_elements(&v, sizeof v, sizeof v);
-    return v;
-  }
+  static T turned(T v) { if (!little_endian) swap_elements(&v, sizeof v, sizeof v); return v; }
   T stored_;
 };
 using Le16 = Little<uint16_t>;
@@ -10066,8 +10025,7 @@ class Emit {
     for (size_t i = 0; i < bytes; i += element)
       for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
   }
-  // Zeros up to a multiple of n.
-  void align(uint64_t n) { while (at() % n != 0) put("", 1); }
+  void align(uint64_t n) { while (at() % n != 0) put("", 1); }         // zeros up to a multiple of n
   // The place of a string: in STRS they have the order in which the sections after it refer to them.
   uint32_t place_string(size_t bytes) {
     strings_ += uint32_t(bytes);
