@@ -762,7 +762,7 @@ class Trainer : NotCopied {
   Status   get_gradient(int parameter, real* to) const;  // with keep_gradients
   bool     is_trained(int parameter) const;
   void     watch(const Watch* w) { engine_.watch = w; }  // from now until build; nullptr: nobody
-  const Model* model() const;
+  const Model* model() const { return engine_.model; }
   const TrainerOptions& options() const { return options_; }
   const Problem& problem() const { return problem_; }
 
@@ -5683,7 +5683,6 @@ static void arithmetic_backward(const A& a, const OpRun& r) {
       if (r.dx(k) != nullptr) give(r.dx(k), i, slope_times(a, r, k, i, dy), r.accumulate(k));
   }
 }
-
 NNLITE_DEFINE_BUILT_IN(Add, add, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_BUILT_IN(Mul, mul, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 
@@ -5840,7 +5839,6 @@ static void concat_backward(const Concat&, const OpRun& r) {
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
 }
-
 NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulates, nullptr,
                        NNLITE_FIELD(1, dim));
 
@@ -5941,7 +5939,6 @@ static void conv_backward(const A& a, const OpRun& r) {
   if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), big, small, r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
-
 NNLITE_DEFINE_LAYER(Conv2d, conv2d, conv, traits::accumulates, NNLITE_FIELD(1, in_channels),
                     NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
                     NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups),
@@ -5963,7 +5960,6 @@ static bool valid(const ConvTranspose2d& a) {
 static int64_t conv_pixels(const ConvTranspose2d& a, const Axis& k, int Pair::*side) {
   return (k.out - 1) * k.stride - 2 * int64_t(k.padding) + k.extent() + a.output_padding.*side;
 }
-
 NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, conv, traits::accumulates,
                     NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
                     NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
@@ -5992,7 +5988,6 @@ static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(
 static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
-
 NNLITE_DEFINE_LAYER(Dropout, dropout, dropout, pointwise | traits::random | traits::identity_in_evaluation,
                     NNLITE_FIELD(1, p));
 
@@ -6021,7 +6016,6 @@ static void flatten_backward(const Flatten&, const OpRun& r) {
   if (r.dx(0) == nullptr || (r.dx(0) == r.dy() && !r.accumulate(0))) return;
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
-
 NNLITE_DEFINE_LAYER(Flatten, flatten, flatten, traits::view | traits::accumulates,
                     NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
 
@@ -6076,7 +6070,6 @@ static void linear_backward(const Linear& a, const OpRun& r) {
     }
   bias_backward(r, a.out_features);
 }
-
 NNLITE_DEFINE_LAYER(Linear, linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
                     NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
@@ -6181,7 +6174,6 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
     for (int64_t c = 0; c < C; c++)
       give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
 }
-
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
@@ -6218,7 +6210,6 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
     if (r.dx(1) != nullptr) give(r.dx(1), i, product(plain::slope_by_t(a, x, t), share), r.accumulate(1));
   }
 }
-
 NNLITE_DEFINE_LOSS(BCELoss, bce_loss, elementwise_loss, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, elementwise_loss, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, elementwise_loss, NNLITE_FIELD(1, delta));
@@ -6273,7 +6264,6 @@ static void optimizer_update(const A& a, const OpRun& r) {
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
                     (loops_thunk<Type, optimizer_update<Type>>), nullptr, nullptr, nullptr,                  \
                     prefix##_kernels, __VA_ARGS__)
-
 NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
                         NNLITE_FIELD(5, eps));
@@ -6342,7 +6332,6 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
   });
 }
-
 NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size),
                     NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
                     NNLITE_FIELD(5, ceil_mode));
@@ -6381,7 +6370,6 @@ static void average_backward(const A& a, const OpRun& r) {
     for (int64_t w = columns.first; w < columns.last; w++) r.dx(0)[((n * H + h) * W + w) * C + c] += share;
   });
 }
-
 NNLITE_DEFINE_LAYER(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 0, NNLITE_FIELD(1, output_size));
 NNLITE_DEFINE_LAYER(AvgPool2d, avg_pool2d, average, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
                     NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
@@ -6438,7 +6426,6 @@ static void softmax_backward(const A& a, const OpRun& r) {
     }
   });
 }
-
 NNLITE_DEFINE_LAYER(LogSoftmax, log_softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
 NNLITE_DEFINE_LAYER(Softmax, softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
 
@@ -6472,7 +6459,6 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
     give(r.dx(0), at, sum, r.accumulate(0));
   });
 }
-
 NNLITE_DEFINE_LAYER(Upsample, upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
 
 // ================================================================================ >>op_list
@@ -8754,8 +8740,6 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   }
   return Status::ok;
 }
-
-const Model* Trainer::model() const { return engine_.model; }
 
 Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
