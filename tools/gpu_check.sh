@@ -19,13 +19,12 @@ if [ "${1:-}" = --pack ]; then
   done
   # name of the package, its target, what its users are told
   while read -r package target options; do
-    cat > "$pack/cmake/$package-config.cmake" << END
+    cat > "$pack/cmake/${package}Config.cmake" << END
 add_library($target INTERFACE IMPORTED)
 set_target_properties($target PROPERTIES INTERFACE_INCLUDE_DIRECTORIES "\${CMAKE_CURRENT_LIST_DIR}/../include"
   INTERFACE_COMPILE_DEFINITIONS "$options")
 END
-    echo 'set(PACKAGE_VERSION 99) 
-set(PACKAGE_VERSION_COMPATIBLE TRUE)' > "$pack/cmake/$package-config-version.cmake"
+    printf 'set(PACKAGE_VERSION 99)\nset(PACKAGE_VERSION_COMPATIBLE TRUE)\n' > "$pack/cmake/${package}ConfigVersion.cmake"
   done << 'END'
 doctest doctest::doctest
 CLI11 CLI11::CLI11
