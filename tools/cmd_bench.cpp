@@ -5,6 +5,7 @@
 
 #include "allocations.hpp"
 #include "data.hpp"
+#include "device.hpp"
 #include "failure.hpp"
 #include "peak.hpp"
 #include "profile.hpp"
@@ -51,11 +52,9 @@ Timing measure(double seconds, Run run) {
   return timing;
 }
 
-Timing time_inference(const Options& o, const Model& model, const Samples& samples, Pool& pool,
+Timing time_inference(const Options& o, const Model& model, const Samples& samples, const Place& place,
                       std::size_t& bytes, Profile& profile) {
-  SessionOptions options;
-  options.batch = o.batch;
-  options.pool = &pool;
+  const SessionOptions options = session_options(place);
   MemoryPlan plan;
   require(Session::plan(model, options, plan), plan.problem, o.subject.name());
   bytes = plan.total;
@@ -72,9 +71,9 @@ Timing time_inference(const Options& o, const Model& model, const Samples& sampl
   });
 }
 
-Timing time_training(const Options& o, const Model& model, const Samples& samples, Pool& pool,
+Timing time_training(const Options& o, const Model& model, const Samples& samples, const Place& place,
                      std::size_t& bytes, Profile& profile) {
-  const TrainerOptions options = training_options(model, o.optimizer, o.batch, &pool);
+  const TrainerOptions options = training_options(model, o.optimizer, place);
   MemoryPlan plan;
   require(Trainer::plan(model, options, plan), plan.problem, o.subject.name());
   bytes = plan.total;
@@ -102,17 +101,20 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
 }
 
 void run(const Options& o) {
+  const Backend* const backend = backend_for(o.common);
   const LoadedSubject subject = load_subject(o.subject, o.common.seed, true);
   const Model& model = subject.network->model;
   check_usable(model, o.subject.name());
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
   const Samples samples = samples_for(model, DataSource{}, o.common.seed);
   std::size_t bytes = 0;
-  Profile profile(model);
-  double peak = o.profile ? peak_gflops(pool.get()) : 0;
-  const Timing timing = o.train ? time_training(o, model, samples, *pool, bytes, profile)
-                                : time_inference(o, model, samples, *pool, bytes, profile);
-  if (o.profile) peak = std::max(peak, peak_gflops(pool.get()));
+  const Place place = {o.batch, pool.get(), backend};
+  const char* const isa = backend ? "cuda" : isa_name(current_isa());
+  Profile profile(model, backend);
+  double peak = o.profile && !backend ? peak_gflops(pool.get()) : 0;
+  const Timing timing = o.train ? time_training(o, model, samples, place, bytes, profile)
+                                : time_inference(o, model, samples, place, bytes, profile);
+  if (peak > 0) peak = std::max(peak, peak_gflops(pool.get()));
   std::int64_t macs = 0;
   for (int i = 0; i < model.node_count(); ++i) macs += model.node(i).macs;
   // A training step counts three times: forward, gradient of the input, gradient of the weights.
@@ -122,7 +124,7 @@ void run(const Options& o) {
     fmt::print(
         "{}, batch {}, {} thread{}, {}, {}: median {:.4g} ms (p10 {:.4g}, p90 {:.4g}, p99 {:.4g}), {:.1f} "
         "GFLOP/s, arena of {} bytes, allocations: {}\n",
-        o.subject.name(), o.batch, pool->workers, pool->workers == 1 ? "" : "s", isa_name(current_isa()),
+        o.subject.name(), o.batch, pool->workers, pool->workers == 1 ? "" : "s", isa,
         o.train ? "training step" : "inference", timing.at(0.5), timing.at(0.1), timing.at(0.9),
         timing.at(0.99), gflops, bytes, timing.allocations);
     if (o.profile) print_profile(profile.json(peak), peak);
@@ -131,7 +133,7 @@ void run(const Options& o) {
   Json json = {{"work", o.subject.name()},
                {"batch", o.batch},
                {"threads", pool->workers},
-               {"isa", isa_name(current_isa())},
+               {"isa", isa},
                {"mode", o.train ? "train" : "infer"},
                {"ms",
                 {{"median", timing.at(0.5)},
@@ -160,6 +162,7 @@ void add_bench(CLI::App& program, int&) {
   c.add_flag("--profile", o->profile, "Show what each step takes, beside the machine's peak");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)")->needs(train);
   c.add_option("--seconds", o->seconds, "How long to measure (default 2)")->check(real_number(0.01, 600));
+  add_cuda(c, o->common);
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

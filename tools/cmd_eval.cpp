@@ -5,6 +5,7 @@
 
 #include "command.hpp"
 #include "data.hpp"
+#include "device.hpp"
 #include "evaluate.hpp"
 #include "failure.hpp"
 
@@ -56,6 +57,7 @@ void print_text(const Evaluation& e, const Json& classes) {
 }
 
 void run(const Options& o) {
+  const Backend* const backend = backend_for(o.common);
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   check_usable(model, o.model);
@@ -68,6 +70,7 @@ void run(const Options& o) {
   options.batch = 32;
   options.loss = loss_for(model);
   options.pool = pool.get();
+  options.backend = backend;
   MemoryPlan plan;
   require(Session::plan(model, options, plan), plan.problem, o.model);
   const Memory memory(plan.total);
@@ -106,6 +109,7 @@ void add_eval(CLI::App& program, int&) {
       ->required();
   c.add_flag("--pictures", o->pictures,
              "Take IDX digits through the model's digit front end, as if they were files");
+  add_cuda(c, o->common);
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

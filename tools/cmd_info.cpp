@@ -1,7 +1,10 @@
 // nnlite info: layers, shapes, parameters, multiply-adds, and exactly how much memory a model takes.
 #include <fmt/format.h>
+#include <fmt/ranges.h>
 
+#include "device.hpp"
 #include "failure.hpp"
+#include "launches.hpp"
 #include "subject.hpp"
 
 using namespace nnlite;
@@ -37,6 +40,20 @@ void print_plan(const char* what, const Json& plan) {
              plan["lower_bound"].get<std::size_t>(), plan["in_place"].get<std::size_t>());
 }
 
+Json launches_json(const std::vector<Launch>& launches) {
+  Json list = Json::array();
+  for (const Launch& l : launches)
+    list.push_back({{"layer", l.layer}, {"op", l.op}, {"phase", l.phase}, {"row", l.row}});
+  return list;
+}
+
+void print_launches(const char* what, const Json& launches) {
+  fmt::print("\n{}: {} launches\n", what, launches.size());
+  for (const Json& l : launches)
+    fmt::print("  {:24} {:20} {:10} {}\n", l["layer"].get<std::string>(), l["op"].get<std::string>(),
+               l["phase"].get<std::string>(), l["row"].get<std::string>());
+}
+
 void print_text(const Options& o, const Json& json) {
   fmt::print("{:20} {:20} {:>18} {:>12}\n", "layer", "op", "shape", "parameters");
   for (const Json& layer : json["layers"]) {
@@ -52,6 +69,9 @@ void print_text(const Options& o, const Json& json) {
   if (o.train)
     print_plan(fmt::format("training, batch {}, {}", o.batch, o.optimizer).c_str(),
                json["memory"]["training"]);
+  if (!o.common.cuda) return;
+  print_launches("inference", json["cuda"]["inference"]);
+  if (o.train) print_launches("a training step", json["cuda"]["training"]);
 }
 
 Json layers_of(const Model& model, std::int64_t& macs) {
@@ -70,16 +90,18 @@ Json layers_of(const Model& model, std::int64_t& macs) {
 }
 
 void run(const Options& o) {
-  const LoadedSubject subject = load_subject(o.subject, o.common.seed, false);
+  const Backend* const backend = o.common.cuda ? backend_rows() : nullptr;
+  const std::vector<std::string> missing = backend ? ops_without_rows(*backend) : std::vector<std::string>();
+  if (!o.common.json && !missing.empty()) fmt::print("not yet: {}\n\n", fmt::join(missing, ", "));
+  const LoadedSubject subject = load_subject(o.subject, o.common.seed, o.common.cuda);
   const Model& model = subject.network->model;
   const std::unique_ptr<ThreadPool> pool = make_pool(o.common, 1);
-  SessionOptions session;
-  session.batch = o.batch;
-  session.pool = pool.get();
+  const Place place = {o.batch, pool.get(), backend};
+  const SessionOptions session = session_options(place);
   MemoryPlan inference, training;
   require(Session::plan(model, session, inference), inference.problem, o.subject.name());
   if (o.train) check_usable(model, o.subject.name());
-  const TrainerOptions trainer = training_options(model, o.optimizer, o.batch, pool.get());
+  const TrainerOptions trainer = training_options(model, o.optimizer, place);
   const Status trains = Trainer::plan(model, trainer, training);
   if (o.train) require(trains, training.problem, o.subject.name());
   std::int64_t macs = 0;
@@ -89,6 +111,11 @@ void run(const Options& o) {
                {"layers", layers},
                {"memory", {{"inference", plan_json(inference, false)}}}};
   if (ok(trains)) json["memory"]["training"] = plan_json(training, true);
+  if (backend) {
+    check_usable(model, o.subject.name());
+    json["cuda"] = {{"not_yet", missing}, {"inference", launches_json(launches_of(model, session))}};
+    if (o.train) json["cuda"]["training"] = launches_json(launches_of(model, trainer));
+  }
   if (o.common.json) print_json(json);
   else print_text(o, json);
 }
@@ -102,6 +129,7 @@ void add_info(CLI::App& program, int&) {
   c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 20));
   c.add_flag("--train", o->train, "Show the memory of training too");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
+  c.add_flag("--cuda", o->common.cuda, "As on an NVIDIA GPU, with what runs there; needs none");
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

@@ -8,6 +8,7 @@
 
 #include "command.hpp"
 #include "data.hpp"
+#include "device.hpp"
 #include "evaluate.hpp"
 #include "failure.hpp"
 #include "file.hpp"
@@ -174,6 +175,7 @@ void print_text(const Result& r, const std::vector<std::string>& labels, int top
 }
 
 int run(const Options& o) {
+  const Backend* const backend = backend_for(o.common);
   std::vector<Result> results = collect(o.paths);
   std::vector<NamedFile> inputs = {{"MODEL", o.model}};
   for (const Result& r : results) inputs.push_back({"IMAGE", r.path});
@@ -196,6 +198,7 @@ int run(const Options& o) {
   SessionOptions options;
   options.batch = batch;
   options.pool = pool.get();
+  options.backend = backend;
   MemoryPlan plan;
   require(Session::plan(model, options, plan), plan.problem, o.model);
   const Memory memory(plan.total);
@@ -242,6 +245,7 @@ void add_predict(CLI::App& program, int& code) {
   c.add_option("--grid", o->grid,
                "Save the pictures as one .png, each titled with its class; in a folder named like a class, "
                "green or red; rejected ones grey");
+  add_cuda(c, o->common);
   add_common(c, o->common);
   c.callback([o, &code] { code = run(*o); });
 }

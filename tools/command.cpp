@@ -64,6 +64,10 @@ void add_common(CLI::App& command, Common& common) {
       "Print one JSON object on stdout, words on stderr; after a failure it is {\"error\": ...}");
 }
 
+void add_cuda(CLI::App& command, Common& common) {
+  command.add_flag("--cuda", common.cuda, "Run on the first NVIDIA GPU");
+}
+
 void print_json(const Json& json) {
   const std::string text = json.dump(2, ' ', false, Json::error_handler_t::replace) + "\n";
   std::fputs(text.c_str(), stdout);

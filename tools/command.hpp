@@ -17,6 +17,7 @@ struct Common {
   int threads = 0;  // 0: not given
   std::uint64_t seed = 1;
   bool json = false;
+  bool cuda = false;  // of the subcommands that have add_cuda
 };
 
 // For options that take a number within limits, both included: no NaN, no sign, nothing behind it.
@@ -25,6 +26,7 @@ CLI::Validator real_number(double least, double most = HUGE_VAL);
 CLI::Validator positive_number();
 
 void add_common(CLI::App& command, Common& common);
+void add_cuda(CLI::App& command, Common& common);
 
 // Prints one JSON object on stdout.
 void print_json(const Json& json);

@@ -7,6 +7,7 @@
 
 #include "attributes.hpp"
 #include "augment.hpp"
+#include "device.hpp"
 #include "evaluate.hpp"
 #include "failure.hpp"
 #include "file.hpp"
@@ -93,6 +94,18 @@ Rows first_rows(const Samples& samples, const Model& model, bool soft, int most)
   return rows;
 }
 
+// A GPU goes on where a CPU stopped, and the other way round: not with the same bits, so it is said.
+void resume(Fit& f) {
+  const char* const path = f.o.resume.c_str();
+  Status status = f.trainer.resume(path);
+  if (status == Status::wrong_arithmetic && std::string(f.trainer.problem().where) == "device") {
+    fmt::print(stderr, "{} was made on {}: going on on {}\n", f.o.resume,
+               f.options.backend ? "the CPU" : "a GPU", f.options.backend ? "the GPU" : "the CPU");
+    status = f.trainer.resume(path, true);
+  }
+  require(status, f.trainer.problem(), f.o.resume);
+}
+
 void build(Fit& f) {
   const Model& model = f.base->model;
   MemoryPlan plan;
@@ -102,11 +115,12 @@ void build(Fit& f) {
   Arena arena = f.trainer_memory.arena();
   require(f.trainer.build(model, f.options, arena), f.trainer.problem(), f.base->name);
   require(f.trainer.set_data(f.data), f.trainer.problem(), joined(f.o.data));
-  if (!f.o.resume.empty()) require(f.trainer.resume(f.o.resume.c_str()), f.trainer.problem(), f.o.resume);
+  if (!f.o.resume.empty()) resume(f);
   SessionOptions s;
   s.batch = std::min(f.options.batch, 64);
   s.loss = loss_for(model);
   s.pool = f.pool.get();
+  s.backend = f.options.backend;
   require(Session::plan(model, s, plan), plan.problem, f.base->name);
   f.session_memory = Memory(plan.total);
   Arena more = f.session_memory.arena();
@@ -201,6 +215,7 @@ int fit(const FitOptions& given) {
   FitOptions& o = f.o;
   if (o.checkpoint.empty()) o.checkpoint = o.resume;
   check_files(o);
+  const Backend* const backend = backend_for(o.common);
   if (o.resume.empty()) {  // before the data is read
     parse_optimizer(o.optimizer);
     parse_schedule(o.schedule);
@@ -211,6 +226,7 @@ int fit(const FitOptions& given) {
   if (o.preprocess.empty()) o.preprocess = any_drawn(sources) ? "digit" : "plain";
   prepare_model(f, sources);
   f.options.pool = f.pool.get();
+  f.options.backend = backend;
   prepare_data(f, std::move(sources));
   build(f);
   start_log(f);

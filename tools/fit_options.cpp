@@ -85,6 +85,7 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
   c.add_option("--batch", o.batch, "Samples a step (default 64)")->check(whole_number(1, 1 << 20));
   add_recipe(c, o);
   add_records(c, o);
+  add_cuda(c, o.common);
   add_common(c, o.common);
 }
 
@@ -119,5 +120,6 @@ std::string command_to_go_on(const FitOptions& o) {
   if (o.steps > 0) add("--steps", std::to_string(o.steps));
   if (o.checkpoint_every > 0) add("--checkpoint-every", std::to_string(o.checkpoint_every));
   if (o.common.threads > 0) add("--threads", std::to_string(o.common.threads));
+  if (o.common.cuda) text += " --cuda";
   return text + (o.common.json ? " --json" : "");
 }

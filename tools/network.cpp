@@ -13,6 +13,7 @@ const char* advice_for(Status status) {
     case Status::bad_checksum: return "copy the file again";
     case Status::bad_format: return "give a .nnl file that nnlite wrote";
     case Status::bad_label: return "check the labels";
+    case Status::device_error: return "check with nvidia-smi, or leave --cuda out";
     case Status::io_error: return "check the disk";
     case Status::limit_exceeded: return "use a smaller model";
     case Status::not_finite: return "lower --lr or set --clip-norm";

@@ -58,7 +58,7 @@ std::string kernel_name(const StepView& step) {
 }  // namespace
 
 Profile::Row Profile::row_of(const StepView& step) const {
-  static const char* const phases[] = {"forward", "backward", "grad_input", "grad_parameter", "update"};
+  static const char* const phases[] = {"forward", "backward", "grad_input", "grad_parameter", "update", "commit"};
   static const char* const kinds[] = {"forward", "backward", "add", "update", "commit"};
   const OpRun& run = step.run;
   Row row;
@@ -105,6 +105,7 @@ void Profile::begin() {
 
 void Profile::see(void* user, const StepView* step) {
   Profile& p = *static_cast<Profile*>(user);
+  if (step && p.backend_) static_cast<void>(ok(p.backend_->sync(p.backend_->user)));
   const double time = now();
   if (step && p.runs_ == 0) p.rows_.push_back(p.row_of(*step));
   else if (step) p.seconds_[(p.runs_ - 1) % kept * p.rows_.size() + p.step_] = time - p.last_;
@@ -135,7 +136,7 @@ nlohmann::ordered_json Profile::json(double peak) const {
                     {"us", us[i]},
                     {"percent", sum > 0 ? 100 * us[i] / sum : 0},
                     {"gflops", gflops},
-                    {"percent_of_peak", 100 * gflops / peak},
+                    {"percent_of_peak", peak > 0 ? 100 * gflops / peak : 0},
                     {"bytes", row.bytes}});
   }
   return list;
@@ -152,13 +153,13 @@ void print_profile(const nlohmann::ordered_json& profile, double peak) {
                row["layer"].get<std::string>(), row["op"].get<std::string>(), row["phase"].get<std::string>(),
                row["kernel"].get<std::string>(), row["us"].get<double>(), row["percent"].get<double>(),
                gflops > 0 ? fmt::format("{:.1f}", gflops) : "",
-               gflops > 0 ? fmt::format("{:.1f}", row["percent_of_peak"].get<double>()) : "",
+               gflops > 0 && peak > 0 ? fmt::format("{:.1f}", row["percent_of_peak"].get<double>()) : "",
                row["bytes"].get<std::int64_t>());
   }
+  fmt::print("{} steps, {:.2f} us", profile.size(), sum);
+  if (peak > 0) fmt::print("; the peak of this machine's multiply-adds is {:.1f} GFLOP/s", peak);
   fmt::print(
-      "{} steps, {:.2f} us; the peak of this machine's multiply-adds is {:.1f} GFLOP/s\n"
-      "GFLOP/s count every product of the plain sum, of which winograd saves half and more. What a step does "
+      "\nGFLOP/s count every product of the plain sum, of which winograd saves half and more. What a step does "
       "for its\nneighbours stands behind a +; they have no line. Each parameter has an update of its own: "
-      "weights, then bias.\n",
-      profile.size(), sum, peak);
+      "weights, then bias.\n");
 }

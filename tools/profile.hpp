@@ -11,7 +11,8 @@
 // steps' times; the first run says what the steps are.
 class Profile {
  public:
-  explicit Profile(const nnlite::Model& model) : model_(model) {}
+  // Where there is a backend, each step is waited for.
+  Profile(const nnlite::Model& model, const nnlite::Backend* backend) : model_(model), backend_(backend) {}
   Profile(const Profile&) = delete;
   Profile& operator=(const Profile&) = delete;
 
@@ -19,7 +20,7 @@ class Profile {
   void begin();
 
   // One object a step, in order: layer, op, phase, kernel, us (the median), percent (of the steps' sum),
-  // gflops, percent_of_peak (of so many GFLOP/s), bytes (that the step reads and writes, each once).
+  // gflops, percent_of_peak (of so many GFLOP/s; 0: unknown), bytes (that the step reads and writes, each once).
   nlohmann::ordered_json json(double peak) const;
 
  private:
@@ -33,6 +34,7 @@ class Profile {
   double median_us(std::size_t row) const;
 
   const nnlite::Model& model_;
+  const nnlite::Backend* backend_;
   nnlite::Watch watch_ = {see, this};
   std::vector<Row> rows_;
   std::vector<double> seconds_;  // of run r, step s: [r % kept][s]

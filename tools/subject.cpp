@@ -30,11 +30,20 @@ LoadedSubject load_subject(const Subject& subject, std::uint64_t seed, bool weig
   return loaded;
 }
 
-TrainerOptions training_options(const Model& model, const std::string& optimizer, int batch, Pool* pool) {
+SessionOptions session_options(const Place& place) {
+  SessionOptions options;
+  options.batch = place.batch;
+  options.pool = place.pool;
+  options.backend = place.backend;
+  return options;
+}
+
+TrainerOptions training_options(const Model& model, const std::string& optimizer, const Place& place) {
   TrainerOptions options;
-  options.batch = batch;
+  options.batch = place.batch;
   options.loss = loss_for(model);
   options.optimizer = parse_optimizer(optimizer);
-  options.pool = pool;
+  options.pool = place.pool;
+  options.backend = place.backend;
   return options;
 }

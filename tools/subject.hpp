@@ -19,6 +19,12 @@ struct LoadedSubject {
 };
 LoadedSubject load_subject(const Subject& subject, std::uint64_t seed, bool weights);
 
-// Options to plan or time training with: the loss that fits, the given optimizer.
-nnlite::TrainerOptions training_options(const nnlite::Model& model, const std::string& optimizer, int batch,
-                                        nnlite::Pool* pool);
+// Options to plan or time with; of training: the loss that fits, the given optimizer.
+struct Place {
+  int batch = 1;
+  nnlite::Pool* pool = nullptr;
+  const nnlite::Backend* backend = nullptr;
+};
+nnlite::SessionOptions session_options(const Place& place);
+nnlite::TrainerOptions training_options(const nnlite::Model& model, const std::string& optimizer,
+                                        const Place& place);
