@@ -100,8 +100,8 @@ struct State {
   size_t  limit = SIZE_MAX;
   Order   order = Order::forward;
   uint64_t seed = 1;
-  int64_t calls = 0, launches = 0, fail_in = 0;
-  Error   fail_with = 0;
+  long    calls = 0, launches = 0, fail_in = 0;
+  Error   fail_with = no_error;
   std::vector<Memory>  live;
   std::deque<Range>    closed;                 // pages of what was given back
   std::vector<Stream*> streams;
@@ -133,6 +133,7 @@ thread_local int device_now = 0;
 // A program with findings that no test took has failed.
 struct AtEnd {
   ~AtEnd() {
+    for (const std::string& what : state().findings) std::fprintf(stderr, "fake_cuda: %s\n", what.c_str());
     if (!state().findings.empty()) std::_Exit(3);
   }
 } at_end;
@@ -145,13 +146,13 @@ struct Call {
   Call() {
     s.calls++;
     if (s.fail_in > 0 && --s.fail_in == 0) error = s.fail_with;
-    if (error == 0 && s.devices == 0) error = error_no_device;
+    if (error == 0 && s.devices == 0) error = no_device_error;
   }
   // Calls that CUDA refuses while a stream records.
   explicit Call(const char* name) : Call() {
     for (const Stream* stream : s.streams)
       if (stream->recording && error == 0) {
-        error = error_recording;
+        error = recording_error;
         found(std::string(name) + ": while a stream records");
       }
   }
@@ -160,7 +161,7 @@ struct Call {
   }
   template <class Work>
   Error run_or_record(Stream* stream, const Work& work) const {
-    if (!knows(stream)) return error_handle;
+    if (!knows(stream)) return handle_error;
     if (!stream->recording) return work(s);
     stream->recording->work.push_back(work);
     return 0;
@@ -181,11 +182,7 @@ bool all_ones(const unsigned char* p, size_t bytes) {
   return true;
 }
 
-void found(const std::string& what) {
-  state().findings.push_back(what);
-  std::fprintf(stderr, "fake_cuda: %s\n", what.c_str());
-}
-
+void found(const std::string& what) { state().findings.push_back(what); }
 std::string named(const Launch& l) {
   const std::string name = l.name;
   const size_t first = name.find("P = "), end = name.find("A = ");
@@ -201,7 +198,7 @@ Error device_count(int& count) {
 Error use_device(int number) {
   const Call c;
   if (c.error != 0) return c.error;
-  if (number < 0 || number >= c.s.devices) return error_device;
+  if (number < 0 || number >= c.s.devices) return device_error;
   device_now = number;
   return 0;
 }
@@ -213,20 +210,20 @@ Error new_stream(Stream*& s) {
 }
 Error end_stream(Stream* s) {                  // CUDA, too, tells of a failure after it has done this
   const Call c;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   c.s.streams.erase(std::find(c.s.streams.begin(), c.s.streams.end(), s));
   delete s;
   return c.error;
 }
 Error sync(Stream* s) {
   const Call c("sync");
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   if (c.error == 0)
     for (const Stream::Copy& copy : s->copies) memcpy(copy.host, copy.bytes.data(), copy.bytes.size());
   s->copies.clear();
   Error e = c.error;
   for (Memory& m : c.s.live)
-    if (!m.check() && e == 0) e = error_launch;
+    if (!m.check() && e == 0) e = launch_error;
   return e;
 }
 
@@ -235,7 +232,7 @@ Error take(void** memory, size_t bytes) {
   const Call c("take");
   *memory = nullptr;
   if (c.error != 0 || bytes == 0) return c.error;
-  if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return error_memory;
+  if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return no_memory_error;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment, whole = pages(rounded);
   Memory m = {{guarded_map(whole), whole}, {}, device_now, false, {}};
   m.all    = {m.pages.data + whole - rounded, bytes};
@@ -264,18 +261,18 @@ Error give(void* memory) {                     // even if it is to fail
     return c.error;
   }
   found("give: not what take gave");
-  return error_value;
+  return value_error;
 }
 
 // ---- copies
 static Error bad_range(const char* of) {
   found(std::string(of) + ": not inside of live memory of a device, or the host's end is");
-  return error_value;
+  return value_error;
 }
 Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
   const Call c("copy_in");
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   Memory* const m = c.s.holder(device, bytes);
   if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_in");
   m->write(device, host, bytes);
@@ -284,7 +281,7 @@ Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
 Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
   const Call c("copy_out");
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   Memory* const m = c.s.holder(device, bytes);
   if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_out");
   const Memory::Whole whole(*m);
@@ -336,7 +333,7 @@ static Error run(State& s, const Launch& l) {
     fine = run_blocks(l, order, s.seed) && fine;
     for (Memory* m : used) m->open(false);
   };
-  if (s.order != Order::all) return once(s.order), fine ? 0 : error_launch;
+  if (s.order != Order::all) return once(s.order), fine ? 0 : launch_error;
 
   std::vector<std::vector<unsigned char>> before, first;
   for (Memory* m : used) before.push_back(m->values());
@@ -351,16 +348,16 @@ static Error run(State& s, const Launch& l) {
         fine = false;
       }
   }
-  return fine ? 0 : error_launch;
+  return fine ? 0 : launch_error;
 }
 Error launch(Stream* s, const Launch& l) {
   const Call c;
   const Grid g = l.grid;
   if (c.error != 0) return c.error;
   if (l.threads < 1 || l.threads > 1024 || g.x < 1 || g.x > 0x7FFFFFFFu || g.y < 1 || g.y > 65535 || g.z < 1 || g.z > 65535)
-    return error_configuration;
-  if (l.shared > size_t(48) * 1024) return error_value;
-  if (c.knows(s) && s->device != device_now) return error_handle;
+    return configuration_error;
+  if (l.shared > size_t(48) * 1024) return value_error;
+  if (c.knows(s) && s->device != device_now) return handle_error;
   return c.run_or_record(s, [l](State& all) { return run(all, l); });
 }
 
@@ -368,13 +365,13 @@ Error launch(Stream* s, const Launch& l) {
 Error start_recording(Stream* s) {
   const Call c("start_recording");
   if (c.error != 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   s->recording.reset(new Recording);
   return 0;
 }
 Error stop_recording(Stream* s, Recording*& to) {      // the stream records no more, even if it fails
   const Call c;
-  if (!c.knows(s) || !s->recording) return error_handle;
+  if (!c.knows(s) || !s->recording) return handle_error;
   const std::unique_ptr<Recording> made = std::move(s->recording);
   if (c.error != 0) return c.error;
   c.s.recordings.push_back(to = new Recording(*made));
@@ -383,7 +380,7 @@ Error stop_recording(Stream* s, Recording*& to) {      // the stream records no 
 Error run_recorded(Stream* s, Recording* r) {
   const Call c("run_recorded");
   if (c.error != 0) return c.error;
-  if (!c.knows(s) || !c.knows(r)) return error_handle;
+  if (!c.knows(s) || !c.knows(r)) return handle_error;
   Error e = 0;
   for (const auto& work : r->work)
     if (e == 0) e = work(c.s);
@@ -393,7 +390,7 @@ Error end_recorded(Recording* r) {             // even if it is to fail
   const Call c;
   if (!c.knows(r)) {
     found("end_recorded: not what stop_recording gave");
-    return error_value;
+    return value_error;
   }
   c.s.recordings.erase(std::find(c.s.recordings.begin(), c.s.recordings.end(), r));
   delete r;
@@ -403,17 +400,17 @@ Error end_recorded(Recording* r) {             // even if it is to fail
 // ================================================================================ control
 void reset() {
   State& s = state();
-  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0;
+  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0, device_now = 0;
 }
 void    set_devices(int count) { state().devices = count; }
 void    set_memory(size_t bytes) { state().limit = bytes; }
 void    set_order(Order order, uint64_t seed) { state().order = order, state().seed = seed; }
-void    fail_call(int64_t n, Error error) { state().fail_in = n, state().fail_with = error; }
-int64_t calls() { return state().calls; }
-int64_t launches() { return state().launches; }
+void    fail_call(long n, Error error) { state().fail_in = n, state().fail_with = error; }
+long    calls() { return state().calls; }
+long    launches() { return state().launches; }
 size_t  live_bytes() { return state().bytes_of(-1); }
 size_t  live_recordings() { return state().recordings.size(); }
-std::vector<std::string> take_findings() {
+std::vector<std::string> findings() {
   std::vector<std::string> all;
   all.swap(state().findings);
   return all;

@@ -33,7 +33,7 @@ using fake::sync;
 using fake::take;
 using fake::use_device;
 
-inline bool no_memory(Error e) { return e == fake::error_memory; }
+inline bool no_memory(Error e) { return e == fake::no_memory_error; }
 
 template <class... P>
 struct Call {
