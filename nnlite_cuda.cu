@@ -5,7 +5,8 @@
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
-//   >>seams >>device >>reduce >>elementwise >>product >>linear >>convolution >>losses >>optimizers >>rows >>backend
+//   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>product >>linear >>convolution
+//   >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -180,19 +181,82 @@ static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scr
 constexpr size_t refused = ~size_t(0);           // as the scratch of a row: it is not for these shapes
 
 // ================================================================================ >>reduce
-// The sum over all threads of a block, in every thread: halves are added, always in the same order. `room`
-// is shared memory for one float of every thread; blocks have a power of two of them.
-NNLITE_DEVICE inline float block_sum(float value, float* room) {
+// What is made of one value of every thread of a block, in every thread: halves are merged, always in the same
+// order. `room` is shared memory for one float of every thread; blocks have a power of two of them.
+template <class Both>
+NNLITE_DEVICE inline float block_all(float value, float* room, Both both) {
   const unsigned t = gpu::thread();
   room[t] = value;
   for (unsigned half = gpu::threads() / 2; half > 0; half /= 2) {
     gpu::barrier();
-    if (t < half) room[t] += room[t + half];
+    if (t < half) room[t] = both(room[t], room[t + half]);
   }
   gpu::barrier();
-  const float sum = room[0];
+  const float all = room[0];
   gpu::barrier();
-  return sum;
+  return all;
+}
+struct Plus { NNLITE_DEVICE float operator()(float a, float b) const { return a + b; } };
+struct Larger { NNLITE_DEVICE float operator()(float a, float b) const { return b > a ? b : a; } };
+NNLITE_DEVICE inline float block_sum(float value, float* room) { return block_all(value, room, Plus()); }
+
+// Long sums are cut into chunks, by their length alone.
+struct Chunks { int64_t size, count; };
+constexpr int64_t least_chunk = 256, most_chunks = 512;
+static Chunks chunks_of(int64_t n) {
+  const int64_t size = round_up((n + most_chunks - 1) / most_chunks, least_chunk);
+  return {size, (n + size - 1) / size};
+}
+// No shorter sum has more chunks.
+static size_t chunk_bound(int64_t n) {
+  return static_cast<size_t>(smaller(most_chunks, (n + least_chunk - 1) / least_chunk));
+}
+
+// Sums over the pixels of every channel of [pixels][C]. A block has 32 channels, side by side, by 8 threads each
+// of which takes every eighth pixel of a chunk. F says what it sums: Part, part(c, first, last, by),
+// merge(Part&, Part), and finish(c, Part), which is called for c < wide. Parts of chunks go through scratch.
+template <class F>
+NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t wide, int64_t pixels, int64_t chunk,
+                                   typename F::Part* parts) {
+  using Part = typename F::Part;
+  Part* const   room = gpu::shared<Part>();
+  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, line = t / 32;
+  const int64_t c = int64_t(gpu::block().x) * 32 + lane, from = int64_t(gpu::block().y) * chunk;
+  Part sum = {};
+  if (c < C) sum = f.part(c, from + line, smaller(from + chunk, pixels), 8);
+  room[t] = sum;
+  gpu::barrier();
+  if (line != 0) return;
+  for (int i = 1; i < 8; i++) f.merge(sum, room[i * 32 + lane]);
+  if (parts == nullptr && c < wide) f.finish(c, sum);
+  if (parts != nullptr && c < C) parts[gpu::block().y * C + c] = sum;
+}
+template <class F>
+struct OfChunks {
+  using Part = typename F::Part;
+  F           f;
+  const Part* parts;
+  int64_t     C;
+  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
+    Part sum = {};
+    for (int64_t chunk = first; chunk < last; chunk += by) merge(sum, parts[chunk * C + c]);
+    return sum;
+  }
+  NNLITE_DEVICE void merge(Part& sum, const Part& more) const { f.merge(sum, more); }
+  NNLITE_DEVICE void finish(int64_t c, const Part& sum) const { f.finish(c, sum); }
+};
+template <class F>
+static void channels(const F& f, int64_t C, int64_t pixels, void* scratch) {
+  using Part = typename F::Part;
+  const Chunks   chunks = chunks_of(pixels);
+  const int64_t  wide = padded(C);
+  const unsigned groups = static_cast<unsigned>((wide + 31) / 32), room = 256 * sizeof(Part);
+  Part* const    none = nullptr, *const parts = chunks.count > 1 ? static_cast<Part*>(scratch) : none;
+  launch(channels_kernel<F>, {groups, static_cast<unsigned>(chunks.count)}, 256, room, f, C, wide, pixels,
+         chunks.size, parts);
+  if (chunks.count > 1)
+    launch(channels_kernel<OfChunks<F>>, {groups}, 256, room, OfChunks<F>{f, parts, C}, C, wide, chunks.count,
+           chunks.count, none);
 }
 
 // ================================================================================ >>elementwise
@@ -287,6 +351,490 @@ static void drop(const OpRun& r, const float* from, float* to, bool more) {
 }
 static void dropout_forward(const OpRun& r) { drop(r, r.in(0), r.out(), false); }
 static void dropout_backward(const OpRun& r) { drop(r, r.dy(), r.dx(0), r.accumulate(0)); }
+
+// Concat: y is runs, each made of one run of every input.
+struct Join {
+  int          count;
+  int64_t      end[max_inputs];                // of every input's part of a run of y
+  const float* x[max_inputs];
+  float*       y;                              // nullptr: backward
+  const float* dy;
+  float*       dx[max_inputs];
+  uint32_t     more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t run = i / end[count - 1], in_run = i % end[count - 1];
+    int k = 0;
+    while (in_run >= end[k]) k++;
+    const int64_t first = k > 0 ? end[k - 1] : 0, at = run * (end[k] - first) + in_run - first;
+    if (y != nullptr) y[i] = x[k][at];
+    else if (dx[k] != nullptr) give_to(dx[k], at, dy[i], (more >> k & 1u) != 0);
+  }
+};
+// Elements of the dimensions from `dim` on; -1 is the last.
+static int64_t length_from(const Shape& shape, int dim) {
+  int64_t length = 1;
+  for (int d = dim < 0 ? dim + shape.rank : dim; d < shape.rank; d++) length *= shape.dim[d];
+  return length;
+}
+static Join join(const OpRun& r) {
+  Join f = {};
+  int64_t end = 0;
+  for (; f.count < r.n_in; f.count++)
+    f.end[f.count] = end += length_from(r.in_shape(f.count), static_cast<const Concat*>(r.attributes)->dim);
+  return f;
+}
+static void concat_forward(const OpRun& r) {
+  Join f = join(r);
+  f.y = r.out();
+  for (int k = 0; k < r.n_in; k++) f.x[k] = r.in(k);
+  each(r.out_numel(), f);
+}
+static void concat_backward(const OpRun& r) {
+  Join f = join(r);
+  f.dy = r.dy(), f.more = r.accumulate_bits;
+  for (int k = 0; k < r.n_in; k++) f.dx[k] = r.dx(k);
+  each(r.out_numel(), f);
+}
+
+struct AddUp {
+  float*       to;
+  const float* from;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t i) const { give_to(to, i, from[i], more); }
+};
+static void flatten_forward(const OpRun& r) { each(r.out_numel(), AddUp{r.out(), r.in(0), false}); }
+static void flatten_backward(const OpRun& r) { each(r.out_numel(), AddUp{r.dx(0), r.dy(), r.accumulate(0)}); }
+
+// ================================================================================ >>normalise
+// Batch norm. x, y [pixels][C]. Statistics are (count, mean, M2 = sum (x - mean)^2); nothing cancels in them.
+struct Norm {
+  int64_t C, pixels;
+  float   eps;
+  bool    by_batch;                            // mean and var are those of the batch, which depend on x
+  const float *weight, *bias, *mean, *var;     // weight and bias: nullptr without `affine`
+  NNLITE_DEVICE float inverse(int64_t c) const { return 1 / real_sqrt(var[c] + eps); }
+  NNLITE_DEVICE float scale(int64_t c) const { return weight != nullptr ? weight[c] * inverse(c) : inverse(c); }
+};
+template <class A>
+static Norm norm_of(const OpRun& r) {
+  const A&      a = *static_cast<const A*>(r.attributes);
+  const bool    by_batch = r.training || !a.track_running_stats;
+  const int     stored = a.affine ? 2 : 0;
+  const int64_t C = a.num_features;
+  return {C, r.in_numel(0) / C, a.eps, by_batch, a.affine ? r.parameter(0) : nullptr,
+          a.affine ? r.parameter(1) : nullptr, by_batch ? r.slot(0) : r.parameter(stored),
+          by_batch ? r.slot(1) : r.parameter(stored + 1)};
+}
+
+// Merged as by Chan, Golub, LeVeque 1979.
+struct Statistics {
+  struct Part { float count, mean, m2; };
+  int64_t      C;
+  const float* x;
+  float *      mean, *var;
+  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
+    if (first >= last) return {};
+    const float count = static_cast<float>((last - first + by - 1) / by);
+    float sum = 0, m2 = 0;
+    for (int64_t p = first; p < last; p += by) sum += x[p * C + c];
+    const float middle = sum / count;
+    for (int64_t p = first; p < last; p += by) m2 = fmaf(x[p * C + c] - middle, x[p * C + c] - middle, m2);
+    return {count, middle, m2};
+  }
+  NNLITE_DEVICE void merge(Part& a, const Part& b) const {
+    if (!(b.count > 0)) return;
+    const float d = b.mean - a.mean, before = a.count, share = b.count / (before + b.count);
+    a = {before + b.count, fmaf(d, share, a.mean), fmaf(d * d, before * share, a.m2 + b.m2)};
+  }
+  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+    if (c < C) mean[c] = all.mean, var[c] = all.m2 / all.count;
+  }
+};
+
+// Elements of one channel that a thread has, so that it makes the channel's coefficients once.
+constexpr int64_t norm_pixels = 4;
+static int64_t norm_threads(const Norm& n) { return (n.pixels + norm_pixels - 1) / norm_pixels * n.C; }
+
+// y = x scale + shift, scale = weight / sqrt(var + eps), shift = bias - mean scale
+struct Normalise {
+  Norm         n;
+  const float* x;
+  float*       y;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
+    const float   scale = n.scale(c), shift = fmaf(-n.mean[c], scale, n.bias != nullptr ? n.bias[c] : 0.0f);
+    for (int64_t p = first; p < last; p++) y[p * n.C + c] = fmaf(x[p * n.C + c], scale, shift);
+  }
+};
+template <class A>
+static void batch_norm_forward(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  if (n.by_batch) channels(Statistics{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, r.scratch);
+  each(norm_threads(n), Normalise{n, r.in(0), r.out()});
+}
+template <class A>
+static size_t batch_norm_scratch(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  return n.by_batch ? chunk_bound(n.pixels) * size_t(n.C) * sizeof(Statistics::Part) : 0;
+}
+
+// dw = sum dy (x - mean) / sqrt(var + eps), db = sum dy, zeros for columns that are padding.
+struct NormSums {
+  struct Part { float dy, dy_x; };
+  Norm         n;
+  const float *x, *dy;                         // x: nullptr where only sum dy is wanted
+  Part*        sums;                           // nullptr: not wanted, as dw and db
+  float *      dw, *db;
+  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
+    Part sum = {};
+    const float mean = x != nullptr ? n.mean[c] : 0.0f;
+    for (int64_t p = first; p < last; p += by) {
+      const float d = dy[p * n.C + c];
+      sum.dy += d;
+      if (x != nullptr) sum.dy_x = fmaf(d, x[p * n.C + c] - mean, sum.dy_x);
+    }
+    return sum;
+  }
+  NNLITE_DEVICE void merge(Part& a, const Part& b) const { a.dy += b.dy, a.dy_x += b.dy_x; }
+  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+    const bool here = c < n.C;
+    if (dw != nullptr) dw[c] = here ? all.dy_x * n.inverse(c) : 0.0f;
+    if (db != nullptr) db[c] = here ? all.dy : 0.0f;
+    if (sums != nullptr && here) sums[c] = all;
+  }
+};
+
+// With s = weight / sqrt(var + eps), t = x - mean, and through batch statistics:
+//   dx = s dy - s (t sum dy_x / (var + eps) + sum dy) / pixels;   through stored ones dx = s dy.
+struct NormBack {
+  Norm                  n;
+  const float          *x, *dy;
+  const NormSums::Part* sums;
+  float*                dx;
+  bool                  more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
+    const float   scale = n.scale(c);
+    float mean = 0, slope = 0, shift = 0;
+    if (sums != nullptr) {
+      const float inverse = n.inverse(c), share = -scale / static_cast<float>(n.pixels);
+      mean = n.mean[c], slope = share * inverse * (inverse * sums[c].dy_x), shift = share * sums[c].dy;
+    }
+    for (int64_t p = first; p < last; p++) {
+      const int64_t at = p * n.C + c;
+      const float   rest = sums != nullptr ? fmaf(x[at] - mean, slope, shift) : 0.0f;
+      give_to(dx, at, fmaf(scale, dy[at], rest), more);
+    }
+  }
+};
+template <class A>
+static void batch_norm_backward(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  const bool through = n.by_batch && r.dx(0) != nullptr;
+  float *const dw = n.weight != nullptr ? r.dparameter(0) : nullptr;
+  float *const db = n.weight != nullptr ? r.dparameter(1) : nullptr;
+  NormSums::Part* const sums = through ? reinterpret_cast<NormSums::Part*>(r.scratch) : nullptr;
+  const float* const x = through || dw != nullptr ? r.in(0) : nullptr;
+  if (through || dw != nullptr || db != nullptr)
+    channels(NormSums{n, x, r.dy(), sums, dw, db}, n.C, n.pixels,
+             reinterpret_cast<NormSums::Part*>(r.scratch) + n.C);
+  if (r.dx(0) != nullptr) each(norm_threads(n), NormBack{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
+}
+template <class A>
+static size_t batch_norm_back_scratch(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  return (1 + chunk_bound(n.pixels)) * size_t(n.C) * sizeof(NormSums::Part);
+}
+
+// running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
+struct Commit {
+  const Context* context;
+  float          momentum, unbias;
+  const float   *mean, *var;
+  float *        running_mean, *running_var;
+  NNLITE_DEVICE void operator()(int64_t c) const {
+    if (context->failed != 0) return;
+    running_mean[c] = fmaf(momentum, mean[c] - running_mean[c], running_mean[c]);
+    running_var[c]  = fmaf(momentum, var[c] * unbias - running_var[c], running_var[c]);
+  }
+};
+template <class A>
+static void batch_norm_commit(const OpRun& r) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  if (!a.track_running_stats) return;
+  const int64_t n = r.in_numel(0) / a.num_features;
+  const float   unbias = static_cast<float>(n) / static_cast<float>(n > 1 ? n - 1 : 1);
+  const int     stored = a.affine ? 2 : 0;
+  each(a.num_features, Commit{current.context, a.momentum, unbias, r.slot(0), r.slot(1), r.parameter(stored),
+                              r.parameter(stored + 1)});
+}
+
+// ================================================================================ >>pooling
+// Windows over images, a thread a value. Backward gathers: dx of a pixel comes of the windows it lies in.
+struct Pixels {                                // of images [N, H, W, C]
+  int64_t H, W, C;
+  struct Place { int64_t n, h, w, c; };
+  NNLITE_DEVICE Place place(int64_t i) const {
+    const int64_t pixel = i / C, row = pixel / W;
+    return {row / H, row % H, pixel % W, i % C};
+  }
+  NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const { return ((n * H + h) * W + w) * C + c; }
+};
+static Pixels pixels_of(const Shape& s) { return {s.dim[1], s.dim[2], s.dim[3]}; }
+
+// One side of them: output o starts at o stride - padding, or without a kernel at floor(o in / out).
+struct Slide {
+  int64_t in, out, kernel, stride, padding, dilation;
+  bool    whole;                               // means count what lies in the padding
+  struct Range { int64_t first, last, count; };
+  NNLITE_DEVICE int64_t extent() const { return dilation * (kernel - 1) + 1; }
+  NNLITE_DEVICE int64_t start(int64_t o) const { return o * stride - padding; }
+  NNLITE_DEVICE Range inputs(int64_t o) const {                 // every dilation-th of them
+    const int64_t from = kernel > 0 ? start(o) : o * in / out;
+    const int64_t end = kernel > 0 ? smaller(from + extent(), in + padding) : ((o + 1) * in + out - 1) / out;
+    const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from, last = smaller(end, in);
+    return {first, last, whole ? end - from : last - first};
+  }
+  NNLITE_DEVICE Range outputs(int64_t i) const {                // whose windows may hold input i
+    if (kernel == 0) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
+    const int64_t from = i + padding - (extent() - 1);
+    return {from > 0 ? (from + stride - 1) / stride : 0, smaller((i + padding) / stride + 1, out), 0};
+  }
+  NNLITE_DEVICE int64_t place(int64_t o, int64_t i) const {     // of input i in the window of o; -1: between two
+    const int64_t k = i - start(o);
+    return k % dilation == 0 ? k / dilation : -1;
+  }
+};
+struct Slides { Pixels x, y; Slide h, w; };
+static Slides slides_of(const MaxPool2d& a, const Shape& x, const Shape& y) {
+  return {pixels_of(x), pixels_of(y),
+          {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h, false},
+          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w, false}};
+}
+static Slides slides_of(const AvgPool2d& a, const Shape& x, const Shape& y) {
+  return {pixels_of(x), pixels_of(y),
+          {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, 1, a.count_include_pad},
+          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, 1, a.count_include_pad}};
+}
+static Slides slides_of(const AdaptiveAvgPool2d&, const Shape& x, const Shape& y) {
+  return {pixels_of(x), pixels_of(y), {x.dim[1], y.dim[1], 0, 0, 0, 1, false}, {x.dim[2], y.dim[2], 0, 0, 0, 1, false}};
+}
+template <class A>
+static Slides slides_of(const OpRun& r) {
+  return slides_of(*static_cast<const A*>(r.attributes), r.in_shape(0), r.out_shape());
+}
+
+// Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; nullptr: not kept.
+struct Chosen {
+  uint8_t* small;
+  int32_t* large;
+  NNLITE_DEVICE void set(int64_t at, int64_t place) const {
+    if (small != nullptr) small[at] = static_cast<uint8_t>(place);
+    if (large != nullptr) large[at] = static_cast<int32_t>(place);
+  }
+  NNLITE_DEVICE int64_t get(int64_t at) const { return small != nullptr ? small[at] : large[at]; }
+};
+static Chosen chosen(const OpRun& r) {
+  const Pair k = static_cast<const MaxPool2d*>(r.attributes)->kernel_size;
+  const bool few = int64_t(k.h) * k.w <= 256;
+  return {few ? r.slot<uint8_t>(0) : nullptr, few ? nullptr : r.slot<int32_t>(0)};
+}
+
+struct Largest {
+  Slides       s;
+  const float* x;
+  float*       y;
+  Chosen       to;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.y.place(i);
+    const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
+    float   largest = -float_of(0x7F800000u);
+    int64_t where = 0;
+    bool    found = false;
+    for (int64_t h = rows.first; h < rows.last; h += s.h.dilation)
+      for (int64_t w = columns.first; w < columns.last; w += s.w.dilation) {
+        const float v = x[s.x.at(p.n, h, w, p.c)];
+        if (found && !(v > largest || v != v)) continue;        // not-a-number wins
+        found = true, largest = v, where = s.h.place(p.h, h) * s.w.kernel + s.w.place(p.w, w);
+      }
+    y[i] = largest;
+    to.set(i, where);
+  }
+};
+struct LargestBack {
+  Slides       s;
+  Chosen       from;
+  const float* dy;
+  float*       dx;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.x.place(i);
+    const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++) {
+        const int64_t kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), at = s.y.at(p.n, h, w, p.c);
+        if (kh >= 0 && kw >= 0 && from.get(at) == kh * s.w.kernel + kw) sum += dy[at];
+      }
+    dx[i] = sum;
+  }
+};
+static void max_pool2d_forward(const OpRun& r) {
+  each(r.out_numel(), Largest{slides_of<MaxPool2d>(r), r.in(0), r.out(), chosen(r)});
+}
+static void max_pool2d_backward(const OpRun& r) {
+  each(r.in_numel(0), LargestBack{slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0)});
+}
+
+struct Average {
+  Slides       s;
+  const float* x;
+  float*       y;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.y.place(i);
+    const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++) sum += x[s.x.at(p.n, h, w, p.c)];
+    y[i] = sum / static_cast<float>(rows.count * columns.count);
+  }
+};
+struct AverageBack {
+  Slides       s;
+  const float* dy;
+  float*       dx;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.x.place(i);
+    const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++)
+        sum += dy[s.y.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
+    dx[i] = sum;
+  }
+};
+template <class A>
+static void average_forward(const OpRun& r) { each(r.out_numel(), Average{slides_of<A>(r), r.in(0), r.out()}); }
+template <class A>
+static void average_backward(const OpRun& r) { each(r.in_numel(0), AverageBack{slides_of<A>(r), r.dy(), r.dx(0)}); }
+
+// Upsample: y[h, w] = x[h / fh, w / fw]; dx is the sum over the copies.
+struct Enlarge {
+  Pixels       x, y;
+  Pair         by;
+  const float* from;
+  float*       to;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = y.place(i);
+    to[i] = from[x.at(p.n, p.h / by.h, p.w / by.w, p.c)];
+  }
+};
+struct EnlargeBack {
+  Pixels       x, y;
+  Pair         by;
+  const float* dy;
+  float*       dx;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = x.place(i);
+    float sum = 0;
+    for (int h = 0; h < by.h; h++)
+      for (int w = 0; w < by.w; w++) sum += dy[y.at(p.n, p.h * by.h + h, p.w * by.w + w, p.c)];
+    give_to(dx, i, sum, more);
+  }
+};
+static void upsample_forward(const OpRun& r) {
+  const Pair by = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  each(r.out_numel(), Enlarge{pixels_of(r.in_shape(0)), pixels_of(r.out_shape()), by, r.in(0), r.out()});
+}
+static void upsample_backward(const OpRun& r) {
+  const Pair by = static_cast<const Upsample*>(r.attributes)->scale_factor;
+  each(r.in_numel(0), EnlargeBack{pixels_of(r.in_shape(0)), pixels_of(r.out_shape()), by, r.dy(), r.dx(0),
+                                  r.accumulate(0)});
+}
+
+// ================================================================================ >>softmax
+// Lines of `count` values, `stride` apart: a thread has a line, or a block has a long one.
+template <bool block>
+struct Line {
+  int64_t count, stride;
+  NNLITE_DEVICE int64_t at(int64_t line) const { return line / stride * count * stride + line % stride; }
+  NNLITE_DEVICE int64_t first() const { return block ? int64_t(gpu::thread()) : 0; }
+  NNLITE_DEVICE int64_t by() const { return block ? int64_t(gpu::threads()) : 1; }
+  template <class Both>
+  NNLITE_DEVICE float all(float value, Both both) const {
+    if constexpr (block) return block_all(value, gpu::shared<float>(), both);
+    else return value;
+  }
+};
+template <class F>
+NNLITE_GLOBAL void each_block_kernel(F f) { f(int64_t(gpu::block().x)); }
+
+// y = exp(x - m) / S or y = x - m - log S, with m the largest, S = sum exp(x - m).
+template <bool block, bool of_log>
+struct SoftmaxLine {
+  Line<block>  l;
+  const float* x;
+  float*       y;
+  NNLITE_DEVICE void operator()(int64_t line) const {
+    const float* const v = x + l.at(line);
+    float* const to = y + l.at(line);
+    float largest = v[0], sum = 0;
+    for (int64_t i = l.first(); i < l.count; i += l.by()) largest = Larger()(largest, v[i * l.stride]);
+    largest = l.all(largest, Larger());
+    for (int64_t i = l.first(); i < l.count; i += l.by()) sum += plain::exp(v[i * l.stride] - largest);
+    sum = l.all(sum, Plus());
+    const float log_sum = plain::log(sum);
+    for (int64_t i = l.first(); i < l.count; i += l.by()) {
+      const float d = v[i * l.stride] - largest;
+      to[i * l.stride] = of_log ? d - log_sum : plain::exp(d) / sum;
+    }
+  }
+};
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy.
+template <bool block, bool of_log>
+struct SoftmaxLineBack {
+  Line<block>  l;
+  const float *y, *dy;
+  float*       dx;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t line) const {
+    const int64_t at = l.at(line), end = at + l.count * l.stride, first = at + l.first() * l.stride;
+    float sum = 0;
+    for (int64_t i = first; i < end; i += l.by() * l.stride) sum = of_log ? sum + dy[i] : fmaf(dy[i], y[i], sum);
+    sum = l.all(sum, Plus());
+    for (int64_t i = first; i < end; i += l.by() * l.stride)
+      give_to(dx, i, of_log ? fmaf(-plain::exp(y[i]), sum, dy[i]) : y[i] * (dy[i] - sum), more);
+  }
+};
+
+template <class A>
+struct SoftmaxRun {
+  static constexpr bool of_log = std::is_same<A, LogSoftmax>::value;
+  int64_t count, stride, lines;
+  explicit SoftmaxRun(const OpRun& r) {
+    const Shape& s = r.out_shape();
+    const int    dim = static_cast<const A*>(r.attributes)->dim, d = dim < 0 ? dim + s.rank : dim;
+    count = s.dim[d], stride = length_from(s, d + 1), lines = r.out_numel() / count;
+  }
+  bool by_block() const { return stride == 1 && count >= 128 && lines < INT32_MAX; }
+  template <class F>
+  void in_blocks(const F& f) const {
+    launch(each_block_kernel<F>, {static_cast<unsigned>(lines)}, 128, 128 * sizeof(float), f);
+  }
+};
+template <class A>
+static void softmax_forward(const OpRun& r) {
+  const SoftmaxRun<A> s(r);
+  if (s.by_block()) s.in_blocks(SoftmaxLine<true, s.of_log>{{s.count, s.stride}, r.in(0), r.out()});
+  else each(s.lines, SoftmaxLine<false, s.of_log>{{s.count, s.stride}, r.in(0), r.out()});
+}
+template <class A>
+static void softmax_backward(const OpRun& r) {
+  const SoftmaxRun<A> s(r);
+  const bool more = r.accumulate(0);
+  if (s.by_block()) s.in_blocks(SoftmaxLineBack<true, s.of_log>{{s.count, s.stride}, r.y(), r.dy(), r.dx(0), more});
+  else each(s.lines, SoftmaxLineBack<false, s.of_log>{{s.count, s.stride}, r.y(), r.dy(), r.dx(0), more});
+}
 
 // ================================================================================ >>product
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n], with any strides: tiles of 64 x 64, four by four values
@@ -688,18 +1236,31 @@ static void convolution_backward(const OpRun& r) {
 }
 
 // ================================================================================ >>losses
-// A loss is two kernels: one value for every position into scratch, then their sum by one block.
-NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Context* context) {
+// A loss is the mean of f(i) for i in [0, n): sums of chunks into scratch, then their sum by one block.
+template <class F>
+NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int64_t n, Context* context) {
+  const int64_t first = int64_t(gpu::block().x) * chunk, last = smaller(first + chunk, count);
   float sum = 0;
-  for (int64_t i = gpu::thread(); i < n; i += gpu::threads()) sum += values[i];
+  for (int64_t i = first + gpu::thread(); i < last; i += gpu::threads()) sum += f(i);
   sum = block_sum(sum, gpu::shared<float>());
   if (gpu::thread() != 0) return;
-  to[0] = sum / static_cast<float>(n);
-  if (!is_finite(to[0])) context->failed = 1;
+  to[gpu::block().x] = n > 0 ? sum / static_cast<float>(n) : sum;                 // n > 0: it is the last
+  if (n > 0 && !is_finite(to[0])) context->failed = 1;
 }
-static void mean(const float* values, int64_t n, float* to) {
-  launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to, current.context);
+struct Values {
+  const float* of;
+  NNLITE_DEVICE float operator()(int64_t i) const { return of[i]; }
+};
+template <class F>
+static void mean(const OpRun& r, int64_t n, const F& f) {
+  const Chunks   c = chunks_of(n);
+  const bool     one = c.count == 1;
+  const unsigned room = 256 * sizeof(float);
+  float* const   to = one ? r.out() : scratch_of(r);
+  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, n, c.size, to, one ? n : 0, current.context);
+  if (!one) launch(sum_kernel<Values>, {}, 256, room, Values{to}, c.count, c.count, r.out(), n, current.context);
 }
+static size_t mean_scratch(const OpRun& r) { return chunk_bound(r.in_numel(0)) * sizeof(float); }
 
 // -sum_c q_c log softmax(x)_c of a position, q = (1 - label_smoothing) target + label_smoothing / C.
 struct ClassLoss {
@@ -707,7 +1268,7 @@ struct ClassLoss {
   int64_t          C;
   const float *x, *target;                     // of target one of both
   const int32_t* labels;
-  float *loss, *dx, *dtarget;
+  float *dx, *dtarget;
   bool  more, more_target;
   float share;
 
@@ -716,7 +1277,7 @@ struct ClassLoss {
     if (a.probabilities) return fmaf(keep, target[p * C + c], smooth);
     return labels[p] == c ? keep + smooth : smooth;
   }
-  NNLITE_DEVICE void operator()(int64_t p) const {
+  NNLITE_DEVICE float operator()(int64_t p) const {
     const float* v = x + p * C;
     float largest = v[0], sum = 0, total = 0, sum_q = 0;
     for (int64_t c = 1; c < C; c++) largest = v[c] > largest ? v[c] : largest;
@@ -729,28 +1290,79 @@ struct ClassLoss {
       if (dx != nullptr) give_to(dx, p * C + c, share * fmaf(plain::exp(logp), sum_q, -q(p, c)), more);
       if (dtarget != nullptr) give_to(dtarget, p * C + c, -logp * ((1 - a.label_smoothing) * share), more_target);
     }
-    if (loss != nullptr) loss[p] = total;
+    return total;
   }
 };
 static ClassLoss class_loss(const OpRun& r) {
   const CrossEntropyLoss& a = *static_cast<const CrossEntropyLoss*>(r.attributes);
-  ClassLoss f = {a, r.in_shape(0).last(), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr, nullptr, false, false, 0};
+  ClassLoss f = {a, r.in_shape(0).last(), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr, false, false, 0};
   f.share = 1 / static_cast<float>(r.in_numel(0) / f.C);
   return f;
 }
-static size_t position_floats(const OpRun& r) {
-  return size_t(r.in_numel(0) / r.in_shape(0).last()) * sizeof(float);
-}
 static void cross_entropy_forward(const OpRun& r) {
-  ClassLoss f = class_loss(r);
-  f.loss = scratch_of(r);
-  each(r.in_numel(0) / f.C, f);
-  mean(f.loss, r.in_numel(0) / f.C, r.out());
+  const ClassLoss f = class_loss(r);
+  mean(r, r.in_numel(0) / f.C, f);
 }
 static void cross_entropy_backward(const OpRun& r) {
   ClassLoss f = class_loss(r);
   f.dx = r.dx(0), f.dtarget = r.dx(1), f.more = r.accumulate(0), f.more_target = r.accumulate(1);
   each(r.in_numel(0) / f.C, f);
+}
+
+// -x[target] of a position, x are log-probabilities.
+struct NegativeOfClass {
+  int64_t        C;
+  const float*   x;
+  const int32_t* labels;
+  NNLITE_DEVICE float operator()(int64_t p) const { return -x[p * C + labels[p]]; }
+};
+struct NegativeOfClassBack {
+  int64_t        C;
+  const int32_t* labels;
+  float          share;
+  float*         dx;
+  bool           more;
+  NNLITE_DEVICE void operator()(int64_t i) const { give_to(dx, i, labels[i / C] == i % C ? -share : 0.0f, more); }
+};
+static void nll_loss_forward(const OpRun& r) {
+  const int64_t C = r.in_shape(0).last();
+  mean(r, r.in_numel(0) / C, NegativeOfClass{C, r.in(0), r.in_i32(1)});
+}
+static void nll_loss_backward(const OpRun& r) {
+  const int64_t C = r.in_shape(0).last();
+  const float   share = 1 / static_cast<float>(r.in_numel(0) / C);
+  if (r.dx(0) != nullptr)
+    each(r.in_numel(0), NegativeOfClassBack{C, r.in_i32(1), share, r.dx(0), r.accumulate(0)});
+}
+
+// Of elements x and t, by >>formulas.
+template <class A>
+struct ElementLoss {
+  A            a;
+  const float *x, *t;
+  NNLITE_DEVICE float operator()(int64_t i) const { return plain::loss_of(a, x[i], t[i]); }
+};
+template <class A>
+struct ElementLossBack {
+  A            a;
+  const float *x, *t;
+  float *      dx, *dt;
+  bool         more, more_dt;
+  float        share;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const float v = x[i], w = t[i];
+    if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, v, w) * share, more);
+    if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, v, w) * share, more_dt);
+  }
+};
+template <class A>
+static void element_loss_forward(const OpRun& r) {
+  mean(r, r.in_numel(0), ElementLoss<A>{*static_cast<const A*>(r.attributes), r.in(0), r.in(1)});
+}
+template <class A>
+static void element_loss_backward(const OpRun& r) {
+  each(r.in_numel(0), ElementLossBack<A>{*static_cast<const A*>(r.attributes), r.in(0), r.in(1), r.dx(0), r.dx(1),
+                                         r.accumulate(0), r.accumulate(1), 1 / static_cast<float>(r.in_numel(0))});
 }
 
 // ================================================================================ >>optimizers
@@ -807,28 +1419,58 @@ using Activation = Layer<activation_forward<A>, activation_backward<A>>;
 template <class A>
 using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>>;
 template <class A>
+using Averages = Layer<average_forward<A>, average_backward<A>>;
+template <class A>
+struct BatchNorm {
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, batch_norm_forward<A>, batch_norm_scratch<A>>::kernel,
+      &Row<Phase::backward, batch_norm_backward<A>, batch_norm_back_scratch<A>>::kernel,
+      &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
+};
+template <class A>
 using ConvolutionLayer =
     Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>, convolution_back_scratch<A>>;
+
+template <class A>
+using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;
+template <class A>
+using Softmaxes = Layer<softmax_forward<A>, softmax_backward<A>>;
 
 struct RowsOf { const char* op; const Kernel* const* rows; };
 static constexpr RowsOf all_rows[] = {
     {"Adagrad", Optimizer<Adagrad>::rows},
     {"Adam", Optimizer<Adam>::rows},
     {"AdamW", Optimizer<AdamW>::rows},
+    {"AdaptiveAvgPool2d", Averages<AdaptiveAvgPool2d>::rows},
     {"Add", Arithmetic<Add>::rows},
+    {"AvgPool2d", Averages<AvgPool2d>::rows},
+    {"BCELoss", ElementsLoss<BCELoss>::rows},
+    {"BCEWithLogitsLoss", ElementsLoss<BCEWithLogitsLoss>::rows},
+    {"BatchNorm1d", BatchNorm<BatchNorm1d>::rows},
+    {"BatchNorm2d", BatchNorm<BatchNorm2d>::rows},
+    {"Concat", Layer<concat_forward, concat_backward>::rows},
     {"Conv2d", ConvolutionLayer<Conv2d>::rows},
     {"ConvTranspose2d", ConvolutionLayer<ConvTranspose2d>::rows},
-    {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, position_floats>::rows},
+    {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, mean_scratch>::rows},
     {"Dropout", Layer<dropout_forward, dropout_backward>::rows},
     {"ELU", Activation<ELU>::rows},
+    {"Flatten", Layer<flatten_forward, flatten_backward>::rows},
+    {"HuberLoss", ElementsLoss<HuberLoss>::rows},
+    {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
     {"Linear", Layer<linear_forward, linear_backward>::rows},
+    {"LogSoftmax", Softmaxes<LogSoftmax>::rows},
+    {"MSELoss", ElementsLoss<MSELoss>::rows},
+    {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},
     {"Mul", Arithmetic<Mul>::rows},
+    {"NLLLoss", Layer<nll_loss_forward, nll_loss_backward, mean_scratch>::rows},
     {"RMSprop", Optimizer<RMSprop>::rows},
     {"ReLU", Activation<ReLU>::rows},
     {"SGD", Optimizer<SGD>::rows},
     {"Sigmoid", Activation<Sigmoid>::rows},
+    {"Softmax", Softmaxes<Softmax>::rows},
     {"Tanh", Activation<Tanh>::rows},
+    {"Upsample", Layer<upsample_forward, upsample_backward>::rows},
 };
 static const Kernel* const* rows_of(const char* op) {
   for (const RowsOf& r : all_rows) {
@@ -844,13 +1486,6 @@ NNLITE_GLOBAL void set_context(Context* to, StepContext step) {
   static_cast<StepContext&>(*to) = step;
   to->failed = 0;
 }
-
-struct AddUp {
-  float*       to;
-  const float* from;
-  bool         more;
-  NNLITE_DEVICE void operator()(int64_t i) const { give_to(to, i, from[i], more); }
-};
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
 struct Rearrange {
