@@ -1482,8 +1482,8 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-NNLITE_GLOBAL void set_context(Context* to, StepContext step) {
-  static_cast<StepContext&>(*to) = step;
+NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
+  static_cast<StepContext&>(*to) = next;
   to->failed = 0;
 }
 
@@ -1611,7 +1611,7 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   return &rows;
 }
 
