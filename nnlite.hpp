@@ -1204,16 +1204,16 @@ struct Backend {
   Status (*mirror)(void* user, const void* host, size_t bytes, void** device);
   Status (*copy)(void* user, void* device, void* host, size_t bytes, Copy way);
   Status (*copy_parameter)(void* user, void* device, void* host, const Blocks& blocks, Copy way);
-  // Steps of this thread, in the arena `device`, follow, and end. The device may record those of a key (first,
-  // last, rows) once and run them itself from then on: begin returns false where it has run them.
+  // Steps of this thread follow, in the arena `device`, and end. The device may record those of a key once
+  // (first, last, rows) and run them itself from then on: begin returns false where it has.
   bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
   void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   Status (*sync)(void* user);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. Its memory is given back by close_cuda, when what was built
-// on it is used no more.
+// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda gives its memory back, when what was built on it
+// is used no more.
 const Backend* cuda_backend(int number);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);
@@ -8364,7 +8364,7 @@ struct Executor {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     const Backend* const b = engine.backend;
-    const uint32_t key[3] = {first, engine.watch ? first : last, static_cast<uint32_t>(rows)};   // seen one by one
+    const uint32_t seen = engine.watch ? first : last, key[3] = {first, seen, static_cast<uint32_t>(rows)};
     if (b && !b->begin(b->user, engine.device, key, context)) return;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
     if (b) b->end(b->user);
