@@ -177,28 +177,25 @@ static void each(int64_t n, const F& f) {
 
 NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) { to[i] = more ? to[i] + value : value; }
 
-static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
+template <class T = float>
+static T* scratch_of(const OpRun& r) { return reinterpret_cast<T*>(r.scratch); }
 constexpr size_t refused = ~size_t(0);           // as the scratch of a row: it is not for these shapes
 
 // ================================================================================ >>reduce
-// What is made of one value of every thread of a block, in every thread: halves are merged, always in the same
-// order. `room` is shared memory for one float of every thread; blocks have a power of two of them.
-template <class Both>
-NNLITE_DEVICE inline float block_all(float value, float* room, Both both) {
+// The sum over all threads of a block, in every thread: halves are added, always in the same order. `room`
+// is shared memory for one float of every thread; blocks have a power of two of them.
+NNLITE_DEVICE inline float block_sum(float value, float* room) {
   const unsigned t = gpu::thread();
   room[t] = value;
   for (unsigned half = gpu::threads() / 2; half > 0; half /= 2) {
     gpu::barrier();
-    if (t < half) room[t] = both(room[t], room[t + half]);
+    if (t < half) room[t] += room[t + half];
   }
   gpu::barrier();
-  const float all = room[0];
+  const float sum = room[0];
   gpu::barrier();
-  return all;
+  return sum;
 }
-struct Plus { NNLITE_DEVICE float operator()(float a, float b) const { return a + b; } };
-struct Larger { NNLITE_DEVICE float operator()(float a, float b) const { return b > a ? b : a; } };
-NNLITE_DEVICE inline float block_sum(float value, float* room) { return block_all(value, room, Plus()); }
 
 // Long sums are cut into chunks, by their length alone.
 struct Chunks { int64_t size, count; };
@@ -212,51 +209,35 @@ static size_t chunk_bound(int64_t n) {
   return static_cast<size_t>(smaller(most_chunks, (n + least_chunk - 1) / least_chunk));
 }
 
-// Sums over the pixels of every channel of [pixels][C]. A block has 32 channels, side by side, by 8 threads each
-// of which takes every eighth pixel of a chunk. F says what it sums: Part, part(c, first, last, by),
-// merge(Part&, Part), and finish(c, Part), which is called for c < wide. Parts of chunks go through scratch.
+// Sums over the pixels of every channel of [pixels][C]. A block has 32 channels, side by side, and a chunk of
+// pixels, 8 threads a channel. F says what it sums: Part, part(c, first, last, by), merge(Part&, Part), and
+// finish(c, Part), also of padding. Chunks leave their parts in `to`; in a second launch these are `given`.
 template <class F>
-NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t wide, int64_t pixels, int64_t chunk,
-                                   typename F::Part* parts) {
+NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk, const typename F::Part* given,
+                                   typename F::Part* to) {
   using Part = typename F::Part;
   Part* const   room = gpu::shared<Part>();
-  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, line = t / 32;
-  const int64_t c = int64_t(gpu::block().x) * 32 + lane, from = int64_t(gpu::block().y) * chunk;
+  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
+  const int64_t c = int64_t(gpu::block().x) * 32 + lane, first = int64_t(gpu::block().y) * chunk;
+  const int64_t last = c < C ? smaller(first + chunk, count) : 0;
   Part sum = {};
-  if (c < C) sum = f.part(c, from + line, smaller(from + chunk, pixels), 8);
+  if (given == nullptr && c < C) sum = f.part(c, first + part, last, 8);
+  for (int64_t k = first + part; given != nullptr && k < last; k += 8) f.merge(sum, given[k * C + c]);
   room[t] = sum;
   gpu::barrier();
-  if (line != 0) return;
+  if (part != 0) return;
   for (int i = 1; i < 8; i++) f.merge(sum, room[i * 32 + lane]);
-  if (parts == nullptr && c < wide) f.finish(c, sum);
-  if (parts != nullptr && c < C) parts[gpu::block().y * C + c] = sum;
+  if (to == nullptr && c < round_up(C, 16)) f.finish(c, sum);
+  if (to != nullptr && c < C) to[gpu::block().y * C + c] = sum;
 }
 template <class F>
-struct OfChunks {
+static void channels(const F& f, int64_t C, int64_t pixels, typename F::Part* scratch) {
   using Part = typename F::Part;
-  F           f;
-  const Part* parts;
-  int64_t     C;
-  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
-    Part sum = {};
-    for (int64_t chunk = first; chunk < last; chunk += by) merge(sum, parts[chunk * C + c]);
-    return sum;
-  }
-  NNLITE_DEVICE void merge(Part& sum, const Part& more) const { f.merge(sum, more); }
-  NNLITE_DEVICE void finish(int64_t c, const Part& sum) const { f.finish(c, sum); }
-};
-template <class F>
-static void channels(const F& f, int64_t C, int64_t pixels, void* scratch) {
-  using Part = typename F::Part;
-  const Chunks   chunks = chunks_of(pixels);
-  const int64_t  wide = padded(C);
-  const unsigned groups = static_cast<unsigned>((wide + 31) / 32), room = 256 * sizeof(Part);
-  Part* const    none = nullptr, *const parts = chunks.count > 1 ? static_cast<Part*>(scratch) : none;
-  launch(channels_kernel<F>, {groups, static_cast<unsigned>(chunks.count)}, 256, room, f, C, wide, pixels,
-         chunks.size, parts);
-  if (chunks.count > 1)
-    launch(channels_kernel<OfChunks<F>>, {groups}, 256, room, OfChunks<F>{f, parts, C}, C, wide, chunks.count,
-           chunks.count, none);
+  const Chunks   k = chunks_of(pixels);
+  const unsigned groups = unsigned((padded(C) + 31) / 32), room = 256 * sizeof(Part);
+  Part* const    to = k.count > 1 ? scratch : nullptr;
+  launch(channels_kernel<F>, {groups, unsigned(k.count)}, 256, room, f, C, pixels, k.size, nullptr, to);
+  if (to != nullptr) launch(channels_kernel<F>, {groups}, 256, room, f, C, k.count, k.count, to, nullptr);
 }
 
 // ================================================================================ >>elementwise
@@ -469,7 +450,8 @@ struct Normalise {
 template <class A>
 static void batch_norm_forward(const OpRun& r) {
   const Norm n = norm_of<A>(r);
-  if (n.by_batch) channels(Statistics{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, r.scratch);
+  if (n.by_batch)
+    channels(Statistics{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, scratch_of<Statistics::Part>(r));
   each(norm_threads(n), Normalise{n, r.in(0), r.out()});
 }
 template <class A>
@@ -533,11 +515,10 @@ static void batch_norm_backward(const OpRun& r) {
   const bool through = n.by_batch && r.dx(0) != nullptr;
   float *const dw = n.weight != nullptr ? r.dparameter(0) : nullptr;
   float *const db = n.weight != nullptr ? r.dparameter(1) : nullptr;
-  NormSums::Part* const sums = through ? reinterpret_cast<NormSums::Part*>(r.scratch) : nullptr;
+  NormSums::Part *const scratch = scratch_of<NormSums::Part>(r), *const sums = through ? scratch : nullptr;
   const float* const x = through || dw != nullptr ? r.in(0) : nullptr;
   if (through || dw != nullptr || db != nullptr)
-    channels(NormSums{n, x, r.dy(), sums, dw, db}, n.C, n.pixels,
-             reinterpret_cast<NormSums::Part*>(r.scratch) + n.C);
+    channels(NormSums{n, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
   if (r.dx(0) != nullptr) each(norm_threads(n), NormBack{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
 }
 template <class A>
@@ -570,7 +551,8 @@ static void batch_norm_commit(const OpRun& r) {
 }
 
 // ================================================================================ >>pooling
-// Windows over images, a thread a value. Backward gathers: dx of a pixel comes of the windows it lies in.
+// Windows that slide over big images and have small ones as their outputs. A thread gathers what makes one value:
+// of a small image its window, of a big one all windows that hold it. Upsample is the pool of its copies, backwards.
 struct Pixels {                                // of images [N, H, W, C]
   int64_t H, W, C;
   struct Place { int64_t n, h, w, c; };
@@ -580,20 +562,21 @@ struct Pixels {                                // of images [N, H, W, C]
   }
   NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const { return ((n * H + h) * W + w) * C + c; }
 };
-static Pixels pixels_of(const Shape& s) { return {s.dim[1], s.dim[2], s.dim[3]}; }
 
-// One side of them: output o starts at o stride - padding, or without a kernel at floor(o in / out).
+// One side of them: output o starts at o stride - padding, or without a kernel at floor(o in / out). A mean
+// divides by the values of a window: those inside, all, or what is no mean by one.
+enum class Divide : uint8_t { inside, all, one };
 struct Slide {
   int64_t in, out, kernel, stride, padding, dilation;
-  bool    whole;                               // means count what lies in the padding
+  Divide  divide;
   struct Range { int64_t first, last, count; };
   NNLITE_DEVICE int64_t extent() const { return dilation * (kernel - 1) + 1; }
-  NNLITE_DEVICE int64_t start(int64_t o) const { return o * stride - padding; }
+  NNLITE_DEVICE int64_t start(int64_t o) const { return kernel > 0 ? o * stride - padding : o * in / out; }
   NNLITE_DEVICE Range inputs(int64_t o) const {                 // every dilation-th of them
-    const int64_t from = kernel > 0 ? start(o) : o * in / out;
+    const int64_t from = start(o);
     const int64_t end = kernel > 0 ? smaller(from + extent(), in + padding) : ((o + 1) * in + out - 1) / out;
     const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from, last = smaller(end, in);
-    return {first, last, whole ? end - from : last - first};
+    return {first, last, divide == Divide::one ? 1 : divide == Divide::all ? end - from : last - first};
   }
   NNLITE_DEVICE Range outputs(int64_t i) const {                // whose windows may hold input i
     if (kernel == 0) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
@@ -605,24 +588,27 @@ struct Slide {
     return k % dilation == 0 ? k / dilation : -1;
   }
 };
-struct Slides { Pixels x, y; Slide h, w; };
-static Slides slides_of(const MaxPool2d& a, const Shape& x, const Shape& y) {
-  return {pixels_of(x), pixels_of(y),
-          {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, a.dilation.h, false},
-          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, a.dilation.w, false}};
+struct Slides { Pixels big, small; Slide h, w; };
+static Slides slides(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding, Pair dilation, Divide by) {
+  return {{x.dim[1], x.dim[2], x.dim[3]}, {y.dim[1], y.dim[2], y.dim[3]},
+          {x.dim[1], y.dim[1], kernel.h, stride.h, padding.h, dilation.h, by},
+          {x.dim[2], y.dim[2], kernel.w, stride.w, padding.w, dilation.w, by}};
 }
-static Slides slides_of(const AvgPool2d& a, const Shape& x, const Shape& y) {
-  return {pixels_of(x), pixels_of(y),
-          {x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, 1, a.count_include_pad},
-          {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, 1, a.count_include_pad}};
+static Slides slides_of(const AdaptiveAvgPool2d&, const OpRun& r) {
+  return slides(r.in_shape(0), r.out_shape(), 0, 0, 0, 1, Divide::inside);
 }
-static Slides slides_of(const AdaptiveAvgPool2d&, const Shape& x, const Shape& y) {
-  return {pixels_of(x), pixels_of(y), {x.dim[1], y.dim[1], 0, 0, 0, 1, false}, {x.dim[2], y.dim[2], 0, 0, 0, 1, false}};
+static Slides slides_of(const AvgPool2d& a, const OpRun& r) {
+  const Divide by = a.count_include_pad ? Divide::all : Divide::inside;
+  return slides(r.in_shape(0), r.out_shape(), a.kernel_size, a.stride, a.padding, 1, by);
+}
+static Slides slides_of(const MaxPool2d& a, const OpRun& r) {
+  return slides(r.in_shape(0), r.out_shape(), a.kernel_size, a.stride, a.padding, a.dilation, Divide::one);
+}
+static Slides slides_of(const Upsample& a, const OpRun& r) {
+  return slides(r.out_shape(), r.in_shape(0), a.scale_factor, a.scale_factor, 0, 1, Divide::one);
 }
 template <class A>
-static Slides slides_of(const OpRun& r) {
-  return slides_of(*static_cast<const A*>(r.attributes), r.in_shape(0), r.out_shape());
-}
+static Slides slides_of(const OpRun& r) { return slides_of(*static_cast<const A*>(r.attributes), r); }
 
 // Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; nullptr: not kept.
 struct Chosen {
@@ -646,14 +632,14 @@ struct Largest {
   float*       y;
   Chosen       to;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.y.place(i);
+    const Pixels::Place p = s.small.place(i);
     const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
     float   largest = -float_of(0x7F800000u);
     int64_t where = 0;
     bool    found = false;
     for (int64_t h = rows.first; h < rows.last; h += s.h.dilation)
       for (int64_t w = columns.first; w < columns.last; w += s.w.dilation) {
-        const float v = x[s.x.at(p.n, h, w, p.c)];
+        const float v = x[s.big.at(p.n, h, w, p.c)];
         if (found && !(v > largest || v != v)) continue;        // not-a-number wins
         found = true, largest = v, where = s.h.place(p.h, h) * s.w.kernel + s.w.place(p.w, w);
       }
@@ -667,12 +653,12 @@ struct LargestBack {
   const float* dy;
   float*       dx;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.x.place(i);
+    const Pixels::Place p = s.big.place(i);
     const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
     float sum = 0;
     for (int64_t h = rows.first; h < rows.last; h++)
       for (int64_t w = columns.first; w < columns.last; w++) {
-        const int64_t kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), at = s.y.at(p.n, h, w, p.c);
+        const int64_t kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), at = s.small.at(p.n, h, w, p.c);
         if (kh >= 0 && kw >= 0 && from.get(at) == kh * s.w.kernel + kw) sum += dy[at];
       }
     dx[i] = sum;
@@ -685,155 +671,116 @@ static void max_pool2d_backward(const OpRun& r) {
   each(r.in_numel(0), LargestBack{slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0)});
 }
 
-struct Average {
+// small = the sum of a window / its count;   big = the sum over its windows of small / their counts
+struct Gather {
   Slides       s;
-  const float* x;
-  float*       y;
+  const float* big;
+  float*       small;
+  bool         more;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.y.place(i);
+    const Pixels::Place p = s.small.place(i);
     const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
     float sum = 0;
     for (int64_t h = rows.first; h < rows.last; h++)
-      for (int64_t w = columns.first; w < columns.last; w++) sum += x[s.x.at(p.n, h, w, p.c)];
-    y[i] = sum / static_cast<float>(rows.count * columns.count);
+      for (int64_t w = columns.first; w < columns.last; w++) sum += big[s.big.at(p.n, h, w, p.c)];
+    give_to(small, i, sum / static_cast<float>(rows.count * columns.count), more);
   }
 };
-struct AverageBack {
+struct Spread {
   Slides       s;
-  const float* dy;
-  float*       dx;
+  const float* small;
+  float*       big;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.x.place(i);
+    const Pixels::Place p = s.big.place(i);
     const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
     float sum = 0;
     for (int64_t h = rows.first; h < rows.last; h++)
       for (int64_t w = columns.first; w < columns.last; w++)
-        sum += dy[s.y.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
-    dx[i] = sum;
+        sum += small[s.small.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
+    big[i] = sum;
   }
 };
 template <class A>
-static void average_forward(const OpRun& r) { each(r.out_numel(), Average{slides_of<A>(r), r.in(0), r.out()}); }
+static void average_forward(const OpRun& r) { each(r.out_numel(), Gather{slides_of<A>(r), r.in(0), r.out(), false}); }
 template <class A>
-static void average_backward(const OpRun& r) { each(r.in_numel(0), AverageBack{slides_of<A>(r), r.dy(), r.dx(0)}); }
-
-// Upsample: y[h, w] = x[h / fh, w / fw]; dx is the sum over the copies.
-struct Enlarge {
-  Pixels       x, y;
-  Pair         by;
-  const float* from;
-  float*       to;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = y.place(i);
-    to[i] = from[x.at(p.n, p.h / by.h, p.w / by.w, p.c)];
-  }
-};
-struct EnlargeBack {
-  Pixels       x, y;
-  Pair         by;
-  const float* dy;
-  float*       dx;
-  bool         more;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = x.place(i);
-    float sum = 0;
-    for (int h = 0; h < by.h; h++)
-      for (int w = 0; w < by.w; w++) sum += dy[y.at(p.n, p.h * by.h + h, p.w * by.w + w, p.c)];
-    give_to(dx, i, sum, more);
-  }
-};
+static void average_backward(const OpRun& r) { each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)}); }
 static void upsample_forward(const OpRun& r) {
-  const Pair by = static_cast<const Upsample*>(r.attributes)->scale_factor;
-  each(r.out_numel(), Enlarge{pixels_of(r.in_shape(0)), pixels_of(r.out_shape()), by, r.in(0), r.out()});
+  each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
 }
 static void upsample_backward(const OpRun& r) {
-  const Pair by = static_cast<const Upsample*>(r.attributes)->scale_factor;
-  each(r.in_numel(0), EnlargeBack{pixels_of(r.in_shape(0)), pixels_of(r.out_shape()), by, r.dy(), r.dx(0),
-                                  r.accumulate(0)});
+  each(r.in_numel(0), Gather{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // ================================================================================ >>softmax
-// Lines of `count` values, `stride` apart: a thread has a line, or a block has a long one.
-template <bool block>
-struct Line {
-  int64_t count, stride;
-  NNLITE_DEVICE int64_t at(int64_t line) const { return line / stride * count * stride + line % stride; }
-  NNLITE_DEVICE int64_t first() const { return block ? int64_t(gpu::thread()) : 0; }
-  NNLITE_DEVICE int64_t by() const { return block ? int64_t(gpu::threads()) : 1; }
-  template <class Both>
-  NNLITE_DEVICE float all(float value, Both both) const {
-    if constexpr (block) return block_all(value, gpu::shared<float>(), both);
-    else return value;
+// Lines of `count` values, `stride` apart. Threads side by side, a power of two and not beyond a warp, share one.
+struct Lines {
+  int64_t count, stride, lines, team;
+  struct Share { int64_t first, end, by; };
+  int64_t threads() const { return round_up(lines * team, 32); }  // whole warps, which shuffles need
+  NNLITE_DEVICE Share share(int64_t thread) const {
+    const int64_t line = thread / team, at = line / stride * count * stride + line % stride;
+    return {at + thread % team * stride, line < lines ? at + count * stride : 0, team * stride};
+  }
+  NNLITE_DEVICE float sum(float v) const {
+    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v += gpu::shuffle_xor(v, k);
+    return v;
+  }
+  NNLITE_DEVICE float largest(float v) const {
+    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v = plain::max(v, gpu::shuffle_xor(v, k));
+    return v;
   }
 };
-template <class F>
-NNLITE_GLOBAL void each_block_kernel(F f) { f(int64_t(gpu::block().x)); }
+template <class A>
+static Lines lines_of(const OpRun& r) {
+  const Shape& s = r.out_shape();
+  const int    dim = static_cast<const A*>(r.attributes)->dim, d = dim < 0 ? dim + s.rank : dim;
+  Lines l = {s.dim[d], length_from(s, d + 1), r.out_numel() / s.dim[d], 1};
+  while (l.stride == 1 && l.team < 32 && l.team < l.count) l.team *= 2;
+  return l;
+}
 
-// y = exp(x - m) / S or y = x - m - log S, with m the largest, S = sum exp(x - m).
-template <bool block, bool of_log>
-struct SoftmaxLine {
-  Line<block>  l;
+// y = exp(x - m) / S or y = x - m - log S, with m the largest, S = sum exp(x - m)
+template <bool of_log>
+struct SoftmaxForward {
+  Lines        l;
   const float* x;
   float*       y;
-  NNLITE_DEVICE void operator()(int64_t line) const {
-    const float* const v = x + l.at(line);
-    float* const to = y + l.at(line);
-    float largest = v[0], sum = 0;
-    for (int64_t i = l.first(); i < l.count; i += l.by()) largest = Larger()(largest, v[i * l.stride]);
-    largest = l.all(largest, Larger());
-    for (int64_t i = l.first(); i < l.count; i += l.by()) sum += plain::exp(v[i * l.stride] - largest);
-    sum = l.all(sum, Plus());
+  NNLITE_DEVICE void operator()(int64_t thread) const {
+    const Lines::Share s = l.share(thread);
+    float m = -float_of(0x7F800000u), sum = 0;
+    for (int64_t i = s.first; i < s.end; i += s.by) m = plain::max(x[i], m);
+    m = l.largest(m);
+    for (int64_t i = s.first; i < s.end; i += s.by) sum += plain::exp(x[i] - m);
+    sum = l.sum(sum);
     const float log_sum = plain::log(sum);
-    for (int64_t i = l.first(); i < l.count; i += l.by()) {
-      const float d = v[i * l.stride] - largest;
-      to[i * l.stride] = of_log ? d - log_sum : plain::exp(d) / sum;
-    }
+    for (int64_t i = s.first; i < s.end; i += s.by) y[i] = of_log ? x[i] - m - log_sum : plain::exp(x[i] - m) / sum;
   }
 };
-// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy.
-template <bool block, bool of_log>
-struct SoftmaxLineBack {
-  Line<block>  l;
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
+template <bool of_log>
+struct SoftmaxBackward {
+  Lines        l;
   const float *y, *dy;
   float*       dx;
   bool         more;
-  NNLITE_DEVICE void operator()(int64_t line) const {
-    const int64_t at = l.at(line), end = at + l.count * l.stride, first = at + l.first() * l.stride;
+  NNLITE_DEVICE void operator()(int64_t thread) const {
+    const Lines::Share s = l.share(thread);
     float sum = 0;
-    for (int64_t i = first; i < end; i += l.by() * l.stride) sum = of_log ? sum + dy[i] : fmaf(dy[i], y[i], sum);
-    sum = l.all(sum, Plus());
-    for (int64_t i = first; i < end; i += l.by() * l.stride)
+    for (int64_t i = s.first; i < s.end; i += s.by) sum = of_log ? sum + dy[i] : fmaf(dy[i], y[i], sum);
+    sum = l.sum(sum);
+    for (int64_t i = s.first; i < s.end; i += s.by)
       give_to(dx, i, of_log ? fmaf(-plain::exp(y[i]), sum, dy[i]) : y[i] * (dy[i] - sum), more);
   }
 };
-
-template <class A>
-struct SoftmaxRun {
-  static constexpr bool of_log = std::is_same<A, LogSoftmax>::value;
-  int64_t count, stride, lines;
-  explicit SoftmaxRun(const OpRun& r) {
-    const Shape& s = r.out_shape();
-    const int    dim = static_cast<const A*>(r.attributes)->dim, d = dim < 0 ? dim + s.rank : dim;
-    count = s.dim[d], stride = length_from(s, d + 1), lines = r.out_numel() / count;
-  }
-  bool by_block() const { return stride == 1 && count >= 128 && lines < INT32_MAX; }
-  template <class F>
-  void in_blocks(const F& f) const {
-    launch(each_block_kernel<F>, {static_cast<unsigned>(lines)}, 128, 128 * sizeof(float), f);
-  }
-};
-template <class A>
+template <class A, bool of_log>
 static void softmax_forward(const OpRun& r) {
-  const SoftmaxRun<A> s(r);
-  if (s.by_block()) s.in_blocks(SoftmaxLine<true, s.of_log>{{s.count, s.stride}, r.in(0), r.out()});
-  else each(s.lines, SoftmaxLine<false, s.of_log>{{s.count, s.stride}, r.in(0), r.out()});
+  const Lines l = lines_of<A>(r);
+  each(l.threads(), SoftmaxForward<of_log>{l, r.in(0), r.out()});
 }
-template <class A>
+template <class A, bool of_log>
 static void softmax_backward(const OpRun& r) {
-  const SoftmaxRun<A> s(r);
-  const bool more = r.accumulate(0);
-  if (s.by_block()) s.in_blocks(SoftmaxLineBack<true, s.of_log>{{s.count, s.stride}, r.y(), r.dy(), r.dx(0), more});
-  else each(s.lines, SoftmaxLineBack<false, s.of_log>{{s.count, s.stride}, r.y(), r.dy(), r.dx(0), more});
+  const Lines l = lines_of<A>(r);
+  each(l.threads(), SoftmaxBackward<of_log>{l, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // ================================================================================ >>product
@@ -1310,60 +1257,53 @@ static void cross_entropy_backward(const OpRun& r) {
 }
 
 // -x[target] of a position, x are log-probabilities.
-struct NegativeOfClass {
+struct LikelihoodLoss {
   int64_t        C;
   const float*   x;
-  const int32_t* labels;
-  NNLITE_DEVICE float operator()(int64_t p) const { return -x[p * C + labels[p]]; }
-};
-struct NegativeOfClassBack {
-  int64_t        C;
   const int32_t* labels;
   float          share;
   float*         dx;
   bool           more;
-  NNLITE_DEVICE void operator()(int64_t i) const { give_to(dx, i, labels[i / C] == i % C ? -share : 0.0f, more); }
+  NNLITE_DEVICE float operator()(int64_t p) const {
+    const int32_t label = labels[p];
+    for (int64_t c = 0; c < C && dx != nullptr; c++) give_to(dx, p * C + c, label == c ? -share : 0.0f, more);
+    return dx == nullptr ? -x[p * C + label] : 0.0f;
+  }
 };
-static void nll_loss_forward(const OpRun& r) {
+static LikelihoodLoss likelihood_loss(const OpRun& r) {
   const int64_t C = r.in_shape(0).last();
-  mean(r, r.in_numel(0) / C, NegativeOfClass{C, r.in(0), r.in_i32(1)});
+  return {C, r.in(0), r.in_i32(1), 1 / static_cast<float>(r.in_numel(0) / C), r.dx(0), r.accumulate(0)};
+}
+static void nll_loss_forward(const OpRun& r) {
+  const LikelihoodLoss f = likelihood_loss(r);
+  mean(r, r.in_numel(0) / f.C, f);
 }
 static void nll_loss_backward(const OpRun& r) {
-  const int64_t C = r.in_shape(0).last();
-  const float   share = 1 / static_cast<float>(r.in_numel(0) / C);
-  if (r.dx(0) != nullptr)
-    each(r.in_numel(0), NegativeOfClassBack{C, r.in_i32(1), share, r.dx(0), r.accumulate(0)});
+  const LikelihoodLoss f = likelihood_loss(r);
+  if (f.dx != nullptr) each(r.in_numel(0) / f.C, f);
 }
 
 // Of elements x and t, by >>formulas.
 template <class A>
 struct ElementLoss {
   A            a;
-  const float *x, *t;
-  NNLITE_DEVICE float operator()(int64_t i) const { return plain::loss_of(a, x[i], t[i]); }
-};
-template <class A>
-struct ElementLossBack {
-  A            a;
+  float        share;
   const float *x, *t;
   float *      dx, *dt;
   bool         more, more_dt;
-  float        share;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const float v = x[i], w = t[i];
-    if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, v, w) * share, more);
-    if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, v, w) * share, more_dt);
+  explicit ElementLoss(const OpRun& r)
+      : a(*static_cast<const A*>(r.attributes)), share(1 / static_cast<float>(r.in_numel(0))), x(r.in(0)), t(r.in(1)),
+        dx(r.dx(0)), dt(r.dx(1)), more(r.accumulate(0)), more_dt(r.accumulate(1)) {}
+  NNLITE_DEVICE float operator()(int64_t i) const {
+    if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, x[i], t[i]) * share, more);
+    if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, x[i], t[i]) * share, more_dt);
+    return plain::loss_of(a, x[i], t[i]);
   }
 };
 template <class A>
-static void element_loss_forward(const OpRun& r) {
-  mean(r, r.in_numel(0), ElementLoss<A>{*static_cast<const A*>(r.attributes), r.in(0), r.in(1)});
-}
+static void element_loss_forward(const OpRun& r) { mean(r, r.in_numel(0), ElementLoss<A>(r)); }
 template <class A>
-static void element_loss_backward(const OpRun& r) {
-  each(r.in_numel(0), ElementLossBack<A>{*static_cast<const A*>(r.attributes), r.in(0), r.in(1), r.dx(0), r.dx(1),
-                                         r.accumulate(0), r.accumulate(1), 1 / static_cast<float>(r.in_numel(0))});
-}
+static void element_loss_backward(const OpRun& r) { each(r.in_numel(0), ElementLoss<A>(r)); }
 
 // ================================================================================ >>optimizers
 template <class A>
@@ -1433,8 +1373,8 @@ using ConvolutionLayer =
 
 template <class A>
 using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;
-template <class A>
-using Softmaxes = Layer<softmax_forward<A>, softmax_backward<A>>;
+template <class A, bool of_log>
+using Softmaxes = Layer<softmax_forward<A, of_log>, softmax_backward<A, of_log>>;
 
 struct RowsOf { const char* op; const Kernel* const* rows; };
 static constexpr RowsOf all_rows[] = {
@@ -1459,7 +1399,7 @@ static constexpr RowsOf all_rows[] = {
     {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
     {"Linear", Layer<linear_forward, linear_backward>::rows},
-    {"LogSoftmax", Softmaxes<LogSoftmax>::rows},
+    {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},
     {"Mul", Arithmetic<Mul>::rows},
@@ -1468,7 +1408,7 @@ static constexpr RowsOf all_rows[] = {
     {"ReLU", Activation<ReLU>::rows},
     {"SGD", Optimizer<SGD>::rows},
     {"Sigmoid", Activation<Sigmoid>::rows},
-    {"Softmax", Softmaxes<Softmax>::rows},
+    {"Softmax", Softmaxes<Softmax, false>::rows},
     {"Tanh", Activation<Tanh>::rows},
     {"Upsample", Layer<upsample_forward, upsample_backward>::rows},
 };
