@@ -24,7 +24,7 @@ std::unique_ptr<Subject> subject_of(const Case& c, const Backend& on) {
     for (int k = 0; k < c.n_in(); k++) {
       const std::string name = "x" + std::to_string(k), front = "front" + std::to_string(k);
       in[k] = m.input(name.c_str(), c.in[k]);
-      in[k] = m.add(front.c_str(), Linear{0, c.in[k].dim[c.in[k].rank - 1]}, in[k]);
+      in[k] = m.add(front.c_str(), Linear{0, c.in[k].dim[c.in[k].rank - 1], false}, in[k]);
     }
     if (!loss) in[0] = m.add_any("op", c.op, in, c.n_in());
     if (!loss && !c.training) m.freeze(in[0]);
