@@ -106,8 +106,8 @@ constexpr size_t context_bytes = 256;          // in front of every mirror: the 
 
 // What kernels read that changes from step to step.
 struct Context : StepContext {
-  uint32_t failed;                             // a loss of this step is not finite: nothing may change
-};
+  uint64_t failed;                             // 1 + the step with a loss that is not finite, until somebody waits:
+};                                             // nothing may change from then on
 
 // Steps as one graph, by their key.
 struct Recorded {
@@ -138,6 +138,12 @@ struct Device {
   }
   void forget(Mirror& m) {
     while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+  }
+  const Mirror* mirror_of(const void* host) {
+    const std::lock_guard<std::mutex> hold(lock);
+    for (const Mirror& m : mirrors)
+      if (m.device != nullptr && m.host == host) return &m;
+    return nullptr;
   }
   void drop(Mirror& m) {
     forget(m);
@@ -695,7 +701,7 @@ NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Contex
   sum = block_sum(sum, gpu::shared<float>());
   if (gpu::thread() != 0) return;
   to[0] = sum / static_cast<float>(n);
-  if (!is_finite(to[0])) context->failed = 1;
+  if (!is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
 }
 static void mean(const float* values, int64_t n, float* to) {
   launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to, current.context);
@@ -842,7 +848,7 @@ static const Kernel* const* rows_of(const char* op) {
 // ================================================================================ >>backend
 NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
   static_cast<StepContext&>(*to) = next;
-  to->failed = 0;
+  if (next.step == next.first) to->failed = 0;
 }
 
 struct AddUp {
@@ -866,6 +872,9 @@ struct Rearrange {
   }
 };
 
+static Context* context_of(void* device) {
+  return reinterpret_cast<Context*>(static_cast<unsigned char*>(device) - context_bytes);
+}
 static Device& device_of(void* user) { return *static_cast<Device*>(user); }
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
@@ -906,8 +915,7 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.note(gpu::use_device(d.number));
-  unsigned char* const memory = static_cast<unsigned char*>(device) - context_bytes;
-  current = {&d, reinterpret_cast<Context*>(memory), nullptr};
+  current = {&d, context_of(device), nullptr};
   launch(set_context, {}, 1, 0, current.context, context);
   if (key[1] - key[0] < 2 || d.error != 0) return true;
   Mirror* m = nullptr;
@@ -965,10 +973,42 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
   each(count, AddUp{to, from, accumulate});
 }
 
-static Status sync(void* user) {
+// to[r, v] = column[rows[r], v] scale + shift; an index as it is.
+struct TakeRows {
+  Rows        rows;
+  int64_t     values;
+  const void* column;
+  DType       from;
+  float       scale, shift;
+  float*      to;
+  int32_t*    index;                           // instead
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t row = i / values, at = int64_t(rows[static_cast<uint32_t>(row)]) * values + i % values;
+    const bool    small = from == DType::u8;
+    if (index != nullptr) {
+      index[i] = small ? static_cast<const uint8_t*>(column)[at] : static_cast<const int32_t*>(column)[at];
+      return;
+    }
+    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(column)[at])
+                          : static_cast<const float*>(column)[at];
+    to[i] = scale == 1.0f && shift == 0.0f ? v : fmaf(v, scale, shift);
+  }
+};
+static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
-  if (d.error == 0) d.note(gpu::sync(d.stream));
-  return d.status();
+  const Mirror* const m = g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
+  if (m == nullptr) return false;
+  d.note(gpu::use_device(d.number));
+  current = {&d, nullptr, nullptr};
+  const bool index = g.dtype == DType::i32;
+  each(g.rows.rows * g.values,
+       TakeRows{g.rows, g.values, m->device, g.column.dtype, g.column.scale, g.column.shift,
+                index ? nullptr : static_cast<float*>(g.to), index ? static_cast<int32_t*>(g.to) : nullptr});
+  return true;
+}
+
+static Status wait(void* user, void* device, uint64_t* failed) {
+  return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
 }
 
 static Device  devices[max_devices];
@@ -976,7 +1016,8 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                               nullptr};
   return &rows;
 }
 
@@ -990,7 +1031,7 @@ const Backend* cuda_backend(int number) {
     if (gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.open = true;
     cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::end,
-                              cuda::add, cuda::sync};
+                              cuda::add, cuda::gather, cuda::wait};
   }
   return &cuda::backends[number];
 }
