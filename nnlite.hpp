@@ -1310,8 +1310,10 @@ struct Backend {
   Status (*mirror)(void* user, const void* host, size_t bytes, void** device);
   Status (*copy)(void* user, void* device, void* host, size_t bytes, Copy way);
   Status (*copy_parameter)(void* user, void* device, void* host, const Blocks& blocks, Copy way);
-  // what the steps that follow on this thread read, whose arena is `device`
-  void   (*begin)(void* user, void* device, const StepContext& context);
+  // Steps of this thread, in the arena `device`, follow, and end. The device may record those of a key (first,
+  // last, rows) once and run them itself from then on: begin returns false where it has run them.
+  bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
+  void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   Status (*sync)(void* user);
 };
@@ -8556,8 +8558,11 @@ struct Executor {
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
-    if (engine.backend) engine.backend->begin(engine.backend->user, engine.device, context);
+    const Backend* const b = engine.backend;
+    const uint32_t key[3] = {first, engine.watch ? first : last, static_cast<uint32_t>(rows)};   // seen one by one
+    if (b && !b->begin(b->user, engine.device, key, context)) return;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
+    if (b) b->end(b->user);
   }
 
   // Makes the derived weights that are kept.
@@ -8770,6 +8775,7 @@ struct Layouter {
     if (request.backend) {
       engine->backend = request.backend;
       const Status s = mirror(*engine, *graph.model, base, plan->total);
+      if (!ok(s)) *engine = Engine();
       if (!ok(s)) return set_problem(plan->problem, s, "backend");
     }
     MemoryPlan counted_already;
@@ -9010,7 +9016,9 @@ struct TrainerAccess {
     NNLITE_TRY(run.copy_batch(Copy::to_device));
     run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
     NNLITE_TRY(run.check_labels(t.problem_));
-    run.run_steps(0, e.forward_count, nullptr);
+    // a device looks at the loss itself: its updates do nothing when that is not finite
+    const bool whole = e.backend && !(t.options_.clip_norm > 0);
+    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
     NNLITE_TRY(run.copy_batch(Copy::from_device));
     const real loss = run.loss();
     if (!is_finite(loss)) {
@@ -9024,7 +9032,7 @@ struct TrainerAccess {
     }
     t.loss_ = loss;
     t.lr_   = run.context.lr;
-    uint32_t first_update = e.forward_count;
+    uint32_t first_update = whole ? e.step_count : e.forward_count;
     if (t.options_.clip_norm > 0) {
       while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
       run.run_steps(e.forward_count, first_update, nullptr);
@@ -9076,7 +9084,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
       else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
-  return TrainerAccess::copy_all(*this, Copy::to_device);
+  const Status sent = TrainerAccess::copy_all(*this, Copy::to_device);
+  if (!ok(sent)) engine_ = Engine();
+  return sent;
 }
 
 const Model* Trainer::model() const { return engine_.model; }

@@ -41,7 +41,11 @@ inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
-inline Error take(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline Error take(void** memory, size_t bytes) {
+  const Error e = cudaMalloc(memory, bytes);
+  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
+  return e;
+}
 inline Error give(void* memory) { return cudaFree(memory); }
 inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
   return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s);
@@ -55,6 +59,19 @@ inline Error copy_within(Stream s, void* to, const void* from, size_t bytes) {
 inline Error clear(Stream s, void* device, size_t bytes) { return cudaMemsetAsync(device, 0, bytes, s); }
 inline Error sync(Stream s) { return cudaStreamSynchronize(s); }
 inline bool  no_memory(Error e) { return e == cudaErrorMemoryAllocation; }
+
+// Launches between start and stop are not run but recorded.
+using Graph = cudaGraphExec_t;
+inline Error start_recording(Stream s) { return cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal); }
+inline Error stop_recording(Stream s, Graph& to) {
+  cudaGraph_t graph = nullptr;
+  Error e = cudaStreamEndCapture(s, &graph);
+  if (e == 0) e = cudaGraphInstantiate(&to, graph, 0);
+  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+  return e;
+}
+inline Error run_recorded(Stream s, Graph g) { return cudaGraphLaunch(g, s); }
+inline Error end_recorded(Graph g) { return cudaGraphExecDestroy(g); }
 
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 template <class... P, class... A>
@@ -89,12 +106,26 @@ static_assert(sizeof(real) == 4, "nnlite_cuda.cu is for float");
 // One GPU: its stream, its first error, and its memory, which mirrors pieces of the host's.
 
 constexpr int    max_devices = 16, max_mirrors = 256;
-constexpr size_t context_bytes = 256;          // in front of every mirror: the StepContext of its steps
+constexpr size_t context_bytes = 256;          // in front of every mirror: the Context of its steps
+
+// What kernels read that changes from step to step.
+struct Context : StepContext {
+  uint32_t failed;                             // a loss of this step is not finite: nothing may change
+};
+
+// Steps as one graph, by their key.
+struct Recorded {
+  uint32_t   key[3];
+  gpu::Graph graph;
+};
+constexpr int max_recorded = 8;                // of a mirror; others run one by one
 
 struct Mirror {
   const unsigned char* host = nullptr;
   size_t               bytes = 0;
   unsigned char*       device = nullptr;       // behind the context
+  Recorded             recorded[max_recorded] = {};
+  int                  records = 0;
 };
 
 struct Device {
@@ -109,7 +140,11 @@ struct Device {
   Status status() const {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
+  void forget(Mirror& m) {
+    while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+  }
   void drop(Mirror& m) {
+    forget(m);
     if (m.device != nullptr) note(gpu::give(m.device - context_bytes));
     m = Mirror();
   }
@@ -117,8 +152,9 @@ struct Device {
 
 // The device and context of the steps that run on this thread.
 struct Current {
-  Device*            device;
-  const StepContext* context;                  // in the device's memory
+  Device*   device;
+  Context*  context;                           // in the device's memory
+  Recorded* recording;                         // where they go; nullptr: they run
 };
 static thread_local Current current;
 
@@ -236,12 +272,12 @@ static void arithmetic_backward(const OpRun& r) {
 
 // to = from / (1 - p) where the element's random number is at least p, else 0. Backward draws the same.
 struct Drop {
-  float              p;
-  const StepContext* context;
-  uint32_t           node;
-  const float*       from;
-  float*             to;
-  bool               more;
+  float          p;
+  const Context* context;
+  uint32_t       node;
+  const float*   from;
+  float*         to;
+  bool           more;
   NNLITE_DEVICE void operator()(int64_t i) const {
     const Words w = random_block(context->seed, context->step, Purpose::dropout, node, uint32_t(i / 4));
     give_to(to, i, uniform_of(w.word[i % 4]) < p ? 0.0f : from[i] * (1 / (1 - p)), more);
@@ -347,14 +383,16 @@ static void linear_backward(const OpRun& r) {
 
 // ================================================================================ >>losses
 // A loss is two kernels: one value for every position into scratch, then their sum by one block.
-NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to) {
+NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Context* context) {
   float sum = 0;
   for (int64_t i = gpu::thread(); i < n; i += gpu::threads()) sum += values[i];
   sum = block_sum(sum, gpu::shared<float>());
-  if (gpu::thread() == 0) to[0] = sum / static_cast<float>(n);
+  if (gpu::thread() != 0) return;
+  to[0] = sum / static_cast<float>(n);
+  if (!is_finite(to[0])) context->failed = 1;
 }
 static void mean(const float* values, int64_t n, float* to) {
-  launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to);
+  launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to, current.context);
 }
 static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
 
@@ -413,11 +451,12 @@ static void cross_entropy_backward(const OpRun& r) {
 // ================================================================================ >>optimizers
 template <class A>
 struct Step {
-  A                  a;
-  const StepContext* context;
-  const float*       g;
-  float *            w, *m, *v;
+  A              a;
+  const Context* context;
+  const float*   g;
+  float *        w, *m, *v;
   NNLITE_DEVICE void operator()(int64_t i) const {
+    if (context->failed != 0) return;
     const plain::Update<A> rule(a, *context);
     const float bound = context->clip_value;
     const float d = plain::clipped(g[i] * context->gradient_scale, bound > 0, bound);
@@ -490,7 +529,10 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-NNLITE_GLOBAL void set_context(StepContext* to, StepContext context) { *to = context; }
+NNLITE_GLOBAL void set_context(Context* to, StepContext step) {
+  static_cast<StepContext&>(*to) = step;
+  to->failed = 0;
+}
 
 struct AddUp {
   float*       to;
@@ -528,6 +570,7 @@ static Status mirror(void* user, const void* host, size_t bytes, void** device) 
     if (same || (to == nullptr && m.device == nullptr)) to = &m;
   }
   if (to == nullptr) return Status::limit_exceeded;
+  d.forget(*to);
   if (d.error != 0) return d.status();
   if (to->device == nullptr) {
     void* memory = nullptr;
@@ -549,12 +592,40 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
   return d.status();
 }
 
-static void begin(void* user, void* device, const StepContext& context) {
+static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.note(gpu::use_device(d.number));
-  StepContext* const to = reinterpret_cast<StepContext*>(static_cast<unsigned char*>(device) - context_bytes);
-  current = {&d, to};
-  launch(set_context, {}, 1, 0, to, context);
+  unsigned char* const memory = static_cast<unsigned char*>(device) - context_bytes;
+  current = {&d, reinterpret_cast<Context*>(memory), nullptr};
+  launch(set_context, {}, 1, 0, current.context, context);
+  if (key[1] - key[0] < 2 || d.error != 0) return true;
+  Mirror* m = nullptr;
+  for (Mirror& other : d.mirrors)
+    if (other.device == device) m = &other;
+  if (m == nullptr) return true;
+  for (int i = 0; i < m->records; i++) {
+    const Recorded& r = m->recorded[i];
+    if (r.key[0] != key[0] || r.key[1] != key[1] || r.key[2] != key[2]) continue;
+    d.note(gpu::run_recorded(d.stream, r.graph));
+    return false;
+  }
+  if (m->records == max_recorded) return true;
+  const gpu::Error e = gpu::start_recording(d.stream);
+  d.note(e);
+  if (e != 0) return true;
+  current.recording = &m->recorded[m->records++];
+  *current.recording = {{key[0], key[1], key[2]}, {}};
+  return true;
+}
+
+// What was recorded has not run yet.
+static void end(void* user) {
+  Device& d = device_of(user);
+  if (current.recording == nullptr) return;
+  const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
+  d.note(e);
+  if (e == 0) d.note(gpu::run_recorded(d.stream, current.recording->graph));
+  current.recording = nullptr;
 }
 
 // By way of device memory of its own, for an order that only the host can read or write in place.
@@ -565,8 +636,9 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
   d.note(gpu::use_device(d.number));
-  if (d.error == 0) d.note(gpu::take(&memory, bytes));
   if (d.error != 0) return d.status();
+  const gpu::Error e = gpu::take(&memory, bytes);
+  if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
   current.device = &d;
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
@@ -594,7 +666,7 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
   return &rows;
 }
 
@@ -607,8 +679,8 @@ const Backend* cuda_backend(int number) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.open = true;
-    cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::add,
-                              cuda::sync};
+    cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::end,
+                              cuda::add, cuda::sync};
   }
   return &cuda::backends[number];
 }
