@@ -529,8 +529,8 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-NNLITE_GLOBAL void set_context(Context* to, StepContext step) {
-  static_cast<StepContext&>(*to) = step;
+NNLITE_GLOBAL void set_context(Context* to, StepContext values) {
+  static_cast<StepContext&>(*to) = values;
   to->failed = 0;
 }
 
