@@ -141,7 +141,8 @@ struct Device {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
   void forget(Mirror& m) {
-    while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+    while (m.records > 0)
+      if (m.recorded[--m.records].graph) note(gpu::end_recorded(m.recorded[m.records].graph));    // it was made
   }
   void drop(Mirror& m) {
     forget(m);
