@@ -59,7 +59,6 @@
 
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 using real = NNLITE_REAL;
 
 constexpr int max_rank       = 8;      // dimensions of a tensor
@@ -103,11 +102,9 @@ constexpr bool fuses_rows = true;
   X(wrong_arithmetic,  "the checkpoint was made with other arithmetic")                                      \
   X(wrong_data,        "the data set is not the one the checkpoint was made with")
 
-enum class [[nodiscard]] Status : uint8_t {
 #define NNLITE_STATUS_ENUMERATOR(name, text) name,
-  NNLITE_STATUSES(NNLITE_STATUS_ENUMERATOR)
+enum class [[nodiscard]] Status : uint8_t { NNLITE_STATUSES(NNLITE_STATUS_ENUMERATOR) };
 #undef NNLITE_STATUS_ENUMERATOR
-};
 
 constexpr bool ok(Status s) { return s == Status::ok; }
 const char* to_string(Status s);               // the name: "bad_shape"
@@ -128,6 +125,13 @@ struct Problem {
   } while (0)
 
 // ================================================================================ >>memory
+// The base of what cannot be copied.
+struct NotCopied {
+  NotCopied() = default;
+  NotCopied(const NotCopied&) = delete;
+  NotCopied& operator=(const NotCopied&) = delete;
+};
+
 // Hands out 64-byte-aligned pieces of the caller's memory. A base that is not aligned gives nothing at all.
 class Arena {
  public:
@@ -171,12 +175,10 @@ struct Pool {
 
 #ifndef NNLITE_NO_THREADS
 // Threads that spin for a moment between the jobs of a step, then sleep. No result depends on their count.
-class ThreadPool : public Pool {
+class ThreadPool : public Pool, NotCopied {
  public:
   explicit ThreadPool(int threads);            // the caller is one of them; at most max_workers
   ~ThreadPool();
-  ThreadPool(const ThreadPool&) = delete;
-  ThreadPool& operator=(const ThreadPool&) = delete;
 
  private:
   alignas(64) unsigned char storage_[64 * (max_workers + 4)];
@@ -211,10 +213,7 @@ bool operator==(const Shape& a, const Shape& b);
 inline bool operator!=(const Shape& a, const Shape& b) { return !(a == b); }
 
 // A handle in a graph. One from another model is caught.
-struct Tensor {
-  uint16_t id    = 0xFFFF;
-  uint16_t model = 0;
-};
+struct Tensor { uint16_t id = 0xFFFF, model = 0; };
 
 // Data: rows x row_numel elements, dense, NHWC.
 template <class T>
@@ -262,13 +261,9 @@ class AnyOp {
 // of input channels or features means: infer it. All return bad_shape or bad_attribute through Model::finish.
 
 // y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
-struct AdaptiveAvgPool2d {
-  Pair output_size = 1;
-  NNLITE_OP;
-};
+struct AdaptiveAvgPool2d { Pair output_size = 1; NNLITE_OP; };
 
-// y = a + b (+ c ...), all of one shape.
-struct Add { NNLITE_OP; };
+struct Add { NNLITE_OP; };                     // y = a + b (+ c ...), all of one shape
 
 // y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
@@ -302,10 +297,7 @@ struct BatchNorm2d {
 };
 
 // y = the inputs one after another along dim (0 is the batch and not allowed; of an image 3 is channels).
-struct Concat {
-  int dim = 3;
-  NNLITE_OP;
-};
+struct Concat { int dim = 3; NNLITE_OP; };
 
 // y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high.
 // weight [O, I / groups, kH, kW].
@@ -337,43 +329,19 @@ struct ConvTranspose2d {
 };
 
 // While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
-struct Dropout {
-  float p = 0.5f;
-  NNLITE_OP;
-};
+struct Dropout { float p = 0.5f; NNLITE_OP; };
 
-// y = x for x > 0, else alpha (exp(x) - 1).
-struct ELU {
-  float alpha = 1.0f;
-  NNLITE_OP;
-};
+struct ELU { float alpha = 1.0f; NNLITE_OP; };          // y = x for x > 0, else alpha (exp(x) - 1)
 
 // y = x with dimensions start_dim .. end_dim as one, in H, W, C order.
-struct Flatten {
-  int start_dim = 1;
-  int end_dim   = -1;
-  NNLITE_OP;
-};
+struct Flatten { int start_dim = 1, end_dim = -1; NNLITE_OP; };
 
-// y = x for x > 0, else negative_slope x.
-struct LeakyReLU {
-  float negative_slope = 0.01f;
-  NNLITE_OP;
-};
+struct LeakyReLU { float negative_slope = 0.01f; NNLITE_OP; };  // y = x for x > 0, else negative_slope x
 
 // y = x W^T + b. x [N, ..., in_features] -> y [N, ..., out_features]. weight [out_features, in_features].
-struct Linear {
-  int  in_features  = 0;
-  int  out_features = 0;
-  bool bias         = true;
-  NNLITE_OP;
-};
+struct Linear { int in_features = 0, out_features = 0; bool bias = true; NNLITE_OP; };
 
-// y = x - log(sum(exp(x))) along dim.
-struct LogSoftmax {
-  int dim = -1;
-  NNLITE_OP;
-};
+struct LogSoftmax { int dim = -1; NNLITE_OP; };         // y = x - log(sum(exp(x))) along dim
 
 // y = maximum of the window; padding counts as minus infinity. stride 0 means kernel_size.
 struct MaxPool2d {
@@ -385,67 +353,36 @@ struct MaxPool2d {
   NNLITE_OP;
 };
 
-// y = a b (c ...), all of one shape.
-struct Mul { NNLITE_OP; };
-
-// y = max(x, 0).
-struct ReLU { NNLITE_OP; };
-
-// y = 1 / (1 + exp(-x)).
-struct Sigmoid { NNLITE_OP; };
-
-// y = exp(x) / sum(exp(x)) along dim.
-struct Softmax {
-  int dim = -1;
-  NNLITE_OP;
-};
-
-// y = tanh(x).
-struct Tanh { NNLITE_OP; };
+struct Mul { NNLITE_OP; };                     // y = a b (c ...), all of one shape
+struct ReLU { NNLITE_OP; };                    // y = max(x, 0)
+struct Sigmoid { NNLITE_OP; };                 // y = 1 / (1 + exp(-x))
+struct Softmax { int dim = -1; NNLITE_OP; };   // y = exp(x) / sum(exp(x)) along dim
+struct Tanh { NNLITE_OP; };                    // y = tanh(x)
 
 // y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
-struct Upsample {
-  Pair scale_factor = 2;
-  NNLITE_OP;
-};
+struct Upsample { Pair scale_factor = 2; NNLITE_OP; };
 
 // ================================================================================ >>losses
 // A loss is an op whose last input is the target; its output is one number, the mean over rows and positions.
 
 // Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
 // logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
-struct CrossEntropyLoss {
-  float label_smoothing = 0.0f;
-  bool  probabilities   = false;
-  NNLITE_OP;
-};
+struct CrossEntropyLoss { float label_smoothing = 0.0f; bool probabilities = false; NNLITE_OP; };
 
 // loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
 struct NLLLoss { NNLITE_OP; };
 
-// loss = -(t log x + (1 - t) log(1 - x)), logarithms not below -100.
-struct BCELoss { NNLITE_OP; };
-
-// loss = max(x, 0) - x t + log(1 + exp(-|x|)).
-struct BCEWithLogitsLoss { NNLITE_OP; };
-
-// loss = (x - t)^2.
-struct MSELoss { NNLITE_OP; };
-
-// loss = |x - t|.
-struct L1Loss { NNLITE_OP; };
+struct BCELoss { NNLITE_OP; };                 // loss = -(t log x + (1 - t) log(1 - x)), logarithms >= -100
+struct BCEWithLogitsLoss { NNLITE_OP; };       // loss = max(x, 0) - x t + log(1 + exp(-|x|))
+struct MSELoss { NNLITE_OP; };                 // loss = (x - t)^2
+struct L1Loss { NNLITE_OP; };                  // loss = |x - t|
 
 // loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
-struct HuberLoss {
-  float delta = 1.0f;
-  NNLITE_OP;
-};
+struct HuberLoss { float delta = 1.0f; NNLITE_OP; };
 
 // ================================================================================ >>optim
 // PyTorch's formulas and defaults; g is the gradient, t counts updates from 1.
-struct Betas {
-  float first = 0.9f, second = 0.999f;
-};
+struct Betas { float first = 0.9f, second = 0.999f; };
 
 // g += weight_decay w; m = momentum m + (1 - dampening) g, first g; w -= lr (nesterov ? g + momentum m : m).
 struct SGD {
@@ -498,21 +435,12 @@ struct AdamW {
 // Schedules give the learning rate before every step from the optimizer's lr. Epoch schedules count whole
 // epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
-// lr.
-struct ConstantLR { NNLITE_OP; };
+struct ConstantLR { NNLITE_OP; };              // lr
 
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
-struct CosineAnnealingLR {
-  int   T_max   = 0;
-  float eta_min = 0.0f;
-  NNLITE_OP;
-};
+struct CosineAnnealingLR { int T_max = 0; float eta_min = 0.0f; NNLITE_OP; };
 
-// lr gamma^epoch.
-struct ExponentialLR {
-  float gamma = 0.9f;
-  NNLITE_OP;
-};
+struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };               // lr gamma^epoch
 
 // From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th
 // part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
@@ -535,22 +463,14 @@ struct ReduceLROnPlateau {
   NNLITE_OP;
 };
 
-// lr gamma^(epoch / step_size).
-struct StepLR {
-  int   step_size = 1;
-  float gamma     = 0.1f;
-  NNLITE_OP;
-};
+struct StepLR { int step_size = 1; float gamma = 0.1f; NNLITE_OP; };   // lr gamma^(epoch / step_size)
 
 // ================================================================================ >>model
 // Where the weights of a model come from when none are loaded. pytorch is each layer's default: uniform in
 // +-1 / sqrt(fan_in). glorot and he set weights (Glorot, Bengio 2010; He et al. 2015) and leave biases zero.
 enum class Init : uint8_t { pytorch, glorot_normal, glorot_uniform, he_normal, he_uniform };
 
-struct Seed {
-  uint64_t value = 0;
-  Init     init  = Init::pytorch;
-};
+struct Seed { uint64_t value = 0; Init init = Init::pytorch; };
 
 // What a parameter is: weights and biases are trained, statistics (running_mean) are kept by their op.
 enum class Role : uint8_t { weight, bias, statistic };
@@ -581,25 +501,17 @@ struct NodeInfo {
   int64_t   macs       = 0;                    // multiply-adds of one row, forward
 };
 
-struct Image;
-struct LoadOptions;
-struct ModelExtras;
-struct Source;
-
-// Limits of what the next rooms declare in detail.
-struct Node;
-struct Parameter;
+// What other rooms declare in detail.
+struct Image; struct LoadOptions; struct ModelExtras; struct Node; struct Parameter; struct Source;
 
 // The graph of a network and, once loaded or materialised, its weights. Immutable after finish or load; many
 // sessions in many threads may use one model. It, and the caller's memory of its records, must outlive them.
-class Model {
+class Model : NotCopied {
  public:
   Model() = default;                                                    // for load
   Model(void* records, size_t bytes);                                   // for building; a few KB
   template <size_t bytes>
   explicit Model(unsigned char (&records)[bytes]) : Model(records, bytes) {}
-  Model(const Model&) = delete;
-  Model& operator=(const Model&) = delete;
 
   // Building. A failed call poisons the rest: check once, at finish. Shapes are without the batch.
   Tensor input(const char* name, const Dims& dims, DType dtype = real_dtype);
@@ -710,8 +622,7 @@ struct Engine {
   StepRecord*    steps = nullptr;
   uint32_t*      refs  = nullptr;
   uint32_t*      io    = nullptr;              // of every node's output
-  // a trainer's: of every parameter's value, kept gradient, optimizer slots
-  uint32_t*      parameters = nullptr;
+  uint32_t*      parameters = nullptr;         // a trainer's: of values, kept gradients, optimizer slots
   unsigned char* arena = nullptr;
   unsigned char* scratch = nullptr;
   const Engine*  trainer = nullptr;            // of a session on a trainer
@@ -735,12 +646,8 @@ struct SessionOptions {
 };
 
 // Runs a model, or looks through the weights a trainer has at the moment (not while a step runs).
-class Session {
+class Session : NotCopied {
  public:
-  Session() = default;
-  Session(const Session&) = delete;
-  Session& operator=(const Session&) = delete;
-
   static Status plan(const Model& model, const SessionOptions& options, MemoryPlan& plan);
   Status build(const Model& model, const SessionOptions& options, Arena& arena);
   Status build(const Trainer& trainer, const SessionOptions& options, Arena& arena);
@@ -832,12 +739,8 @@ struct Dataset {
 };
 
 // Owns trained parameters, optimizer state and the place in the data. Order: plan, build, set_data, resume.
-class Trainer {
+class Trainer : NotCopied {
  public:
-  Trainer() = default;
-  Trainer(const Trainer&) = delete;
-  Trainer& operator=(const Trainer&) = delete;
-
   static Status plan(const Model& model, const TrainerOptions& options, MemoryPlan& plan);
   Status build(const Model& model, const TrainerOptions& options, Arena& arena);
   Status set_data(const Dataset& data);        // outlives the trainer; bad_shape when columns are missing
@@ -865,17 +768,14 @@ class Trainer {
   Status   get_gradient(int parameter, real* to) const;  // with keep_gradients
   bool     is_trained(int parameter) const;
   void     watch(const Watch* w) { engine_.watch = w; }  // from now until build; nullptr: nobody
-  const Model* model() const;
+  const Model* model() const { return engine_.model; }
   const TrainerOptions& options() const { return options_; }
   const Problem& problem() const { return problem_; }
 
  private:
   friend struct CheckpointAccess;
   friend struct TrainerAccess;
-  struct Plateau {
-    float    best = 0, factor = 1.0f;
-    uint32_t bad = 0, reports = 0;
-  };
+  struct Plateau { float best = 0, factor = 1.0f; uint32_t bad = 0, reports = 0; };
   Engine   engine_;
   TrainerOptions options_;
   const Dataset* data_ = nullptr;
@@ -889,10 +789,7 @@ class Trainer {
 
 // ================================================================================ >>image
 // Pixels as stb_image gives them: height rows of width pixels of 1 to 4 channels, 8 bits each.
-struct Image {
-  const uint8_t* pixels = nullptr;
-  int width = 0, height = 0, channels = 0;
-};
+struct Image { const uint8_t* pixels = nullptr; int width = 0, height = 0, channels = 0; };
 
 // How an image becomes the model's input; travels inside the model file. value = (pixel * scale - mean[c]) /
 // std[c]. The image is resized to the input's height and width, gray = 0.299 R + 0.587 G + 0.114 B where the
@@ -1063,12 +960,9 @@ Status read_options(const char* path, TrainerOptions& options, Arena* arena = nu
                     Problem* problem = nullptr, const OpSet& ops = all_ops());
 
 // A file mapped into memory, for Model::load in place. It outlives what was loaded from it.
-class MappedFile {
+class MappedFile : NotCopied {
  public:
-  MappedFile() = default;
   ~MappedFile();
-  MappedFile(const MappedFile&) = delete;
-  MappedFile& operator=(const MappedFile&) = delete;
   Status      open(const char* path);          // io_error
   const void* data() const { return data_; }
   size_t      size() const { return size_; }
@@ -1310,16 +1204,16 @@ struct Backend {
   Status (*mirror)(void* user, const void* host, size_t bytes, void** device);
   Status (*copy)(void* user, void* device, void* host, size_t bytes, Copy way);
   Status (*copy_parameter)(void* user, void* device, void* host, const Blocks& blocks, Copy way);
-  // Steps of this thread, in the arena `device`, follow, and end. The device may record those of a key (first,
-  // last, rows) once and run them itself from then on: begin returns false where it has run them.
+  // Steps of this thread follow, in the arena `device`, and end. The device may record those of a key once
+  // (first, last, rows) and run them itself from then on: begin returns false where it has.
   bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
   void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   Status (*sync)(void* user);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. Its memory is given back by close_cuda, when what was built
-// on it is used no more.
+// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda frees its memory, when what was built on it
+// is used no more.
 const Backend* cuda_backend(int number);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);
@@ -1510,14 +1404,11 @@ constexpr T op_defaults = {};
 
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 // Round to nearest, subnormal numbers kept, whatever the program has set; put back at the end of the scope.
-class FloatControl {
+class FloatControl : NotCopied {
  public:
   FloatControl() : before_(get()) { set(plain); }
   ~FloatControl() { set(before_); }
-  FloatControl(const FloatControl&) = delete;
-  FloatControl& operator=(const FloatControl&) = delete;
 
  private:
 #if defined(__x86_64__) || (defined(__i386__) && defined(__SSE__))
@@ -1578,10 +1469,7 @@ using ThreadResult = void*;
 struct Sleeper {
   pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
   pthread_cond_t changed = PTHREAD_COND_INITIALIZER;
-  ~Sleeper() {
-    pthread_cond_destroy(&changed);
-    pthread_mutex_destroy(&lock);
-  }
+  ~Sleeper() { pthread_cond_destroy(&changed); pthread_mutex_destroy(&lock); }
   void enter() { pthread_mutex_lock(&lock); }
   void leave() { pthread_mutex_unlock(&lock); }
   void sleep() { pthread_cond_wait(&changed, &lock); }
@@ -1646,23 +1534,18 @@ struct FileHandle {
     return valid() && flock(handle, LOCK_EX | LOCK_NB) == 0 && fstat(handle, &s) == 0 && s.st_nlink > 0;
   }
   bool read(uint64_t offset, void* to, size_t n) {
-    for (unsigned char* p = static_cast<unsigned char*>(to); n > 0;) {
-      const ssize_t got = pread(handle, p, n, off_t(offset));
+    for (size_t done = 0; done < n;) {
+      const ssize_t got = pread(handle, static_cast<char*>(to) + done, n - done, off_t(offset + done));
       if (got == 0 || (got < 0 && errno != EINTR)) return false;
-      if (got < 0) continue;
-      p += got;
-      offset += uint64_t(got);
-      n -= size_t(got);
+      if (got > 0) done += size_t(got);
     }
     return true;
   }
   bool write(const void* from, size_t n) {
-    for (const unsigned char* p = static_cast<const unsigned char*>(from); n > 0;) {
-      const ssize_t done = ::write(handle, p, n);
-      if (done < 0 && errno != EINTR) return false;
-      if (done < 0) continue;
-      p += done;
-      n -= size_t(done);
+    for (size_t done = 0; done < n;) {
+      const ssize_t put = ::write(handle, static_cast<const char*>(from) + done, n - done);
+      if (put < 0 && errno != EINTR) return false;
+      if (put > 0) done += size_t(put);
     }
     return true;
   }
@@ -1843,7 +1726,6 @@ NNLITE_DEVICE constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e
 // Random numbers without a state: Philox4x32-10 (Salmon et al. 2011) keyed by the seed, counted by (block,
 // step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
-
 struct Words { uint32_t word[4]; };
 
 NNLITE_SHARED static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
@@ -1955,8 +1837,7 @@ inline namespace NNLITE_CONFIGURATION {
 // A job is published by a new epoch and answered in every worker's own cache line; between jobs the workers
 // spin for some 20 to 50 us, then sleep. Tasks are split statically, so that nothing depends on who is fast.
 
-// The tasks of one worker: [first, last).
-struct Share { uint32_t first, last; };
+struct Share { uint32_t first, last; };        // the tasks of one worker: [first, last)
 static inline Share share_of(uint32_t tasks, int workers, int worker) {
   const uint64_t n = tasks, w = static_cast<uint64_t>(workers), i = static_cast<uint64_t>(worker);
   return {static_cast<uint32_t>(n * i / w), static_cast<uint32_t>(n * (i + 1) / w)};
@@ -2182,7 +2063,6 @@ static bool valid_utf8(const char* s, size_t n) {
 
 // ================================================================================ >>records
 // What the engine's rooms share: the records of a graph and the context of a step.
-
 void* Arena::take(size_t bytes) {
   const size_t size = (bytes + 63) & ~static_cast<size_t>(63);
   if (size < bytes || size > size_ - used_ || !aligned()) return nullptr;
@@ -2196,13 +2076,11 @@ int64_t Shape::row_numel() const {
   for (int d = batched() ? 1 : 0; d < rank; d++) n *= dim[d];
   return n;
 }
-
 bool operator==(const Shape& a, const Shape& b) {
   bool same = a.rank == b.rank;
   for (int d = 0; same && d < a.rank; d++) same = a.dim[d] == b.dim[d];
   return same;
 }
-
 static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
 
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
@@ -2307,9 +2185,12 @@ struct Axis {
   }
   bool    valid() const { return kernel > 0 && stride > 0 && padding >= 0 && dilation > 0; }
   int64_t extent() const { return int64_t(dilation) * (kernel - 1) + 1; }
-  int64_t places() const {  // 0 where the window is larger than the padded input
+  // 0 where the window is larger than the padded input. PyTorch's ceil_mode: a last window may hang over, but
+  // must start inside the input or its left padding.
+  int64_t places(bool ceil_mode = false) const {
     const int64_t slack = in + 2 * int64_t(padding) - extent();
-    return slack < 0 ? 0 : slack / stride + 1;
+    const int64_t n = slack < 0 ? 0 : (slack + (ceil_mode ? stride - 1 : 0)) / stride + 1;
+    return ceil_mode && n > 0 && (n - 1) * stride >= in + padding ? n - 1 : n;
   }
 };
 
@@ -2439,7 +2320,6 @@ static Status add_parameter(OpShape& s, const ParameterSpec& p) {
   s.parameters[s.n_parameters++] = p;
   return parameter_stored(p) > max_elements ? Status::limit_exceeded : Status::ok;
 }
-
 static ParameterSpec vector_parameter(const char* name, Role role, Fill fill, int32_t count,
                                       int32_t fan_in = 1) {
   return {name, role, Layout::vector, fill, 1, fan_in, count, flat_shape(count)};
@@ -2471,7 +2351,6 @@ static int dimension(int dim, int rank) {
 static inline void give(real* dx, int64_t i, real value, bool accumulate) {
   dx[i] = accumulate ? dx[i] + value : value;
 }
-
 static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
 
 // Calls f(at, n, h, w, c) for every value of images of this shape, in their order.
@@ -3336,9 +3215,7 @@ static void sum_rows(const float* from, int64_t rows, int64_t step, int n, float
 // grad_input       dx[n, i] = sum_o dy[n, o] w[i, o]           two panels at a time, turned over in scratch
 // grad_parameter   dw[i, o] = sum_n x[n, i] dy[n, o], db[o] = sum_n dy[n, o]
 #ifdef NNLITE_ONCE
-struct LinearSizes {
-  int64_t N, I, O, panels;
-};
+struct LinearSizes { int64_t N, I, O, panels; };
 static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
   return {r.in_numel(0) / a.in_features, a.in_features, a.out_features, round_up(a.out_features, 16) / 16};
@@ -4588,7 +4465,6 @@ NNLITE_RUN(depthwise_grad_parameter) {
 #ifdef NNLITE_ONCE
 constexpr int64_t element_block = 4096;
 static uint32_t blocks_of(int64_t n, int64_t block) { return static_cast<uint32_t>((n + block - 1) / block); }
-
 static bool plan_tasks(KernelPlan& plan, int64_t count) {
   plan.tasks[0] = static_cast<uint32_t>(count);
   return true;
@@ -4773,9 +4649,7 @@ static inline int64_t spare_floats(const Axis& w, int64_t C) {
 static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
 
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
-struct Reach {
-  int64_t first, last;
-};
+struct Reach { int64_t first, last; };
 static inline Reach reach_of(const Axis& a, int64_t i) {
   const int64_t from = i + a.padding - (a.extent() - 1), last = (i + a.padding) / a.stride + 1;
   return {from <= 0 ? 0 : (from + a.stride - 1) / a.stride, smaller(last, a.out)};
@@ -5051,10 +4925,7 @@ static inline bool plan_norm_gradient(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-// Sixteen channels, zeros where there are fewer.
-struct Sixteen {
-  vf part[parts];
-};
+struct Sixteen { vf part[parts]; };            // sixteen channels, zeros where there are fewer
 NNLITE_VERB Sixteen load_sixteen(const float* p, int count = 16) {
   Sixteen s;
   NNLITE_EACH_PART s.part[j] = load_part(p + j * lanes, within(count, j * lanes));
@@ -5249,9 +5120,7 @@ NNLITE_RUN(batch_norm_backward) {
 // virtual lanes folded by a fixed tree; a loss adds its chunks in order and divides by the count.
 #ifdef NNLITE_ONCE
 constexpr int64_t loss_chunk = 512;
-
 static int64_t positions_of(const OpRun& r) { return r.in_numel(0) / r.in_shape(0).last(); }
-
 static bool plan_positions(const OpRun& r, KernelPlan& plan) {
   return plan_tasks(plan, blocks_of(positions_of(r), loss_chunk));
 }
@@ -5556,7 +5425,6 @@ NNLITE_RUN(optimizer_update) {
   }
 }
 }  // namespace NNLITE_ISA
-
 }  // inline namespace
 }  // namespace nnlite
 #undef NNLITE_PASS
@@ -5613,7 +5481,6 @@ NNLITE_REGION_END
 #endif
 namespace nnlite {
 inline namespace NNLITE_CONFIGURATION {
-
 const char* isa_name(Isa isa) {
   static const char* const names[isa_count] = {"scalar", "base", "avx2", "avx512", "neon"};
   return names[static_cast<int>(isa)];
@@ -5656,12 +5523,10 @@ static Isa chosen_isa() {
 }
 
 static int isa_in_force = -1;  // not chosen yet; threads that choose at once choose the same
-
 Isa current_isa() {
   if (__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE) < 0) (void)set_isa(chosen_isa());
   return static_cast<Isa>(__atomic_load_n(&isa_in_force, __ATOMIC_ACQUIRE));
 }
-
 bool set_isa(Isa isa) {
   if (!isa_present(isa)) return false;
   __atomic_store_n(&multiply_adds_fuse, isa != Isa::base, __ATOMIC_RELAXED);
@@ -5820,16 +5685,15 @@ NNLITE_LOOPS void loops_thunk(const void* attributes, const OpRun& run) { op_thu
                     (loops_thunk<Type, family##_forward>),                                                   \
                     NNLITE_BACKWARD(loops_thunk, Type, family##_backward), commit, nullptr,                  \
                     prefix##_kernels, __VA_ARGS__)
-#define NNLITE_DEFINE_LAYER(Type, prefix, trait_bits, ...)                                                   \
-  NNLITE_DEFINE_BUILT_IN(Type, prefix, prefix, 1, 1, trait_bits, nullptr, __VA_ARGS__)
+#define NNLITE_DEFINE_LAYER(Type, prefix, family, trait_bits, ...)                                           \
+  NNLITE_DEFINE_BUILT_IN(Type, prefix, family, 1, 1, trait_bits, nullptr, __VA_ARGS__)
 
 constexpr uint32_t pointwise = traits::elementwise | traits::accumulates;
-NNLITE_DEFINE_BUILT_IN(ELU, elu, activation, 1, 1, pointwise, nullptr, NNLITE_FIELD(1, alpha));
-NNLITE_DEFINE_BUILT_IN(LeakyReLU, leaky_relu, activation, 1, 1, pointwise, nullptr,
-                       NNLITE_FIELD(1, negative_slope));
-NNLITE_DEFINE_BUILT_IN(ReLU, relu, activation, 1, 1, traits::relu | pointwise, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Sigmoid, sigmoid, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
-NNLITE_DEFINE_BUILT_IN(Tanh, tanh, activation, 1, 1, pointwise, nullptr, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(ELU, elu, activation, pointwise, NNLITE_FIELD(1, alpha));
+NNLITE_DEFINE_LAYER(LeakyReLU, leaky_relu, activation, pointwise, NNLITE_FIELD(1, negative_slope));
+NNLITE_DEFINE_LAYER(ReLU, relu, activation, traits::relu | pointwise, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(Sigmoid, sigmoid, activation, pointwise, NNLITE_NO_FIELDS);
+NNLITE_DEFINE_LAYER(Tanh, tanh, activation, pointwise, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_arithmetic
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
@@ -5873,7 +5737,6 @@ static void arithmetic_backward(const A& a, const OpRun& r) {
       if (r.dx(k) != nullptr) give(r.dx(k), i, slope_times(a, r, k, i, dy), r.accumulate(k));
   }
 }
-
 NNLITE_DEFINE_BUILT_IN(Add, add, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_BUILT_IN(Mul, mul, arithmetic, 2, max_inputs, pointwise, nullptr, NNLITE_NO_FIELDS);
 
@@ -6024,14 +5887,12 @@ static void concat_forward(const Concat&, const OpRun& r) {
     for (int64_t i = 0; i < length; i++) r.out()[to + i] = r.in(k)[from + i];
   });
 }
-
 static void concat_backward(const Concat&, const OpRun& r) {
   each_concat_run(r, 0, concat_runs(r), [&](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) == nullptr) return;
     for (int64_t i = 0; i < length; i++) give(r.dx(k), to + i, r.dy()[from + i], r.accumulate(k));
   });
 }
-
 NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulates, nullptr,
                        NNLITE_FIELD(1, dim));
 
@@ -6039,32 +5900,27 @@ NNLITE_DEFINE_BUILT_IN(Concat, concat, concat, 1, max_inputs, traits::accumulate
 // y[n,oh,ow,o] = b[o] + sum x[n,ih,iw,i] w[o,i,kh,kw], ih = oh stride - padding + kh dilation, likewise iw
 // x [N, H, W, I]   weight [O, I/groups, kH, kW]   bias [O]   ->   y [N, oH, oW, O]
 // An output channel sees the I/groups inputs of its own group. groups = I = O is a depthwise convolution.
-
 static ParameterSpec weight_of(const Conv2d& a) {
   if (is_depthwise(a)) return weight_parameter(Layout::depthwise, a.out_channels, 1, a.kernel_size);
   return weight_parameter(Layout::conv, a.out_channels, a.in_channels / a.groups, a.kernel_size, a.groups);
 }
 
-// What the shapes of both convolutions have in common: before and after the size of y.
+// The rest is that of both convolutions but for the size of y, and which way forward goes (see Conv).
+template <class A> constexpr bool goes_down = false;
+template <> constexpr bool goes_down<Conv2d> = true;
+static int64_t conv_pixels(const Conv2d&, const Axis& k, int Pair::*) { return k.places(); }
+
 template <class A>
-static Status conv_attributes(A& a, OpShape& s) {
+static Status conv_shape(A& a, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
   NNLITE_TRY(infer_last(s, a.in_channels));
   const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
   if (a.out_channels <= 0 || a.groups <= 0 || !k.h.valid() || !k.w.valid()) return Status::bad_attribute;
-  return a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 ? Status::bad_attribute : Status::ok;
-}
-template <class A>
-static Status conv_out(const A& a, OpShape& s, int64_t oh, int64_t ow) {
-  NNLITE_TRY(set_image_out(s, oh, ow, a.out_channels));
-  return add_weight_and_bias(s, weight_of(a), a.bias, a.out_channels);
-}
-
-static Status conv2d_shape(Conv2d& a, OpShape& s) {
-  NNLITE_TRY(conv_attributes(a, s));
-  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
-  NNLITE_TRY(conv_out(a, s, k.h.places(), k.w.places()));
-  s.macs = s.out.row_numel() * s.parameters[0].fan_in;
+  if (a.in_channels % a.groups != 0 || a.out_channels % a.groups != 0 || !valid(a))
+    return Status::bad_attribute;
+  NNLITE_TRY(set_image_out(s, conv_pixels(a, k.h, &Pair::h), conv_pixels(a, k.w, &Pair::w), a.out_channels));
+  NNLITE_TRY(add_weight_and_bias(s, weight_of(a), a.bias, a.out_channels));
+  s.macs = (goes_down<A> ? s.out : s.in[0]).row_numel() * s.parameters[0].fan_in;
   return Status::ok;
 }
 
@@ -6123,18 +5979,21 @@ static void bias_backward(const OpRun& r, int O) {
     for (int64_t o = 0; o < O; o++) db[o] += r.dy()[i + o];
 }
 
-static void conv2d_forward(const Conv2d& a, const OpRun& r) {
-  conv_sum<true>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
-}
-static void conv2d_backward(const Conv2d& a, const OpRun& r) {
+template <class A>
+static void conv_forward(const A& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
+  conv_sum<goes_down<A>>(c, weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+}
+template <class A>
+static void conv_backward(const A& a, const OpRun& r) {
+  const Conv  c   = conv_sizes(a, r);
+  const real *big = goes_down<A> ? r.in(0) : r.dy(), *small = goes_down<A> ? r.dy() : r.in(0);
   if (r.dx(0) != nullptr)
-    conv_sum<false>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
-  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.in(0), r.dy(), r.dparameter(0));
+    conv_sum<!goes_down<A>>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
+  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), big, small, r.dparameter(0));
   bias_backward(r, a.out_channels);
 }
-
-NNLITE_DEFINE_LAYER(Conv2d, conv2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
+NNLITE_DEFINE_LAYER(Conv2d, conv2d, conv, traits::accumulates, NNLITE_FIELD(1, in_channels),
                     NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
                     NNLITE_FIELD(5, padding), NNLITE_FIELD(6, dilation), NNLITE_FIELD(7, groups),
                     NNLITE_FIELD(8, bias));
@@ -6147,34 +6006,18 @@ static ParameterSpec weight_of(const ConvTranspose2d& a) {
   return weight_parameter(Layout::transposed, a.in_channels, outputs, a.kernel_size, a.groups);
 }
 
-static Status conv_transpose2d_shape(ConvTranspose2d& a, OpShape& s) {
-  NNLITE_TRY(conv_attributes(a, s));
-  const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
+static bool valid(const ConvTranspose2d& a) {
   const Pair more = a.output_padding;
-  if (more.h < 0 || more.w < 0 || (more.h >= a.stride.h && more.h >= a.dilation.h) ||
-      (more.w >= a.stride.w && more.w >= a.dilation.w)) return Status::bad_attribute;
-  const int64_t oh = (k.h.out - 1) * k.h.stride - 2 * int64_t(k.h.padding) + k.h.extent() + more.h;
-  const int64_t ow = (k.w.out - 1) * k.w.stride - 2 * int64_t(k.w.padding) + k.w.extent() + more.w;
-  NNLITE_TRY(conv_out(a, s, oh, ow));
-  s.macs = s.in[0].row_numel() * s.parameters[0].fan_in;
-  return Status::ok;
+  return more.h >= 0 && more.w >= 0 && (more.h < a.stride.h || more.h < a.dilation.h) &&
+         (more.w < a.stride.w || more.w < a.dilation.w);
 }
-
-static void conv_transpose2d_forward(const ConvTranspose2d& a, const OpRun& r) {
-  conv_sum<false>(conv_sizes(a, r), weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
+static int64_t conv_pixels(const ConvTranspose2d& a, const Axis& k, int Pair::*side) {
+  return (k.out - 1) * k.stride - 2 * int64_t(k.padding) + k.extent() + a.output_padding.*side;
 }
-static void conv_transpose2d_backward(const ConvTranspose2d& a, const OpRun& r) {
-  const Conv c = conv_sizes(a, r);
-  if (r.dx(0) != nullptr)
-    conv_sum<true>(c, weight_of(a), r.dy(), r.parameter(0), nullptr, r.dx(0), r.accumulate(0));
-  if (r.dparameter(0) != nullptr) conv_grad(c, weight_of(a), r.dy(), r.in(0), r.dparameter(0));
-  bias_backward(r, a.out_channels);
-}
-
-NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, traits::accumulates, NNLITE_FIELD(1, in_channels),
-                    NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size), NNLITE_FIELD(4, stride),
-                    NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding), NNLITE_FIELD(7, groups),
-                    NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
+NNLITE_DEFINE_LAYER(ConvTranspose2d, conv_transpose2d, conv, traits::accumulates,
+                    NNLITE_FIELD(1, in_channels), NNLITE_FIELD(2, out_channels), NNLITE_FIELD(3, kernel_size),
+                    NNLITE_FIELD(4, stride), NNLITE_FIELD(5, padding), NNLITE_FIELD(6, output_padding),
+                    NNLITE_FIELD(7, groups), NNLITE_FIELD(8, bias), NNLITE_FIELD(9, dilation));
 
 // ================================================================================ >>op_dropout
 // While training y = x / (1 - p) where the element's random number is at least p, else 0; otherwise y = x.
@@ -6195,15 +6038,12 @@ static void drop(const Dropout& a, const OpRun& r, const real* from, real* to, b
     give(to, i, dropped ? 0 : r.training ? product(from[i], keep) : from[i], accumulate);
   }
 }
-
 static void dropout_forward(const Dropout& a, const OpRun& r) { drop(a, r, r.in(0), r.out(), false); }
-
 static void dropout_backward(const Dropout& a, const OpRun& r) {
   if (r.dx(0) != nullptr) drop(a, r, r.dy(), r.dx(0), r.accumulate(0));
 }
-
-NNLITE_DEFINE_LAYER(Dropout, dropout, traits::elementwise | traits::random | traits::accumulates |
-                    traits::identity_in_evaluation, NNLITE_FIELD(1, p));
+NNLITE_DEFINE_LAYER(Dropout, dropout, dropout, pointwise | traits::random | traits::identity_in_evaluation,
+                    NNLITE_FIELD(1, p));
 
 // ================================================================================ >>op_flatten
 // y = x with dimensions start_dim .. end_dim as one. x [N, A.., B.., C..] -> y [N, A.., prod B, C..]
@@ -6226,14 +6066,12 @@ static void flatten_forward(const Flatten&, const OpRun& r) {
   if (r.out() == r.in(0)) return;
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) r.out()[i] = r.in(0)[i];
 }
-
 static void flatten_backward(const Flatten&, const OpRun& r) {
   if (r.dx(0) == nullptr || (r.dx(0) == r.dy() && !r.accumulate(0))) return;
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) give(r.dx(0), i, r.dy()[i], r.accumulate(0));
 }
-
-NNLITE_DEFINE_LAYER(Flatten, flatten, traits::view | traits::accumulates, NNLITE_FIELD(1, start_dim),
-                    NNLITE_FIELD(2, end_dim));
+NNLITE_DEFINE_LAYER(Flatten, flatten, flatten, traits::view | traits::accumulates,
+                    NNLITE_FIELD(1, start_dim), NNLITE_FIELD(2, end_dim));
 
 // ================================================================================ >>op_linear
 // y[n,o] = b[o] + sum_i x[n,i] w[o,i].   x [N, ..., I]   weight [O, I]   bias [O]   ->   y [N, ..., O]
@@ -6286,8 +6124,7 @@ static void linear_backward(const Linear& a, const OpRun& r) {
     }
   bias_backward(r, a.out_features);
 }
-
-NNLITE_DEFINE_LAYER(Linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
+NNLITE_DEFINE_LAYER(Linear, linear, linear, traits::accumulates, NNLITE_FIELD(1, in_features),
                     NNLITE_FIELD(2, out_features), NNLITE_FIELD(3, bias));
 
 // ================================================================================ >>op_loss_class
@@ -6373,10 +6210,7 @@ NNLITE_DEFINE_LOSS(CrossEntropyLoss, cross_entropy_loss, cross_entropy_loss, NNL
                    NNLITE_FIELD(2, probabilities));
 
 // y = mean of -x[target], x are log-probabilities
-static Status nll_loss_shape(NLLLoss&, OpShape& s) {
-  s.dx_reads_in = 2;
-  return set_class_target(s);
-}
+static Status nll_loss_shape(NLLLoss&, OpShape& s) { s.dx_reads_in = 2; return set_class_target(s); }
 
 static void nll_loss_forward(const NLLLoss&, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
@@ -6394,13 +6228,11 @@ static void nll_loss_backward(const NLLLoss&, const OpRun& r) {
     for (int64_t c = 0; c < C; c++)
       give(r.dx(0), p * C + c, r.in_i32(1)[p] == c ? -share : 0, r.accumulate(0));
 }
-
 NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 
 // ================================================================================ >>op_loss_elementwise
 // The loss of an element and its derivatives by x and by the target t, all by >>formulas. x, t [...] -> y [1]
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
-
 template <class A>
 static Status elementwise_loss_shape(A& a, OpShape& s) {
   if (!valid(a)) return Status::bad_attribute;
@@ -6432,7 +6264,6 @@ static void elementwise_loss_backward(const A& a, const OpRun& r) {
     if (r.dx(1) != nullptr) give(r.dx(1), i, product(plain::slope_by_t(a, x, t), share), r.accumulate(1));
   }
 }
-
 NNLITE_DEFINE_LOSS(BCELoss, bce_loss, elementwise_loss, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(BCEWithLogitsLoss, bce_with_logits_loss, elementwise_loss, NNLITE_NO_FIELDS);
 NNLITE_DEFINE_LOSS(HuberLoss, huber_loss, elementwise_loss, NNLITE_FIELD(1, delta));
@@ -6458,17 +6289,14 @@ static Status sgd_shape(SGD& a, OpShape& s) {
   const bool valid    = at_least_zero(a.lr, a.momentum, a.weight_decay) && is_finite(a.dampening);
   return optimizer_slots(valid && (nesterov || !a.nesterov), s, a.momentum > 0 ? 1 : 0);
 }
-
 static Status adagrad_shape(Adagrad& a, OpShape& s) {
   const bool valid = at_least_zero(a.lr, a.lr_decay, a.weight_decay, a.initial_accumulator_value);
   return optimizer_slots(valid && positive(a.eps), s, 1);
 }
-
 static Status rmsprop_shape(RMSprop& a, OpShape& s) {
   const bool valid = at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) && positive(a.eps);
   return optimizer_slots(valid, s, a.momentum > 0 ? 2 : 1);
 }
-
 template <class A>
 static Status adam_shape(A& a, OpShape& s) {
   const bool betas = below_one(a.betas.first) && below_one(a.betas.second);
@@ -6490,7 +6318,6 @@ static void optimizer_update(const A& a, const OpRun& r) {
   NNLITE_DEFINE_ROW(Type, prefix, #Type, 1, 1, 1, traits::optimizer, (shape_thunk<Type, family##_shape>),    \
                     (loops_thunk<Type, optimizer_update<Type>>), nullptr, nullptr, nullptr,                  \
                     prefix##_kernels, __VA_ARGS__)
-
 NNLITE_DEFINE_OPTIMIZER(Adagrad, adagrad, adagrad, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, lr_decay),
                         NNLITE_FIELD(3, weight_decay), NNLITE_FIELD(4, initial_accumulator_value),
                         NNLITE_FIELD(5, eps));
@@ -6505,16 +6332,6 @@ NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, mome
 
 // ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
-
-// PyTorch's: with ceil_mode a last window may hang over, but must start inside the input or its left padding.
-static int64_t pool_places(const Axis& a, bool ceil_mode) {
-  const int64_t slack = a.in + 2 * int64_t(a.padding) - a.extent();
-  if (slack < 0) return 0;
-  if (!ceil_mode) return slack / a.stride + 1;
-  const int64_t places = (slack + a.stride - 1) / a.stride + 1;
-  return (places - 1) * a.stride >= a.in + a.padding ? places - 1 : places;
-}
-
 template <class A>
 static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
@@ -6523,7 +6340,7 @@ static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   const Axes k = axes_of(a, dilation, s.in[0], s.in[0]);
   if (!k.h.valid() || !k.w.valid() || k.h.padding > k.h.extent() / 2 || k.w.padding > k.w.extent() / 2)
     return Status::bad_attribute;
-  return set_image_out(s, pool_places(k.h, a.ceil_mode), pool_places(k.w, a.ceil_mode), s.in[0].last());
+  return set_image_out(s, k.h.places(a.ceil_mode), k.w.places(a.ceil_mode), s.in[0].last());
 }
 
 // Slot 0 keeps which place kh kW + kw of a window was largest (the first of equals): u8, of over 256 i32.
@@ -6569,9 +6386,9 @@ static void max_pool2d_backward(const MaxPool2d& a, const OpRun& r) {
     if (ih >= 0 && iw >= 0) r.dx(0)[((n * k.h.in + ih) * k.w.in + iw) * C + c] += r.dy()[at];
   });
 }
-
-NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
-                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation), NNLITE_FIELD(5, ceil_mode));
+NNLITE_DEFINE_LAYER(MaxPool2d, max_pool2d, max_pool2d, 0, NNLITE_FIELD(1, kernel_size),
+                    NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, dilation),
+                    NNLITE_FIELD(5, ceil_mode));
 
 static Status average_shape(AvgPool2d& a, OpShape& s) { return pool_shape(a, 1, s); }
 static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
@@ -6607,12 +6424,9 @@ static void average_backward(const A& a, const OpRun& r) {
     for (int64_t w = columns.first; w < columns.last; w++) r.dx(0)[((n * H + h) * W + w) * C + c] += share;
   });
 }
-
-NNLITE_DEFINE_BUILT_IN(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 1, 1, 0, nullptr,
-                       NNLITE_FIELD(1, output_size));
-NNLITE_DEFINE_BUILT_IN(AvgPool2d, avg_pool2d, average, 1, 1, 0, nullptr, NNLITE_FIELD(1, kernel_size),
-                       NNLITE_FIELD(2, stride), NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode),
-                       NNLITE_FIELD(5, count_include_pad));
+NNLITE_DEFINE_LAYER(AdaptiveAvgPool2d, adaptive_avg_pool2d, average, 0, NNLITE_FIELD(1, output_size));
+NNLITE_DEFINE_LAYER(AvgPool2d, avg_pool2d, average, 0, NNLITE_FIELD(1, kernel_size), NNLITE_FIELD(2, stride),
+                    NNLITE_FIELD(3, padding), NNLITE_FIELD(4, ceil_mode), NNLITE_FIELD(5, count_include_pad));
 
 // ================================================================================ >>op_softmax
 // Along dim of x, y [N, ...], with m the largest, S = sum exp(x - m): y = exp(x - m) / S or y = x - m - log S
@@ -6666,10 +6480,8 @@ static void softmax_backward(const A& a, const OpRun& r) {
     }
   });
 }
-
-NNLITE_DEFINE_BUILT_IN(LogSoftmax, log_softmax, softmax, 1, 1, traits::accumulates, nullptr,
-                       NNLITE_FIELD(1, dim));
-NNLITE_DEFINE_BUILT_IN(Softmax, softmax, softmax, 1, 1, traits::accumulates, nullptr, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_LAYER(LogSoftmax, log_softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
+NNLITE_DEFINE_LAYER(Softmax, softmax, softmax, traits::accumulates, NNLITE_FIELD(1, dim));
 
 // ================================================================================ >>op_upsample
 // y[n,h,w,c] = x[n,h / fh,w / fw,c].   x [N, H, W, C] -> y [N, H fh, W fw, C]
@@ -6701,8 +6513,7 @@ static void upsample_backward(const Upsample& a, const OpRun& r) {
     give(r.dx(0), at, sum, r.accumulate(0));
   });
 }
-
-NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
+NNLITE_DEFINE_LAYER(Upsample, upsample, upsample, traits::accumulates, NNLITE_FIELD(1, scale_factor));
 
 // ================================================================================ >>op_list
 // Every op of this header, sorted as strcmp sorts its names.
@@ -6747,11 +6558,9 @@ NNLITE_DEFINE_LAYER(Upsample, upsample, traits::accumulates, NNLITE_FIELD(1, sca
   X(Tanh)               \
   X(Upsample)
 
-static const Op* const op_table[] = {
 #define NNLITE_OP_ADDRESS(Type) &Type::op,
-    NNLITE_OPS(NNLITE_OP_ADDRESS)
+static const Op* const op_table[] = {NNLITE_OPS(NNLITE_OP_ADDRESS)};
 #undef NNLITE_OP_ADDRESS
-};
 
 // A variable has a section of its own, so that a linker can drop it with all ops; a constant in code has not.
 OpSet all_ops() {
@@ -6783,7 +6592,6 @@ static float anneal(double a, double b, double t) {
 }
 
 static float constant_lr_rate(const ConstantLR&, const RateContext& c) { return c.lr; }
-
 static float cosine_annealing_lr_rate(const CosineAnnealingLR& a, const RateContext& c) {
   const int last = a.T_max > 0 ? a.T_max : c.epochs > 0 ? c.epochs : 1;
   const double t = c.epoch >= static_cast<uint32_t>(last) ? 1.0 : static_cast<double>(c.epoch) / last;
@@ -6811,7 +6619,6 @@ static float reduce_lr_on_plateau_rate(const ReduceLROnPlateau& a, const RateCon
   const float lr = static_cast<float>(product(double(c.lr), double(c.plateau_factor)));
   return lr > a.min_lr ? lr : a.min_lr;
 }
-
 static float step_lr_rate(const StepLR& a, const RateContext& c) {
   return float(product(double(c.lr), power(double(a.gamma), c.epoch / uint32_t(a.step_size))));
 }
@@ -7356,7 +7163,6 @@ void Model::initialise(Tensor made_by, Init init) {
     n.parameters[p].has_init = true;
   }
 }
-
 void Model::freeze(Tensor made_by) {
   if (!ModelAccess::owns(*this, made_by, "freeze")) return;
   Node& n = nodes_[made_by.id];
@@ -7426,7 +7232,6 @@ int64_t Model::parameter_elements() const {
   for (int i = 0; i < node_count_; i++) n += node(i).parameters;
   return n;
 }
-
 int Model::find_parameter(const char* name) const {
   for (int i = 0; i < parameter_count_; i++)
     if (same_text(parameter(i).name, name)) return i;
@@ -8559,7 +8364,7 @@ struct Executor {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     const Backend* const b = engine.backend;
-    const uint32_t key[3] = {first, engine.watch ? first : last, static_cast<uint32_t>(rows)};   // seen one by one
+    const uint32_t seen = engine.watch ? first : last, key[3] = {first, seen, static_cast<uint32_t>(rows)};
     if (b && !b->begin(b->user, engine.device, key, context)) return;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
     if (b) b->end(b->user);
@@ -9089,8 +8894,6 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   return sent;
 }
 
-const Model* Trainer::model() const { return engine_.model; }
-
 Status Trainer::set_data(const Dataset& data) {
   if (!engine_.steps) return Status::not_built;
   if (data.count < 1) return set_problem(problem_, Status::no_data, "set_data", "the data set is empty");
@@ -9111,14 +8914,12 @@ Status Trainer::step(const Batch& batch) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "step", batch.rows, options_.batch));
   return TrainerAccess::step(*this, &batch, batch.rows);
 }
-
 Status Trainer::step() {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
   const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
   return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
 }
-
 Status Trainer::steps(int n) {
   for (int i = 0; i < n; i++) NNLITE_TRY(step());
   return Status::ok;
@@ -9143,7 +8944,6 @@ bool Trainer::is_trained(int i) const {
   return TrainerAccess::data(*this, i, 0) &&
          ModelAccess::parameter(*engine_.model, i)->spec.role != Role::statistic;
 }
-
 Status Trainer::get(int i, real* to) const {
   const real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return engine_.model ? engine_.model->get(i, to) : Status::bad_argument;
@@ -9151,7 +8951,6 @@ Status Trainer::get(int i, real* to) const {
   copy_logical(*ModelAccess::parameter(*engine_.model, i), own, to);
   return Status::ok;
 }
-
 Status Trainer::set(int i, const real* from) {
   real* own = TrainerAccess::data(*this, i, 0);
   if (!own) return Status::bad_argument;
@@ -9160,7 +8959,6 @@ Status Trainer::set(int i, const real* from) {
   for (int64_t e = 0; e < p.spec.shape.row_numel(); e++) own[parameter_at(p.spec, e)] = from[e];
   return TrainerAccess::copy(*this, i, 0, Copy::to_device);
 }
-
 Status Trainer::get_gradient(int i, real* to) const {
   const real* g = TrainerAccess::data(*this, i, 1);
   if (!g) return Status::bad_argument;
@@ -9212,7 +9010,6 @@ static View<T> input_view(const Engine& e, int i, DType wanted) {
   const InputData in = input_data(e, i);
   return {in.dtype == wanted ? static_cast<T*>(in.data) : nullptr, in.shape, e.batch};
 }
-
 View<real> Session::input(int i) { return input_view<real>(engine_, i, real_dtype); }
 View<int32_t> Session::input_i32(int i) { return input_view<int32_t>(engine_, i, DType::i32); }
 
@@ -9268,14 +9065,11 @@ real confidence(const real* scores, int count) {
 }
 
 int argmax(View<const real> row) { return argmax(row.data, static_cast<int>(row.shape.row_numel())); }
-
 void Confusion::clear() { for (int64_t i = 0; i < int64_t(classes) * classes; i++) counts[i] = 0; }
-
 void Confusion::add(int target, int answer) {
   NNLITE_ASSERT(target >= 0 && target < classes && answer >= 0 && answer < classes);
   counts[int64_t(target) * classes + answer]++;
 }
-
 void Confusion::add(const real* scores, const int32_t* targets, int rows) {
   for (int r = 0; r < rows; r++) add(targets[r], argmax(scores + int64_t(r) * classes, classes));
 }
@@ -9397,48 +9191,13 @@ static double resized_value(const Image& image, const Placement& p, const Taps& 
   return static_cast<double>(sum) / static_cast<double>(1000 * total_weight(down, across));
 }
 
-static Status preprocess_digit(const Image& image, const Preprocessing& how, int height, int width,
-                               int channels, real* to, Arena scratch, Seen& seen);
-
-Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
-                  real* to, Arena scratch, Seen* seen) {
-  constexpr int largest = 16384;
-  const auto within = [](int n, int most) { return n >= 1 && n <= most; };
-  if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
-      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
-      !within(channels, 4))
-    return Status::bad_image;
-  Seen unseen, &told = seen ? *seen : unseen;
-  told = Seen::one;
-  if (how.kind == PreprocessingKind::digit)
-    return preprocess_digit(image, how, height, width, channels, to, scratch, told);
-  const FloatControl control;
-  const Placement p = place(image, how.resize, height, width);
-  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
-    const Taps down(p.height, p.to_height, y);
-    for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
-      const Taps across(p.width, p.to_width, x);
-      const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
-      for (int c = 0; c < channels; c++) {
-        double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
-        if (how.invert) value = 255 - value;
-        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
-      }
-    }
-  }
-  return Status::ok;
-}
-
 // ================================================================================ >>digit
 // The digit front end, in whole numbers. What differs from the paper around it in the colour of the ink is
 // ink; its large connected parts are the digit. It gets the look of MNIST (LeCun et al. 1998): the longest
 // side 20, grey edges, the centre of mass in the middle of 28 x 28.
 constexpr int digit_cells = 16, digit_parts = 2048;          // of the background a side; of the ink
 
-struct DigitPart {
-  uint32_t area;
-  uint8_t  x0, y0, x1, y1;                                   // its box, both ends inside
-};
+struct DigitPart { uint32_t area; uint8_t x0, y0, x1, y1; };  // its box, both ends inside
 struct DigitScratch {
   uint32_t  sums[3 * 256];
   int32_t   back[256][3];                                    // of one row
@@ -9859,7 +9618,6 @@ static bool digit_fits(const Preprocessing& p, int height, int width, int channe
   return channels == 1 && p.box >= 8 && p.box <= 64 && p.box <= height && p.box <= width && p.speck >= 1 &&
          p.clarity <= 100 && p.side >= 64 && p.side <= 256;
 }
-
 size_t prepare_bytes(const Preprocessing& how, int width, int height) {
   if (how.kind != PreprocessingKind::digit || width < 1 || height < 1) return 0;
   const int64_t W = width < how.side ? width : how.side, H = height < how.side ? height : how.side;
@@ -9881,6 +9639,35 @@ static Status preprocess_digit(const Image& image, const Preprocessing& how, int
   seen = digit.run(image, k, height, width, to);
   for (int i = 0; i < height * width; i++)
     to[i] = (product(to[i], real(how.scale)) - real(how.mean[0])) / real(how.std[0]);
+  return Status::ok;
+}
+
+Status preprocess(const Image& image, const Preprocessing& how, int height, int width, int channels,
+                  real* to, Arena scratch, Seen* seen) {
+  constexpr int largest = 16384;
+  const auto within = [](int n, int most) { return n >= 1 && n <= most; };
+  if (image.pixels == nullptr || !within(image.width, largest) || !within(image.height, largest) ||
+      !within(image.channels, 4) || !within(width, largest) || !within(height, largest) ||
+      !within(channels, 4))
+    return Status::bad_image;
+  Seen unseen, &told = seen ? *seen : unseen;
+  told = Seen::one;
+  if (how.kind == PreprocessingKind::digit)
+    return preprocess_digit(image, how, height, width, channels, to, scratch, told);
+  const FloatControl control;
+  const Placement p = place(image, how.resize, height, width);
+  for (int64_t y = -p.to_y; y < height - p.to_y; y++) {   // in the part that shows the image
+    const Taps down(p.height, p.to_height, y);
+    for (int64_t x = -p.to_x; x < width - p.to_x; x++) {
+      const Taps across(p.width, p.to_width, x);
+      const bool inside = x >= 0 && y >= 0 && x < p.to_width && y < p.to_height;
+      for (int c = 0; c < channels; c++) {
+        double value = inside ? resized_value(image, p, down, across, channels, c) : double(how.background);
+        if (how.invert) value = 255 - value;
+        *to++ = (product(static_cast<real>(value), real(how.scale)) - real(how.mean[c])) / real(how.std[c]);
+      }
+    }
+  }
   return Status::ok;
 }
 
@@ -9956,7 +9743,6 @@ static constexpr uint32_t sha256_k[64] = {
     0x748f82ee, 0x78a5636f, 0x84c87814, 0x8cc70208, 0x90befffa, 0xa4506ceb, 0xbef9a3f7, 0xc67178f2};
 
 static uint32_t rotate_right(uint32_t x, int n) { return (x >> n) | (x << (32 - n)); }
-
 static void sha256_block(uint32_t h[8], const uint8_t* p) {
   uint32_t w[64], s[8];
   for (int i = 0; i < 16; ++i, p += 4)
@@ -10002,7 +9788,6 @@ void Sha256::finish(uint8_t digest[32]) {
 // The outside of a `.nnl` file, as models/FORMAT.md numbers it. A record is a struct with the bytes of the
 // file on every machine: what is read and what is written stands in one place, reserved bytes too. Nothing is
 // used before it was checked, and bounds are checked by subtraction, so that no sum can wrap.
-
 static void copy_bytes(void* to, const void* from, size_t n) { if (n > 0) __builtin_memcpy(to, from, n); }
 constexpr bool little_endian = __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__;
 // Turns every element of a file on a big-endian machine.
@@ -10024,10 +9809,7 @@ class Little {
   operator T() const { return turned(stored_); }
 
  private:
-  static T turned(T v) {
-    if (!little_endian) swap_elements(&v, sizeof v, sizeof v);
-    return v;
-  }
+  static T turned(T v) { if (!little_endian) swap_elements(&v, sizeof v, sizeof v); return v; }
   T stored_;
 };
 using Le16 = Little<uint16_t>;
@@ -10061,10 +9843,7 @@ struct SectionRecord {
   Le32    crc;
   uint8_t zero[20] = {};
 };
-struct StorageRecord {
-  Le64 bytes;
-  Le32 crc, zero;
-};
+struct StorageRecord { Le64 bytes; Le32 crc, zero; };
 struct TensorRecord {
   Le32    name;                                // of a parameter
   uint8_t name_bytes = 0, dtype = 0, rank = 0, layout = 0, role = 0, flags = 0;
@@ -10083,11 +9862,7 @@ struct NodeRecord {
   Le32    ids, attributes, attribute_bytes, shares = file_none;
   Le64    zeros;
 };
-struct GraphHeader {
-  Le32 inputs, outputs;
-  Le64 seed;
-  Le32 init, zero;
-};
+struct GraphHeader { Le32 inputs, outputs; Le64 seed; Le32 init, zero; };
 struct GraphEnd {                              // an input or an output
   Le32    node, name;
   uint8_t name_bytes = 0, zero[7] = {};
@@ -10097,12 +9872,7 @@ static_assert(sizeof(FileHeader) == 128 && sizeof(SectionRecord) == 48 && sizeof
               sizeof(GraphEnd) == 16);
 
 enum class Presence : uint8_t { optional, always, checkpoint, in_checkpoint, reserved };
-struct SectionKind {
-  uint32_t type;
-  char     name[5];
-  bool     critical;
-  Presence presence;
-};
+struct SectionKind { uint32_t type; char name[5]; bool critical; Presence presence; };
 enum SectionId : int {
   id_meta, id_strs, id_tens, id_node, id_idxs, id_attr, id_grph, id_stor, id_qntz, id_prep, id_post, id_labl,
   id_test, id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_base, id_augm, id_sign, id_data,
@@ -10397,26 +10167,16 @@ class Emit {
     for (size_t i = 0; i < bytes; i += element)
       for (size_t k = 0; k < element; ++k) put(p + i + element - 1 - k, 1);
   }
-  // Zeros up to a multiple of n.
-  void align(uint64_t n) { while (at() % n != 0) put("", 1); }
+  void align(uint64_t n) { while (at() % n != 0) put("", 1); }         // zeros up to a multiple of n
   // The place of a string: in STRS they have the order in which the sections after it refer to them.
   uint32_t place_string(size_t bytes) {
     strings_ += uint32_t(bytes);
     return bytes == 0 ? 0 : strings_ - uint32_t(bytes);
   }
-  void flush() {
-    pass(buffer_, held_);
-    held_ = 0;
-  }
+  void     flush() { pass(buffer_, held_); held_ = 0; }
   uint64_t at() const { return at_ + held_; }
-  uint32_t crc() {
-    flush();
-    return crc_;
-  }
-  void begin() {                               // a section
-    flush();
-    at_ = crc_ = 0;
-  }
+  uint32_t crc() { flush(); return crc_; }
+  void     begin() { flush(); at_ = crc_ = 0; }          // a section
   bool failed() const { return failed_; }
 
  private:
@@ -10458,10 +10218,7 @@ class Io {
       status_ = bad(*f_, at_, section_kinds[id_].name, "a field is out of range, or does not fit");
   }
   void   row(const char* setting, uint32_t trait, AnyOp& row);
-  Status finish() {
-    require(at_ == end_);
-    return status_;
-  }
+  Status finish() { require(at_ == end_); return status_; }
 
  private:
   NNLITE_COLD void bytes(void* p, size_t n) {
@@ -10532,7 +10289,6 @@ struct ExtrasReader {
 };
 
 static bool valid_text(const char* s) { return valid_utf8(s, text_bytes(s)); }
-
 static NNLITE_COLD void fields(Io& io, Preprocessing& p, const Model& m) {
   const Shape s = m.input_shape(0);
   uint16_t    kind = uint16_t(1 + int(p.kind));
@@ -10616,12 +10372,8 @@ static void emit_labels(const ModelExtras& x, Emit& e) {
   for (int i = 0; i < x.label_count; ++i) e.put(x.labels[i], text_bytes(x.labels[i]) + 1);
 }
 
-struct EntryHeader {
-  uint8_t key_bytes = 0, type = 1;
-  Le16    value_bytes;
-};
+struct EntryHeader { uint8_t key_bytes = 0, type = 1; Le16 value_bytes; };
 constexpr size_t max_metadata_bytes = 65536;
-
 static Status read_metadata(ExtrasReader& x) {
   const SectionRecord& s     = x.f.at[id_meta];
   const uint8_t*       bytes = nullptr;
@@ -10664,10 +10416,7 @@ static void emit_metadata(const ModelExtras& x, Emit& e) {
 }
 
 // A golden vector: its header, all inputs, all outputs, two floats of every node; each filled up to 8 bytes.
-struct GoldenHeader {
-  Le32    rows;
-  LeFloat tolerance;
-};
+struct GoldenHeader { Le32 rows; LeFloat tolerance; };
 static bool valid(const Golden& g) {
   return g.rows >= 1 && g.rows <= 64 && is_finite(g.tolerance) && g.tolerance > 0;
 }
@@ -10819,7 +10568,6 @@ constexpr size_t  file_name_bytes = 64;        // of the longest name that the e
 static uint8_t file_dtype(DType t) {
   return t == DType::f32 ? 1 : t == DType::f64 ? 4 : t == DType::u8 ? 6 : 8;
 }
-
 static TensorRecord form_record(const Shape& s, DType dtype) {
   TensorRecord t;
   t.dtype = file_dtype(dtype);
@@ -10966,7 +10714,6 @@ static Status find_known(const File& f, const OpSet& ops, uint64_t here, const c
 static size_t field_bytes(FieldType t) {
   return t == FieldType::boolean ? 1 : t == FieldType::pair || t == FieldType::betas ? 8 : 4;
 }
-
 static bool same_field(const Field& f, const void* a, const void* b) {
   const uint8_t* p = static_cast<const uint8_t*>(a) + f.offset;
   const uint8_t* q = static_cast<const uint8_t*>(b) + f.offset;
@@ -11330,7 +11077,6 @@ static Status refuse_save(Problem* problem, Status s, const char* where, const c
   if (problem != nullptr) set_problem(*problem, s, where, what);
   return s;
 }
-
 static const Parameter& parameter_of(const Content& c, int i) { return *ModelAccess::parameter(*c.model, i); }
 
 // The parameters in the order of their names: ids in the file are places in it.
@@ -11669,7 +11415,6 @@ static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
 Status save(const Model& model, const char* path, const ModelExtras* extras, Problem* problem) {
   return save_path(path, problem, [&](const Sink& sink) { return save(model, sink, extras, problem); });
 }
-
 Status Model::load(const char* path, Arena& arena, const LoadOptions& options) {
   return open_path(path, &problem_, [&](const Source& source) { return load(source, arena, options); });
 }
@@ -11686,10 +11431,7 @@ Status MappedFile::open(const char* path) {
 #ifndef NNLITE_NO_TRAINING
 // A checkpoint is the trainer's model with the values of the moment, the optimizer's states, and what decides
 // the next step: options, seed, step, place in the data. A resumed run has the bits of one never stopped.
-struct RowHeader {
-  uint8_t name_bytes = 0, zero = 0;
-  Le16    version, attribute_bytes, zero_too;
-};
+struct RowHeader { uint8_t name_bytes = 0, zero = 0; Le16 version, attribute_bytes, zero_too; };
 
 // What a checkpoint holds beside the network.
 struct CheckpointAccess {
@@ -11850,7 +11592,6 @@ Status save(const Trainer& trainer, const Sink& sink, const ModelExtras* extras,
   NNLITE_TRY(TrainerAccess::copy_all(trainer, Copy::from_device));
   return write_content(Content(trainer.model(), &trainer, extras), sink, problem);
 }
-
 Status save_checkpoint(const Trainer& t, const Sink& sink, const ModelExtras* extras, Problem* problem) {
   NNLITE_TRY(TrainerAccess::copy_all(t, Copy::from_device));
   return write_content(Content(t.model(), &t, extras, emit_training), sink, problem);
@@ -11884,7 +11625,6 @@ static Status read_names(const File& f, TrainerOptions& o, Arena* arena) {
 }
 
 static constexpr SectionId state_sections[] = {id_arth, id_opts, id_schd, id_rngs, id_dpos, id_loss, id_augm};
-
 static Status read_checkpoint(File& f) {
   NNLITE_TRY(read_container(f));
   return f.checkpoint() ? Status::ok : bad(f, 20, "header", "this is a model, not a checkpoint");
@@ -12147,7 +11887,6 @@ NNLITE_COLD Status make_golden(const Model& model, const void* inputs, int rows,
   golden = {rows, tolerance, inputs, outputs, nodes};
   return Status::ok;
 }
-
 }  // inline namespace
 }  // namespace nnlite
 #endif  // NNLITE_ONCE

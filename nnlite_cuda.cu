@@ -5,7 +5,7 @@
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
-//   >>seams >>device >>reduce >>elementwise >>product >>linear >>losses >>optimizers >>rows >>backend
+//   >>seams >>device >>reduce >>elementwise >>product >>linear >>convolution >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -142,7 +142,7 @@ struct Device {
   }
   void forget(Mirror& m) {
     while (m.records > 0)
-      if (m.recorded[--m.records].graph) note(gpu::end_recorded(m.recorded[m.records].graph));    // it was made
+      if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
   }
   void drop(Mirror& m) {
     forget(m);
@@ -180,6 +180,9 @@ static void each(int64_t n, const F& f) {
 }
 
 NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) { to[i] = more ? to[i] + value : value; }
+
+static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
+constexpr size_t refused = ~size_t(0);           // as the scratch of a row: it is not for these shapes
 
 // ================================================================================ >>reduce
 // The sum over all threads of a block, in every thread: halves are added, always in the same order. `room`
@@ -382,6 +385,313 @@ static void linear_backward(const OpRun& r) {
   if (r.dparameter(1) != nullptr) column_sums(r.dy(), N, O, r.dparameter(1));
 }
 
+// ================================================================================ >>convolution
+// Conv2d and ConvTranspose2d are sums over the window's places k and the channels of a group:
+//   y[p, o]     = b[o] + sum over k, i of x[p at k, i] w[k, i, o]
+//   dx[q, i]    = sum over k, o of dy[q at k, o] w[k, i, o]
+//   dw[k, i, o] = sum over the pixels p of y of x[p at k, i] dy[p, o]
+// where `at` goes down for Conv2d, to p stride - padding + k dilation, and up for ConvTranspose2d, to
+// (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
+// x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
+// A depthwise Conv2d has w [kH][kW][C padded].
+
+// n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication", 1994.
+struct Divider {
+  int      by;
+  uint32_t factor, shift;
+  NNLITE_DEVICE int of(int n) const { return static_cast<int>(uint64_t(static_cast<uint32_t>(n)) * factor >> shift); }
+};
+static Divider divider(int64_t by) {
+  uint32_t shift = 31;
+  while (int64_t(1) << (shift - 31) < by) shift++;
+  const uint64_t n = static_cast<uint64_t>(by);
+  return {static_cast<int>(by), static_cast<uint32_t>(((uint64_t(1) << shift) + n - 1) / n), shift};
+}
+
+// One side of the images that are read: the window of pixel p has its place k at (p scale + start + k step) / stride.
+struct Side {
+  int     size, scale, start, step;
+  Divider stride;
+  NNLITE_DEVICE int find(int at) const {         // -1: outside, or between two pixels
+    const int i = stride.of(at);
+    return at >= 0 && i * stride.by == at && i < size ? i : -1;
+  }
+};
+
+// Images as the pixels of others see them. Pixels are numbered through all images, lines (kh, kw, channel)
+// through a window; those from `count` on see nothing but zeros.
+struct Window {
+  const float* x;
+  Side         h, w;
+  int          pitch;                          // channels of all groups
+  Divider      to_h, to_w, kernel_w, channels; // the others' size; channels of a group
+  static constexpr int limit = 1 << 29, nowhere = -2 * limit;
+
+  struct Pixel { int first, h, w; };
+  struct Line { int h, w, channel; };
+  NNLITE_DEVICE Pixel pixel(int i, int count) const {
+    const int row = to_w.of(i), image = to_h.of(row);
+    return {image * h.size * w.size, i < count ? (row - image * to_h.by) * h.scale + h.start : nowhere,
+            (i - row * to_w.by) * w.scale + w.start};
+  }
+  NNLITE_DEVICE Line line(int i, int count) const {
+    const int tap = channels.of(i), kh = kernel_w.of(tap);
+    return {i < count ? kh * h.step : nowhere, (tap - kh * kernel_w.by) * w.step, i - tap * channels.by};
+  }
+  NNLITE_DEVICE const float* at(const Pixel& p, const Line& l) const {         // nullptr: zero
+    const int y = h.find(p.h + l.h), z = w.find(p.w + l.w);
+    return y < 0 || z < 0 ? nullptr : x + int64_t(p.first + y * w.size + z) * pitch + l.channel;
+  }
+  NNLITE_DEVICE float value(const Pixel& p, const Line& l, int first) const {
+    const float* const v = at(p, l);
+    return v == nullptr ? 0.0f : v[first];
+  }
+};
+
+// C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
+// for dw lines m and pixels k, which come in chunks with a C of their own.
+struct Convolution {
+  Window       a;
+  int          M, N, K, groups, chunk, chunks;
+  const float* b;
+  int64_t      b_group, b_tap, b_channel, b_column;              // strides; k is tap * a.channels + channel
+  const float* start;
+  float*       c;
+  int64_t      c_group, c_row, c_chunk;
+  int          used;                           // dw: columns used .. c_row - 1 become zeros
+  bool         more;
+  NNLITE_DEVICE float b_at(int group, int k, int n) const {
+    const int tap = a.channels.of(k);
+    return b[group * b_group + tap * b_tap + (k - tap * a.channels.by) * b_channel + n * b_column];
+  }
+};
+
+// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16 as in product_kernel.
+struct alignas(16) Four { float of[4]; };
+template <int width>
+struct Tile {                                  // rows of 4 more: what lies below is in another bank
+  static constexpr int height = tile * tile / width, a_pitch = height + 4, b_pitch = width + 4;
+};
+template <bool dw, int width>
+NNLITE_GLOBAL void convolution_kernel(Convolution p) {
+  constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
+  constexpr int share = height / step;
+  float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
+  const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
+  const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
+  const int m0 = static_cast<int>(gpu::block().x) * height, n0 = static_cast<int>(gpu::block().y) * width;
+  const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
+  const int skip = group * p.a.channels.by;
+  Window::Line  line = p.a.line(m0 + t % height, p.M);
+  Window::Pixel pixels[size_t(share)];
+  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + t / step + i * 16, p.M);
+  float c[4][4];
+  for (int j = 0; j < 4; j++) {
+    const int n = n0 + tx + j;
+    for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[group * p.N + n] : 0.0f;
+  }
+  for (int k0 = first; k0 < last; k0 += step) {
+    // threads side by side read channels, which lie side by side
+    if (!dw) line = p.a.line(k0 + t % step, last);
+    for (int i = 0; i < share; i++) {
+      const int along = dw ? t / height + i * (256 / height) : t % step, across = dw ? t % height : t / step + i * 16;
+      const Window::Pixel pixel = dw ? p.a.pixel(k0 + along, last) : pixels[dw ? 0 : i];
+      a[along * a_pitch + across] = p.a.value(pixel, line, skip);
+    }
+    for (int e = t; e < width * step; e += 256) {
+      const int along = p.b_channel == 1 ? e % step : e / width, across = p.b_channel == 1 ? e / step : e % width;
+      const int k = k0 + along, n = n0 + across;
+      b[along * b_pitch + across] = k < last && n < p.N ? p.b_at(group, k, n) : 0.0f;
+    }
+    gpu::barrier();
+    for (int k = 0; k < step; k++) {
+      const Four x = *reinterpret_cast<const Four*>(a + k * a_pitch + ty);
+      const Four w = *reinterpret_cast<const Four*>(b + k * b_pitch + tx);
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 4; j++) c[i][j] = fmaf(x.of[i], w.of[j], c[i][j]);
+    }
+    gpu::barrier();
+  }
+  const int64_t wide = dw ? p.c_row : p.N;
+  for (int i = 0; i < 4; i++)
+    for (int j = 0; j < 4; j++) {
+      const int m = m0 + ty + i, n = n0 + tx + j;
+      const int64_t at = chunk * p.c_chunk + group * p.c_group + m * p.c_row + n;
+      if (m < p.M && n < wide) give_to(p.c, at, n < p.N ? c[i][j] : 0.0f, p.more);
+    }
+}
+
+// The same without tiles, for few columns: a thread an element.
+struct ConvolveDirectly {
+  Convolution p;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int m = static_cast<int>(i / p.c_row), column = static_cast<int>(i - m * p.c_row);
+    const int group = column / p.N, n = column - group * p.N;
+    const Window::Pixel pixel = p.a.pixel(m, p.M);
+    const float* b = p.b + group * p.b_group + n * p.b_column;
+    float sum = p.start != nullptr ? p.start[column] : 0.0f;
+    for (int k = 0; k < p.K; k += p.a.channels.by, b += p.b_tap) {
+      const float* const v = p.a.at(pixel, p.a.line(k, p.K));
+      for (int c = 0; v != nullptr && c < p.a.channels.by; c++)
+        sum = fmaf(v[group * p.a.channels.by + c], b[c * p.b_channel], sum);
+    }
+    give_to(p.c, i, sum, p.more);
+  }
+};
+
+// Of dw: 32 elements a block, (tap, group, channel, column) in this order; 8 threads an element, each one chain.
+NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
+  float* const room = gpu::shared<float>();
+  const int t = static_cast<int>(gpu::thread()), e = static_cast<int>(gpu::block().x) * 32 + t % 32;
+  const int chunk = static_cast<int>(gpu::block().y), first = chunk * p.chunk;
+  const int last = p.K < first + p.chunk ? p.K : first + p.chunk;
+  const int n = e % p.N, channel = e / p.N % p.a.channels.by, rest = e / p.N / p.a.channels.by;
+  const int group = rest % p.groups, m = rest / p.groups * p.a.channels.by + channel;
+  const Window::Line line = p.a.line(m, p.M);
+  float sum = 0;
+  for (int k = first + t / 32; k < last && e < elements; k += 8)
+    sum = fmaf(p.a.value(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
+  room[t] = sum;
+  gpu::barrier();
+  if (t >= 32 || e >= elements) return;
+  for (int i = 1; i < 8; i++) sum += room[i * 32 + t];
+  const int64_t at = group * p.c_group + m * p.c_row + n;
+  float* const  to = p.c + chunk * p.c_chunk + at;
+  to[0] = sum;
+  if (at % p.c_row == p.used - 1)
+    for (int64_t i = p.used; i < p.c_row; i++) to[i - p.used + 1] = 0;
+}
+
+struct AddChunks {
+  const float* from;
+  int64_t      size;
+  int          chunks;
+  float*       to;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    float sum = from[i];
+    for (int k = 1; k < chunks; k++) sum += from[k * size + i];
+    to[i] = sum;
+  }
+};
+
+static bool goes_up(const Conv2d&) { return false; }
+static bool goes_up(const ConvTranspose2d&) { return true; }
+static bool is_depthwise(const Conv2d& a) {
+  return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+}
+static bool is_depthwise(const ConvTranspose2d&) { return false; }
+static bool is_direct(const Convolution& p) { return p.N < 8 || p.groups > 65535; }
+static int  tile_width(int64_t columns) { return columns <= 16 ? 16 : columns <= 32 ? 32 : tile; }
+
+static Side side_of(bool up, int size, int stride, int padding, int dilation) {
+  return up ? Side{size, 1, padding, -dilation, divider(stride)} : Side{size, stride, -padding, dilation, divider(1)};
+}
+
+// dw by chunks of at least 256 pixels, as many as make some 512 blocks.
+static void set_chunks(Convolution& p) {
+  const int width = tile_width(p.c_row), height = tile * tile / width;
+  const int64_t blocks = is_direct(p) ? (int64_t(p.M) * p.N * p.groups + 31) / 32
+                                      : (p.M + height - 1) / height * ((p.c_row + width - 1) / width) * p.groups;
+  const int64_t most = 512 / blocks, some = p.K / 256, chunks = some < most ? some : most;
+  p.chunks = chunks > 1 ? static_cast<int>(chunks) : 1;
+  p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
+}
+
+enum class Wanted { y, dx, dw };
+template <class A>
+static Convolution convolution(const OpRun& r, Wanted what) {
+  const A&      a = *static_cast<const A*>(r.attributes);
+  const bool    back = what == Wanted::dx, up = goes_up(a) != back, deep = is_depthwise(a);
+  const Shape & x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x, &to = back ? x : y;
+  const int     I = a.in_channels / a.groups, O = a.out_channels / a.groups, taps = a.kernel_size.h * a.kernel_size.w;
+  const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide, group = deep ? 1 : taps * tap;
+  const int     pixels = r.rows * to.dim[1] * to.dim[2], lines = taps * (back ? O : I);
+  Convolution p = {};
+  p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
+         side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w), from.last(), divider(to.dim[1]),
+         divider(to.dim[2]), divider(a.kernel_size.w), divider(back ? O : I)};
+  p.groups = a.groups, p.chunks = 1, p.N = back ? I : O;
+  if (what == Wanted::dw) {
+    p.M = lines, p.K = pixels, p.used = deep ? a.out_channels : O;
+    p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_tap = I * p.b_channel, p.b_column = 1;
+    p.c = r.dparameter(0), p.c_group = group, p.c_row = wide, p.c_chunk = deep ? taps * tap : a.groups * group;
+    set_chunks(p);
+  } else {
+    p.M = pixels, p.K = p.chunk = lines;
+    p.b = r.parameter(0), p.b_group = group, p.b_tap = tap, p.b_channel = back ? 1 : wide, p.b_column = back ? wide : 1;
+    p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(), p.more = back && r.accumulate(0);
+    p.c_group = p.N, p.c_row = to.last();
+  }
+  return p;
+}
+
+template <bool dw, int width>
+static void launch_tiles(const Convolution& p) {
+  using T = Tile<width>;
+  const int64_t columns = dw ? p.c_row : p.N;
+  const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height), unsigned((columns + width - 1) / width),
+                          unsigned(p.groups * p.chunks)};
+  launch(convolution_kernel<dw, width>, grid, 256, step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
+}
+template <bool dw>
+static void convolve(const Convolution& p) {
+  const int width = tile_width(dw ? p.c_row : p.N), elements = p.M * p.N * p.groups;
+  if (is_direct(p) && dw)
+    launch(convolution_dw_kernel, {unsigned(elements + 31) / 32, unsigned(p.chunks)}, 256, 256 * sizeof(float), p,
+           elements);
+  else if (is_direct(p)) each(p.M * p.c_row, ConvolveDirectly{p});
+  else if (width == 16) launch_tiles<dw, 16>(p);
+  else if (width == 32) launch_tiles<dw, 32>(p);
+  else launch_tiles<dw, tile>(p);
+}
+
+// db of many pixels: first every column of an image apart.
+static bool by_columns(const OpRun& r) { return r.out_numel() / r.out_shape().last() > 4096; }
+static int64_t row_floats(const OpRun& r) { return int64_t(r.out_shape().dim[2]) * r.out_shape().last(); }
+
+// No row for images and windows beyond what 32 bits count.
+template <class A>
+static bool fits(const OpRun& r) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  const int64_t w = int64_t(a.kernel_size.h) * a.kernel_size.w;
+  const Shape&  x = r.in_shape(0);
+  for (const int64_t n :
+       {r.in_numel(0) / a.in_channels, r.out_numel() / a.out_channels, w * a.in_channels / a.groups * a.out_channels,
+        int64_t(a.in_channels) * 128, int64_t(a.out_channels) * 128, int64_t(a.stride.h), int64_t(a.stride.w),
+        x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2,
+        int64_t(a.dilation.h) * a.kernel_size.h, int64_t(a.dilation.w) * a.kernel_size.w})
+    if (n >= Window::limit) return false;
+  return true;
+}
+template <class A>
+static size_t convolution_scratch(const OpRun& r) { return fits<A>(r) ? 0 : refused; }
+template <class A>
+static size_t convolution_back_scratch(const OpRun& r) {
+  if (!fits<A>(r)) return refused;
+  const Convolution p = convolution<A>(r, Wanted::dw);
+  const int64_t of_dw = r.dparameter(0) != nullptr && p.chunks > 1 ? p.chunks * p.c_chunk : 0;
+  const int64_t of_db = r.dparameter(1) != nullptr && by_columns(r) ? padded(row_floats(r)) : 0;
+  return size_t(of_dw > of_db ? of_dw : of_db) * sizeof(float);
+}
+
+template <class A>
+static void convolution_forward(const OpRun& r) { convolve<false>(convolution<A>(r, Wanted::y)); }
+template <class A>
+static void convolution_backward(const OpRun& r) {
+  if (r.dx(0) != nullptr) convolve<false>(convolution<A>(r, Wanted::dx));
+  if (r.dparameter(0) != nullptr) {
+    Convolution p = convolution<A>(r, Wanted::dw);
+    if (p.chunks > 1) p.c = scratch_of(r);
+    convolve<true>(p);
+    if (p.chunks > 1) each(p.c_chunk, AddChunks{scratch_of(r), p.c_chunk, p.chunks, r.dparameter(0)});
+  }
+  if (r.dparameter(1) == nullptr) return;
+  const int64_t O = r.out_shape().last(), pixels = r.out_numel() / O, width = r.out_shape().dim[2];
+  if (by_columns(r)) column_sums(r.dy(), pixels / width, width * O, scratch_of(r));
+  if (by_columns(r)) column_sums(scratch_of(r), width, O, r.dparameter(1));
+  else column_sums(r.dy(), pixels, O, r.dparameter(1));
+}
+
 // ================================================================================ >>losses
 // A loss is two kernels: one value for every position into scratch, then their sum by one block.
 NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Context* context) {
@@ -395,7 +705,6 @@ NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Contex
 static void mean(const float* values, int64_t n, float* to) {
   launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to, current.context);
 }
-static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
 
 // -sum_c q_c log softmax(x)_c of a position, q = (1 - label_smoothing) target + label_smoothing / C.
 struct ClassLoss {
@@ -479,7 +788,7 @@ template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)
 struct Row {
   static bool plan(const OpRun& r, KernelPlan& p) {
     p.scratch_shared = scratch(r);
-    return true;
+    return p.scratch_shared != refused;
   }
   static void run(const OpRun& r, uint32_t, uint32_t, uint32_t, uint32_t) { f(r); }
   static const Kernel kernel;
@@ -488,10 +797,11 @@ template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)
 const Kernel Row<phase_, f, scratch>::kernel = {"cuda", phase_, 0, 0, plan, {run}};
 
 // The rows of an op: forward and backward, or an update.
-template <void (*forward)(const OpRun&), void (*backward)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch>
+template <void (*forward)(const OpRun&), void (*backward)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch,
+          size_t (*back_scratch)(const OpRun&) = no_scratch>
 struct Layer {
   static constexpr const Kernel* rows[] = {&Row<Phase::forward, forward, scratch>::kernel,
-                                           &Row<Phase::backward, backward>::kernel, nullptr};
+                                           &Row<Phase::backward, backward, back_scratch>::kernel, nullptr};
 };
 template <class A>
 struct Optimizer {
@@ -501,6 +811,9 @@ template <class A>
 using Activation = Layer<activation_forward<A>, activation_backward<A>>;
 template <class A>
 using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>>;
+template <class A>
+using ConvolutionLayer =
+    Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>, convolution_back_scratch<A>>;
 
 struct RowsOf { const char* op; const Kernel* const* rows; };
 static constexpr RowsOf all_rows[] = {
@@ -508,6 +821,8 @@ static constexpr RowsOf all_rows[] = {
     {"Adam", Optimizer<Adam>::rows},
     {"AdamW", Optimizer<AdamW>::rows},
     {"Add", Arithmetic<Add>::rows},
+    {"Conv2d", ConvolutionLayer<Conv2d>::rows},
+    {"ConvTranspose2d", ConvolutionLayer<ConvTranspose2d>::rows},
     {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, position_floats>::rows},
     {"Dropout", Layer<dropout_forward, dropout_backward>::rows},
     {"ELU", Activation<ELU>::rows},
@@ -530,8 +845,8 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-NNLITE_GLOBAL void set_context(Context* to, StepContext values) {
-  static_cast<StepContext&>(*to) = values;
+NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
+  static_cast<StepContext&>(*to) = next;
   to->failed = 0;
 }
 

@@ -1,63 +1,99 @@
-// What nnlite_cuda.cu has of CUDA, of this machine's CPU instead: -DNNLITE_CUDA_SEAMS='"fake_cuda/seams.hpp"'.
-#ifndef NNLITE_FAKE_SEAMS_HPP
-#define NNLITE_FAKE_SEAMS_HPP
-
-#include <string.h>
-
-#include "fake_cuda.hpp"
+// The CPU in place of CUDA: what room >>seams of nnlite_cuda.cu takes from NVIDIA, for tests. The file is
+// compiled as C++ with -DNNLITE_CUDA_SEAMS='"fake_cuda/seams.hpp"'.
+//
+// A kernel's block runs as fibers, one for each thread that waits at a barrier. Work is queued and runs when
+// its stream is waited for. Memory of the device can be touched by kernels and copies alone.
+#pragma once
+#include <cstddef>
+#include <cstdint>
+#include <cstring>
+#include <functional>
+#include <string>
+#include <vector>
 
 #define NNLITE_SHARED
 #define NNLITE_DEVICE
 #define NNLITE_GLOBAL
 
 namespace nnlite_gpu {
-using Error  = fake::Error;
-using Stream = fake::Stream*;
-using Graph  = fake::Recording*;
-using Grid   = fake::Grid;
-using fake::clear;
-using fake::copy_in;
-using fake::copy_out;
-using fake::copy_within;
-using fake::device_count;
-using fake::end_recorded;
-using fake::end_stream;
-using fake::give;
-using fake::new_stream;
-using fake::run_recorded;
-using fake::start_recording;
-using fake::stop_recording;
-using fake::sync;
-using fake::take;
-using fake::use_device;
+using Error  = int;                            // 0: none
+using Stream = int;
+struct Grid { unsigned x = 1, y = 1, z = 1; };
+using Graph = std::vector<std::function<void()>>*;
+}  // namespace nnlite_gpu
 
-inline bool no_memory(Error e) { return e == fake::error_memory; }
+// What tests ask of the fake.
+namespace fake {
+enum class Order { forward, backward, shuffled };        // of blocks, of threads between two barriers
+
+constexpr int no_memory_error = 2, other_error = 7;
+
+void reset();                                  // one device of 64 MiB, forward, nothing fails, nothing found
+void set_devices(int count);
+void set_memory(size_t bytes);
+void set_order(Order order, uint64_t seed = 1);
+// The n-th call of the device from now (1: the next) returns this error and does nothing; 0: none does.
+void fail_call(long n, int error = other_error);
+long calls();                                  // since reset
+long launches();
+size_t live_bytes();                           // taken and not given back
+// What kernels did wrong without dying of it, and forgets it: barriers not reached by all, writes behind an
+// allocation or behind shared memory.
+std::vector<std::string> findings();
+
+// The rest is for the functions below.
+nnlite_gpu::Error enqueue(nnlite_gpu::Stream s, nnlite_gpu::Grid grid, unsigned threads, size_t shared,
+                          std::function<void()> kernel);
+enum class Wait { barrier, shuffle };
+void wait_here(Wait kind);                     // noinline: where it returns to says which one it is
+void* shuffle_slot(int thread);
+struct Place {
+  unsigned         thread = 0, threads = 0;
+  nnlite_gpu::Grid block, blocks;
+  unsigned char*   shared = nullptr;
+};
+extern Place place;
+}  // namespace fake
+
+namespace nnlite_gpu {
+Error device_count(int& count);
+Error use_device(int number);
+Error new_stream(Stream& s);
+Error end_stream(Stream s);
+Error take(void** memory, size_t bytes);
+Error give(void* memory);
+Error copy_in(Stream s, void* device, const void* host, size_t bytes);
+Error copy_out(Stream s, void* host, const void* device, size_t bytes);
+Error copy_within(Stream s, void* to, const void* from, size_t bytes);
+Error clear(Stream s, void* device, size_t bytes);
+Error sync(Stream s);
+inline bool no_memory(Error e) { return e == fake::no_memory_error; }
+Error start_recording(Stream s);
+Error stop_recording(Stream s, Graph& to);
+Error run_recorded(Stream s, Graph g);
+Error end_recorded(Graph g);
 
 template <class... P, class... A>
 inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared, A... arguments) {
-  static_assert((sizeof(P) + ... + 0) <= 4096, "CUDA has no room for that many arguments");
-  auto thread = [=] { kernel(arguments...); };
-  auto run    = [](void* f) { (*static_cast<decltype(thread)*>(f))(); };
-  return fake::launch(s, {__PRETTY_FUNCTION__, run, std::make_shared<decltype(thread)>(thread), grid, threads, shared});
+  static_assert((sizeof(P) + ... + size_t(0)) <= 4096, "CUDA's limit for the arguments of a kernel");
+  return fake::enqueue(s, grid, threads, shared, [=] { kernel(arguments...); });
 }
 
-// Inside a kernel. The line tells one barrier from another.
-inline unsigned thread() { return fake::here.thread; }
-inline unsigned threads() { return fake::here.threads; }
-inline Grid     block() { return fake::here.block; }
-inline Grid     blocks() { return fake::here.blocks; }
-inline void     barrier(int line = __builtin_LINE()) { fake::barrier(line); }
+inline unsigned thread() { return fake::place.thread; }
+inline unsigned threads() { return fake::place.threads; }
+inline Grid block() { return fake::place.block; }
+inline Grid blocks() { return fake::place.blocks; }
+__attribute__((always_inline)) inline void barrier() { fake::wait_here(fake::Wait::barrier); }
 template <class T>
-inline T shuffle_xor(T value, int lanes, int line = __builtin_LINE()) {
-  static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words");
-  uint64_t word = 0;
-  memcpy(&word, &value, sizeof(T));
-  word = fake::shuffle_xor(word, lanes, line);
-  memcpy(&value, &word, sizeof(T));
+__attribute__((always_inline)) inline T shuffle_xor(T value, int lanes) {
+  static_assert(sizeof(T) <= 8, "a register or two");
+  const int t = static_cast<int>(thread());
+  std::memcpy(fake::shuffle_slot(t), &value, sizeof value);
+  fake::wait_here(fake::Wait::shuffle);
+  std::memcpy(&value, fake::shuffle_slot(t ^ lanes), sizeof value);
+  fake::wait_here(fake::Wait::shuffle);
   return value;
 }
 template <class T>
-inline T* shared() { return reinterpret_cast<T*>(fake::here.shared); }
+inline T* shared() { return reinterpret_cast<T*>(fake::place.shared); }
 }  // namespace nnlite_gpu
-
-#endif

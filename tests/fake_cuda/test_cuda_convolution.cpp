@@ -1,0 +1,224 @@
+// Convolutions of nnlite_cuda.cu against those of the CPU: outputs, gradients and weights after a step.
+#include <doctest/doctest.h>
+
+#include <cmath>
+#include <type_traits>
+
+#include "../engine.hpp"
+
+using namespace nnlite;
+
+namespace {
+
+// x -> Linear over the channels, whose gradients come of the op's dx -> the op, or both and their sum
+//   -> Flatten -> Linear -> CrossEntropyLoss
+struct Case {
+  const char* name;
+  Dims  x;
+  int   batch;
+  AnyOp op, other = AnyOp();
+};
+
+struct Trained {
+  Status status = Status::ok;
+  real   loss = 0;
+  std::vector<std::vector<real>> outputs, gradients, weights;
+};
+
+// Whether the gradients of a convolution that has just run are zero where the device has no column for them.
+bool padding_is_zero(const Backend& on, const real* device, int64_t lines, int64_t columns) {
+  const int64_t     wide = (columns + 15) / 16 * 16;
+  std::vector<real> values(static_cast<size_t>(lines * wide));
+  if (!ok(on.copy(on.user, const_cast<real*>(device), values.data(), values.size() * sizeof(real), Copy::from_device)))
+    return false;
+  for (size_t i = 0; i < values.size(); i++)
+    if (int64_t(i) % wide >= columns && !(values[i] == 0)) return false;
+  return true;
+}
+template <class A>
+void look(const OpRun& r, const Backend& on) {
+  const A&      a = *static_cast<const A*>(r.attributes);
+  const bool    single = a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
+  const bool    deep = single && std::is_same<A, Conv2d>::value;
+  const int64_t columns = deep ? a.groups : a.out_channels / a.groups;
+  const int64_t taps = a.kernel_size.h * a.kernel_size.w, lines = taps * (deep ? 1 : a.in_channels);
+  CHECK(padding_is_zero(on, r.dparameter(0), lines, columns));
+  if (a.bias) CHECK(padding_is_zero(on, r.dparameter(1), 1, a.out_channels));
+}
+void look_at(void* backend, const StepView* step) {
+  if (step == nullptr || step->kind != StepKind::backward) return;
+  const Backend& on = *static_cast<const Backend*>(backend);
+  if (step->op == &Conv2d::op) look<Conv2d>(step->run, on);
+  if (step->op == &ConvTranspose2d::op) look<ConvTranspose2d>(step->run, on);
+}
+
+// Two steps, the second one with a row less, and then the outputs of all rows.
+Trained train(const Case& c, const Backend* backend) {
+  Net          net;
+  Model&       m = net.model;
+  const Tensor x = m.add(Linear{0, c.x.dim[2]}, m.input("x", c.x));
+  Tensor       y = m.add_any("op", c.op, &x, 1);
+  if (c.other.op() != nullptr) y = m.add(Add{}, y, m.add_any("other", c.other, &x, 1));
+  m.output("classes", m.chain(y, Flatten{}, Linear{0, 5}));
+  m.output("images", y);
+  REQUIRE(m.finish(Seed{7}) == Status::ok);
+  REQUIRE(net.materialise() == Status::ok);
+
+  const size_t row = size_t(c.x.dim[0] * c.x.dim[1] * c.x.dim[2]), rows = size_t(c.batch);
+  const std::vector<real>    xs     = random_values(1, row * rows);
+  const std::vector<int32_t> labels = random_labels(2, rows, 5);
+  TrainerOptions o;
+  o.batch          = c.batch;
+  o.loss           = CrossEntropyLoss{};
+  o.optimizer      = SGD{0.1f};
+  o.keep_gradients = true;
+  o.backend        = backend;
+  Trained       t;
+  PlacedTrainer trainer(m, o);
+  t.status = trainer.status;
+  if (!ok(t.status)) return t;
+  const Watch watch = {look_at, const_cast<Backend*>(backend)};
+  if (backend != nullptr) trainer.it.watch(&watch);
+  REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), c.batch)) == Status::ok);
+  t.loss = trainer.it.loss();
+  if (c.batch > 1) REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), c.batch - 1)) == Status::ok);
+  for (int p = 0; p < m.parameter_count(); p++) {
+    std::vector<real> values(static_cast<size_t>(m.parameter(p).count));
+    REQUIRE(trainer.it.get_gradient(p, values.data()) == Status::ok);
+    t.gradients.push_back(values);
+    REQUIRE(trainer.it.get(p, values.data()) == Status::ok);
+    t.weights.push_back(values);
+  }
+
+  SessionOptions s;
+  s.batch   = c.batch;
+  s.backend = backend;
+  PlacedSession session(m, s);
+  REQUIRE(session.status == Status::ok);
+  std::memcpy(session.it.input().data, xs.data(), xs.size() * sizeof(real));
+  REQUIRE(session.it.forward(c.batch) == Status::ok);
+  for (int i = 0; i < m.output_count(); i++) {
+    const View<const real> v = session.it.output(i);
+    t.outputs.emplace_back(v.data, v.data + v.size());
+  }
+  return t;
+}
+
+// The largest difference, as a share of the largest value.
+double error_of(const std::vector<std::vector<real>>& a, const std::vector<std::vector<real>>& b) {
+  if (a.size() != b.size()) return HUGE_VAL;
+  double worst = 0;
+  for (size_t k = 0; k < a.size(); k++) {
+    double error = 0, size = 1e-6;
+    for (size_t i = 0; i < a[k].size(); i++) {
+      const double by = std::fabs(double(a[k][i]) - double(b[k][i]));
+      error = by >= error ? by : std::isnan(by) ? HUGE_VAL : error;
+      size  = std::fmax(size, std::fabs(double(b[k][i])));
+    }
+    worst = std::fmax(worst, error / size);
+  }
+  return worst;
+}
+
+void compare(const Case& c) {
+  CAPTURE(std::string(c.name));
+  const Trained cpu = train(c, nullptr), gpu = train(c, cuda_backend(0));
+  REQUIRE(cpu.status == Status::ok);
+  REQUIRE(gpu.status == Status::ok);
+  CHECK(std::fabs(gpu.loss - cpu.loss) <= 1e-4f * cpu.loss);
+  CHECK(error_of(gpu.outputs, cpu.outputs) <= 1e-4);
+  CHECK(error_of(gpu.gradients, cpu.gradients) <= 1e-4);
+  CHECK(error_of(gpu.weights, cpu.weights) <= 1e-4);
+}
+
+Conv2d depthwise(int channels, Pair kernel, Pair stride, Pair padding) {
+  return {channels, channels, kernel, stride, padding, 1, channels};
+}
+
+const Case plain_cases[] = {
+    {"1x1", {7, 5, 6}, 3, Conv2d{0, 16, 1}},
+    {"1x1 to 33", {5, 5, 20}, 3, Conv2d{0, 33, 1}},
+    {"1x1 stride 2", {7, 6, 3}, 2, Conv2d{0, 20, 1, 2}},
+    {"3x3", {9, 7, 3}, 3, Conv2d{0, 16, 3}},
+    {"3x3 padding", {9, 7, 16}, 1, Conv2d{0, 20, 3, 1, 1}},
+    {"3x3 33 to 70", {5, 6, 33}, 3, Conv2d{0, 70, 3, 1, 1}},
+    {"3x3 one channel", {11, 13, 1}, 3, Conv2d{0, 8, 3, 1, 1}},
+    {"3x3 to one channel", {9, 9, 6}, 3, Conv2d{0, 1, 3, 1, 1}},
+    {"3x3 three to six", {9, 9, 3}, 2, Conv2d{0, 6, 3, 1, 1}},
+    {"3x3 no bias", {9, 7, 6}, 3, Conv2d{0, 33, 3, 1, 1, 1, 1, false}},
+    {"5x5", {12, 11, 6}, 3, Conv2d{0, 16, 5}},
+    {"5x5 padding", {7, 7, 20}, 1, Conv2d{0, 6, 5, 1, 2}},
+    {"3x5 both ways apart", {9, 11, 6}, 2, Conv2d{0, 20, {3, 5}, {2, 1}, {0, 3}, {1, 2}}},
+    {"3x3 stride 2", {9, 11, 16}, 3, Conv2d{0, 33, 3, 2, 1}},
+    {"3x3 stride 3", {10, 8, 3}, 1, Conv2d{0, 16, 3, 3}},
+    {"3x3 dilation 2", {9, 11, 6}, 3, Conv2d{0, 16, 3, 1, 2, 2}},
+    {"3x3 stride 2 dilation 2", {11, 10, 16}, 2, Conv2d{0, 16, 3, 2, 1, 2}},
+    {"padding beyond the window", {4, 5, 6}, 2, Conv2d{0, 16, 2, 1, 3}},
+    {"groups 2", {7, 8, 20}, 3, Conv2d{0, 32, 3, 1, 1, 1, 2}},
+    {"groups 2 of 33 and 36", {5, 6, 66}, 2, Conv2d{0, 72, 3, 1, 1, 1, 2}},
+    {"groups 3 to few", {7, 8, 6}, 3, Conv2d{0, 9, 3, 2, 1, 1, 3}},
+};
+
+const Case depthwise_cases[] = {
+    {"3x3", {9, 7, 16}, 3, depthwise(16, 3, 1, 1)},
+    {"3x3 of 3", {9, 7, 3}, 1, depthwise(3, 3, 1, 1)},
+    {"3x3 of 33 stride 2", {9, 8, 33}, 3, depthwise(33, 3, 2, 1)},
+    {"5x5 of 20", {8, 9, 20}, 2, depthwise(20, 5, 1, 2)},
+    {"no bias, dilation 2", {9, 9, 6}, 2, Conv2d{6, 6, 3, 1, 2, 2, 6, false}},
+    {"two outputs a channel", {8, 7, 6}, 3, Conv2d{6, 12, 3, 1, 1, 1, 6}},
+};
+
+const Case transposed_cases[] = {
+    {"2x2 stride 2", {5, 4, 6}, 3, ConvTranspose2d{0, 16, 2, 2}},
+    {"3x3 stride 2 output_padding 1", {5, 6, 16}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
+    {"3x3 to 3", {7, 5, 33}, 2, ConvTranspose2d{0, 3, 3, 1, 1}},
+    {"3x3 to 70", {5, 5, 3}, 1, ConvTranspose2d{0, 70, 3, 1}},
+    {"4x4 stride 3 output_padding 2, no bias", {4, 5, 6}, 2, ConvTranspose2d{0, 33, 4, 3, 2, 2, 1, false}},
+    {"groups 2 dilation 2", {5, 6, 20}, 3, ConvTranspose2d{0, 32, 3, 2, 1, 1, 2, true, 2}},
+    {"groups of one", {6, 5, 6}, 3, ConvTranspose2d{0, 6, 3, 2, 1, 0, 6}},
+};
+
+const Case twice_cases[] = {
+    {"3x3 and 1x1", {7, 6, 16}, 3, Conv2d{0, 20, 3, 1, 1}, Conv2d{0, 20, 1}},
+    {"3x3 and depthwise", {7, 6, 6}, 2, Conv2d{0, 6, 3, 1, 1}, depthwise(6, 3, 1, 1)},
+    {"transposed and not", {6, 6, 20}, 2, ConvTranspose2d{0, 16, 3, 1, 1}, Conv2d{0, 16, 3, 1, 1}},
+};
+
+// Of so many pixels that dw comes of chunks, and db of columns of the image.
+const Case large_cases[] = {
+    {"3x3 6 to 16", {42, 43, 6}, 3, Conv2d{0, 16, 3, 1, 1}},
+    {"3x3 3 to 33", {24, 25, 3}, 2, Conv2d{0, 33, 3, 1, 1}},
+    {"1x1 groups 2 to 80", {32, 33, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
+    {"3x3 to 5", {37, 40, 6}, 3, Conv2d{0, 5, 3}},
+    {"depthwise", {41, 40, 20}, 3, depthwise(20, 3, 1, 1)},
+    {"transposed", {20, 21, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
+};
+
+}  // namespace
+
+TEST_CASE("convolution: Conv2d of every kind is that of the CPU") {
+  for (const Case& c : plain_cases) compare(c);
+}
+TEST_CASE("convolution: depthwise is that of the CPU") {
+  for (const Case& c : depthwise_cases) compare(c);
+}
+TEST_CASE("convolution: ConvTranspose2d is that of the CPU") {
+  for (const Case& c : transposed_cases) compare(c);
+}
+TEST_CASE("convolution: two of one input add to its gradient") {
+  for (const Case& c : twice_cases) compare(c);
+}
+TEST_CASE("convolution: gradients of many pixels, by chunks, are those of the CPU") {
+  for (const Case& c : large_cases) compare(c);
+}
+TEST_CASE("convolution: the same bits in every run") {
+  for (const Case& c : {large_cases[0], large_cases[3], large_cases[4]}) {
+    CAPTURE(std::string(c.name));
+    const Trained a = train(c, cuda_backend(0)), b = train(c, cuda_backend(0));
+    for (size_t k = 0; k < a.weights.size(); k++) CHECK(same_bytes(a.weights[k], b.weights[k]));
+  }
+}
+TEST_CASE("convolution: a window beyond 32 bits is refused, by name") {
+  const Case c = {"far", {3, 3, 1}, 1, Conv2d{0, 1, 2, 1, 1 << 29, 1 << 30}};
+  CHECK(train(c, cuda_backend(0)).status == Status::unsupported);
+}
