@@ -1216,8 +1216,8 @@ struct Backend {
   Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda gives its memory back, when nothing that was
-// built on it is used any more.
+// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda frees its memory, when what was built on it
+// is used no more.
 const Backend* cuda_backend(int number);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);
@@ -8605,6 +8605,7 @@ struct Layouter {
     if (request.backend) {
       engine->backend = request.backend;
       const Status s = mirror(*engine, *graph.model, base, plan->total);
+      if (!ok(s)) *engine = Engine();
       if (!ok(s)) return set_problem(plan->problem, s, "backend");
     }
     MemoryPlan counted_already;
@@ -8978,7 +8979,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
       else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
-  return TrainerAccess::copy_all(*this, Copy::to_device);
+  const Status sent = TrainerAccess::copy_all(*this, Copy::to_device);
+  if (!ok(sent)) engine_ = Engine();
+  return sent;
 }
 
 Status Trainer::set_data(const Dataset& data) {

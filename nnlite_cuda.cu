@@ -41,7 +41,11 @@ inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
-inline Error take(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline Error take(void** memory, size_t bytes) {
+  const Error e = cudaMalloc(memory, bytes);
+  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
+  return e;
+}
 inline Error give(void* memory) { return cudaFree(memory); }
 inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
   return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s);
@@ -137,7 +141,8 @@ struct Device {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
   void forget(Mirror& m) {
-    while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+    while (m.records > 0)
+      if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
   }
   const Mirror* mirror_of(const void* host) {
     const std::lock_guard<std::mutex> hold(lock);
@@ -955,8 +960,9 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
   d.note(gpu::use_device(d.number));
-  if (d.error == 0) d.note(gpu::take(&memory, bytes));
   if (d.error != 0) return d.status();
+  const gpu::Error e = gpu::take(&memory, bytes);
+  if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
   current.device = &d;
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
