@@ -155,6 +155,7 @@ const Case plain_cases[] = {
     {"3x3 stride 2 dilation 2", {11, 10, 16}, 2, Conv2d{0, 16, 3, 2, 1, 2}},
     {"padding beyond the window", {4, 5, 6}, 2, Conv2d{0, 16, 2, 1, 3}},
     {"groups 2", {7, 8, 20}, 3, Conv2d{0, 32, 3, 1, 1, 1, 2}},
+    {"groups 2 of fours", {7, 8, 24}, 2, Conv2d{0, 40, 3, 2, 1, 1, 2}},
     {"groups 2 of 33 and 36", {5, 6, 66}, 2, Conv2d{0, 72, 3, 1, 1, 1, 2}},
     {"groups 3 to few", {7, 8, 6}, 3, Conv2d{0, 9, 3, 2, 1, 1, 3}},
 };
@@ -187,6 +188,7 @@ const Case twice_cases[] = {
 // Of so many pixels that dw comes of chunks, and db of columns of the image.
 const Case large_cases[] = {
     {"3x3 6 to 16", {42, 43, 6}, 3, Conv2d{0, 16, 3, 1, 1}},
+    {"3x3 16 to 24", {24, 25, 16}, 2, Conv2d{0, 24, 3, 1, 1}},
     {"3x3 3 to 33", {24, 25, 3}, 2, Conv2d{0, 33, 3, 1, 1}},
     {"1x1 groups 2 to 80", {32, 33, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
     {"3x3 to 5", {37, 40, 6}, 3, Conv2d{0, 5, 3}},
