@@ -185,15 +185,15 @@ const Case twice_cases[] = {
     {"transposed and not", {6, 6, 20}, 2, ConvTranspose2d{0, 16, 3, 1, 1}, Conv2d{0, 16, 3, 1, 1}},
 };
 
-// Of so many pixels that dw comes of chunks, and db of columns of the image.
+// Of so many pixels that dw comes of chunks, and of the first one db of columns of the image.
 const Case large_cases[] = {
     {"3x3 6 to 16", {42, 43, 6}, 3, Conv2d{0, 16, 3, 1, 1}},
     {"3x3 16 to 24", {24, 25, 16}, 2, Conv2d{0, 24, 3, 1, 1}},
     {"3x3 3 to 33", {24, 25, 3}, 2, Conv2d{0, 33, 3, 1, 1}},
     {"1x1 groups 2 to 80", {32, 33, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
-    {"3x3 to 5", {37, 40, 6}, 3, Conv2d{0, 5, 3}},
-    {"depthwise", {41, 40, 20}, 3, depthwise(20, 3, 1, 1)},
-    {"transposed", {20, 21, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
+    {"3x3 to 5", {22, 23, 6}, 3, Conv2d{0, 5, 3}},
+    {"depthwise", {21, 20, 20}, 3, depthwise(20, 3, 1, 1)},
+    {"transposed", {12, 13, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
 };
 
 }  // namespace
@@ -214,7 +214,7 @@ TEST_CASE("convolution: gradients of many pixels, by chunks, are those of the CP
   for (const Case& c : large_cases) compare(c);
 }
 TEST_CASE("convolution: the same bits in every run") {
-  for (const Case& c : {large_cases[0], large_cases[3], large_cases[4]}) {
+  for (const Case& c : {large_cases[2], large_cases[4], large_cases[5]}) {
     CAPTURE(std::string(c.name));
     const Trained a = train(c, cuda_backend(0)), b = train(c, cuda_backend(0));
     for (size_t k = 0; k < a.weights.size(); k++) CHECK(same_bytes(a.weights[k], b.weights[k]));
