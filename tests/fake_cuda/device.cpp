@@ -1,0 +1,384 @@
+// Memory, streams and calls of the fake GPUs. Nothing of a device's memory can be touched but by its kernels and by
+// copies: its pages are closed in between, and what was given back stays closed.
+#include <sys/mman.h>
+
+#include <algorithm>
+#include <cstdio>
+#include <cstdlib>
+#include <deque>
+#include <mutex>
+
+#include "machine.hpp"
+
+namespace fake {
+
+struct Stream {
+  struct Copy {
+    void* host;
+    std::vector<unsigned char> bytes;
+  };
+  int device;
+  std::vector<Copy> copies;                    // to the host, done by sync
+  std::unique_ptr<Recording> recording;        // where launches go; nullptr: they run
+};
+struct Recording {
+  std::vector<Launch> launches;
+};
+
+namespace {
+constexpr size_t alignment = 256, kept_closed = 1024;
+
+struct Range {
+  unsigned char* data;
+  size_t         bytes;
+  bool holds(const void* p, size_t n) const {
+    const uintptr_t at = reinterpret_cast<uintptr_t>(p), from = reinterpret_cast<uintptr_t>(data);
+    return at >= from && at - from <= bytes && n <= bytes - (at - from);
+  }
+};
+// The memory lies at the end of its pages, which are NaN around it.
+struct Memory {
+  Range pages, all;
+  int   device;
+  std::vector<Range> poisoned;
+
+  void open(bool yes) {
+    if (mprotect(pages.data, pages.bytes, yes ? PROT_READ | PROT_WRITE : PROT_NONE) != 0) abort();
+  }
+  size_t before() const { return static_cast<size_t>(all.data - pages.data); }
+  size_t after() const { return pages.bytes - before() - all.bytes; }
+  bool   whole() const {
+    bool ones = all_ones(pages.data, before()) && all_ones(all.data + all.bytes, after());
+    for (const Range& r : poisoned) ones = ones && all_ones(r.data, r.bytes);
+    return ones;
+  }
+};
+
+struct State {
+  std::mutex lock;
+  int     devices = 1;
+  size_t  limit = SIZE_MAX;
+  Order   order = Order::forward;
+  uint64_t seed = 1;
+  int64_t calls = 0, launches = 0, fail_in = 0;
+  Error   fail_with = 0;
+  std::vector<Memory>  live;
+  std::deque<Range>    closed;                 // pages of what was given back
+  std::vector<Stream*> streams;
+  std::vector<Recording*> recordings;
+  std::vector<std::string> findings;
+
+  Memory* holder(const void* p, size_t bytes) {
+    for (Memory& m : live)
+      if (m.all.holds(p, bytes)) return &m;
+    return nullptr;
+  }
+  bool of_a_device(const void* p) const {
+    return std::any_of(live.begin(), live.end(), [&](const Memory& m) { return m.pages.holds(p, 1); });
+  }
+  size_t bytes_of(int device) const {
+    size_t sum = 0;
+    for (const Memory& m : live) sum += m.device == device || device < 0 ? m.all.bytes : 0;
+    return sum;
+  }
+};
+State& state() {
+  static State* const s = new State;
+  return *s;
+}
+thread_local int device_now = 0;
+
+// A program with findings that no test took has failed.
+struct AtEnd {
+  ~AtEnd() {
+    if (!state().findings.empty()) std::_Exit(3);
+  }
+} at_end;
+
+// A call of the interface: counted, alone, and failing where a test wants it to.
+struct Call {
+  State& s = state();
+  std::lock_guard<std::mutex> hold{s.lock};
+  Error error = 0;
+  Call() {
+    s.calls++;
+    if (s.fail_in > 0 && --s.fail_in == 0) error = s.fail_with;
+    if (error == 0 && s.devices == 0) error = error_no_device;
+  }
+  // Calls that CUDA refuses while a stream records.
+  explicit Call(const char* name) : Call() {
+    for (const Stream* stream : s.streams)
+      if (stream->recording && error == 0) {
+        error = error_recording;
+        found(std::string(name) + ": while a stream records");
+      }
+  }
+  bool knows(const Stream* stream) const {
+    return std::find(s.streams.begin(), s.streams.end(), stream) != s.streams.end();
+  }
+  bool knows(const Recording* r) const {
+    return std::find(s.recordings.begin(), s.recordings.end(), r) != s.recordings.end();
+  }
+};
+
+// Memory that kernels or copies may touch for a while; poisoned parts of it only if `all`.
+struct Open {
+  Memory& m;
+  bool    all;
+  Open(Memory& memory, bool everything) : m(memory), all(everything) {
+    m.open(true);
+    if (all)
+      for (const Range& r : m.poisoned) ASAN_UNPOISON_MEMORY_REGION(r.data, r.bytes);
+  }
+  Open(const Open&)            = delete;
+  Open& operator=(const Open&) = delete;
+  ~Open() {
+    if (all)
+      for (const Range& r : m.poisoned) {
+        memset(r.data, 0xFF, r.bytes);
+        ASAN_POISON_MEMORY_REGION(r.data, r.bytes);
+      }
+    m.open(false);
+  }
+};
+
+bool check(Memory& m) {
+  m.open(true);
+  const bool whole = m.whole();
+  m.open(false);
+  if (!whole) found("memory: written outside of one of " + std::to_string(m.all.bytes) + " bytes, or where poisoned");
+  return whole;
+}
+}  // namespace
+
+#if defined(__clang__) || defined(__GNUC__)
+__attribute__((no_sanitize_address))
+#endif
+bool all_ones(const unsigned char* p, size_t bytes) {
+  for (size_t i = 0; i < bytes; i++)
+    if (p[i] != 0xFF) return false;
+  return true;
+}
+
+void found(const std::string& what) {
+  state().findings.push_back(what);
+  std::fprintf(stderr, "fake_cuda: %s\n", what.c_str());
+}
+
+// ---- devices and streams
+Error device_count(int& count) {
+  const Call c;
+  count = c.error == 0 ? c.s.devices : 0;
+  return c.error;
+}
+Error use_device(int number) {
+  const Call c;
+  if (c.error != 0) return c.error;
+  if (number < 0 || number >= c.s.devices) return error_device;
+  device_now = number;
+  return 0;
+}
+Error new_stream(Stream*& s) {
+  const Call c;
+  if (c.error != 0) return c.error;
+  c.s.streams.push_back(s = new Stream{device_now, {}, nullptr});
+  return 0;
+}
+Error end_stream(Stream* s) {                  // CUDA, too, tells of a failure after it has done this
+  const Call c;
+  if (!c.knows(s)) return error_handle;
+  c.s.streams.erase(std::find(c.s.streams.begin(), c.s.streams.end(), s));
+  delete s;
+  return c.error;
+}
+Error sync(Stream* s) {
+  const Call c("sync");
+  if (!c.knows(s)) return error_handle;
+  if (c.error == 0)
+    for (const Stream::Copy& copy : s->copies) memcpy(copy.host, copy.bytes.data(), copy.bytes.size());
+  s->copies.clear();
+  Error e = c.error;
+  for (Memory& m : c.s.live)
+    if (!check(m) && e == 0) e = error_launch;
+  return e;
+}
+
+// ---- memory
+Error take(void** memory, size_t bytes) {
+  const Call c("take");
+  *memory = nullptr;
+  if (c.error != 0 || bytes == 0) return c.error;
+  if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return error_memory;
+  const size_t rounded = (bytes + alignment - 1) / alignment * alignment, whole = pages(rounded);
+  Memory m = {{guarded_map(whole), whole}, {}, device_now, {}};
+  m.all    = {m.pages.data + whole - rounded, bytes};
+  memset(m.pages.data, 0xFF, whole);
+  ASAN_POISON_MEMORY_REGION(m.pages.data, m.before());
+  ASAN_POISON_MEMORY_REGION(m.all.data + bytes, m.after());
+  m.open(false);
+  *memory = m.all.data;
+  c.s.live.push_back(m);
+  return 0;
+}
+Error give(void* memory) {                     // even if it is to fail
+  const Call c("give");
+  if (memory == nullptr) return c.error;
+  for (size_t i = 0; i < c.s.live.size(); i++) {
+    Memory& m = c.s.live[i];
+    if (m.all.data != memory) continue;
+    check(m);
+    c.s.closed.push_back(m.pages);
+    madvise(m.pages.data, m.pages.bytes, MADV_DONTNEED);
+    c.s.live.erase(c.s.live.begin() + static_cast<ptrdiff_t>(i));
+    if (c.s.closed.size() > kept_closed) {
+      guarded_unmap(c.s.closed.front().data, c.s.closed.front().bytes);
+      c.s.closed.pop_front();
+    }
+    return c.error;
+  }
+  found("give: not what take gave");
+  return error_value;
+}
+
+// ---- copies
+static Error bad_range(const char* of) {
+  found(std::string(of) + ": not inside of live memory of a device, or the host's end is");
+  return error_value;
+}
+Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
+  const Call c("copy_in");
+  if (c.error != 0 || bytes == 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  Memory* const m = c.s.holder(device, bytes);
+  if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_in");
+  const Open open(*m, true);
+  memcpy(device, host, bytes);
+  return 0;
+}
+Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
+  const Call c("copy_out");
+  if (c.error != 0 || bytes == 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  Memory* const m = c.s.holder(device, bytes);
+  if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_out");
+  const Open open(*m, true);
+  const unsigned char* const from = static_cast<const unsigned char*>(device);
+  s->copies.push_back({host, {from, from + bytes}});
+  return 0;
+}
+Error copy_within(Stream* s, void* to, const void* from, size_t bytes) {
+  const Call c;
+  if (c.error != 0 || bytes == 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  Memory *const a = c.s.holder(to, bytes), *const b = c.s.holder(from, bytes);
+  if (a == nullptr || b == nullptr) return bad_range("copy_within");
+  std::vector<unsigned char> values(bytes);
+  {
+    const Open open(*b, true);
+    memcpy(values.data(), from, bytes);
+  }
+  const Open open(*a, true);
+  memcpy(to, values.data(), bytes);
+  return 0;
+}
+Error clear(Stream* s, void* device, size_t bytes) {
+  const Call c;
+  if (c.error != 0 || bytes == 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  Memory* const m = c.s.holder(device, bytes);
+  if (m == nullptr) return bad_range("clear");
+  const Open open(*m, true);
+  memset(device, 0, bytes);
+  return 0;
+}
+
+// ---- launches
+static bool run(State& s, const Launch& l) {
+  s.launches++;
+  for (Memory& m : s.live)
+    if (m.device == device_now) m.open(true);
+  const bool done = run_blocks(l, s.order, s.seed);
+  for (Memory& m : s.live)
+    if (m.device == device_now) m.open(false);
+  return done;
+}
+Error launch(Stream* s, const Launch& l) {
+  const Call c;
+  const Grid g = l.grid;
+  if (c.error != 0) return c.error;
+  if (l.threads < 1 || l.threads > 1024 || g.x < 1 || g.x > 0x7FFFFFFFu || g.y < 1 || g.y > 65535 || g.z < 1 || g.z > 65535)
+    return error_configuration;
+  if (l.shared > size_t(48) * 1024) return error_value;
+  if (!c.knows(s) || s->device != device_now) return error_handle;
+  if (s->recording) return s->recording->launches.push_back(l), 0;
+  return run(c.s, l) ? 0 : error_launch;
+}
+
+// ---- recordings
+Error start_recording(Stream* s) {
+  const Call c("start_recording");
+  if (c.error != 0) return c.error;
+  if (!c.knows(s)) return error_handle;
+  s->recording.reset(new Recording);
+  return 0;
+}
+Error stop_recording(Stream* s, Recording*& to) {      // the stream records no more, even if it fails
+  const Call c;
+  if (!c.knows(s) || !s->recording) return error_handle;
+  const std::unique_ptr<Recording> made = std::move(s->recording);
+  if (c.error != 0) return c.error;
+  c.s.recordings.push_back(to = new Recording(*made));
+  return 0;
+}
+Error run_recorded(Stream* s, Recording* r) {
+  const Call c("run_recorded");
+  if (c.error != 0) return c.error;
+  if (!c.knows(s) || !c.knows(r)) return error_handle;
+  for (const Launch& l : r->launches)
+    if (!run(c.s, l)) return error_launch;
+  return 0;
+}
+Error end_recorded(Recording* r) {             // even if it is to fail
+  const Call c;
+  if (!c.knows(r)) {
+    found("end_recorded: not what stop_recording gave");
+    return error_value;
+  }
+  c.s.recordings.erase(std::find(c.s.recordings.begin(), c.s.recordings.end(), r));
+  delete r;
+  return c.error;
+}
+
+// ================================================================================ control
+void reset() {
+  State& s = state();
+  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0;
+}
+void    set_devices(int count) { state().devices = count; }
+void    set_memory(size_t bytes) { state().limit = bytes; }
+void    set_order(Order order, uint64_t seed) { state().order = order, state().seed = seed; }
+void    fail_call(int64_t n, Error error) { state().fail_in = n, state().fail_with = error; }
+int64_t calls() { return state().calls; }
+int64_t launches() { return state().launches; }
+size_t  live_bytes() { return state().bytes_of(-1); }
+size_t  live_recordings() { return state().recordings.size(); }
+std::vector<std::string> take_findings() {
+  std::vector<std::string> all;
+  all.swap(state().findings);
+  return all;
+}
+void poison(void* device, size_t bytes) {
+  Memory* const m = state().holder(device, bytes);
+  if (m == nullptr) return found("poison: not memory of a device");
+  m->poisoned.push_back({static_cast<unsigned char*>(device), bytes});
+  const Open open(*m, true);
+}
+void unpoison(void* device, size_t bytes) {
+  Memory* const m = state().holder(device, bytes);
+  if (m == nullptr) return found("unpoison: not memory of a device");
+  ASAN_UNPOISON_MEMORY_REGION(device, bytes);
+  std::vector<Range>& all = m->poisoned;
+  all.erase(std::remove_if(all.begin(), all.end(), [&](const Range& r) { return r.data == device && r.bytes == bytes; }), all.end());
+}
+
+}  // namespace fake

@@ -1,0 +1,106 @@
+// A GPU made of this machine's CPU: runs kernels, keeps memory apart, and looks for what a GPU would not tell.
+// README.md of this folder says what it sees and what it cannot see.
+#ifndef NNLITE_FAKE_CUDA_HPP
+#define NNLITE_FAKE_CUDA_HPP
+
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+#include <memory>
+#include <string>
+#include <vector>
+
+namespace fake {
+
+// ================================================================================ >>seams
+// The host's side of CUDA, with its numbers for errors.
+using Error = int;
+enum : Error {
+  error_none          = 0,
+  error_value         = 1,
+  error_memory        = 2,
+  error_configuration = 9,
+  error_no_device     = 100,
+  error_device        = 101,
+  error_handle        = 400,
+  error_launch        = 719,
+  error_recording     = 900,
+};
+struct Stream;
+struct Recording;
+struct Grid { unsigned x = 1, y = 1, z = 1; };
+struct Launch {
+  const char* name;
+  void (*run)(void*);                          // one thread
+  std::shared_ptr<void> arguments;
+  Grid     grid;
+  unsigned threads;
+  size_t   shared;
+};
+
+Error device_count(int& count);
+Error use_device(int number);                  // of the calling thread of the host
+Error new_stream(Stream*& s);
+Error end_stream(Stream* s);
+Error take(void** memory, size_t bytes);
+Error give(void* memory);
+Error copy_in(Stream* s, void* device, const void* host, size_t bytes);
+Error copy_out(Stream* s, void* host, const void* device, size_t bytes);   // there after sync, not before
+Error copy_within(Stream* s, void* to, const void* from, size_t bytes);
+Error clear(Stream* s, void* device, size_t bytes);
+Error sync(Stream* s);
+Error launch(Stream* s, const Launch& l);
+// Launches in between are kept, not run. Whatever CUDA's graphs refuse there is found.
+Error start_recording(Stream* s);
+Error stop_recording(Stream* s, Recording*& to);
+Error run_recorded(Stream* s, Recording* r);
+Error end_recorded(Recording* r);
+
+// The thread of a kernel that runs now.
+struct Here {
+  unsigned       thread, threads;
+  Grid           block, blocks;
+  unsigned char* shared;
+};
+extern Here here;
+void     barrier(int line);
+uint64_t shuffle_xor(uint64_t value, int lanes, int line);
+
+// ================================================================================ >>control
+// For tests. Settings hold until they are set anew; reset() sets all as at the start, but keeps memory.
+enum class Order { forward, backward, shuffled };
+
+void     reset();
+void     set_devices(int count);               // 1
+void     set_memory(size_t bytes);             // of every device; no limit
+void     set_order(Order order, uint64_t seed = 1);   // of threads between barriers, and of blocks; forward
+void     fail_call(int64_t n, Error error);    // the n-th call from now on, 1: the next one; 0: none
+int64_t  calls();                              // of the functions above, launches among them
+int64_t  launches();
+size_t   live_bytes();
+size_t   live_recordings();
+void     poison(void* device, size_t bytes);   // memory that no kernel may touch; NaN
+void     unpoison(void* device, size_t bytes);
+
+// What was found since the last call. A program that leaves some behind ends with an error.
+std::vector<std::string> take_findings();
+
+// Whether f(), which returns a vector of numbers, gives the same bits in every order of threads and blocks.
+template <class F>
+bool same_in_every_order(F f) {
+  bool same = true;
+  set_order(Order::forward);
+  const auto first = f();
+  for (uint64_t seed = 0; seed < 4 && same; seed++) {
+    set_order(seed == 0 ? Order::backward : Order::shuffled, seed);
+    const auto other = f();
+    same = other.size() == first.size() && memcmp(other.data(), first.data(), first.size() * sizeof(first[0])) == 0;
+  }
+  set_order(Order::forward);
+  return same;
+}
+
+}  // namespace fake
+
+#endif
