@@ -70,7 +70,7 @@ Trained train(const Case& c, const Backend* backend) {
   TrainerOptions o;
   o.batch          = c.batch;
   o.loss           = CrossEntropyLoss{};
-  o.optimizer      = SGD{0.01f};
+  o.optimizer      = SGD{0.001f};
   o.keep_gradients = true;
   o.backend        = backend;
   Trained       t;
