@@ -943,9 +943,10 @@ struct Window {
     const int y = h.find(p.h + l.h), z = w.find(p.w + l.w);
     return y < 0 || z < 0 ? nullptr : x + int64_t(p.first + y * w.size + z) * pitch + l.channel;
   }
-  NNLITE_DEVICE float value(const Pixel& p, const Line& l, int first) const {
+  template <class T>                             // a float, or four channels
+  NNLITE_DEVICE T value(const Pixel& p, const Line& l, int first) const {
     const float* const v = at(p, l);
-    return v == nullptr ? 0.0f : v[first];
+    return v == nullptr ? T() : *reinterpret_cast<const T*>(v + first);
   }
 };
 
@@ -973,31 +974,33 @@ template <int width>
 struct Tile {                                  // rows of 4 more: what lies below is in another bank
   static constexpr int height = tile * tile / width, a_pitch = height + 4, b_pitch = width + 4;
 };
-template <bool dw, int width>
+template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
   constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
-  constexpr int share = height / step;
+  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run, side = (dw ? height : step) / run;
   float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
   const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
   const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
   const int m0 = static_cast<int>(gpu::block().x) * height, n0 = static_cast<int>(gpu::block().y) * width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   const int skip = group * p.a.channels.by;
-  Window::Line  line = p.a.line(m0 + t % height, p.M);
+  // threads side by side read channels, which lie side by side
+  const int channel = t % side * run, row = t / side, rows = 256 / side;
+  Window::Line  line = p.a.line(m0 + channel, p.M);
   Window::Pixel pixels[size_t(share)];
-  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + t / step + i * 16, p.M);
+  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + row + i * rows, p.M);
   float c[4][4];
   for (int j = 0; j < 4; j++) {
     const int n = n0 + tx + j;
     for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[group * p.N + n] : 0.0f;
   }
   for (int k0 = first; k0 < last; k0 += step) {
-    // threads side by side read channels, which lie side by side
-    if (!dw) line = p.a.line(k0 + t % step, last);
+    if (!dw) line = p.a.line(k0 + channel, last);
     for (int i = 0; i < share; i++) {
-      const int along = dw ? t / height + i * (256 / height) : t % step, across = dw ? t % height : t / step + i * 16;
-      const Window::Pixel pixel = dw ? p.a.pixel(k0 + along, last) : pixels[dw ? 0 : i];
-      a[along * a_pitch + across] = p.a.value(pixel, line, skip);
+      const int pixel = row + i * rows;
+      const T   v = p.a.value<T>(dw ? p.a.pixel(k0 + pixel, last) : pixels[i], line, skip);
+      float* const to = dw ? a + pixel * a_pitch + channel : a + channel * a_pitch + pixel;
+      for (int j = 0; j < run; j++) to[dw ? j : j * a_pitch] = reinterpret_cast<const float*>(&v)[j];
     }
     for (int e = t; e < width * step; e += 256) {
       const int along = p.b_channel == 1 ? e % step : e / width, across = p.b_channel == 1 ? e / step : e % width;
@@ -1051,7 +1054,7 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   const Window::Line line = p.a.line(m, p.M);
   float sum = 0;
   for (int k = first + t / 32; k < last && e < elements; k += 8)
-    sum = fmaf(p.a.value(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
+    sum = fmaf(p.a.value<float>(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
   room[t] = sum;
   gpu::barrier();
   if (t >= 32 || e >= elements) return;
@@ -1132,7 +1135,9 @@ static void launch_tiles(const Convolution& p) {
   const int64_t columns = dw ? p.c_row : p.N;
   const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height), unsigned((columns + width - 1) / width),
                           unsigned(p.groups * p.chunks)};
-  launch(convolution_kernel<dw, width>, grid, 256, step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
+  const bool fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
+  launch(fours ? convolution_kernel<dw, width, Four> : convolution_kernel<dw, width, float>, grid, 256,
+         step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
 }
 template <bool dw>
 static void convolve(const Convolution& p) {
