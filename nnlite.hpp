@@ -1077,6 +1077,7 @@ struct OpShape {
 
 struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
+struct Gather;       // rows of a data set for an input
 
 // What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
 // and OpRun::fused. The bits of every result are those of the steps one by one.
@@ -1209,10 +1210,13 @@ struct Backend {
   bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
   void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
-  Status (*sync)(void* user);
+  // a column that was mirrored, into an input; false: it was not
+  bool   (*gather)(void* user, const Gather& g);
+  // until all is done. failed: 1 + the step whose loss was not finite, after which nothing changed; else 0
+  Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda gives its memory back, when what was built on it
+// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda frees its memory, when what was built on it
 // is used no more.
 const Backend* cuda_backend(int number);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
@@ -1789,12 +1793,62 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
 }
 
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
+// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
+struct Permutation {
+  uint32_t count = 1, half_bits = 1;
+  uint32_t keys[4] = {};
+  bool     shuffle = true;
+
+  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
+    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
+    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
+    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
+  }
+  NNLITE_SHARED uint32_t once(uint32_t x) const {
+    const uint32_t mask = (1u << half_bits) - 1;
+    uint32_t left = x >> half_bits, right = x & mask;
+    for (uint32_t key : keys) {
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
+      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
+      mixed ^= mixed >> 13;
+      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
+      left  = right;
+      right = next;
+    }
+    return left << half_bits | right;
+  }
+  NNLITE_SHARED uint32_t operator[](uint32_t i) const {
+    if (!shuffle) return i;
+    do i = once(i);
+    while (i >= count);
+    return i;
+  }
+};
+
+// Rows of the data set that a step draws: `rows` from `position` on in the order of the epoch.
+struct Rows {
+  Permutation order;
+  uint32_t position;
+  int      rows;
+  NNLITE_SHARED uint32_t operator[](uint32_t row) const { return order[position + row]; }
+};
+// Those of a column into an input of so many values a row.
+struct Gather {
+  Rows    rows;
+  Column  column;
+  int64_t values;
+  DType   dtype;
+  void*   to;
+};
+
 // ================================================================================ >>context
 // The step that runs, for ops that need more than data.
 struct StepContext {
   uint64_t seed    = 0;
   uint64_t step    = 0;                        // from 0; the random streams of this step
   uint64_t update  = 1;                        // from 1; optimizers' t
+  uint64_t first   = 0;                        // the step since which nobody waited for a device
   float    lr      = 0;                        // of the optimizer, after the schedule
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
   float    clip_value = 0;
@@ -6658,52 +6712,13 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
 // ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
-// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
-struct Permutation {
-  uint32_t count = 1, half_bits = 1;
-  uint32_t keys[4] = {};
-  bool     shuffle = true;
-
-  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
-    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
-    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
-    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
-  }
-  uint32_t once(uint32_t x) const {
-    const uint32_t mask = (1u << half_bits) - 1;
-    uint32_t left = x >> half_bits, right = x & mask;
-    for (uint32_t key : keys) {
-      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
-      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
-      mixed ^= mixed >> 13;
-      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
-      left  = right;
-      right = next;
-    }
-    return left << half_bits | right;
-  }
-  uint32_t operator[](uint32_t i) const {
-    if (!shuffle) return i;
-    do i = once(i);
-    while (i >= count);
-    return i;
-  }
-};
-
 // Values of class labels.
 static int32_t label_at(const Column& c, int64_t i) {
   if (c.dtype == DType::u8) return static_cast<const uint8_t*>(c.data)[i];
   return static_cast<const int32_t*>(c.data)[i];
 }
 
-// The rows of the data set that a step draws.
-struct Draw {
-  const Permutation order;
-  uint32_t position;                           // of the first row in this epoch
-  int      rows;
-
-  uint32_t operator[](uint32_t row) const { return order[position + row]; }
+struct Draw : Rows {
   // Copies a column of them into an input.
   bool column(const Dataset& data, int c, const Shape& shape, DType dtype, void* to) const {
     const Column& from = data.columns[c];
@@ -8213,6 +8228,14 @@ static bool all_finite(const real* v, int64_t n) {
   return true;
 }
 
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+}
+static int input_node(const Engine& e, int i) {
+  return i < e.model->input_count() ? ModelAccess::input_node(*e.model, i) : e.model->node_count();
+}
+
 struct Executor {
   const Engine& engine;
   Graph       graph;
@@ -8381,21 +8404,29 @@ struct Executor {
     }
   }
 
-  // Every index is in the range its reader allows.
+  // Every index is in the range its readers allow: those of a batch, or a column for the input `node`.
   Status check_labels(Problem& problem) const {
+    for (int c = 0; c < input_count(engine); c++) {
+      const int    node = input_node(engine, c);
+      const Node&  in = graph.node(node);
+      const Column column = {host(engine.io[node]), DType::i32};
+      if (column.data && in.dtype == DType::i32)
+        NNLITE_TRY(check_column(node, column, in.shape.numel(rows), problem));
+    }
+    return Status::ok;
+  }
+  Status check_column(int node, const Column& column, int64_t count, Problem& problem) const {
     for (uint32_t i = 0; i < engine.forward_count; i++) {
       const Node& n = graph.node(engine.steps[i].node);
       for (int k = 0; k < n.n_in; k++) {
-        const Node& in = graph.node(n.inputs[k]);
-        if (in.dtype != DType::i32) continue;
-        const int32_t  bound  = shape_of(graph, engine.steps[i].node).index_bound[k];
-        const Ref      ref    = engine.refs[engine.steps[i].refs + uint32_t(k)];
-        const int32_t* labels = static_cast<const int32_t*>(host(ref));
-        for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
-          if (labels[e] >= 0 && labels[e] < bound) continue;
-          return set_problem(problem, Status::bad_label, in.name)
-              << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
-              << int(bound - 1);
+        if (n.inputs[k] != node) continue;
+        const int32_t bound = shape_of(graph, engine.steps[i].node).index_bound[k];
+        for (int64_t e = 0; e < count && bound > 0; e++) {
+          const int32_t label = label_at(column, e);
+          if (label >= 0 && label < bound) continue;
+          return set_problem(problem, Status::bad_label, graph.node(node).name)
+              << ": row " << e / graph.node(node).shape.row_numel() << " has " << int(label)
+              << ", allowed are 0 to " << int(bound - 1);
         }
       }
     }
@@ -8429,19 +8460,13 @@ struct Executor {
   }
 };
 
-// Inputs of the model, and the loss's target behind them.
-static int input_count(const Engine& e) {
-  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-}
-
 // Input i; no data when it is not there.
 struct InputData { void* data = nullptr; Shape shape; DType dtype = real_dtype; };
 static InputData input_data(const Engine& e, int i) {
   if (!e.steps || i < 0 || i >= input_count(e)) return {};
   const Executor run(e);
-  const bool own = i < e.model->input_count();
-  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  return {run.host(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
+  const Node& n = run.graph.node(input_node(e, i));
+  return {run.host(e.io[input_node(e, i)]), n.shape, n.dtype};
 }
 
 // ================================================================================ >>layout
@@ -8580,6 +8605,7 @@ struct Layouter {
     if (request.backend) {
       engine->backend = request.backend;
       const Status s = mirror(*engine, *graph.model, base, plan->total);
+      if (!ok(s)) *engine = Engine();
       if (!ok(s)) return set_problem(plan->problem, s, "backend");
     }
     MemoryPlan counted_already;
@@ -8782,6 +8808,44 @@ struct TrainerAccess {
     return real_sqrt(sum);
   }
 
+  static Rows rows_of(const Trainer& t, int rows) {
+    const TrainerOptions& o = t.options_;
+    return {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+  }
+  // Columns that lie in memory go to the device, if it has room; their labels are looked at now.
+  static Status mirror_data(Trainer& t) {
+    const Backend* const b = t.engine_.backend;
+    const Executor run(t.engine_);
+    for (int c = 0; b && c < input_count(t.engine_); c++) {
+      const InputData to = input_data(t.engine_, c);
+      const Column&   from = t.data_->columns[c];
+      const int64_t   values = from.data ? to.shape.row_numel() * t.data_->count : 0;
+      if (values == 0) continue;
+      const int node = input_node(t.engine_, c);
+      if (to.dtype == DType::i32) NNLITE_TRY(run.check_column(node, from, values, t.problem_));
+      const size_t bytes = static_cast<size_t>(values) * size_of(from.dtype);
+      void* there = nullptr;
+      const Status s = b->mirror(b->user, from.data, bytes, &there);
+      if (s == Status::out_of_memory) continue;
+      NNLITE_TRY(s);
+      NNLITE_TRY(b->copy(b->user, there, const_cast<void*>(from.data), bytes, Copy::to_device));
+    }
+    return Status::ok;
+  }
+  // The same on the device, where it has all columns as they are.
+  static bool gather(const Trainer& t, int rows) {
+    const Engine& e = t.engine_;
+    bool all = e.backend && t.data_ && !augments(t.options_.augment);
+    for (int c = 0; c < input_count(e) && all; c++) {
+      const InputData to = input_data(e, c);
+      if (!to.data) continue;
+      const ptrdiff_t at = static_cast<unsigned char*>(to.data) - e.arena;
+      all = e.backend->gather(e.backend->user, {rows_of(t, rows), t.data_->columns[c], to.shape.row_numel(),
+                                                to.dtype, static_cast<unsigned char*>(e.device) + at});
+    }
+    return all;
+  }
+
   // The rows of a step into the inputs: the caller's own, or the next of the data set.
   static Status fill(Trainer& t, const Batch* own, int rows) {
     const Engine& e = t.engine_;
@@ -8795,7 +8859,7 @@ struct TrainerAccess {
         __builtin_memcpy(to.data, own->data[c], size_t(to.shape.numel(rows)) * size_of(to.dtype));
         continue;
       }
-      const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+      const Draw draw = {rows_of(t, rows)};
       if (!draw.column(*t.data_, c, to.shape, to.dtype, to.data))
         return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
       if (c > 0 || !augments(o.augment)) continue;
@@ -8810,34 +8874,63 @@ struct TrainerAccess {
     return Status::ok;
   }
 
-  // Inputs, forward, the loss looked at, backward and update.
-  static Status step(Trainer& t, const Batch* own, int rows) {
-    const FloatControl control;
-    NNLITE_TRY(fill(t, own, rows));
-    Executor run(t.engine_);
-    const Engine& e = t.engine_;
-    run.rows    = rows;
+  static void count_step(Trainer& t, int rows) {
+    t.step_++;
+    t.engine_.version++;
+    t.samples_ += static_cast<uint64_t>(rows);
+  }
+  // Rows that the next step draws.
+  static int next_rows(const Trainer& t) {
+    const int64_t left = int64_t(epoch_samples(*t.data_, t.options_)) - t.epoch_position();
+    return static_cast<int>(smaller(left, t.options_.batch));
+  }
+
+  // Where the values of a step are not finite: it changed nothing.
+  static Status not_finite(Trainer& t, Executor& run, const Batch* own) {
+    NNLITE_TRY(fill(t, own, run.rows));          // forward may have used the memory of its inputs
     NNLITE_TRY(run.copy_batch(Copy::to_device));
-    run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
-    NNLITE_TRY(run.check_labels(t.problem_));
-    // a device looks at the loss itself: its updates do nothing when that is not finite
-    const bool whole = e.backend && !(t.options_.clip_norm > 0);
-    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
+    const int  bad   = run.find_not_finite();
+    const bool found = bad >= 0 && bad < run.graph.model_nodes;
+    const NodeName name(&run.graph.node(0), found ? bad : 0);
+    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+           << static_cast<int64_t>(t.step_ + 1);
+  }
+
+  // The losses, when all steps of a run are done. Those of a device do nothing after one that is not finite:
+  // then the trainer is as that one found it.
+  static Status look_at_loss(Trainer& t, Executor& run, const Batch* own, uint64_t samples) {
+    const Engine& e = t.engine_;
     NNLITE_TRY(run.copy_batch(Copy::from_device));
-    const real loss = run.loss();
-    if (!is_finite(loss)) {
-      NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
+    t.loss_ = run.loss();
+    if (!e.backend) return is_finite(t.loss_) ? Status::ok : not_finite(t, run, own);
+    uint64_t failed = 0;
+    NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &failed));
+    if (failed == 0) return Status::ok;
+    t.samples_ = samples;
+    for (t.step_ = run.context.first; t.step_ + 1 < failed; t.step_++) t.samples_ += uint64_t(next_rows(t));
+    if (!own) run.rows = next_rows(t);
+    return not_finite(t, run, own);
+  }
+
+  // Inputs, forward, the loss looked at, backward and update. Only the last step of a run waits for a device,
+  // which looks at the loss itself.
+  static Status step(Trainer& t, const Batch* own, int rows, uint64_t first, uint64_t samples, bool last) {
+    const FloatControl control;
+    const Engine& e = t.engine_;
+    Executor run(e);
+    run.rows    = rows;
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value};
+    if (own || !gather(t, rows)) {
+      NNLITE_TRY(fill(t, own, rows));
+      NNLITE_TRY(run.check_labels(t.problem_));
       NNLITE_TRY(run.copy_batch(Copy::to_device));
-      const int  bad   = run.find_not_finite();
-      const bool found = bad >= 0 && bad < run.graph.model_nodes;
-      const NodeName name(&run.graph.node(0), found ? bad : 0);
-      return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
-             << static_cast<int64_t>(t.step_ + 1);
     }
-    t.loss_ = loss;
-    t.lr_   = run.context.lr;
+    const bool clips = t.options_.clip_norm > 0, whole = e.backend && !clips;
+    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
+    if (!whole || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
+    t.lr_ = run.context.lr;
     uint32_t first_update = whole ? e.step_count : e.forward_count;
-    if (t.options_.clip_norm > 0) {
+    if (clips) {
       while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
       run.run_steps(e.forward_count, first_update, nullptr);
       NNLITE_TRY(copy_all(t, Copy::from_device));
@@ -8846,9 +8939,7 @@ struct TrainerAccess {
       if (norm > limit) run.context.gradient_scale = limit / norm;
     }
     run.run_steps(first_update, e.step_count, &t.options_.optimizer);
-    t.step_++;
-    t.engine_.version++;
-    t.samples_ += static_cast<uint64_t>(rows);
+    count_step(t, rows);
     return Status::ok;
   }
 };
@@ -8888,7 +8979,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
       else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
-  return TrainerAccess::copy_all(*this, Copy::to_device);
+  const Status sent = TrainerAccess::copy_all(*this, Copy::to_device);
+  if (!ok(sent)) engine_ = Engine();
+  return sent;
 }
 
 Status Trainer::set_data(const Dataset& data) {
@@ -8899,7 +8992,7 @@ Status Trainer::set_data(const Dataset& data) {
     return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
-  return Status::ok;
+  return TrainerAccess::mirror_data(*this);
 }
 
 uint32_t Trainer::epoch() const { return data_ ? uint32_t(samples_ / epoch_samples(*data_, options_)) : 0; }
@@ -8909,16 +9002,17 @@ uint32_t Trainer::epoch_position() const {
 
 Status Trainer::step(const Batch& batch) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "step", batch.rows, options_.batch));
-  return TrainerAccess::step(*this, &batch, batch.rows);
+  return TrainerAccess::step(*this, &batch, batch.rows, step_, samples_, true);
 }
-Status Trainer::step() {
+Status Trainer::step() { return steps(1); }
+Status Trainer::steps(int n) {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-  const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
-  return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
-}
-Status Trainer::steps(int n) {
-  for (int i = 0; i < n; i++) NNLITE_TRY(step());
+  const uint64_t first = step_, samples = samples_;
+  for (int i = 0; i < n; i++) {
+    const int rows = TrainerAccess::next_rows(*this);
+    NNLITE_TRY(TrainerAccess::step(*this, nullptr, rows, first, samples, i + 1 == n));
+  }
   return Status::ok;
 }
 

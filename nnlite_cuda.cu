@@ -42,7 +42,11 @@ inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
-inline Error take(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline Error take(void** memory, size_t bytes) {
+  const Error e = cudaMalloc(memory, bytes);
+  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
+  return e;
+}
 inline Error give(void* memory) { return cudaFree(memory); }
 inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
   return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s);
@@ -107,8 +111,8 @@ constexpr size_t context_bytes = 256;          // in front of every mirror: the 
 
 // What kernels read that changes from step to step.
 struct Context : StepContext {
-  uint32_t failed;                             // a loss of this step is not finite: nothing may change
-};
+  uint64_t failed;                             // 1 + the step with a loss that is not finite, until somebody waits:
+};                                             // nothing may change from then on
 
 // Steps as one graph, by their key.
 struct Recorded {
@@ -138,7 +142,14 @@ struct Device {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
   void forget(Mirror& m) {
-    while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+    while (m.records > 0)
+      if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
+  }
+  const Mirror* mirror_of(const void* host) {
+    const std::lock_guard<std::mutex> hold(lock);
+    for (const Mirror& m : mirrors)
+      if (m.device != nullptr && m.host == host) return &m;
+    return nullptr;
   }
   void drop(Mirror& m) {
     forget(m);
@@ -672,7 +683,7 @@ static void max_pool2d_backward(const OpRun& r) {
 }
 
 // small = the sum of a window / its count;   big = the sum over its windows of small / their counts
-struct Gather {
+struct Collect {
   Slides       s;
   const float* big;
   float*       small;
@@ -701,14 +712,14 @@ struct Spread {
   }
 };
 template <class A>
-static void average_forward(const OpRun& r) { each(r.out_numel(), Gather{slides_of<A>(r), r.in(0), r.out(), false}); }
+static void average_forward(const OpRun& r) { each(r.out_numel(), Collect{slides_of<A>(r), r.in(0), r.out(), false}); }
 template <class A>
 static void average_backward(const OpRun& r) { each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)}); }
 static void upsample_forward(const OpRun& r) {
   each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
 }
 static void upsample_backward(const OpRun& r) {
-  each(r.in_numel(0), Gather{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
+  each(r.in_numel(0), Collect{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // ================================================================================ >>softmax
@@ -932,9 +943,10 @@ struct Window {
     const int y = h.find(p.h + l.h), z = w.find(p.w + l.w);
     return y < 0 || z < 0 ? nullptr : x + int64_t(p.first + y * w.size + z) * pitch + l.channel;
   }
-  NNLITE_DEVICE float value(const Pixel& p, const Line& l, int first) const {
+  template <class T>                             // a float, or four channels
+  NNLITE_DEVICE T value(const Pixel& p, const Line& l, int first) const {
     const float* const v = at(p, l);
-    return v == nullptr ? 0.0f : v[first];
+    return v == nullptr ? T() : *reinterpret_cast<const T*>(v + first);
   }
 };
 
@@ -962,31 +974,33 @@ template <int width>
 struct Tile {                                  // rows of 4 more: what lies below is in another bank
   static constexpr int height = tile * tile / width, a_pitch = height + 4, b_pitch = width + 4;
 };
-template <bool dw, int width>
+template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
   constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
-  constexpr int share = height / step;
+  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run, side = (dw ? height : step) / run;
   float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
   const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
   const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
   const int m0 = static_cast<int>(gpu::block().x) * height, n0 = static_cast<int>(gpu::block().y) * width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   const int skip = group * p.a.channels.by;
-  Window::Line  line = p.a.line(m0 + t % height, p.M);
+  // threads side by side read channels, which lie side by side
+  const int channel = t % side * run, row = t / side, rows = 256 / side;
+  Window::Line  line = p.a.line(m0 + channel, p.M);
   Window::Pixel pixels[size_t(share)];
-  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + t / step + i * 16, p.M);
+  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + row + i * rows, p.M);
   float c[4][4];
   for (int j = 0; j < 4; j++) {
     const int n = n0 + tx + j;
     for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[group * p.N + n] : 0.0f;
   }
   for (int k0 = first; k0 < last; k0 += step) {
-    // threads side by side read channels, which lie side by side
-    if (!dw) line = p.a.line(k0 + t % step, last);
+    if (!dw) line = p.a.line(k0 + channel, last);
     for (int i = 0; i < share; i++) {
-      const int along = dw ? t / height + i * (256 / height) : t % step, across = dw ? t % height : t / step + i * 16;
-      const Window::Pixel pixel = dw ? p.a.pixel(k0 + along, last) : pixels[dw ? 0 : i];
-      a[along * a_pitch + across] = p.a.value(pixel, line, skip);
+      const int pixel = row + i * rows;
+      const T   v = p.a.value<T>(dw ? p.a.pixel(k0 + pixel, last) : pixels[i], line, skip);
+      float* const to = dw ? a + pixel * a_pitch + channel : a + channel * a_pitch + pixel;
+      for (int j = 0; j < run; j++) to[dw ? j : j * a_pitch] = reinterpret_cast<const float*>(&v)[j];
     }
     for (int e = t; e < width * step; e += 256) {
       const int along = p.b_channel == 1 ? e % step : e / width, across = p.b_channel == 1 ? e / step : e % width;
@@ -1040,7 +1054,7 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   const Window::Line line = p.a.line(m, p.M);
   float sum = 0;
   for (int k = first + t / 32; k < last && e < elements; k += 8)
-    sum = fmaf(p.a.value(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
+    sum = fmaf(p.a.value<float>(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
   room[t] = sum;
   gpu::barrier();
   if (t >= 32 || e >= elements) return;
@@ -1121,7 +1135,9 @@ static void launch_tiles(const Convolution& p) {
   const int64_t columns = dw ? p.c_row : p.N;
   const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height), unsigned((columns + width - 1) / width),
                           unsigned(p.groups * p.chunks)};
-  launch(convolution_kernel<dw, width>, grid, 256, step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
+  const bool fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
+  launch(fours ? convolution_kernel<dw, width, Four> : convolution_kernel<dw, width, float>, grid, 256,
+         step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
 }
 template <bool dw>
 static void convolve(const Convolution& p) {
@@ -1192,7 +1208,7 @@ NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int6
   sum = block_sum(sum, gpu::shared<float>());
   if (gpu::thread() != 0) return;
   to[gpu::block().x] = n > 0 ? sum / static_cast<float>(n) : sum;                 // n > 0: it is the last
-  if (n > 0 && !is_finite(to[0])) context->failed = 1;
+  if (n > 0 && !is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
 }
 struct Values {
   const float* of;
@@ -1424,7 +1440,7 @@ static const Kernel* const* rows_of(const char* op) {
 // ================================================================================ >>backend
 NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
   static_cast<StepContext&>(*to) = next;
-  to->failed = 0;
+  if (next.step == next.first) to->failed = 0;
 }
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
@@ -1441,6 +1457,9 @@ struct Rearrange {
   }
 };
 
+static Context* context_of(void* device) {
+  return reinterpret_cast<Context*>(static_cast<unsigned char*>(device) - context_bytes);
+}
 static Device& device_of(void* user) { return *static_cast<Device*>(user); }
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
@@ -1481,8 +1500,7 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.note(gpu::use_device(d.number));
-  unsigned char* const memory = static_cast<unsigned char*>(device) - context_bytes;
-  current = {&d, reinterpret_cast<Context*>(memory), nullptr};
+  current = {&d, context_of(device), nullptr};
   launch(set_context, {}, 1, 0, current.context, context);
   if (key[1] - key[0] < 2 || d.error != 0) return true;
   Mirror* m = nullptr;
@@ -1522,8 +1540,9 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
   d.note(gpu::use_device(d.number));
-  if (d.error == 0) d.note(gpu::take(&memory, bytes));
   if (d.error != 0) return d.status();
+  const gpu::Error e = gpu::take(&memory, bytes);
+  if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
   current.device = &d;
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
@@ -1540,10 +1559,42 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
   each(count, AddUp{to, from, accumulate});
 }
 
-static Status sync(void* user) {
+// to[r, v] = column[rows[r], v] scale + shift; an index as it is.
+struct TakeRows {
+  Rows        rows;
+  int64_t     values;
+  const void* column;
+  DType       from;
+  float       scale, shift;
+  float*      to;
+  int32_t*    index;                           // instead
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t row = i / values, at = int64_t(rows[static_cast<uint32_t>(row)]) * values + i % values;
+    const bool    small = from == DType::u8;
+    if (index != nullptr) {
+      index[i] = small ? static_cast<const uint8_t*>(column)[at] : static_cast<const int32_t*>(column)[at];
+      return;
+    }
+    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(column)[at])
+                          : static_cast<const float*>(column)[at];
+    to[i] = scale == 1.0f && shift == 0.0f ? v : fmaf(v, scale, shift);
+  }
+};
+static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
-  if (d.error == 0) d.note(gpu::sync(d.stream));
-  return d.status();
+  const Mirror* const m = g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
+  if (m == nullptr) return false;
+  d.note(gpu::use_device(d.number));
+  current = {&d, nullptr, nullptr};
+  const bool index = g.dtype == DType::i32;
+  each(g.rows.rows * g.values,
+       TakeRows{g.rows, g.values, m->device, g.column.dtype, g.column.scale, g.column.shift,
+                index ? nullptr : static_cast<float*>(g.to), index ? static_cast<int32_t*>(g.to) : nullptr});
+  return true;
+}
+
+static Status wait(void* user, void* device, uint64_t* failed) {
+  return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
 }
 
 static Device  devices[max_devices];
@@ -1551,7 +1602,8 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                               nullptr};
   return &rows;
 }
 
@@ -1565,7 +1617,7 @@ const Backend* cuda_backend(int number) {
     if (gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.open = true;
     cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::end,
-                              cuda::add, cuda::sync};
+                              cuda::add, cuda::gather, cuda::wait};
   }
   return &cuda::backends[number];
 }
