@@ -276,6 +276,41 @@ TEST_CASE("cuda ops: losses") {
   compare_all(losses);
 }
 
+// Gradients that are not kept lie where other values lay before, so zeros of padding were written by the op.
+namespace {
+int padded_gradients = 0;
+void look_at_padding(void* backend, const StepView* step) {
+  if (step == nullptr || step->kind != StepKind::backward) return;
+  if (step->op != &BatchNorm1d::op && step->op != &BatchNorm2d::op) return;
+  const Backend& on = *static_cast<const Backend*>(backend);
+  const size_t   C = static_cast<size_t>(step->run.out_shape().last());
+  for (int p = 0; p < 2; p++) {
+    std::vector<real> values((C + 15) / 16 * 16);
+    real* const from = step->run.dparameter(p);
+    if (from == nullptr) continue;
+    REQUIRE(on.copy(on.user, from, values.data(), values.size() * sizeof(real), Copy::from_device) == Status::ok);
+    for (size_t i = C; i < values.size(); i++) CHECK(values[i] == 0);
+    padded_gradients++;
+  }
+}
+}  // namespace
+
+TEST_CASE("cuda ops: gradients of batch norm are zero where they are padding") {
+  NNLITE_ON_CUDA(cuda);
+  for (const Trial& trial : norms) {
+    if (trial.trainable != Trainable::all) continue;
+    CAPTURE(std::string(trial.name));
+    const auto s = subject_of(trial, 20, 5);
+    const Watch watch = {look_at_padding, const_cast<Backend*>(cuda_backend(0))};
+    PlacedTrainer t(s->net.model, s->training(cuda_backend(0)));
+    REQUIRE(t.status == Status::ok);
+    t.it.watch(&watch);
+    for (int i = 0; i < 2; i++) REQUIRE(t.it.step(s->batch()) == Status::ok);
+  }
+  CHECK(padded_gradients >= 20);
+  close_cuda(0);
+}
+
 // The planner makes no step of a view: a Flatten that copies runs right behind a Sigmoid, over its results.
 namespace {
 void flatten_too(void* backend, const StepView* step) {
