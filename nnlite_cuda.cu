@@ -683,7 +683,7 @@ static void max_pool2d_backward(const OpRun& r) {
 }
 
 // small = the sum of a window / its count;   big = the sum over its windows of small / their counts
-struct Gather {
+struct GatherWindows {
   Slides       s;
   const float* big;
   float*       small;
@@ -712,14 +712,14 @@ struct Spread {
   }
 };
 template <class A>
-static void average_forward(const OpRun& r) { each(r.out_numel(), Gather{slides_of<A>(r), r.in(0), r.out(), false}); }
+static void average_forward(const OpRun& r) { each(r.out_numel(), GatherWindows{slides_of<A>(r), r.in(0), r.out(), false}); }
 template <class A>
 static void average_backward(const OpRun& r) { each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)}); }
 static void upsample_forward(const OpRun& r) {
   each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
 }
 static void upsample_backward(const OpRun& r) {
-  each(r.in_numel(0), Gather{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
+  each(r.in_numel(0), GatherWindows{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // ================================================================================ >>softmax
@@ -1594,6 +1594,9 @@ static bool gather(void* user, const Gather& g) {
 }
 
 static Status wait(void* user, void* device, uint64_t* failed) {
+  Device& d = device_of(user);
+  if (failed == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
+  if (failed == nullptr) return d.status();
   return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
 }
 
