@@ -8388,7 +8388,7 @@ struct Executor {
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     const Backend* const b = engine.backend;
     const uint32_t seen = engine.watch ? first : last, key[3] = {first, seen, static_cast<uint32_t>(rows)};
-    if (b && !b->begin(b->user, engine.device, key, context)) return;
+    if (b && (first == last || !b->begin(b->user, engine.device, key, context))) return;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
     if (b) b->end(b->user);
   }
