@@ -45,8 +45,8 @@ struct Machine {
 
   void put_in_order(unsigned* list, size_t n) {
     if (order == Order::backward) std::reverse(list, list + n);
-    if (order != Order::shuffled) return;
-    for (size_t i = n; i > 1; i--) std::swap(list[i - 1], list[random.next() % i]);
+    if (order == Order::shuffled)
+      for (size_t i = n; i > 1; i--) std::swap(list[i - 1], list[random.next() % i]);
   }
   void enqueue(unsigned first, unsigned end) {          // those that are not at their end
     unsigned list[max_threads], n = 0;
@@ -64,7 +64,7 @@ struct Machine {
   void fail(const std::string& what) {
     const Grid b = here.block;
     found(what + ", block (" + std::to_string(b.x) + ", " + std::to_string(b.y) + ", " + std::to_string(b.z) + ") of " +
-          launch->name);
+          named(*launch));
     broken = true;
   }
   void wait(At at, int line, int lanes, uint64_t value) {

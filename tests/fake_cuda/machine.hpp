@@ -41,7 +41,8 @@ struct Fiber {
   void* fake_stack_   = nullptr;               // the sanitizer's
 };
 
-void found(const std::string& what);
+void        found(const std::string& what);
+std::string named(const Launch& l);            // by the types of its arguments
 bool run_blocks(const Launch& l, Order order, uint64_t seed);   // false: could not go on, see findings
 
 // Pages that nothing may touch around `bytes` ones that all may.
