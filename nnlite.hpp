@@ -5220,6 +5220,11 @@ alignas(64) constexpr int32_t lane_table[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 #endif
 
 namespace NNLITE_ISA {
+#if NNLITE_PASS == NNLITE_PASS_AVX512           // few numbers of a network meet a loss: half a vector will do
+using isa_avx2::cross_entropy_backward, isa_avx2::cross_entropy_forward, isa_avx2::element_loss_backward,
+    isa_avx2::element_loss_forward, isa_avx2::log_softmax_backward, isa_avx2::log_softmax_forward,
+    isa_avx2::nll_backward, isa_avx2::nll_forward, isa_avx2::softmax_backward, isa_avx2::softmax_forward;
+#else
 // Places c + j lanes + 0, 1, ...; and a where they are below count, else b.
 NNLITE_VERB vi places(int64_t c, int j) {
   return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
@@ -5466,6 +5471,7 @@ template <class A>
 NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim
