@@ -99,7 +99,7 @@ void check_nothing_left() {
   fake::reset();
   close_cuda(0);
   CHECK(fake::live_bytes() == 0);
-  const std::vector<std::string> findings = fake::take_findings();
+  const std::vector<std::string> findings = fake::findings();
   CHECK_MESSAGE(findings.empty(), findings.front());
 }
 
@@ -120,7 +120,7 @@ TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing
   CHECK(calls > 100);
   check_nothing_left();
   int stayed = 0;
-  for (const int error : {fake::error_memory, fake::error_device}) {
+  for (const int error : {fake::no_memory_error, fake::other_error}) {
     for (int64_t n = 1; n <= calls; n++) {
       CAPTURE(n);
       CAPTURE(error);
@@ -129,8 +129,8 @@ TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing
       const Backend* const cuda = cuda_backend(0);
       if (cuda) {
         c.run(*s, cuda);
-        const Status wanted = error == fake::error_memory ? Status::out_of_memory : Status::device_error;
-        const bool on_host = error == fake::error_memory && ok(c.first_failure());   // the data set, where it was
+        const Status wanted = error == fake::no_memory_error ? Status::out_of_memory : Status::device_error;
+        const bool on_host = error == fake::no_memory_error && ok(c.first_failure());   // the data set, where it was
         if (on_host) CHECK(same_bytes(c.numbers, right.numbers));
         else CHECK_MESSAGE(c.first_failure() == wanted, to_string(c.first_failure()));
         stayed += on_host;
@@ -183,7 +183,7 @@ TEST_CASE("cuda: no device, and a device that is lost") {
   PlacedTrainer t(s->net.model, s->training(cuda_backend(0)));
   REQUIRE(t.status == Status::ok);
   REQUIRE(t.it.step(s->batch()) == Status::ok);
-  fake::fail_call(1, fake::error_device);
+  fake::fail_call(1, fake::other_error);
   CHECK(t.it.step(s->batch()) == Status::device_error);
   CHECK(t.it.step(s->batch()) == Status::device_error);
   CHECK(t.it.step_number() == 1);

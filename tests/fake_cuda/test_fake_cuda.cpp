@@ -16,6 +16,12 @@ namespace gpu = nnlite_gpu;
 
 namespace {
 
+#ifdef NNLITE_FAKE_TSAN
+constexpr bool by_thread_sanitizer = true;
+#else
+constexpr bool by_thread_sanitizer = false;
+#endif
+
 // Whether f, in a process of its own, ends by a signal or a sanitizer, or leaves findings.
 template <class F>
 bool dies(const F& f) {
@@ -112,6 +118,7 @@ void write_at(float* to, int i) { to[i] = 1; }
 void read_at(float* to, int i) { to[0] = to[i]; }
 void write_shared(float* to, int i) { gpu::shared<float>()[i] = 1, to[0] = 1; }
 void read_shared(float* to, int i) { to[0] = gpu::shared<float>()[i]; }
+void nothing(float*) {}
 void count_up(float* to) { to[0] += 1; }
 
 // How many things f has left to find.
@@ -155,18 +162,32 @@ TEST_CASE("fake_cuda: barriers and shuffles give the same bits in every order of
 
 TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the order of threads") {
   Gpu g(3);
-  CHECK_FALSE(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, false) == 0);
-    return g.values();
-  }));
-  CHECK_FALSE(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, last_one_wins, {}, 32, 0, g.data) == 0);
-    return g.values();
-  }));
-  CHECK_FALSE(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, last_one_wins, {4}, 1, 0, g.data) == 0);
-    return g.values();
-  }));
+  const auto races = [&](auto kernel, gpu::Grid grid, unsigned threads, auto... more) {
+    return dies([&] {
+      const bool same = fake::same_in_every_order([&] {
+        (void)gpu::launch(g.stream, kernel, grid, threads, threads * sizeof(float), g.data, more...);
+        return g.values();
+      });
+      if (!same) _exit(1);
+    });
+  };
+  CHECK_FALSE(races(sums, {3}, 256, true));
+  CHECK(races(sums, {3}, 256, false));
+  CHECK(races(last_one_wins, {}, 32));
+  CHECK(races(last_one_wins, {4}, 1));
+}
+
+// Two threads write the same value: no order shows it. In a process that is not forked but a new one.
+TEST_CASE("fake_cuda, in another process: a race that changes no bits" * doctest::skip()) {
+  Gpu g(1);
+  CHECK(gpu::launch(g.stream, write_at, {}, 2, 0, g.data, 0) == 0);
+}
+TEST_CASE("fake_cuda: the thread sanitizer sees a race that changes no bits") {
+  char          path[4096] = {};
+  const ssize_t length     = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (length <= 0) return;
+  const std::string run = "'" + std::string(path) + "' -ns -tc='fake_cuda, in another*' >/dev/null 2>&1";
+  CHECK((std::system(run.c_str()) != 0) == by_thread_sanitizer);
 }
 
 TEST_CASE("fake_cuda: order all finds a race in the launch that has it, and leaves others as they are") {
@@ -177,9 +198,15 @@ TEST_CASE("fake_cuda: order all finds a race in the launch that has it, and leav
   CHECK(g.values()[0] == 5);
   CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
   CHECK(fake::findings().empty());
-  CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, false) == fake::launch_error);
-  CHECK(gpu::launch(g.stream, last_one_wins, {}, 32, 0, g.data) == fake::launch_error);
-  CHECK(fake::findings().size() == 2);
+  const auto found = [&](auto kernel, auto... more) {
+    return dies([&] {
+      if (gpu::launch(g.stream, kernel, {}, 64, 64 * sizeof(float), g.data, more...) == fake::launch_error)
+        _exit(fake::findings().size() == 1 ? 1 : 0);
+    });
+  };
+  CHECK(found(sums, false));
+  CHECK(found(last_one_wins));
+  CHECK_FALSE(found(sums, true));
 }
 
 TEST_CASE("fake_cuda: a barrier that some threads never reach, by a return or by another barrier") {
@@ -303,7 +330,7 @@ TEST_CASE("fake_cuda: launches have CUDA's limits") {
   Gpu g(1);
   const long before = fake::launches();
   const auto launch = [&](gpu::Grid grid, unsigned threads, size_t shared) {
-    return gpu::launch(g.stream, write_at, grid, threads, shared, g.data, 0);
+    return gpu::launch(g.stream, nothing, grid, threads, shared, g.data);
   };
   CHECK(launch({}, 0, 0) == fake::configuration_error);
   CHECK(launch({}, 1025, 0) == fake::configuration_error);
