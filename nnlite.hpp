@@ -1212,7 +1212,7 @@ struct Backend {
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   // a column that was mirrored, into an input; false: it was not
   bool   (*gather)(void* user, const Gather& g);
-  // until all is done. failed, or nullptr: 1 + the step whose loss was not finite, which ended changes; else 0
+  // until all is done. failed, or nullptr: 1 + the step whose loss was not finite, the last; else 0
   Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
