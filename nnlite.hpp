@@ -1212,7 +1212,7 @@ struct Backend {
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   // a column that was mirrored, into an input; false: it was not
   bool   (*gather)(void* user, const Gather& g);
-  // until all is done. failed: 1 + the step whose loss was not finite, after which nothing changed; else 0
+  // until all is done. failed, or nullptr: 1 + the step whose loss was not finite, the last; else 0
   Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
@@ -3061,22 +3061,22 @@ NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], in
     NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = max(floor, c[i][j]);
 }
 
-// The first rows of a finished tile into C, whole vectors.
+// Rows of a finished tile into C, whole vectors. Branches are around all rows: little code.
 template <int M, int V>
 NNLITE_VERB void put_rows(const Product& t, vf (*c)[static_cast<size_t>(V)], float* C) {
+  const int64_t row = t.c_row, step = t.c_panel;
+  const auto at = [=](int i, int j) NNLITE_INLINED { return i * row + j / parts * step + j % parts * lanes; };
   if (t.mask != nullptr) {
     const float* const mask = t.mask + (C - t.base);
     NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_UNROLL for (int j = 0; j < V; j++) {
-        const vf m = load(mask + i * t.c_row + j / parts * t.c_panel + j % parts * lanes);
-        c[i][j] = select(less(set(0.0f), m), c[i][j], set(0.0f));
-      }
+      NNLITE_UNROLL for (int j = 0; j < V; j++)
+        c[i][j] = select(less(set(0.0f), load(mask + at(i, j))), c[i][j], set(0.0f));
   }
+  if (t.add)
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = add(load(C + at(i, j)), c[i][j]);
   NNLITE_UNROLL for (int i = 0; i < M; i++)
-    NNLITE_UNROLL for (int j = 0; j < V; j++) {
-      float* const to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
-      store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
-    }
+    NNLITE_UNROLL for (int j = 0; j < V; j++) store(C + at(i, j), c[i][j]);
 }
 // A finished tile of which only n columns exist: one text for all sizes.
 static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
@@ -3110,8 +3110,7 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   constexpr size_t groups = (M + shared - 1) / shared;
   const int64_t    group = L > 0 ? t.a_line : 4 * t.a_row;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
-    const float* a1 = A;
-    const float* b1 = B;
+    const float *a1 = A, *b1 = B;
     for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
       const float* a[groups];
       const float* b = b1;
@@ -3134,22 +3133,19 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   // Where rows follow each other without a gap, the next one covers what a row writes behind its end.
   const bool apart = t.add || t.c_row != n || 2 * n < V * lanes;
   const int  whole = n == V * lanes || (t.followed && !apart) ? M : apart ? 0 : M - 1;
-  if (whole == M) put_rows<M, V>(t, c, C);
-  else {
-    if (whole > 0) put_rows<M - 1, V>(t, c, C);
-    float held[static_cast<size_t>(M * V * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
-    finish_tile(t, held + whole * V * lanes, M - whole, V, C + whole * t.c_row, n);
+  if (whole > 0) {
+    put_rows<M - 1, V>(t, c, C);
+    if (whole == M) return put_rows<1, V>(t, c + (M - 1), C + (M - 1) * t.c_row);
   }
+  float held[static_cast<size_t>(M * V * lanes)];
+  NNLITE_UNROLL for (int i = 0; i < M; i++)
+    NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
+  finish_tile(t, held + whole * V * lanes, M - whole, V, C + whole * t.c_row, n);
 }
 
-// Small code has tiles of `most` rows, half of them and so on; else there is one of each height.
-constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows - 1; }
-static int64_t fitting(int64_t most, int64_t rows) {
-  while (most > rows) most /= 2;
-  return most;
-}
+// Small code has tiles of `most` rows, half of them and so on; else of each height, above 10 of even ones.
+constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows > 10 ? rows - 2 : rows - 1; }
+static int64_t fitting(int64_t most, int64_t rows) { return most > rows ? fitting(most / 2, rows) : most; }
 template <int V, int M>
 static Multiply* tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
@@ -3159,16 +3155,17 @@ static Multiply* tile_of(int64_t rows) {
 // All rows, in tiles of nearly equal height.
 static void stripe(Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns,
                    const Tiles& by) {
-  const int64_t tiles = (t.rows + by.rows - 1) / by.rows, height = t.rows / tiles, taller = t.rows % tiles;
-  Multiply* const high = by.of(height + 1);
-  Multiply* const low = by.of(height);
+  const int64_t tiles = (t.rows + by.rows - 1) / by.rows, unit = t.rows > 10 * tiles ? 2 : 1;
+  const int64_t units = t.rows >> (unit - 1), height = units / tiles * unit, taller = units % tiles;
+  Multiply *const high = by.of(height + unit), *const low = by.of(height);
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
     const float* a = A;
     float*       c = C;
     for (int64_t i = 0, done = 0, step; done < t.rows; i++, done += step) {
-      step = NNLITE_SMALL ? fitting(by.rows, t.rows - done) : i < taller ? height + 1 : height;
-      t.followed = done + step < t.rows;
-      (NNLITE_SMALL ? by.of(step) : i < taller ? high : low)(t, a, B, c, start, columns);
+      const int64_t left = t.rows - done, next = smaller(i < taller ? height + unit : height, left);
+      step = NNLITE_SMALL ? fitting(by.rows, left) : left == next + 1 ? (left + 1) / 2 : next;  // no odd rest
+      t.followed = step < left;
+      (step == height ? low : step == height + unit ? high : by.of(step))(t, a, B, c, start, columns);
       a += step * t.a_row;
       c += step * t.c_row;
     }
@@ -4385,8 +4382,7 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   const vf from = load(start);
   NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
-    const float* a = A;
-    const float* b = B;
+    const float *a = A, *b = B;
     if constexpr (three) {
       const vf w[3] = {load(b), load(b + t.middle.b), load(b + 2 * t.middle.b)};
       NNLITE_UNROLL for (int i = 0; i < M + 2; i++, a += t.a_row) {
@@ -4403,13 +4399,10 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   }
   const int n = static_cast<int>(smaller(columns, lanes));
   activate<M, 1>(t, c, n);
-  if (n == lanes) {
-    put_rows<M, 1>(t, c, C);
-  } else {
-    float held[static_cast<size_t>(M * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
-    finish_tile(t, held, M, 1, C, n);
-  }
+  if (n == lanes) return put_rows<M, 1>(t, c, C);
+  float held[static_cast<size_t>(M * lanes)];
+  NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
+  finish_tile(t, held, M, 1, C, n);
 }
 template <int M, bool three>
 static Multiply* depthwise_tile_of(int64_t rows) {
@@ -5204,6 +5197,11 @@ alignas(64) constexpr int32_t lane_table[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 #endif
 
 namespace NNLITE_ISA {
+#if NNLITE_PASS == NNLITE_PASS_AVX512           // few numbers of a network meet a loss: half a vector will do
+using isa_avx2::cross_entropy_backward, isa_avx2::cross_entropy_forward, isa_avx2::element_loss_backward,
+    isa_avx2::element_loss_forward, isa_avx2::log_softmax_backward, isa_avx2::log_softmax_forward,
+    isa_avx2::nll_backward, isa_avx2::nll_forward, isa_avx2::softmax_backward, isa_avx2::softmax_forward;
+#else
 // Places c + j lanes + 0, 1, ...; and a where they are below count, else b.
 NNLITE_VERB vi places(int64_t c, int j) {
   return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
@@ -5450,6 +5448,7 @@ template <class A>
 NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim

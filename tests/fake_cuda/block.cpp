@@ -11,6 +11,12 @@ namespace {
 constexpr unsigned max_threads = 1024, warp = 32;
 constexpr size_t   max_shared = size_t(48) * 1024, margin = 256;   // bytes before shared memory
 
+#ifdef NNLITE_FAKE_TSAN
+constexpr bool one_each = true;                // every thread of a block has a fiber of its own
+#else
+constexpr bool one_each = false;
+#endif
+
 enum class At { start, barrier, shuffle, end };
 struct Thread {
   At       at;
@@ -45,8 +51,8 @@ struct Machine {
 
   void put_in_order(unsigned* list, size_t n) {
     if (order == Order::backward) std::reverse(list, list + n);
-    if (order != Order::shuffled) return;
-    for (size_t i = n; i > 1; i--) std::swap(list[i - 1], list[random.next() % i]);
+    if (order == Order::shuffled)
+      for (size_t i = n; i > 1; i--) std::swap(list[i - 1], list[random.next() % i]);
   }
   void enqueue(unsigned first, unsigned end) {          // those that are not at their end
     unsigned list[max_threads], n = 0;
@@ -64,7 +70,7 @@ struct Machine {
   void fail(const std::string& what) {
     const Grid b = here.block;
     found(what + ", block (" + std::to_string(b.x) + ", " + std::to_string(b.y) + ", " + std::to_string(b.z) + ") of " +
-          launch->name);
+          named(*launch));
     broken = true;
   }
   void wait(At at, int line, int lanes, uint64_t value) {
@@ -72,7 +78,9 @@ struct Machine {
     t.at = at, t.line = line, t.lanes = lanes, t.value = value;
     if (at == At::barrier) at_barrier++;
     else shuffling_of[here.thread / warp]++, try_shuffle(here.thread / warp);
+    happened(&threads);
     Fiber::pause();
+    after(&threads);
   }
 
   // All threads of the warp that are not at their end have come: they swap their values.
@@ -133,7 +141,7 @@ struct Machine {
       here.thread = dequeue();
     }
     fiber_now->resume();
-    if (fiber_now->ended) idle.push_back(fiber_now);
+    if (fiber_now->ended && !one_each) idle.push_back(fiber_now);
   }
   Fiber* fiber_now = nullptr;
 
@@ -144,10 +152,12 @@ struct Machine {
     for (unsigned w = 0; w * warp < n; w++) living_of[w] = std::min(warp, n - w * warp), shuffling_of[w] = 0;
     living = n, at_barrier = 0, head = 0, queued = 0;
     enqueue(0, n);
+    happened(&living);
     while (living > 0 && !broken)
       if (queued > 0) resume_next();
       else release();
-    if (!broken) return;
+    after(&queue), after(&threads);
+    if (!broken && !one_each) return;
     idle.clear();                              // what waits will never go on
     for (const std::unique_ptr<Fiber>& f : fibers) idle.push_back(f.get());
   }
@@ -163,10 +173,13 @@ void Machine::run_threads() {
   while (m.queued > 0 && m.threads[m.queue[m.head]].at == At::start && !m.broken) {
     const unsigned t = here.thread = m.dequeue();
     m.threads[t].fiber = m.fiber_now;
+    after(&m.living);
     m.launch->run(m.launch->arguments.get());
     m.threads[t].at = At::end;
     m.living--, m.living_of[t / warp]--;
     if (m.shuffling_of[t / warp] > 0) m.try_shuffle(t / warp);
+    happened(&m.queue);
+    if (one_each) break;
   }
 }
 

@@ -31,8 +31,8 @@ inline const Backend* emptied() {
   return cuda_backend(0);
 }
 
-// Ops of the header that may have no row yet. Shorten it with every row that comes.
-const std::set<std::string> not_yet = {};
+// Ops of the header that may have no row yet: none. A new op stands here until it has one.
+const std::set<std::string> not_yet;
 inline bool is_not_yet(const std::string& op) { return not_yet.count(op) > 0; }
 // Schedules run on the host, and a view is no step.
 inline bool needs_row(const Op& op) { return (op.traits & (traits::schedule | traits::view)) == 0; }

@@ -6,11 +6,13 @@
 #include <cstdio>
 #include <cstdlib>
 #include <deque>
+#include <functional>
 #include <mutex>
 
 #include "machine.hpp"
 
 namespace fake {
+struct State;
 
 struct Stream {
   struct Copy {
@@ -22,7 +24,7 @@ struct Stream {
   std::unique_ptr<Recording> recording;        // where launches go; nullptr: they run
 };
 struct Recording {
-  std::vector<Launch> launches;
+  std::vector<std::function<Error(State&)>> work;
 };
 
 namespace {
@@ -40,19 +42,57 @@ struct Range {
 struct Memory {
   Range pages, all;
   int   device;
+  bool  touched;                               // since it was checked
   std::vector<Range> poisoned;
 
   void open(bool yes) {
     if (mprotect(pages.data, pages.bytes, yes ? PROT_READ | PROT_WRITE : PROT_NONE) != 0) abort();
+    touched = touched || yes;
+  }
+  // Open, with all that is poisoned, while this lives.
+  struct Whole {
+    Memory& m;
+    explicit Whole(Memory& memory) : m(memory) {
+      m.open(true);
+      for (const Range& r : m.poisoned) ASAN_UNPOISON_MEMORY_REGION(r.data, r.bytes);
+    }
+    Whole(const Whole&)            = delete;
+    Whole& operator=(const Whole&) = delete;
+    ~Whole() {
+      for (const Range& r : m.poisoned) ASAN_POISON_MEMORY_REGION(r.data, r.bytes);
+      m.open(false);
+    }
+  };
+  std::vector<unsigned char> values() {
+    const Whole whole(*this);
+    return {all.data, all.data + all.bytes};
+  }
+  // Copies write over what is poisoned, but nothing of them stays there.
+  void write(void* to, const void* from, size_t bytes) {
+    const Whole whole(*this);
+    if (from != nullptr) memcpy(to, from, bytes);
+    else memset(to, 0, bytes);
+    for (const Range& r : poisoned) memset(r.data, 0xFF, r.bytes);
+  }
+  void restore(const std::vector<unsigned char>& v) {
+    const Whole whole(*this);
+    memcpy(all.data, v.data(), v.size());
   }
   size_t before() const { return static_cast<size_t>(all.data - pages.data); }
   size_t after() const { return pages.bytes - before() - all.bytes; }
-  bool   whole() const {
+  bool   check() {
+    if (!touched) return true;
+    open(true);
     bool ones = all_ones(pages.data, before()) && all_ones(all.data + all.bytes, after());
     for (const Range& r : poisoned) ones = ones && all_ones(r.data, r.bytes);
+    open(false);
+    touched = !ones;
+    if (!ones) found("memory: written outside of one of " + std::to_string(all.bytes) + " bytes, or where poisoned");
     return ones;
   }
 };
+
+}  // namespace
 
 struct State {
   std::mutex lock;
@@ -60,8 +100,8 @@ struct State {
   size_t  limit = SIZE_MAX;
   Order   order = Order::forward;
   uint64_t seed = 1;
-  int64_t calls = 0, launches = 0, fail_in = 0;
-  Error   fail_with = 0;
+  long    calls = 0, launches = 0, fail_in = 0;
+  Error   fail_with = no_error;
   std::vector<Memory>  live;
   std::deque<Range>    closed;                 // pages of what was given back
   std::vector<Stream*> streams;
@@ -82,6 +122,8 @@ struct State {
     return sum;
   }
 };
+
+namespace {
 State& state() {
   static State* const s = new State;
   return *s;
@@ -91,6 +133,7 @@ thread_local int device_now = 0;
 // A program with findings that no test took has failed.
 struct AtEnd {
   ~AtEnd() {
+    for (const std::string& what : state().findings) std::fprintf(stderr, "fake_cuda: %s\n", what.c_str());
     if (!state().findings.empty()) std::_Exit(3);
   }
 } at_end;
@@ -103,52 +146,31 @@ struct Call {
   Call() {
     s.calls++;
     if (s.fail_in > 0 && --s.fail_in == 0) error = s.fail_with;
-    if (error == 0 && s.devices == 0) error = error_no_device;
+    if (error == 0 && s.devices == 0) error = no_device_error;
   }
   // Calls that CUDA refuses while a stream records.
   explicit Call(const char* name) : Call() {
     for (const Stream* stream : s.streams)
       if (stream->recording && error == 0) {
-        error = error_recording;
+        error = recording_error;
         found(std::string(name) + ": while a stream records");
       }
   }
   bool knows(const Stream* stream) const {
     return std::find(s.streams.begin(), s.streams.end(), stream) != s.streams.end();
   }
+  template <class Work>
+  Error run_or_record(Stream* stream, const Work& work) const {
+    if (!knows(stream)) return handle_error;
+    if (!stream->recording) return work(s);
+    stream->recording->work.push_back(work);
+    return 0;
+  }
   bool knows(const Recording* r) const {
     return std::find(s.recordings.begin(), s.recordings.end(), r) != s.recordings.end();
   }
 };
 
-// Memory that kernels or copies may touch for a while; poisoned parts of it only if `all`.
-struct Open {
-  Memory& m;
-  bool    all;
-  Open(Memory& memory, bool everything) : m(memory), all(everything) {
-    m.open(true);
-    if (all)
-      for (const Range& r : m.poisoned) ASAN_UNPOISON_MEMORY_REGION(r.data, r.bytes);
-  }
-  Open(const Open&)            = delete;
-  Open& operator=(const Open&) = delete;
-  ~Open() {
-    if (all)
-      for (const Range& r : m.poisoned) {
-        memset(r.data, 0xFF, r.bytes);
-        ASAN_POISON_MEMORY_REGION(r.data, r.bytes);
-      }
-    m.open(false);
-  }
-};
-
-bool check(Memory& m) {
-  m.open(true);
-  const bool whole = m.whole();
-  m.open(false);
-  if (!whole) found("memory: written outside of one of " + std::to_string(m.all.bytes) + " bytes, or where poisoned");
-  return whole;
-}
 }  // namespace
 
 #if defined(__clang__) || defined(__GNUC__)
@@ -160,9 +182,11 @@ bool all_ones(const unsigned char* p, size_t bytes) {
   return true;
 }
 
-void found(const std::string& what) {
-  state().findings.push_back(what);
-  std::fprintf(stderr, "fake_cuda: %s\n", what.c_str());
+void found(const std::string& what) { state().findings.push_back(what); }
+std::string named(const Launch& l) {
+  const std::string name = l.name;
+  const size_t first = name.find("P = "), end = name.find("A = ");
+  return "the kernel of " + (first < end && end < name.size() ? name.substr(first + 4, end - first - 6) : name);
 }
 
 // ---- devices and streams
@@ -174,7 +198,7 @@ Error device_count(int& count) {
 Error use_device(int number) {
   const Call c;
   if (c.error != 0) return c.error;
-  if (number < 0 || number >= c.s.devices) return error_device;
+  if (number < 0 || number >= c.s.devices) return device_error;
   device_now = number;
   return 0;
 }
@@ -186,20 +210,20 @@ Error new_stream(Stream*& s) {
 }
 Error end_stream(Stream* s) {                  // CUDA, too, tells of a failure after it has done this
   const Call c;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   c.s.streams.erase(std::find(c.s.streams.begin(), c.s.streams.end(), s));
   delete s;
   return c.error;
 }
 Error sync(Stream* s) {
   const Call c("sync");
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   if (c.error == 0)
     for (const Stream::Copy& copy : s->copies) memcpy(copy.host, copy.bytes.data(), copy.bytes.size());
   s->copies.clear();
   Error e = c.error;
   for (Memory& m : c.s.live)
-    if (!check(m) && e == 0) e = error_launch;
+    if (!m.check() && e == 0) e = launch_error;
   return e;
 }
 
@@ -208,9 +232,9 @@ Error take(void** memory, size_t bytes) {
   const Call c("take");
   *memory = nullptr;
   if (c.error != 0 || bytes == 0) return c.error;
-  if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return error_memory;
+  if (bytes > c.s.limit || c.s.bytes_of(device_now) > c.s.limit - bytes) return no_memory_error;
   const size_t rounded = (bytes + alignment - 1) / alignment * alignment, whole = pages(rounded);
-  Memory m = {{guarded_map(whole), whole}, {}, device_now, {}};
+  Memory m = {{guarded_map(whole), whole}, {}, device_now, false, {}};
   m.all    = {m.pages.data + whole - rounded, bytes};
   memset(m.pages.data, 0xFF, whole);
   ASAN_POISON_MEMORY_REGION(m.pages.data, m.before());
@@ -226,7 +250,7 @@ Error give(void* memory) {                     // even if it is to fail
   for (size_t i = 0; i < c.s.live.size(); i++) {
     Memory& m = c.s.live[i];
     if (m.all.data != memory) continue;
-    check(m);
+    (void)m.check();
     c.s.closed.push_back(m.pages);
     madvise(m.pages.data, m.pages.bytes, MADV_DONTNEED);
     c.s.live.erase(c.s.live.begin() + static_cast<ptrdiff_t>(i));
@@ -237,31 +261,30 @@ Error give(void* memory) {                     // even if it is to fail
     return c.error;
   }
   found("give: not what take gave");
-  return error_value;
+  return value_error;
 }
 
 // ---- copies
 static Error bad_range(const char* of) {
   found(std::string(of) + ": not inside of live memory of a device, or the host's end is");
-  return error_value;
+  return value_error;
 }
 Error copy_in(Stream* s, void* device, const void* host, size_t bytes) {
   const Call c("copy_in");
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   Memory* const m = c.s.holder(device, bytes);
   if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_in");
-  const Open open(*m, true);
-  memcpy(device, host, bytes);
+  m->write(device, host, bytes);
   return 0;
 }
 Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
   const Call c("copy_out");
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   Memory* const m = c.s.holder(device, bytes);
   if (m == nullptr || c.s.of_a_device(host)) return bad_range("copy_out");
-  const Open open(*m, true);
+  const Memory::Whole whole(*m);
   const unsigned char* const from = static_cast<const unsigned char*>(device);
   s->copies.push_back({host, {from, from + bytes}});
   return 0;
@@ -269,62 +292,86 @@ Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
 Error copy_within(Stream* s, void* to, const void* from, size_t bytes) {
   const Call c;
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
-  Memory *const a = c.s.holder(to, bytes), *const b = c.s.holder(from, bytes);
-  if (a == nullptr || b == nullptr) return bad_range("copy_within");
-  std::vector<unsigned char> values(bytes);
-  {
-    const Open open(*b, true);
-    memcpy(values.data(), from, bytes);
-  }
-  const Open open(*a, true);
-  memcpy(to, values.data(), bytes);
-  return 0;
+  return c.run_or_record(s, [=](State& all) -> Error {
+    Memory *const a = all.holder(to, bytes), *const b = all.holder(from, bytes);
+    if (a == nullptr || b == nullptr) return bad_range("copy_within");
+    const std::vector<unsigned char> values = b->values();
+    a->write(to, values.data() + (static_cast<const unsigned char*>(from) - b->all.data), bytes);
+    return 0;
+  });
 }
 Error clear(Stream* s, void* device, size_t bytes) {
   const Call c;
   if (c.error != 0 || bytes == 0) return c.error;
-  if (!c.knows(s)) return error_handle;
-  Memory* const m = c.s.holder(device, bytes);
-  if (m == nullptr) return bad_range("clear");
-  const Open open(*m, true);
-  memset(device, 0, bytes);
-  return 0;
+  return c.run_or_record(s, [=](State& all) -> Error {
+    Memory* const m = all.holder(device, bytes);
+    if (m == nullptr) return bad_range("clear");
+    m->write(device, nullptr, bytes);
+    return 0;
+  });
 }
 
 // ---- launches
-static bool run(State& s, const Launch& l) {
-  s.launches++;
-  for (Memory& m : s.live)
-    if (m.device == device_now) m.open(true);
-  const bool done = run_blocks(l, s.order, s.seed);
-  for (Memory& m : s.live)
-    if (m.device == device_now) m.open(false);
-  return done;
+// The memory that a kernel may touch: what its arguments point into. (Nothing more can be said of them: the bytes
+// between their members may be anything.)
+static std::vector<Memory*> pointed_at(State& s, const Launch& l) {
+  std::vector<Memory*> used;
+  for (size_t i = 0; i + sizeof(void*) <= l.argument_bytes; i += sizeof(void*)) {
+    void* p = nullptr;
+    memcpy(&p, static_cast<const unsigned char*>(l.arguments.get()) + i, sizeof(p));
+    Memory* const m = s.holder(p, 0);
+    if (m != nullptr && m->device == device_now && std::find(used.begin(), used.end(), m) == used.end()) used.push_back(m);
+  }
+  return used;
+}
+static Error run(State& s, const Launch& l) {
+  const std::vector<Memory*> used = pointed_at(s, l);
+  bool fine = true;
+  const auto once = [&](Order order) {
+    s.launches++;
+    for (Memory* m : used) m->open(true);
+    fine = run_blocks(l, order, s.seed) && fine;
+    for (Memory* m : used) m->open(false);
+  };
+  if (s.order != Order::all) return once(s.order), fine ? 0 : launch_error;
+
+  std::vector<std::vector<unsigned char>> before, first;
+  for (Memory* m : used) before.push_back(m->values());
+  once(Order::forward);
+  for (Memory* m : used) first.push_back(m->values());
+  for (Order order : {Order::backward, Order::shuffled}) {
+    for (size_t i = 0; i < used.size(); i++) used[i]->restore(before[i]);
+    once(order);
+    for (size_t i = 0; i < used.size(); i++)
+      if (fine && used[i]->values() != first[i]) {
+        found("race: the order of threads or blocks changes what is computed, " + named(l));
+        fine = false;
+      }
+  }
+  return fine ? 0 : launch_error;
 }
 Error launch(Stream* s, const Launch& l) {
   const Call c;
   const Grid g = l.grid;
   if (c.error != 0) return c.error;
   if (l.threads < 1 || l.threads > 1024 || g.x < 1 || g.x > 0x7FFFFFFFu || g.y < 1 || g.y > 65535 || g.z < 1 || g.z > 65535)
-    return error_configuration;
-  if (l.shared > size_t(48) * 1024) return error_value;
-  if (!c.knows(s) || s->device != device_now) return error_handle;
-  if (s->recording) return s->recording->launches.push_back(l), 0;
-  return run(c.s, l) ? 0 : error_launch;
+    return configuration_error;
+  if (l.shared > size_t(48) * 1024) return value_error;
+  if (c.knows(s) && s->device != device_now) return handle_error;
+  return c.run_or_record(s, [l](State& all) { return run(all, l); });
 }
 
 // ---- recordings
 Error start_recording(Stream* s) {
   const Call c("start_recording");
   if (c.error != 0) return c.error;
-  if (!c.knows(s)) return error_handle;
+  if (!c.knows(s)) return handle_error;
   s->recording.reset(new Recording);
   return 0;
 }
 Error stop_recording(Stream* s, Recording*& to) {      // the stream records no more, even if it fails
   const Call c;
-  if (!c.knows(s) || !s->recording) return error_handle;
+  if (!c.knows(s) || !s->recording) return handle_error;
   const std::unique_ptr<Recording> made = std::move(s->recording);
   if (c.error != 0) return c.error;
   c.s.recordings.push_back(to = new Recording(*made));
@@ -333,16 +380,17 @@ Error stop_recording(Stream* s, Recording*& to) {      // the stream records no 
 Error run_recorded(Stream* s, Recording* r) {
   const Call c("run_recorded");
   if (c.error != 0) return c.error;
-  if (!c.knows(s) || !c.knows(r)) return error_handle;
-  for (const Launch& l : r->launches)
-    if (!run(c.s, l)) return error_launch;
-  return 0;
+  if (!c.knows(s) || !c.knows(r)) return handle_error;
+  Error e = 0;
+  for (const auto& work : r->work)
+    if (e == 0) e = work(c.s);
+  return e;
 }
 Error end_recorded(Recording* r) {             // even if it is to fail
   const Call c;
   if (!c.knows(r)) {
     found("end_recorded: not what stop_recording gave");
-    return error_value;
+    return value_error;
   }
   c.s.recordings.erase(std::find(c.s.recordings.begin(), c.s.recordings.end(), r));
   delete r;
@@ -352,17 +400,17 @@ Error end_recorded(Recording* r) {             // even if it is to fail
 // ================================================================================ control
 void reset() {
   State& s = state();
-  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0;
+  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0, device_now = 0;
 }
 void    set_devices(int count) { state().devices = count; }
 void    set_memory(size_t bytes) { state().limit = bytes; }
 void    set_order(Order order, uint64_t seed) { state().order = order, state().seed = seed; }
-void    fail_call(int64_t n, Error error) { state().fail_in = n, state().fail_with = error; }
-int64_t calls() { return state().calls; }
-int64_t launches() { return state().launches; }
+void    fail_call(long n, Error error) { state().fail_in = n, state().fail_with = error; }
+long    calls() { return state().calls; }
+long    launches() { return state().launches; }
 size_t  live_bytes() { return state().bytes_of(-1); }
 size_t  live_recordings() { return state().recordings.size(); }
-std::vector<std::string> take_findings() {
+std::vector<std::string> findings() {
   std::vector<std::string> all;
   all.swap(state().findings);
   return all;
@@ -371,14 +419,15 @@ void poison(void* device, size_t bytes) {
   Memory* const m = state().holder(device, bytes);
   if (m == nullptr) return found("poison: not memory of a device");
   m->poisoned.push_back({static_cast<unsigned char*>(device), bytes});
-  const Open open(*m, true);
+  m->write(device, nullptr, 0);
 }
 void unpoison(void* device, size_t bytes) {
   Memory* const m = state().holder(device, bytes);
   if (m == nullptr) return found("unpoison: not memory of a device");
   ASAN_UNPOISON_MEMORY_REGION(device, bytes);
   std::vector<Range>& all = m->poisoned;
-  all.erase(std::remove_if(all.begin(), all.end(), [&](const Range& r) { return r.data == device && r.bytes == bytes; }), all.end());
+  all.erase(std::remove_if(all.begin(), all.end(), [&](const Range& r) { return r.data == device && r.bytes == bytes; }),
+            all.end());
 }
 
 }  // namespace fake

@@ -17,15 +17,16 @@ namespace fake {
 // The host's side of CUDA, with its numbers for errors.
 using Error = int;
 enum : Error {
-  error_none          = 0,
-  error_value         = 1,
-  error_memory        = 2,
-  error_configuration = 9,
-  error_no_device     = 100,
-  error_device        = 101,
-  error_handle        = 400,
-  error_launch        = 719,
-  error_recording     = 900,
+  no_error            = 0,
+  value_error         = 1,
+  no_memory_error     = 2,
+  other_error         = 7,                     // one that the fake itself never gives
+  configuration_error = 9,
+  no_device_error     = 100,
+  device_error        = 101,
+  handle_error        = 400,
+  launch_error        = 719,
+  recording_error     = 900,
 };
 struct Stream;
 struct Recording;
@@ -34,6 +35,7 @@ struct Launch {
   const char* name;
   void (*run)(void*);                          // one thread
   std::shared_ptr<void> arguments;
+  size_t   argument_bytes;
   Grid     grid;
   unsigned threads;
   size_t   shared;
@@ -69,22 +71,24 @@ uint64_t shuffle_xor(uint64_t value, int lanes, int line);
 
 // ================================================================================ >>control
 // For tests. Settings hold until they are set anew; reset() sets all as at the start, but keeps memory.
-enum class Order { forward, backward, shuffled };
+// all: every launch runs in the three others from the same memory, and must leave the same bits.
+enum class Order { forward, backward, shuffled, all };
 
 void     reset();
 void     set_devices(int count);               // 1
 void     set_memory(size_t bytes);             // of every device; no limit
 void     set_order(Order order, uint64_t seed = 1);   // of threads between barriers, and of blocks; forward
-void     fail_call(int64_t n, Error error);    // the n-th call from now on, 1: the next one; 0: none
-int64_t  calls();                              // of the functions above, launches among them
-int64_t  launches();
+void     fail_call(long n, Error error = other_error);   // the n-th call from now on, 1: the next one; 0: none
+long     calls();                              // of the functions above, launches among them
+long     launches();                           // of kernels, the recorded ones whenever they run
 size_t   live_bytes();
 size_t   live_recordings();
 void     poison(void* device, size_t bytes);   // memory that no kernel may touch; NaN
 void     unpoison(void* device, size_t bytes);
 
-// What was found since the last call. A program that leaves some behind ends with an error.
-std::vector<std::string> take_findings();
+// What was found since the last call: a program that leaves some behind ends with an error. Faults that the sanitizer
+// or the guarded pages see end it at once.
+std::vector<std::string> findings();
 
 // Whether f(), which returns a vector of numbers, gives the same bits in every order of threads and blocks.
 template <class F>

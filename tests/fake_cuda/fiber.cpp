@@ -63,12 +63,15 @@ void nnlite_fake_switch(void** old, void* next) {
 }
 #endif
 
-void switch_begins(void** fake_stack, const void* stack, size_t bytes) {
+void* resumer_thread = nullptr;
+
+void switch_begins(void** fake_stack, const void* stack, size_t bytes, void* thread) {
 #ifdef NNLITE_FAKE_ASAN
   __sanitizer_start_switch_fiber(fake_stack, stack, bytes);
-#else
-  (void)fake_stack, (void)stack, (void)bytes;
+#elif defined(NNLITE_FAKE_TSAN)
+  __tsan_switch_to_fiber(thread, __tsan_switch_to_fiber_no_sync);
 #endif
+  (void)fake_stack, (void)stack, (void)bytes, (void)thread;
 }
 void switch_ends(void* fake_stack, const void** stack, size_t* bytes) {
 #ifdef NNLITE_FAKE_ASAN
@@ -97,8 +100,15 @@ void guarded_unmap(unsigned char* inner, size_t bytes) {
   munmap(inner - guard, bytes + 2 * guard);
 }
 
+#ifdef NNLITE_FAKE_TSAN
+void happened(void* at) { __tsan_release(at); }
+void after(void* at) { __tsan_acquire(at); }
+Fiber::Fiber() : map_(guarded_map(stack_bytes)), thread_(__tsan_create_fiber(0)) {}
+#else
+void happened(void*) {}
+void after(void*) {}
 Fiber::Fiber() : map_(guarded_map(stack_bytes)) {}
-Fiber::~Fiber() { guarded_unmap(map_, stack_bytes); }
+#endif
 
 void Fiber::start(void (*f)()) {
   ASAN_UNPOISON_MEMORY_REGION(map_, stack_bytes);
@@ -123,7 +133,10 @@ void Fiber::start(void (*f)()) {
 void Fiber::resume() {
   void* fake_stack = nullptr;
   running = this;
-  switch_begins(&fake_stack, map_, stack_bytes);
+#ifdef NNLITE_FAKE_TSAN
+  resumer_thread = __tsan_get_current_fiber();
+#endif
+  switch_begins(&fake_stack, map_, stack_bytes, thread_);
   nnlite_fake_switch(&resumer, at_);
   switch_ends(fake_stack, nullptr, nullptr);
   running = nullptr;
@@ -141,7 +154,7 @@ void Fiber::enter() {
 void Fiber::pause() { running->leave(); }
 
 void Fiber::leave() {
-  switch_begins(ended ? nullptr : &fake_stack_, resumer_stack, resumer_bytes);
+  switch_begins(ended ? nullptr : &fake_stack_, resumer_stack, resumer_bytes, resumer_thread);
   nnlite_fake_switch(&at_, resumer);
   switch_ends(fake_stack_, &resumer_stack, &resumer_bytes);
 }

@@ -18,6 +18,9 @@
 #define ASAN_POISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #define ASAN_UNPOISON_MEMORY_REGION(p, n) ((void)(p), (void)(n))
 #endif
+#ifdef NNLITE_FAKE_TSAN                        // by the build, which leaves the sanitizer out of these files
+#include <sanitizer/tsan_interface.h>
+#endif
 
 namespace fake {
 
@@ -26,7 +29,6 @@ struct Fiber {
   Fiber();
   Fiber(const Fiber&)            = delete;
   Fiber& operator=(const Fiber&) = delete;
-  ~Fiber();
   void start(void (*f)());                     // forgets what ran here; f begins with the next resume()
   void resume();                               // until pause() or the end of f
   static void pause();                         // inside: back to resume()
@@ -38,10 +40,16 @@ struct Fiber {
   unsigned char* map_;
   void (*function_)() = nullptr;
   void* at_           = nullptr;               // where it was left
-  void* fake_stack_   = nullptr;               // the sanitizer's
+  void* fake_stack_   = nullptr;               // of the address sanitizer
+  void* thread_       = nullptr;               // of the thread sanitizer
 };
+// What came before happened() at an address comes before what follows after() there: all that the thread sanitizer
+// knows of how threads of a block wait for each other.
+void happened(void* at);
+void after(void* at);
 
-void found(const std::string& what);
+void        found(const std::string& what);
+std::string named(const Launch& l);            // by the types of its arguments
 bool run_blocks(const Launch& l, Order order, uint64_t seed);   // false: could not go on, see findings
 
 // Pages that nothing may touch around `bytes` ones that all may.

@@ -4,6 +4,8 @@
 
 #include <string.h>
 
+#include <tuple>
+
 #include "fake_cuda.hpp"
 
 #define NNLITE_SHARED
@@ -31,14 +33,20 @@ using fake::sync;
 using fake::take;
 using fake::use_device;
 
-inline bool no_memory(Error e) { return e == fake::error_memory; }
+inline bool no_memory(Error e) { return e == fake::no_memory_error; }
 
+template <class... P>
+struct Call {
+  std::tuple<P...> arguments;                  // first: fake::launch looks at them
+  void (*kernel)(P...);
+  static void run(void* call) { std::apply(static_cast<Call*>(call)->kernel, static_cast<Call*>(call)->arguments); }
+};
 template <class... P, class... A>
 inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared, A... arguments) {
   static_assert((sizeof(P) + ... + 0) <= 4096, "CUDA has no room for that many arguments");
-  auto thread = [=] { kernel(arguments...); };
-  auto run    = [](void* f) { (*static_cast<decltype(thread)*>(f))(); };
-  return fake::launch(s, {__PRETTY_FUNCTION__, run, std::make_shared<decltype(thread)>(thread), grid, threads, shared});
+  const std::tuple<P...> values(arguments...);
+  const auto call = std::make_shared<Call<P...>>(Call<P...>{values, kernel});
+  return fake::launch(s, {__PRETTY_FUNCTION__, Call<P...>::run, call, sizeof(values), grid, threads, shared});
 }
 
 // Inside a kernel. The line tells one barrier from another.

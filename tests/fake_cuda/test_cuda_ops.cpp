@@ -241,7 +241,7 @@ void compare(const Trial& trial, int C, int batch, double& worst, std::string& p
     }
     fake::set_order(fake::Order::forward);
   }
-  for (const std::string& found : fake::take_findings()) CHECK_MESSAGE(false, found);
+  for (const std::string& found : fake::findings()) CHECK_MESSAGE(false, found);
 #endif
   close_cuda(0);                               // device memory for what was built stays there until then
 }

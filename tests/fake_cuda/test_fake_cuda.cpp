@@ -4,13 +4,23 @@
 #include <sys/wait.h>
 #include <unistd.h>
 
+#include <cerrno>
+#include <cmath>
 #include <csignal>
+#include <cstdio>
+#include <cstdlib>
 
 #include "seams.hpp"
 
 namespace gpu = nnlite_gpu;
 
 namespace {
+
+#ifdef NNLITE_FAKE_TSAN
+constexpr bool by_thread_sanitizer = true;
+#else
+constexpr bool by_thread_sanitizer = false;
+#endif
 
 // Whether f, in a process of its own, ends by a signal or a sanitizer, or leaves findings.
 template <class F>
@@ -21,7 +31,7 @@ bool dies(const F& f) {
     const int nowhere = open("/dev/null", O_WRONLY);
     dup2(nowhere, 1), dup2(nowhere, 2);
     f();
-    _exit(fake::take_findings().empty() ? 0 : 1);
+    _exit(fake::findings().empty() ? 0 : 1);
   }
   int status = 0;
   REQUIRE(waitpid(child, &status, 0) == child);
@@ -71,6 +81,52 @@ void sums(float* to, bool barriers) {
   }
   if (t == 0) to[gpu::block().x] = room[0];
 }
+void last_one_wins(float* to) { to[0] = static_cast<float>(gpu::block().x * gpu::threads() + gpu::thread()); }
+void warp_sums(float* to) {
+  float v = static_cast<float>(gpu::thread());
+  for (int lanes = 16; lanes > 0; lanes /= 2) v += gpu::shuffle_xor(v, lanes);
+  to[gpu::thread()] = v;
+}
+void swapped(int64_t* to) {
+  const int64_t v   = gpu::shuffle_xor(int64_t(gpu::thread()) << 40, 1);
+  to[gpu::thread()] = v;
+}
+void some_return(float* to) {
+  if (gpu::thread() > 40) return;
+  gpu::barrier();
+  to[gpu::thread()] = 1;
+}
+void barrier_in_branch(float* to) {
+  if (gpu::thread() % 2 == 0) {
+    gpu::barrier();
+    to[0] = 1;
+  } else {
+    gpu::barrier();
+    to[1] = 2;
+  }
+}
+void lane_returns(float* to) {
+  if (gpu::thread() == 7) return;
+  to[gpu::thread()] = gpu::shuffle_xor(1.0f, 1);
+}
+void lane_at_barrier(float* to) {
+  if (gpu::thread() == 7) gpu::barrier();
+  to[gpu::thread()] = gpu::shuffle_xor(1.0f, 1);
+}
+void other_lanes(float* to) { to[gpu::thread()] = gpu::shuffle_xor(1.0f, gpu::thread() < 8 ? 1 : 2); }
+void write_at(float* to, int i) { to[i] = 1; }
+void read_at(float* to, int i) { to[0] = to[i]; }
+void write_shared(float* to, int i) { gpu::shared<float>()[i] = 1, to[0] = 1; }
+void read_shared(float* to, int i) { to[0] = gpu::shared<float>()[i]; }
+void nothing(float*) {}
+void count_up(float* to) { to[0] += 1; }
+
+// How many things f has left to find.
+template <class F>
+size_t found_by(const F& f) {
+  f();
+  return fake::findings().size();
+}
 
 }  // namespace
 
@@ -81,28 +137,259 @@ TEST_CASE("fake_cuda: kernels see their threads and blocks, and copies their val
   for (size_t i = 0; i < v.size(); i++) CHECK(v[i] == 0.5f + static_cast<float>(i));
 }
 
-TEST_CASE("fake_cuda: barriers, in every order of threads and blocks") {
-  Gpu g(3);
+TEST_CASE("fake_cuda: barriers and shuffles give the same bits in every order of threads and blocks") {
+  Gpu g(64);
   CHECK(fake::same_in_every_order([&] {
+    CHECK(gpu::clear(g.stream, g.data, 64 * sizeof(float)) == 0);
     CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
     return g.values();
   }));
-  CHECK(g.values() == std::vector<float>{32640, 32896, 33152});
-}
-
-TEST_CASE("fake_cuda: a missing barrier is seen by the order of threads") {
-  Gpu g(3);
-  CHECK_FALSE(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, false) == 0);
+  const std::vector<float> v = g.values();
+  CHECK(std::vector<float>(v.begin(), v.begin() + 3) == std::vector<float>{32640, 32896, 33152});
+  CHECK(fake::same_in_every_order([&] {
+    CHECK(gpu::launch(g.stream, warp_sums, {}, 64, 0, g.data) == 0);
     return g.values();
   }));
+  CHECK(g.values()[31] == 496);
+  CHECK(g.values()[32] == 1520);
+  CHECK(gpu::launch(g.stream, swapped, {}, 32, 0, reinterpret_cast<int64_t*>(g.data)) == 0);
+  int64_t words[32];
+  CHECK(gpu::copy_out(g.stream, words, g.data, sizeof(words)) == 0);
+  CHECK(gpu::sync(g.stream) == 0);
+  CHECK(words[4] == int64_t(5) << 40);
+  CHECK(fake::findings().empty());
 }
 
-TEST_CASE("fake_cuda: host memory and the device's are apart") {
-  Gpu g(16);
-  float host = 0;
+TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the order of threads") {
+  Gpu g(3);
+  const auto races = [&](auto kernel, gpu::Grid grid, unsigned threads, auto... more) {
+    return dies([&] {
+      const bool same = fake::same_in_every_order([&] {
+        (void)gpu::launch(g.stream, kernel, grid, threads, threads * sizeof(float), g.data, more...);
+        return g.values();
+      });
+      if (!same) _exit(1);
+    });
+  };
+  CHECK_FALSE(races(sums, {3}, 256, true));
+  CHECK(races(sums, {3}, 256, false));
+  CHECK(races(last_one_wins, {}, 32));
+  CHECK(races(last_one_wins, {4}, 1));
+}
+
+// Two threads write the same value: no order shows it. In a process that is not forked but a new one.
+TEST_CASE("fake_cuda, in another process: a race that changes no bits" * doctest::skip()) {
+  Gpu g(1);
+  CHECK(gpu::launch(g.stream, write_at, {}, 2, 0, g.data, 0) == 0);
+}
+TEST_CASE("fake_cuda: the thread sanitizer sees a race that changes no bits") {
+  char          path[4096] = {};
+  const ssize_t length     = readlink("/proc/self/exe", path, sizeof(path) - 1);
+  if (length <= 0) return;
+  const std::string run = "'" + std::string(path) + "' -ns -tc='fake_cuda, in another*' >/dev/null 2>&1";
+  CHECK((std::system(run.c_str()) != 0) == by_thread_sanitizer);
+}
+
+TEST_CASE("fake_cuda: order all finds a race in the launch that has it, and leaves others as they are") {
+  Gpu g(3);
+  fake::set_order(fake::Order::all);
+  CHECK(gpu::clear(g.stream, g.data, 3 * sizeof(float)) == 0);
+  for (int i = 0; i < 5; i++) CHECK(gpu::launch(g.stream, count_up, {}, 1, 0, g.data) == 0);
+  CHECK(g.values()[0] == 5);
+  CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
+  CHECK(fake::findings().empty());
+  const auto found = [&](auto kernel, auto... more) {
+    return dies([&] {
+      if (gpu::launch(g.stream, kernel, {}, 64, 64 * sizeof(float), g.data, more...) == fake::launch_error)
+        _exit(fake::findings().size() == 1 ? 1 : 0);
+    });
+  };
+  CHECK(found(sums, false));
+  CHECK(found(last_one_wins));
+  CHECK_FALSE(found(sums, true));
+}
+
+TEST_CASE("fake_cuda: a barrier that some threads never reach, by a return or by another barrier") {
+  Gpu g(64);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, some_return, {2}, 64, 0, g.data) == fake::launch_error); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, barrier_in_branch, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(gpu::launch(g.stream, warp_sums, {}, 64, 0, g.data) == 0);      // the stacks left behind are used again
+  CHECK(g.values()[31] == 496);
+}
+
+TEST_CASE("fake_cuda: a shuffle with a lane missing, or with lanes that want another") {
+  Gpu g(64);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, lane_returns, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, lane_at_barrier, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, other_lanes, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, warp_sums, {}, 40, 0, g.data) != 0); }) == 1);
+}
+
+TEST_CASE("fake_cuda: shared memory begins as NaN in every block and has the size it was asked for") {
+  Gpu g(4);
+  for (size_t floats : {1u, 3u, 4u, 100u, 12288u}) {
+    const int n = static_cast<int>(floats);
+    CHECK(gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
+    CHECK(gpu::launch(g.stream, read_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
+    CHECK(std::isnan(g.values()[0]));
+    for (int i : {-1, n}) CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, i); }));
+  }
+  CHECK(dies([&] { (void)gpu::launch(g.stream, read_shared, {}, 1, 400, g.data, 100); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, 0, g.data, 0); }));
+  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, 4, g.data, 0); }));
+}
+
+TEST_CASE("fake_cuda: fresh memory is NaN, and what lies around it is not touched") {
+  for (size_t n : {1u, 3u, 64u, 1000u, 1024u}) {
+    Gpu g(n);
+    CHECK(std::isnan(g.values()[n - 1]));
+    for (int i : {-1, static_cast<int>(n)})
+      CHECK(dies([&] {
+        (void)gpu::launch(g.stream, write_at, {}, 1, 0, g.data, i);
+        (void)gpu::sync(g.stream);
+      }));
+    CHECK(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, static_cast<int>(n) + 64); }));
+    CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, static_cast<int>(n) - 1); }));
+  }
+}
+
+TEST_CASE("fake_cuda: poisoned parts of an allocation, as between the tensors of an arena") {
+  Gpu g(64);
+  fake::poison(g.data + 20, 12 * sizeof(float));
+  const auto touch = [&](int i) {
+    return dies([&] {
+      (void)gpu::launch(g.stream, write_at, {}, 1, 0, g.data, i);
+      (void)gpu::sync(g.stream);
+    });
+  };
+  CHECK_FALSE(touch(19));
+  CHECK(touch(20));
+  CHECK(touch(31));
+  CHECK_FALSE(touch(32));
+  CHECK(gpu::clear(g.stream, g.data, 64 * sizeof(float)) == 0);
+  CHECK(g.values()[19] == 0);
+  CHECK(std::isnan(g.values()[20]));
+  fake::unpoison(g.data + 20, 12 * sizeof(float));
+  CHECK_FALSE(touch(20));
+}
+
+TEST_CASE("fake_cuda: memory given back, the host's hand in the device's memory, and bad copies") {
+  Gpu   g(16);
+  float host[20] = {};
   CHECK(gpu::clear(g.stream, g.data, 16 * sizeof(float)) == 0);
-  CHECK(dies([&] { host = g.data[0]; }));
+  CHECK(dies([&] { host[0] = g.data[0]; }));
   CHECK(dies([&] { g.data[15] = 1; }));
+  void* gone = nullptr;
+  REQUIRE(gpu::take(&gone, 400) == 0);
+  CHECK(gpu::give(gone) == 0);
+  CHECK(dies([&] { (void)gpu::launch(g.stream, write_at, {}, 1, 0, static_cast<float*>(gone), 3); }));
+  CHECK(found_by([&] { CHECK(gpu::copy_in(g.stream, gone, host, 4) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::give(gone) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::give(g.data + 4) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_in(g.stream, g.data, host, 17 * 4) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_out(g.stream, host, g.data - 1, 8) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_out(g.stream, g.data, g.data, 8) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_within(g.stream, g.data, host, 8) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::clear(g.stream, host, 8) != 0); }) == 1);
+}
+
+TEST_CASE("fake_cuda: a copy to the host is there after sync") {
+  Gpu   g(1);
+  float host = 7;
+  CHECK(gpu::clear(g.stream, g.data, 4) == 0);
+  CHECK(gpu::copy_out(g.stream, &host, g.data, 4) == 0);
+  CHECK(host == 7);
+  CHECK(gpu::sync(g.stream) == 0);
   CHECK(host == 0);
+}
+
+TEST_CASE("fake_cuda: what is recorded runs when it is asked to; what graphs refuse is found") {
+  Gpu   g(2);
+  float host = 0;
+  gpu::Graph   graph  = nullptr;
+  const size_t before = fake::live_recordings();
+  CHECK(gpu::start_recording(g.stream) == 0);
+  CHECK(gpu::clear(g.stream, g.data, 4) == 0);
+  for (int i = 0; i < 3; i++) CHECK(gpu::launch(g.stream, count_up, {}, 1, 0, g.data) == 0);
+  CHECK(gpu::copy_within(g.stream, g.data + 1, g.data, 4) == 0);
+  void* memory = nullptr;
+  CHECK(found_by([&] { CHECK(gpu::take(&memory, 4) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::sync(g.stream) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_in(g.stream, g.data, &host, 4) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::copy_out(g.stream, &host, g.data, 4) != 0); }) == 1);
+  CHECK(gpu::stop_recording(g.stream, graph) == 0);
+  CHECK(std::isnan(g.values()[0]));
+  for (int i = 0; i < 2; i++) CHECK(gpu::run_recorded(g.stream, graph) == 0);
+  CHECK(g.values() == std::vector<float>{3, 3});
+  CHECK(fake::live_recordings() == before + 1);
+  CHECK(gpu::end_recorded(graph) == 0);
+  CHECK(fake::live_recordings() == before);
+}
+
+TEST_CASE("fake_cuda: launches have CUDA's limits") {
+  Gpu g(1);
+  const long before = fake::launches();
+  const auto launch = [&](gpu::Grid grid, unsigned threads, size_t shared) {
+    return gpu::launch(g.stream, nothing, grid, threads, shared, g.data);
+  };
+  CHECK(launch({}, 0, 0) == fake::configuration_error);
+  CHECK(launch({}, 1025, 0) == fake::configuration_error);
+  CHECK(launch({0}, 1, 0) == fake::configuration_error);
+  CHECK(launch({1, 0}, 1, 0) == fake::configuration_error);
+  CHECK(launch({1, 65536}, 1, 0) == fake::configuration_error);
+  CHECK(launch({1, 1, 65536}, 1, 0) == fake::configuration_error);
+  CHECK(launch({0x80000000u}, 1, 0) == fake::configuration_error);
+  CHECK(launch({}, 1, 48 * 1024 + 1) == fake::value_error);
+  CHECK(fake::launches() == before);
+  CHECK(launch({1, 65535}, 1, 0) == 0);
+  CHECK(launch({}, 1024, 48 * 1024) == 0);
+  CHECK(fake::launches() == before + 2);
+}
+
+TEST_CASE("fake_cuda: devices and memory as many as wanted, and any call fails where it is told to") {
+  Gpu g(10);
+  int count = 0;
+  fake::set_devices(2);
+  CHECK(gpu::device_count(count) == 0);
+  CHECK(count == 2);
+  CHECK(gpu::use_device(2) != 0);
+  CHECK(gpu::use_device(1) == 0);
+  CHECK(gpu::launch(g.stream, write_at, {}, 1, 0, g.data, 0) == fake::handle_error);
+  CHECK(gpu::use_device(0) == 0);
+
+  void *a = nullptr, *b = nullptr;
+  const size_t before = fake::live_bytes();
+  fake::set_memory(before + 100);
+  CHECK(gpu::no_memory(gpu::take(&a, 101)));
+  CHECK(gpu::take(&a, 100) == 0);
+  CHECK(gpu::no_memory(gpu::take(&b, 1)));
+  CHECK(fake::live_bytes() == before + 100);
+  fake::fail_call(1);
+  CHECK(gpu::give(a) == fake::other_error);    // and yet given back
+  CHECK(fake::live_bytes() == before);
+
+  const long calls = fake::calls();
+  fake::fail_call(3, fake::no_memory_error);
+  CHECK(gpu::clear(g.stream, g.data, 40) == 0);
+  CHECK(gpu::sync(g.stream) == 0);
+  CHECK(gpu::no_memory(gpu::launch(g.stream, write_at, {}, 1, 0, g.data, 0)));
+  CHECK(gpu::sync(g.stream) == 0);
+  CHECK(fake::calls() == calls + 4);
+  CHECK(g.values()[0] == 0);
+
+  fake::set_devices(0);
+  CHECK(gpu::device_count(count) == fake::no_device_error);
+  CHECK(count == 0);
+}
+
+TEST_CASE("fake_cuda: what no test took of the findings ends the program with an error") {
+  const pid_t child = fork();
+  if (child == 0) {
+    fclose(stderr);
+    (void)gpu::give(&errno);
+    exit(0);
+  }
+  int status = 0;
+  REQUIRE(waitpid(child, &status, 0) == child);
+  CHECK(WEXITSTATUS(status) == 3);
 }
