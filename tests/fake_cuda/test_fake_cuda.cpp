@@ -178,7 +178,7 @@ TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the or
 }
 
 // Two threads write the same value: no order shows it. In a process that is not forked but a new one.
-TEST_CASE("fake_cuda, in another process: a race that changes no bits" * doctest::skip()) {
+TEST_CASE("fake_cuda alone: a race that changes no bits" * doctest::skip()) {
   Gpu g(1);
   CHECK(gpu::launch(g.stream, write_at, {}, 2, 0, g.data, 0) == 0);
 }
@@ -186,7 +186,7 @@ TEST_CASE("fake_cuda: the thread sanitizer sees a race that changes no bits") {
   char          path[4096] = {};
   const ssize_t length     = readlink("/proc/self/exe", path, sizeof(path) - 1);
   if (length <= 0) return;
-  const std::string run = "'" + std::string(path) + "' -ns -tc='fake_cuda, in another*' >/dev/null 2>&1";
+  const std::string run = "'" + std::string(path) + "' -ns -tc='fake_cuda alone*' >/dev/null 2>&1";
   CHECK((std::system(run.c_str()) != 0) == by_thread_sanitizer);
 }
 
