@@ -1077,6 +1077,7 @@ struct OpShape {
 
 struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
+struct Gather;       // rows of a data set for an input
 
 // What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
 // and OpRun::fused. The bits of every result are those of the steps one by one.
@@ -1209,10 +1210,13 @@ struct Backend {
   bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
   void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
-  Status (*sync)(void* user);
+  // a column that was mirrored, into an input; false: it was not
+  bool   (*gather)(void* user, const Gather& g);
+  // until all is done. failed, or nullptr: 1 + the step whose loss was not finite, the last; else 0
+  Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda gives its memory back, when what was built on it
+// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda frees its memory, when what was built on it
 // is used no more.
 const Backend* cuda_backend(int number);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
@@ -1789,12 +1793,62 @@ static inline void normals_of(uint32_t radius_word, uint32_t angle_word, float o
   out[1] = static_cast<float>(product(radius, quadrant >= 2 ? -y : y));
 }
 
+// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
+// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
+struct Permutation {
+  uint32_t count = 1, half_bits = 1;
+  uint32_t keys[4] = {};
+  bool     shuffle = true;
+
+  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
+    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
+    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
+    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
+  }
+  NNLITE_SHARED uint32_t once(uint32_t x) const {
+    const uint32_t mask = (1u << half_bits) - 1;
+    uint32_t left = x >> half_bits, right = x & mask;
+    for (uint32_t key : keys) {
+      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
+      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
+      mixed ^= mixed >> 13;
+      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
+      left  = right;
+      right = next;
+    }
+    return left << half_bits | right;
+  }
+  NNLITE_SHARED uint32_t operator[](uint32_t i) const {
+    if (!shuffle) return i;
+    do i = once(i);
+    while (i >= count);
+    return i;
+  }
+};
+
+// Rows of the data set that a step draws: `rows` from `position` on in the order of the epoch.
+struct Rows {
+  Permutation order;
+  uint32_t position;
+  int      rows;
+  NNLITE_SHARED uint32_t operator[](uint32_t row) const { return order[position + row]; }
+};
+// Those of a column into an input of so many values a row.
+struct Gather {
+  Rows    rows;
+  Column  column;
+  int64_t values;
+  DType   dtype;
+  void*   to;
+};
+
 // ================================================================================ >>context
 // The step that runs, for ops that need more than data.
 struct StepContext {
   uint64_t seed    = 0;
   uint64_t step    = 0;                        // from 0; the random streams of this step
   uint64_t update  = 1;                        // from 1; optimizers' t
+  uint64_t first   = 0;                        // the step since which nobody waited for a device
   float    lr      = 0;                        // of the optimizer, after the schedule
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
   float    clip_value = 0;
@@ -3007,22 +3061,22 @@ NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], in
     NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = max(floor, c[i][j]);
 }
 
-// The first rows of a finished tile into C, whole vectors.
+// Rows of a finished tile into C, whole vectors. Branches are around all rows: little code.
 template <int M, int V>
 NNLITE_VERB void put_rows(const Product& t, vf (*c)[static_cast<size_t>(V)], float* C) {
+  const int64_t row = t.c_row, step = t.c_panel;
+  const auto at = [=](int i, int j) NNLITE_INLINED { return i * row + j / parts * step + j % parts * lanes; };
   if (t.mask != nullptr) {
     const float* const mask = t.mask + (C - t.base);
     NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_UNROLL for (int j = 0; j < V; j++) {
-        const vf m = load(mask + i * t.c_row + j / parts * t.c_panel + j % parts * lanes);
-        c[i][j] = select(less(set(0.0f), m), c[i][j], set(0.0f));
-      }
+      NNLITE_UNROLL for (int j = 0; j < V; j++)
+        c[i][j] = select(less(set(0.0f), load(mask + at(i, j))), c[i][j], set(0.0f));
   }
+  if (t.add)
+    NNLITE_UNROLL for (int i = 0; i < M; i++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) c[i][j] = add(load(C + at(i, j)), c[i][j]);
   NNLITE_UNROLL for (int i = 0; i < M; i++)
-    NNLITE_UNROLL for (int j = 0; j < V; j++) {
-      float* const to = C + i * t.c_row + j / parts * t.c_panel + j % parts * lanes;
-      store(to, t.add ? add(load(to), c[i][j]) : c[i][j]);
-    }
+    NNLITE_UNROLL for (int j = 0; j < V; j++) store(C + at(i, j), c[i][j]);
 }
 // A finished tile of which only n columns exist: one text for all sizes.
 static NNLITE_NOINLINE void finish_tile(const Product& t, const float* from, int rows, int vectors, float* C,
@@ -3056,8 +3110,7 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   constexpr size_t groups = (M + shared - 1) / shared;
   const int64_t    group = L > 0 ? t.a_line : 4 * t.a_row;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
-    const float* a1 = A;
-    const float* b1 = B;
+    const float *a1 = A, *b1 = B;
     for (int64_t q = 0; q < t.middle.count; q++, a1 += t.middle.a, b1 += t.middle.b) {
       const float* a[groups];
       const float* b = b1;
@@ -3080,22 +3133,19 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
   // Where rows follow each other without a gap, the next one covers what a row writes behind its end.
   const bool apart = t.add || t.c_row != n || 2 * n < V * lanes;
   const int  whole = n == V * lanes || (t.followed && !apart) ? M : apart ? 0 : M - 1;
-  if (whole == M) put_rows<M, V>(t, c, C);
-  else {
-    if (whole > 0) put_rows<M - 1, V>(t, c, C);
-    float held[static_cast<size_t>(M * V * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++)
-      NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
-    finish_tile(t, held + whole * V * lanes, M - whole, V, C + whole * t.c_row, n);
+  if (whole > 0) {
+    put_rows<M - 1, V>(t, c, C);
+    if (whole == M) return put_rows<1, V>(t, c + (M - 1), C + (M - 1) * t.c_row);
   }
+  float held[static_cast<size_t>(M * V * lanes)];
+  NNLITE_UNROLL for (int i = 0; i < M; i++)
+    NNLITE_UNROLL for (int j = 0; j < V; j++) store(held + (i * V + j) * lanes, c[i][j]);
+  finish_tile(t, held + whole * V * lanes, M - whole, V, C + whole * t.c_row, n);
 }
 
-// Small code has tiles of `most` rows, half of them and so on; else there is one of each height.
-constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows - 1; }
-static int64_t fitting(int64_t most, int64_t rows) {
-  while (most > rows) most /= 2;
-  return most;
-}
+// Small code has tiles of `most` rows, half of them and so on; else of each height, above 10 of even ones.
+constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows > 10 ? rows - 2 : rows - 1; }
+static int64_t fitting(int64_t most, int64_t rows) { return most > rows ? fitting(most / 2, rows) : most; }
 template <int V, int M>
 static Multiply* tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
@@ -3105,16 +3155,17 @@ static Multiply* tile_of(int64_t rows) {
 // All rows, in tiles of nearly equal height.
 static void stripe(Product& t, const float* A, const float* B, float* C, const float* start, int64_t columns,
                    const Tiles& by) {
-  const int64_t tiles = (t.rows + by.rows - 1) / by.rows, height = t.rows / tiles, taller = t.rows % tiles;
-  Multiply* const high = by.of(height + 1);
-  Multiply* const low = by.of(height);
+  const int64_t tiles = (t.rows + by.rows - 1) / by.rows, unit = t.rows > 10 * tiles ? 2 : 1;
+  const int64_t units = t.rows >> (unit - 1), height = units / tiles * unit, taller = units % tiles;
+  Multiply *const high = by.of(height + unit), *const low = by.of(height);
   for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line) {
     const float* a = A;
     float*       c = C;
     for (int64_t i = 0, done = 0, step; done < t.rows; i++, done += step) {
-      step = NNLITE_SMALL ? fitting(by.rows, t.rows - done) : i < taller ? height + 1 : height;
-      t.followed = done + step < t.rows;
-      (NNLITE_SMALL ? by.of(step) : i < taller ? high : low)(t, a, B, c, start, columns);
+      const int64_t left = t.rows - done, next = smaller(i < taller ? height + unit : height, left);
+      step = NNLITE_SMALL ? fitting(by.rows, left) : left == next + 1 ? (left + 1) / 2 : next;  // no odd rest
+      t.followed = step < left;
+      (step == height ? low : step == height + unit ? high : by.of(step))(t, a, B, c, start, columns);
       a += step * t.a_row;
       c += step * t.c_row;
     }
@@ -4331,8 +4382,7 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   const vf from = load(start);
   NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
-    const float* a = A;
-    const float* b = B;
+    const float *a = A, *b = B;
     if constexpr (three) {
       const vf w[3] = {load(b), load(b + t.middle.b), load(b + 2 * t.middle.b)};
       NNLITE_UNROLL for (int i = 0; i < M + 2; i++, a += t.a_row) {
@@ -4349,13 +4399,10 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   }
   const int n = static_cast<int>(smaller(columns, lanes));
   activate<M, 1>(t, c, n);
-  if (n == lanes) {
-    put_rows<M, 1>(t, c, C);
-  } else {
-    float held[static_cast<size_t>(M * lanes)];
-    NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
-    finish_tile(t, held, M, 1, C, n);
-  }
+  if (n == lanes) return put_rows<M, 1>(t, c, C);
+  float held[static_cast<size_t>(M * lanes)];
+  NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
+  finish_tile(t, held, M, 1, C, n);
 }
 template <int M, bool three>
 static Multiply* depthwise_tile_of(int64_t rows) {
@@ -5150,6 +5197,11 @@ alignas(64) constexpr int32_t lane_table[16] = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10
 #endif
 
 namespace NNLITE_ISA {
+#if NNLITE_PASS == NNLITE_PASS_AVX512           // few numbers of a network meet a loss: half a vector will do
+using isa_avx2::cross_entropy_backward, isa_avx2::cross_entropy_forward, isa_avx2::element_loss_backward,
+    isa_avx2::element_loss_forward, isa_avx2::log_softmax_backward, isa_avx2::log_softmax_forward,
+    isa_avx2::nll_backward, isa_avx2::nll_forward, isa_avx2::softmax_backward, isa_avx2::softmax_forward;
+#else
 // Places c + j lanes + 0, 1, ...; and a where they are below count, else b.
 NNLITE_VERB vi places(int64_t c, int j) {
   return add(load(lane_table), set(static_cast<int32_t>(c) + j * lanes));
@@ -5396,6 +5448,7 @@ template <class A>
 NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
+#endif
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_optim
@@ -6658,52 +6711,13 @@ NNLITE_DEFINE_SCHEDULE(ReduceLROnPlateau, reduce_lr_on_plateau, NNLITE_FIELD(1, 
 NNLITE_DEFINE_SCHEDULE(StepLR, step_lr, NNLITE_FIELD(1, step_size), NNLITE_FIELD(2, gamma));
 
 // ================================================================================ >>sampler
-// Which row comes when: a permutation of [0, count) computed from (seed, epoch) alone, with nothing stored: a
-// Feistel network over the next power of four, walked until it falls into the range (Black, Rogaway 2002).
-struct Permutation {
-  uint32_t count = 1, half_bits = 1;
-  uint32_t keys[4] = {};
-  bool     shuffle = true;
-
-  Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
-    while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
-    const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
-    for (int i = 0; i < 4; i++) keys[i] = w.word[i];
-  }
-  uint32_t once(uint32_t x) const {
-    const uint32_t mask = (1u << half_bits) - 1;
-    uint32_t left = x >> half_bits, right = x & mask;
-    for (uint32_t key : keys) {
-      uint32_t mixed = (right ^ key) * 0x9E3779B1u;  // a finaliser in the manner of MurmurHash3
-      mixed = (mixed ^ mixed >> 15) * 0x85EBCA77u;
-      mixed ^= mixed >> 13;
-      const uint32_t next = left ^ ((mixed * 0xC2B2AE3Du) >> (32 - half_bits));
-      left  = right;
-      right = next;
-    }
-    return left << half_bits | right;
-  }
-  uint32_t operator[](uint32_t i) const {
-    if (!shuffle) return i;
-    do i = once(i);
-    while (i >= count);
-    return i;
-  }
-};
-
 // Values of class labels.
 static int32_t label_at(const Column& c, int64_t i) {
   if (c.dtype == DType::u8) return static_cast<const uint8_t*>(c.data)[i];
   return static_cast<const int32_t*>(c.data)[i];
 }
 
-// The rows of the data set that a step draws.
-struct Draw {
-  const Permutation order;
-  uint32_t position;                           // of the first row in this epoch
-  int      rows;
-
-  uint32_t operator[](uint32_t row) const { return order[position + row]; }
+struct Draw : Rows {
   // Copies a column of them into an input.
   bool column(const Dataset& data, int c, const Shape& shape, DType dtype, void* to) const {
     const Column& from = data.columns[c];
@@ -8213,6 +8227,14 @@ static bool all_finite(const real* v, int64_t n) {
   return true;
 }
 
+// Inputs of the model, and the loss's target behind them.
+static int input_count(const Engine& e) {
+  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
+}
+static int input_node(const Engine& e, int i) {
+  return i < e.model->input_count() ? ModelAccess::input_node(*e.model, i) : e.model->node_count();
+}
+
 struct Executor {
   const Engine& engine;
   Graph       graph;
@@ -8365,7 +8387,7 @@ struct Executor {
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     const Backend* const b = engine.backend;
     const uint32_t seen = engine.watch ? first : last, key[3] = {first, seen, static_cast<uint32_t>(rows)};
-    if (b && !b->begin(b->user, engine.device, key, context)) return;
+    if (b && (first == last || !b->begin(b->user, engine.device, key, context))) return;
     for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
     if (b) b->end(b->user);
   }
@@ -8381,21 +8403,29 @@ struct Executor {
     }
   }
 
-  // Every index is in the range its reader allows.
+  // Every index is in the range its readers allow: those of a batch, or a column for the input `node`.
   Status check_labels(Problem& problem) const {
+    for (int c = 0; c < input_count(engine); c++) {
+      const int    node = input_node(engine, c);
+      const Node&  in = graph.node(node);
+      const Column column = {host(engine.io[node]), DType::i32};
+      if (column.data && in.dtype == DType::i32)
+        NNLITE_TRY(check_column(node, column, in.shape.numel(rows), problem));
+    }
+    return Status::ok;
+  }
+  Status check_column(int node, const Column& column, int64_t count, Problem& problem) const {
     for (uint32_t i = 0; i < engine.forward_count; i++) {
       const Node& n = graph.node(engine.steps[i].node);
       for (int k = 0; k < n.n_in; k++) {
-        const Node& in = graph.node(n.inputs[k]);
-        if (in.dtype != DType::i32) continue;
-        const int32_t  bound  = shape_of(graph, engine.steps[i].node).index_bound[k];
-        const Ref      ref    = engine.refs[engine.steps[i].refs + uint32_t(k)];
-        const int32_t* labels = static_cast<const int32_t*>(host(ref));
-        for (int64_t e = 0; e < in.shape.numel(rows) && bound > 0; e++) {
-          if (labels[e] >= 0 && labels[e] < bound) continue;
-          return set_problem(problem, Status::bad_label, in.name)
-              << ": row " << e / in.shape.row_numel() << " has " << int(labels[e]) << ", allowed are 0 to "
-              << int(bound - 1);
+        if (n.inputs[k] != node) continue;
+        const int32_t bound = shape_of(graph, engine.steps[i].node).index_bound[k];
+        for (int64_t e = 0; e < count && bound > 0; e++) {
+          const int32_t label = label_at(column, e);
+          if (label >= 0 && label < bound) continue;
+          return set_problem(problem, Status::bad_label, graph.node(node).name)
+              << ": row " << e / graph.node(node).shape.row_numel() << " has " << int(label)
+              << ", allowed are 0 to " << int(bound - 1);
         }
       }
     }
@@ -8429,19 +8459,13 @@ struct Executor {
   }
 };
 
-// Inputs of the model, and the loss's target behind them.
-static int input_count(const Engine& e) {
-  return e.model->input_count() + (e.node_count > e.model->node_count() ? 1 : 0);
-}
-
 // Input i; no data when it is not there.
 struct InputData { void* data = nullptr; Shape shape; DType dtype = real_dtype; };
 static InputData input_data(const Engine& e, int i) {
   if (!e.steps || i < 0 || i >= input_count(e)) return {};
   const Executor run(e);
-  const bool own = i < e.model->input_count();
-  const int node = own ? ModelAccess::input_node(*e.model, i) : run.graph.model_nodes;
-  return {run.host(e.io[node]), run.graph.node(node).shape, run.graph.node(node).dtype};
+  const Node& n = run.graph.node(input_node(e, i));
+  return {run.host(e.io[input_node(e, i)]), n.shape, n.dtype};
 }
 
 // ================================================================================ >>layout
@@ -8580,6 +8604,7 @@ struct Layouter {
     if (request.backend) {
       engine->backend = request.backend;
       const Status s = mirror(*engine, *graph.model, base, plan->total);
+      if (!ok(s)) *engine = Engine();
       if (!ok(s)) return set_problem(plan->problem, s, "backend");
     }
     MemoryPlan counted_already;
@@ -8782,6 +8807,44 @@ struct TrainerAccess {
     return real_sqrt(sum);
   }
 
+  static Rows rows_of(const Trainer& t, int rows) {
+    const TrainerOptions& o = t.options_;
+    return {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+  }
+  // Columns that lie in memory go to the device, if it has room; their labels are looked at now.
+  static Status mirror_data(Trainer& t) {
+    const Backend* const b = t.engine_.backend;
+    const Executor run(t.engine_);
+    for (int c = 0; b && c < input_count(t.engine_); c++) {
+      const InputData to = input_data(t.engine_, c);
+      const Column&   from = t.data_->columns[c];
+      const int64_t   values = from.data ? to.shape.row_numel() * t.data_->count : 0;
+      if (values == 0) continue;
+      const int node = input_node(t.engine_, c);
+      if (to.dtype == DType::i32) NNLITE_TRY(run.check_column(node, from, values, t.problem_));
+      const size_t bytes = static_cast<size_t>(values) * size_of(from.dtype);
+      void* there = nullptr;
+      const Status s = b->mirror(b->user, from.data, bytes, &there);
+      if (s == Status::out_of_memory) continue;
+      NNLITE_TRY(s);
+      NNLITE_TRY(b->copy(b->user, there, const_cast<void*>(from.data), bytes, Copy::to_device));
+    }
+    return Status::ok;
+  }
+  // The same on the device, where it has all columns as they are.
+  static bool gather(const Trainer& t, int rows) {
+    const Engine& e = t.engine_;
+    bool all = e.backend && t.data_ && !augments(t.options_.augment);
+    for (int c = 0; c < input_count(e) && all; c++) {
+      const InputData to = input_data(e, c);
+      if (!to.data) continue;
+      const ptrdiff_t at = static_cast<unsigned char*>(to.data) - e.arena;
+      all = e.backend->gather(e.backend->user, {rows_of(t, rows), t.data_->columns[c], to.shape.row_numel(),
+                                                to.dtype, static_cast<unsigned char*>(e.device) + at});
+    }
+    return all;
+  }
+
   // The rows of a step into the inputs: the caller's own, or the next of the data set.
   static Status fill(Trainer& t, const Batch* own, int rows) {
     const Engine& e = t.engine_;
@@ -8795,7 +8858,7 @@ struct TrainerAccess {
         __builtin_memcpy(to.data, own->data[c], size_t(to.shape.numel(rows)) * size_of(to.dtype));
         continue;
       }
-      const Draw draw = {Permutation(o.seed, t.epoch(), t.data_->count, o.shuffle), t.epoch_position(), rows};
+      const Draw draw = {rows_of(t, rows)};
       if (!draw.column(*t.data_, c, to.shape, to.dtype, to.data))
         return set_problem(t.problem_, Status::io_error, "data", "a row could not be read");
       if (c > 0 || !augments(o.augment)) continue;
@@ -8810,34 +8873,63 @@ struct TrainerAccess {
     return Status::ok;
   }
 
-  // Inputs, forward, the loss looked at, backward and update.
-  static Status step(Trainer& t, const Batch* own, int rows) {
-    const FloatControl control;
-    NNLITE_TRY(fill(t, own, rows));
-    Executor run(t.engine_);
-    const Engine& e = t.engine_;
-    run.rows    = rows;
+  static void count_step(Trainer& t, int rows) {
+    t.step_++;
+    t.engine_.version++;
+    t.samples_ += static_cast<uint64_t>(rows);
+  }
+  // Rows that the next step draws.
+  static int next_rows(const Trainer& t) {
+    const int64_t left = int64_t(epoch_samples(*t.data_, t.options_)) - t.epoch_position();
+    return static_cast<int>(smaller(left, t.options_.batch));
+  }
+
+  // Where the values of a step are not finite: it changed nothing.
+  static Status not_finite(Trainer& t, Executor& run, const Batch* own) {
+    NNLITE_TRY(fill(t, own, run.rows));          // forward may have used the memory of its inputs
     NNLITE_TRY(run.copy_batch(Copy::to_device));
-    run.context = {t.options_.seed, t.step_, t.step_ + 1, rate(t), 1, t.options_.clip_value};
-    NNLITE_TRY(run.check_labels(t.problem_));
-    // a device looks at the loss itself: its updates do nothing when that is not finite
-    const bool whole = e.backend && !(t.options_.clip_norm > 0);
-    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
+    const int  bad   = run.find_not_finite();
+    const bool found = bad >= 0 && bad < run.graph.model_nodes;
+    const NodeName name(&run.graph.node(0), found ? bad : 0);
+    return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
+           << static_cast<int64_t>(t.step_ + 1);
+  }
+
+  // The losses, when all steps of a run are done. Those of a device do nothing after one that is not finite:
+  // then the trainer is as that one found it.
+  static Status look_at_loss(Trainer& t, Executor& run, const Batch* own, uint64_t samples) {
+    const Engine& e = t.engine_;
     NNLITE_TRY(run.copy_batch(Copy::from_device));
-    const real loss = run.loss();
-    if (!is_finite(loss)) {
-      NNLITE_TRY(fill(t, own, rows));            // forward may have used the memory of its inputs
+    t.loss_ = run.loss();
+    if (!e.backend) return is_finite(t.loss_) ? Status::ok : not_finite(t, run, own);
+    uint64_t failed = 0;
+    NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &failed));
+    if (failed == 0) return Status::ok;
+    t.samples_ = samples;
+    for (t.step_ = run.context.first; t.step_ + 1 < failed; t.step_++) t.samples_ += uint64_t(next_rows(t));
+    if (!own) run.rows = next_rows(t);
+    return not_finite(t, run, own);
+  }
+
+  // Inputs, forward, the loss looked at, backward and update. Only the last step of a run waits for a device,
+  // which looks at the loss itself.
+  static Status step(Trainer& t, const Batch* own, int rows, uint64_t first, uint64_t samples, bool last) {
+    const FloatControl control;
+    const Engine& e = t.engine_;
+    Executor run(e);
+    run.rows    = rows;
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value};
+    if (own || !gather(t, rows)) {
+      NNLITE_TRY(fill(t, own, rows));
+      NNLITE_TRY(run.check_labels(t.problem_));
       NNLITE_TRY(run.copy_batch(Copy::to_device));
-      const int  bad   = run.find_not_finite();
-      const bool found = bad >= 0 && bad < run.graph.model_nodes;
-      const NodeName name(&run.graph.node(0), found ? bad : 0);
-      return set_problem(t.problem_, Status::not_finite, found ? name : "loss", "the loss of step ")
-             << static_cast<int64_t>(t.step_ + 1);
     }
-    t.loss_ = loss;
-    t.lr_   = run.context.lr;
+    const bool clips = t.options_.clip_norm > 0, whole = e.backend && !clips;
+    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
+    if (!whole || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
+    t.lr_ = run.context.lr;
     uint32_t first_update = whole ? e.step_count : e.forward_count;
-    if (t.options_.clip_norm > 0) {
+    if (clips) {
       while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
       run.run_steps(e.forward_count, first_update, nullptr);
       NNLITE_TRY(copy_all(t, Copy::from_device));
@@ -8846,9 +8938,7 @@ struct TrainerAccess {
       if (norm > limit) run.context.gradient_scale = limit / norm;
     }
     run.run_steps(first_update, e.step_count, &t.options_.optimizer);
-    t.step_++;
-    t.engine_.version++;
-    t.samples_ += static_cast<uint64_t>(rows);
+    count_step(t, rows);
     return Status::ok;
   }
 };
@@ -8888,7 +8978,9 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
       else __builtin_memcpy(to, weights + size_t(p.offset) * 64, size_t(p.stored) * sizeof(real));
     }
   }
-  return TrainerAccess::copy_all(*this, Copy::to_device);
+  const Status sent = TrainerAccess::copy_all(*this, Copy::to_device);
+  if (!ok(sent)) engine_ = Engine();
+  return sent;
 }
 
 Status Trainer::set_data(const Dataset& data) {
@@ -8899,7 +8991,7 @@ Status Trainer::set_data(const Dataset& data) {
     return set_problem(problem_, Status::bad_shape, "set_data", "column ") << c << " does not fit the input";
   }
   data_ = &data;
-  return Status::ok;
+  return TrainerAccess::mirror_data(*this);
 }
 
 uint32_t Trainer::epoch() const { return data_ ? uint32_t(samples_ / epoch_samples(*data_, options_)) : 0; }
@@ -8909,16 +9001,17 @@ uint32_t Trainer::epoch_position() const {
 
 Status Trainer::step(const Batch& batch) {
   NNLITE_TRY(check_rows(problem_, engine_.steps != nullptr, "step", batch.rows, options_.batch));
-  return TrainerAccess::step(*this, &batch, batch.rows);
+  return TrainerAccess::step(*this, &batch, batch.rows, step_, samples_, true);
 }
-Status Trainer::step() {
+Status Trainer::step() { return steps(1); }
+Status Trainer::steps(int n) {
   if (!engine_.steps || !data_)
     return set_problem(problem_, engine_.steps ? Status::no_data : Status::not_built, "step");
-  const int64_t left = int64_t(epoch_samples(*data_, options_)) - epoch_position();
-  return TrainerAccess::step(*this, nullptr, static_cast<int>(smaller(left, options_.batch)));
-}
-Status Trainer::steps(int n) {
-  for (int i = 0; i < n; i++) NNLITE_TRY(step());
+  const uint64_t first = step_, samples = samples_;
+  for (int i = 0; i < n; i++) {
+    const int rows = TrainerAccess::next_rows(*this);
+    NNLITE_TRY(TrainerAccess::step(*this, nullptr, rows, first, samples, i + 1 == n));
+  }
   return Status::ok;
 }
 

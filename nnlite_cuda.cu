@@ -5,7 +5,8 @@
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
-//   >>seams >>device >>reduce >>elementwise >>product >>linear >>convolution >>losses >>optimizers >>rows >>backend
+//   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>product >>linear >>convolution
+//   >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -41,7 +42,11 @@ inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
-inline Error take(void** memory, size_t bytes) { return cudaMalloc(memory, bytes); }
+inline Error take(void** memory, size_t bytes) {
+  const Error e = cudaMalloc(memory, bytes);
+  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
+  return e;
+}
 inline Error give(void* memory) { return cudaFree(memory); }
 inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
   return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s);
@@ -106,8 +111,8 @@ constexpr size_t context_bytes = 256;          // in front of every mirror: the 
 
 // What kernels read that changes from step to step.
 struct Context : StepContext {
-  uint32_t failed;                             // a loss of this step is not finite: nothing may change
-};
+  uint64_t failed;                             // 1 + the step with a loss that is not finite, until somebody waits:
+};                                             // nothing may change from then on
 
 // Steps as one graph, by their key.
 struct Recorded {
@@ -137,7 +142,14 @@ struct Device {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
   void forget(Mirror& m) {
-    while (m.records > 0) note(gpu::end_recorded(m.recorded[--m.records].graph));
+    while (m.records > 0)
+      if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
+  }
+  const Mirror* mirror_of(const void* host) {
+    const std::lock_guard<std::mutex> hold(lock);
+    for (const Mirror& m : mirrors)
+      if (m.device != nullptr && m.host == host) return &m;
+    return nullptr;
   }
   void drop(Mirror& m) {
     forget(m);
@@ -176,7 +188,8 @@ static void each(int64_t n, const F& f) {
 
 NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) { to[i] = more ? to[i] + value : value; }
 
-static float* scratch_of(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
+template <class T = float>
+static T* scratch_of(const OpRun& r) { return reinterpret_cast<T*>(r.scratch); }
 constexpr size_t refused = ~size_t(0);           // as the scratch of a row: it is not for these shapes
 
 // ================================================================================ >>reduce
@@ -193,6 +206,49 @@ NNLITE_DEVICE inline float block_sum(float value, float* room) {
   const float sum = room[0];
   gpu::barrier();
   return sum;
+}
+
+// Long sums are cut into chunks, by their length alone.
+struct Chunks { int64_t size, count; };
+constexpr int64_t least_chunk = 256, most_chunks = 512;
+static Chunks chunks_of(int64_t n) {
+  const int64_t size = round_up((n + most_chunks - 1) / most_chunks, least_chunk);
+  return {size, (n + size - 1) / size};
+}
+// No shorter sum has more chunks.
+static size_t chunk_bound(int64_t n) {
+  return static_cast<size_t>(smaller(most_chunks, (n + least_chunk - 1) / least_chunk));
+}
+
+// Sums over the pixels of every channel of [pixels][C]. A block has 32 channels, side by side, and a chunk of
+// pixels, 8 threads a channel. F says what it sums: Part, part(c, first, last, by), merge(Part&, Part), and
+// finish(c, Part), also of padding. Chunks leave their parts in `to`; in a second launch these are `given`.
+template <class F>
+NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk, const typename F::Part* given,
+                                   typename F::Part* to) {
+  using Part = typename F::Part;
+  Part* const   room = gpu::shared<Part>();
+  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
+  const int64_t c = int64_t(gpu::block().x) * 32 + lane, first = int64_t(gpu::block().y) * chunk;
+  const int64_t last = c < C ? smaller(first + chunk, count) : 0;
+  Part sum = {};
+  if (given == nullptr && c < C) sum = f.part(c, first + part, last, 8);
+  for (int64_t k = first + part; given != nullptr && k < last; k += 8) f.merge(sum, given[k * C + c]);
+  room[t] = sum;
+  gpu::barrier();
+  if (part != 0) return;
+  for (int i = 1; i < 8; i++) f.merge(sum, room[i * 32 + lane]);
+  if (to == nullptr && c < round_up(C, 16)) f.finish(c, sum);
+  if (to != nullptr && c < C) to[gpu::block().y * C + c] = sum;
+}
+template <class F>
+static void channels(const F& f, int64_t C, int64_t pixels, typename F::Part* scratch) {
+  using Part = typename F::Part;
+  const Chunks   k = chunks_of(pixels);
+  const unsigned groups = unsigned((padded(C) + 31) / 32), room = 256 * sizeof(Part);
+  Part* const    to = k.count > 1 ? scratch : nullptr;
+  launch(channels_kernel<F>, {groups, unsigned(k.count)}, 256, room, f, C, pixels, k.size, nullptr, to);
+  if (to != nullptr) launch(channels_kernel<F>, {groups}, 256, room, f, C, k.count, k.count, to, nullptr);
 }
 
 // ================================================================================ >>elementwise
@@ -287,6 +343,456 @@ static void drop(const OpRun& r, const float* from, float* to, bool more) {
 }
 static void dropout_forward(const OpRun& r) { drop(r, r.in(0), r.out(), false); }
 static void dropout_backward(const OpRun& r) { drop(r, r.dy(), r.dx(0), r.accumulate(0)); }
+
+// Concat: y is runs, each made of one run of every input.
+struct Join {
+  int          count;
+  int64_t      end[max_inputs];                // of every input's part of a run of y
+  const float* x[max_inputs];
+  float*       y;                              // nullptr: backward
+  const float* dy;
+  float*       dx[max_inputs];
+  uint32_t     more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t run = i / end[count - 1], in_run = i % end[count - 1];
+    int k = 0;
+    while (in_run >= end[k]) k++;
+    const int64_t first = k > 0 ? end[k - 1] : 0, at = run * (end[k] - first) + in_run - first;
+    if (y != nullptr) y[i] = x[k][at];
+    else if (dx[k] != nullptr) give_to(dx[k], at, dy[i], (more >> k & 1u) != 0);
+  }
+};
+// Elements of the dimensions from `dim` on; -1 is the last.
+static int64_t length_from(const Shape& shape, int dim) {
+  int64_t length = 1;
+  for (int d = dim < 0 ? dim + shape.rank : dim; d < shape.rank; d++) length *= shape.dim[d];
+  return length;
+}
+static Join join(const OpRun& r) {
+  Join f = {};
+  int64_t end = 0;
+  for (; f.count < r.n_in; f.count++)
+    f.end[f.count] = end += length_from(r.in_shape(f.count), static_cast<const Concat*>(r.attributes)->dim);
+  return f;
+}
+static void concat_forward(const OpRun& r) {
+  Join f = join(r);
+  f.y = r.out();
+  for (int k = 0; k < r.n_in; k++) f.x[k] = r.in(k);
+  each(r.out_numel(), f);
+}
+static void concat_backward(const OpRun& r) {
+  Join f = join(r);
+  f.dy = r.dy(), f.more = r.accumulate_bits;
+  for (int k = 0; k < r.n_in; k++) f.dx[k] = r.dx(k);
+  each(r.out_numel(), f);
+}
+
+struct AddUp {
+  float*       to;
+  const float* from;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t i) const { give_to(to, i, from[i], more); }
+};
+static void flatten_forward(const OpRun& r) { each(r.out_numel(), AddUp{r.out(), r.in(0), false}); }
+static void flatten_backward(const OpRun& r) { each(r.out_numel(), AddUp{r.dx(0), r.dy(), r.accumulate(0)}); }
+
+// ================================================================================ >>normalise
+// Batch norm. x, y [pixels][C]. Statistics are (count, mean, M2 = sum (x - mean)^2); nothing cancels in them.
+struct Norm {
+  int64_t C, pixels;
+  float   eps;
+  bool    by_batch;                            // mean and var are those of the batch, which depend on x
+  const float *weight, *bias, *mean, *var;     // weight and bias: nullptr without `affine`
+  NNLITE_DEVICE float inverse(int64_t c) const { return 1 / real_sqrt(var[c] + eps); }
+  NNLITE_DEVICE float scale(int64_t c) const { return weight != nullptr ? weight[c] * inverse(c) : inverse(c); }
+};
+template <class A>
+static Norm norm_of(const OpRun& r) {
+  const A&      a = *static_cast<const A*>(r.attributes);
+  const bool    by_batch = r.training || !a.track_running_stats;
+  const int     stored = a.affine ? 2 : 0;
+  const int64_t C = a.num_features;
+  return {C, r.in_numel(0) / C, a.eps, by_batch, a.affine ? r.parameter(0) : nullptr,
+          a.affine ? r.parameter(1) : nullptr, by_batch ? r.slot(0) : r.parameter(stored),
+          by_batch ? r.slot(1) : r.parameter(stored + 1)};
+}
+
+// Merged as by Chan, Golub, LeVeque 1979.
+struct Statistics {
+  struct Part { float count, mean, m2; };
+  int64_t      C;
+  const float* x;
+  float *      mean, *var;
+  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
+    if (first >= last) return {};
+    const float count = static_cast<float>((last - first + by - 1) / by);
+    float sum = 0, m2 = 0;
+    for (int64_t p = first; p < last; p += by) sum += x[p * C + c];
+    const float middle = sum / count;
+    for (int64_t p = first; p < last; p += by) m2 = fmaf(x[p * C + c] - middle, x[p * C + c] - middle, m2);
+    return {count, middle, m2};
+  }
+  NNLITE_DEVICE void merge(Part& a, const Part& b) const {
+    if (!(b.count > 0)) return;
+    const float d = b.mean - a.mean, before = a.count, share = b.count / (before + b.count);
+    a = {before + b.count, fmaf(d, share, a.mean), fmaf(d * d, before * share, a.m2 + b.m2)};
+  }
+  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+    if (c < C) mean[c] = all.mean, var[c] = all.m2 / all.count;
+  }
+};
+
+// Elements of one channel that a thread has, so that it makes the channel's coefficients once.
+constexpr int64_t norm_pixels = 4;
+static int64_t norm_threads(const Norm& n) { return (n.pixels + norm_pixels - 1) / norm_pixels * n.C; }
+
+// y = x scale + shift, scale = weight / sqrt(var + eps), shift = bias - mean scale
+struct Normalise {
+  Norm         n;
+  const float* x;
+  float*       y;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
+    const float   scale = n.scale(c), shift = fmaf(-n.mean[c], scale, n.bias != nullptr ? n.bias[c] : 0.0f);
+    for (int64_t p = first; p < last; p++) y[p * n.C + c] = fmaf(x[p * n.C + c], scale, shift);
+  }
+};
+template <class A>
+static void batch_norm_forward(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  if (n.by_batch)
+    channels(Statistics{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, scratch_of<Statistics::Part>(r));
+  each(norm_threads(n), Normalise{n, r.in(0), r.out()});
+}
+template <class A>
+static size_t batch_norm_scratch(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  return n.by_batch ? chunk_bound(n.pixels) * size_t(n.C) * sizeof(Statistics::Part) : 0;
+}
+
+// dw = sum dy (x - mean) / sqrt(var + eps), db = sum dy, zeros for columns that are padding.
+struct NormSums {
+  struct Part { float dy, dy_x; };
+  Norm         n;
+  const float *x, *dy;                         // x: nullptr where only sum dy is wanted
+  Part*        sums;                           // nullptr: not wanted, as dw and db
+  float *      dw, *db;
+  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
+    Part sum = {};
+    const float mean = x != nullptr ? n.mean[c] : 0.0f;
+    for (int64_t p = first; p < last; p += by) {
+      const float d = dy[p * n.C + c];
+      sum.dy += d;
+      if (x != nullptr) sum.dy_x = fmaf(d, x[p * n.C + c] - mean, sum.dy_x);
+    }
+    return sum;
+  }
+  NNLITE_DEVICE void merge(Part& a, const Part& b) const { a.dy += b.dy, a.dy_x += b.dy_x; }
+  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+    const bool here = c < n.C;
+    if (dw != nullptr) dw[c] = here ? all.dy_x * n.inverse(c) : 0.0f;
+    if (db != nullptr) db[c] = here ? all.dy : 0.0f;
+    if (sums != nullptr && here) sums[c] = all;
+  }
+};
+
+// With s = weight / sqrt(var + eps), t = x - mean, and through batch statistics:
+//   dx = s dy - s (t sum dy_x / (var + eps) + sum dy) / pixels;   through stored ones dx = s dy.
+struct NormBack {
+  Norm                  n;
+  const float          *x, *dy;
+  const NormSums::Part* sums;
+  float*                dx;
+  bool                  more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
+    const float   scale = n.scale(c);
+    float mean = 0, slope = 0, shift = 0;
+    if (sums != nullptr) {
+      const float inverse = n.inverse(c), share = -scale / static_cast<float>(n.pixels);
+      mean = n.mean[c], slope = share * inverse * (inverse * sums[c].dy_x), shift = share * sums[c].dy;
+    }
+    for (int64_t p = first; p < last; p++) {
+      const int64_t at = p * n.C + c;
+      const float   rest = sums != nullptr ? fmaf(x[at] - mean, slope, shift) : 0.0f;
+      give_to(dx, at, fmaf(scale, dy[at], rest), more);
+    }
+  }
+};
+template <class A>
+static void batch_norm_backward(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  const bool through = n.by_batch && r.dx(0) != nullptr;
+  float *const dw = n.weight != nullptr ? r.dparameter(0) : nullptr;
+  float *const db = n.weight != nullptr ? r.dparameter(1) : nullptr;
+  NormSums::Part *const scratch = scratch_of<NormSums::Part>(r), *const sums = through ? scratch : nullptr;
+  const float* const x = through || dw != nullptr ? r.in(0) : nullptr;
+  if (through || dw != nullptr || db != nullptr)
+    channels(NormSums{n, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
+  if (r.dx(0) != nullptr) each(norm_threads(n), NormBack{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
+}
+template <class A>
+static size_t batch_norm_back_scratch(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  return (1 + chunk_bound(n.pixels)) * size_t(n.C) * sizeof(NormSums::Part);
+}
+
+// running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
+struct Commit {
+  const Context* context;
+  float          momentum, unbias;
+  const float   *mean, *var;
+  float *        running_mean, *running_var;
+  NNLITE_DEVICE void operator()(int64_t c) const {
+    if (context->failed != 0) return;
+    running_mean[c] = fmaf(momentum, mean[c] - running_mean[c], running_mean[c]);
+    running_var[c]  = fmaf(momentum, var[c] * unbias - running_var[c], running_var[c]);
+  }
+};
+template <class A>
+static void batch_norm_commit(const OpRun& r) {
+  const A& a = *static_cast<const A*>(r.attributes);
+  if (!a.track_running_stats) return;
+  const int64_t n = r.in_numel(0) / a.num_features;
+  const float   unbias = static_cast<float>(n) / static_cast<float>(n > 1 ? n - 1 : 1);
+  const int     stored = a.affine ? 2 : 0;
+  each(a.num_features, Commit{current.context, a.momentum, unbias, r.slot(0), r.slot(1), r.parameter(stored),
+                              r.parameter(stored + 1)});
+}
+
+// ================================================================================ >>pooling
+// Windows that slide over big images and have small ones as their outputs. A thread gathers what makes one value:
+// of a small image its window, of a big one all windows that hold it. Upsample is the pool of its copies, backwards.
+struct Pixels {                                // of images [N, H, W, C]
+  int64_t H, W, C;
+  struct Place { int64_t n, h, w, c; };
+  NNLITE_DEVICE Place place(int64_t i) const {
+    const int64_t pixel = i / C, row = pixel / W;
+    return {row / H, row % H, pixel % W, i % C};
+  }
+  NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const { return ((n * H + h) * W + w) * C + c; }
+};
+
+// One side of them: output o starts at o stride - padding, or without a kernel at floor(o in / out). A mean
+// divides by the values of a window: those inside, all, or what is no mean by one.
+enum class Divide : uint8_t { inside, all, one };
+struct Slide {
+  int64_t in, out, kernel, stride, padding, dilation;
+  Divide  divide;
+  struct Range { int64_t first, last, count; };
+  NNLITE_DEVICE int64_t extent() const { return dilation * (kernel - 1) + 1; }
+  NNLITE_DEVICE int64_t start(int64_t o) const { return kernel > 0 ? o * stride - padding : o * in / out; }
+  NNLITE_DEVICE Range inputs(int64_t o) const {                 // every dilation-th of them
+    const int64_t from = start(o);
+    const int64_t end = kernel > 0 ? smaller(from + extent(), in + padding) : ((o + 1) * in + out - 1) / out;
+    const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from, last = smaller(end, in);
+    return {first, last, divide == Divide::one ? 1 : divide == Divide::all ? end - from : last - first};
+  }
+  NNLITE_DEVICE Range outputs(int64_t i) const {                // whose windows may hold input i
+    if (kernel == 0) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
+    const int64_t from = i + padding - (extent() - 1);
+    return {from > 0 ? (from + stride - 1) / stride : 0, smaller((i + padding) / stride + 1, out), 0};
+  }
+  NNLITE_DEVICE int64_t place(int64_t o, int64_t i) const {     // of input i in the window of o; -1: between two
+    const int64_t k = i - start(o);
+    return k % dilation == 0 ? k / dilation : -1;
+  }
+};
+struct Slides { Pixels big, small; Slide h, w; };
+static Slides slides(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding, Pair dilation, Divide by) {
+  return {{x.dim[1], x.dim[2], x.dim[3]}, {y.dim[1], y.dim[2], y.dim[3]},
+          {x.dim[1], y.dim[1], kernel.h, stride.h, padding.h, dilation.h, by},
+          {x.dim[2], y.dim[2], kernel.w, stride.w, padding.w, dilation.w, by}};
+}
+static Slides slides_of(const AdaptiveAvgPool2d&, const OpRun& r) {
+  return slides(r.in_shape(0), r.out_shape(), 0, 0, 0, 1, Divide::inside);
+}
+static Slides slides_of(const AvgPool2d& a, const OpRun& r) {
+  const Divide by = a.count_include_pad ? Divide::all : Divide::inside;
+  return slides(r.in_shape(0), r.out_shape(), a.kernel_size, a.stride, a.padding, 1, by);
+}
+static Slides slides_of(const MaxPool2d& a, const OpRun& r) {
+  return slides(r.in_shape(0), r.out_shape(), a.kernel_size, a.stride, a.padding, a.dilation, Divide::one);
+}
+static Slides slides_of(const Upsample& a, const OpRun& r) {
+  return slides(r.out_shape(), r.in_shape(0), a.scale_factor, a.scale_factor, 0, 1, Divide::one);
+}
+template <class A>
+static Slides slides_of(const OpRun& r) { return slides_of(*static_cast<const A*>(r.attributes), r); }
+
+// Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; nullptr: not kept.
+struct Chosen {
+  uint8_t* small;
+  int32_t* large;
+  NNLITE_DEVICE void set(int64_t at, int64_t place) const {
+    if (small != nullptr) small[at] = static_cast<uint8_t>(place);
+    if (large != nullptr) large[at] = static_cast<int32_t>(place);
+  }
+  NNLITE_DEVICE int64_t get(int64_t at) const { return small != nullptr ? small[at] : large[at]; }
+};
+static Chosen chosen(const OpRun& r) {
+  const Pair k = static_cast<const MaxPool2d*>(r.attributes)->kernel_size;
+  const bool few = int64_t(k.h) * k.w <= 256;
+  return {few ? r.slot<uint8_t>(0) : nullptr, few ? nullptr : r.slot<int32_t>(0)};
+}
+
+struct Largest {
+  Slides       s;
+  const float* x;
+  float*       y;
+  Chosen       to;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.small.place(i);
+    const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
+    float   largest = -float_of(0x7F800000u);
+    int64_t where = 0;
+    bool    found = false;
+    for (int64_t h = rows.first; h < rows.last; h += s.h.dilation)
+      for (int64_t w = columns.first; w < columns.last; w += s.w.dilation) {
+        const float v = x[s.big.at(p.n, h, w, p.c)];
+        if (found && !(v > largest || v != v)) continue;        // not-a-number wins
+        found = true, largest = v, where = s.h.place(p.h, h) * s.w.kernel + s.w.place(p.w, w);
+      }
+    y[i] = largest;
+    to.set(i, where);
+  }
+};
+struct LargestBack {
+  Slides       s;
+  Chosen       from;
+  const float* dy;
+  float*       dx;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.big.place(i);
+    const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++) {
+        const int64_t kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), at = s.small.at(p.n, h, w, p.c);
+        if (kh >= 0 && kw >= 0 && from.get(at) == kh * s.w.kernel + kw) sum += dy[at];
+      }
+    dx[i] = sum;
+  }
+};
+static void max_pool2d_forward(const OpRun& r) {
+  each(r.out_numel(), Largest{slides_of<MaxPool2d>(r), r.in(0), r.out(), chosen(r)});
+}
+static void max_pool2d_backward(const OpRun& r) {
+  each(r.in_numel(0), LargestBack{slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0)});
+}
+
+// small = the sum of a window / its count;   big = the sum over its windows of small / their counts
+struct GatherWindows {
+  Slides       s;
+  const float* big;
+  float*       small;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.small.place(i);
+    const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++) sum += big[s.big.at(p.n, h, w, p.c)];
+    give_to(small, i, sum / static_cast<float>(rows.count * columns.count), more);
+  }
+};
+struct Spread {
+  Slides       s;
+  const float* small;
+  float*       big;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const Pixels::Place p = s.big.place(i);
+    const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
+    float sum = 0;
+    for (int64_t h = rows.first; h < rows.last; h++)
+      for (int64_t w = columns.first; w < columns.last; w++)
+        sum += small[s.small.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
+    big[i] = sum;
+  }
+};
+template <class A>
+static void average_forward(const OpRun& r) { each(r.out_numel(), GatherWindows{slides_of<A>(r), r.in(0), r.out(), false}); }
+template <class A>
+static void average_backward(const OpRun& r) { each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)}); }
+static void upsample_forward(const OpRun& r) {
+  each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
+}
+static void upsample_backward(const OpRun& r) {
+  each(r.in_numel(0), GatherWindows{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
+}
+
+// ================================================================================ >>softmax
+// Lines of `count` values, `stride` apart. Threads side by side, a power of two and not beyond a warp, share one.
+struct Lines {
+  int64_t count, stride, lines, team;
+  struct Share { int64_t first, end, by; };
+  int64_t threads() const { return round_up(lines * team, 32); }  // whole warps, which shuffles need
+  NNLITE_DEVICE Share share(int64_t thread) const {
+    const int64_t line = thread / team, at = line / stride * count * stride + line % stride;
+    return {at + thread % team * stride, line < lines ? at + count * stride : 0, team * stride};
+  }
+  NNLITE_DEVICE float sum(float v) const {
+    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v += gpu::shuffle_xor(v, k);
+    return v;
+  }
+  NNLITE_DEVICE float largest(float v) const {
+    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v = plain::max(v, gpu::shuffle_xor(v, k));
+    return v;
+  }
+};
+template <class A>
+static Lines lines_of(const OpRun& r) {
+  const Shape& s = r.out_shape();
+  const int    dim = static_cast<const A*>(r.attributes)->dim, d = dim < 0 ? dim + s.rank : dim;
+  Lines l = {s.dim[d], length_from(s, d + 1), r.out_numel() / s.dim[d], 1};
+  while (l.stride == 1 && l.team < 32 && l.team < l.count) l.team *= 2;
+  return l;
+}
+
+// y = exp(x - m) / S or y = x - m - log S, with m the largest, S = sum exp(x - m)
+template <bool of_log>
+struct SoftmaxForward {
+  Lines        l;
+  const float* x;
+  float*       y;
+  NNLITE_DEVICE void operator()(int64_t thread) const {
+    const Lines::Share s = l.share(thread);
+    float m = -float_of(0x7F800000u), sum = 0;
+    for (int64_t i = s.first; i < s.end; i += s.by) m = plain::max(x[i], m);
+    m = l.largest(m);
+    for (int64_t i = s.first; i < s.end; i += s.by) sum += plain::exp(x[i] - m);
+    sum = l.sum(sum);
+    const float log_sum = plain::log(sum);
+    for (int64_t i = s.first; i < s.end; i += s.by) y[i] = of_log ? x[i] - m - log_sum : plain::exp(x[i] - m) / sum;
+  }
+};
+// dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
+template <bool of_log>
+struct SoftmaxBackward {
+  Lines        l;
+  const float *y, *dy;
+  float*       dx;
+  bool         more;
+  NNLITE_DEVICE void operator()(int64_t thread) const {
+    const Lines::Share s = l.share(thread);
+    float sum = 0;
+    for (int64_t i = s.first; i < s.end; i += s.by) sum = of_log ? sum + dy[i] : fmaf(dy[i], y[i], sum);
+    sum = l.sum(sum);
+    for (int64_t i = s.first; i < s.end; i += s.by)
+      give_to(dx, i, of_log ? fmaf(-plain::exp(y[i]), sum, dy[i]) : y[i] * (dy[i] - sum), more);
+  }
+};
+template <class A, bool of_log>
+static void softmax_forward(const OpRun& r) {
+  const Lines l = lines_of<A>(r);
+  each(l.threads(), SoftmaxForward<of_log>{l, r.in(0), r.out()});
+}
+template <class A, bool of_log>
+static void softmax_backward(const OpRun& r) {
+  const Lines l = lines_of<A>(r);
+  each(l.threads(), SoftmaxBackward<of_log>{l, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+}
 
 // ================================================================================ >>product
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n], with any strides: tiles of 64 x 64, four by four values
@@ -437,9 +943,10 @@ struct Window {
     const int y = h.find(p.h + l.h), z = w.find(p.w + l.w);
     return y < 0 || z < 0 ? nullptr : x + int64_t(p.first + y * w.size + z) * pitch + l.channel;
   }
-  NNLITE_DEVICE float value(const Pixel& p, const Line& l, int first) const {
+  template <class T>                             // a float, or four channels
+  NNLITE_DEVICE T value(const Pixel& p, const Line& l, int first) const {
     const float* const v = at(p, l);
-    return v == nullptr ? 0.0f : v[first];
+    return v == nullptr ? T() : *reinterpret_cast<const T*>(v + first);
   }
 };
 
@@ -467,31 +974,33 @@ template <int width>
 struct Tile {                                  // rows of 4 more: what lies below is in another bank
   static constexpr int height = tile * tile / width, a_pitch = height + 4, b_pitch = width + 4;
 };
-template <bool dw, int width>
+template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
   constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
-  constexpr int share = height / step;
+  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run, side = (dw ? height : step) / run;
   float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
   const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
   const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
   const int m0 = static_cast<int>(gpu::block().x) * height, n0 = static_cast<int>(gpu::block().y) * width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   const int skip = group * p.a.channels.by;
-  Window::Line  line = p.a.line(m0 + t % height, p.M);
+  // threads side by side read channels, which lie side by side
+  const int channel = t % side * run, row = t / side, rows = 256 / side;
+  Window::Line  line = p.a.line(m0 + channel, p.M);
   Window::Pixel pixels[size_t(share)];
-  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + t / step + i * 16, p.M);
+  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + row + i * rows, p.M);
   float c[4][4];
   for (int j = 0; j < 4; j++) {
     const int n = n0 + tx + j;
     for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[group * p.N + n] : 0.0f;
   }
   for (int k0 = first; k0 < last; k0 += step) {
-    // threads side by side read channels, which lie side by side
-    if (!dw) line = p.a.line(k0 + t % step, last);
+    if (!dw) line = p.a.line(k0 + channel, last);
     for (int i = 0; i < share; i++) {
-      const int along = dw ? t / height + i * (256 / height) : t % step, across = dw ? t % height : t / step + i * 16;
-      const Window::Pixel pixel = dw ? p.a.pixel(k0 + along, last) : pixels[dw ? 0 : i];
-      a[along * a_pitch + across] = p.a.value(pixel, line, skip);
+      const int pixel = row + i * rows;
+      const T   v = p.a.value<T>(dw ? p.a.pixel(k0 + pixel, last) : pixels[i], line, skip);
+      float* const to = dw ? a + pixel * a_pitch + channel : a + channel * a_pitch + pixel;
+      for (int j = 0; j < run; j++) to[dw ? j : j * a_pitch] = reinterpret_cast<const float*>(&v)[j];
     }
     for (int e = t; e < width * step; e += 256) {
       const int along = p.b_channel == 1 ? e % step : e / width, across = p.b_channel == 1 ? e / step : e % width;
@@ -545,7 +1054,7 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   const Window::Line line = p.a.line(m, p.M);
   float sum = 0;
   for (int k = first + t / 32; k < last && e < elements; k += 8)
-    sum = fmaf(p.a.value(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
+    sum = fmaf(p.a.value<float>(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
   room[t] = sum;
   gpu::barrier();
   if (t >= 32 || e >= elements) return;
@@ -626,7 +1135,9 @@ static void launch_tiles(const Convolution& p) {
   const int64_t columns = dw ? p.c_row : p.N;
   const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height), unsigned((columns + width - 1) / width),
                           unsigned(p.groups * p.chunks)};
-  launch(convolution_kernel<dw, width>, grid, 256, step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
+  const bool fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
+  launch(fours ? convolution_kernel<dw, width, Four> : convolution_kernel<dw, width, float>, grid, 256,
+         step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
 }
 template <bool dw>
 static void convolve(const Convolution& p) {
@@ -688,18 +1199,31 @@ static void convolution_backward(const OpRun& r) {
 }
 
 // ================================================================================ >>losses
-// A loss is two kernels: one value for every position into scratch, then their sum by one block.
-NNLITE_GLOBAL void mean_kernel(const float* values, int64_t n, float* to, Context* context) {
+// A loss is the mean of f(i) for i in [0, n): sums of chunks into scratch, then their sum by one block.
+template <class F>
+NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int64_t n, Context* context) {
+  const int64_t first = int64_t(gpu::block().x) * chunk, last = smaller(first + chunk, count);
   float sum = 0;
-  for (int64_t i = gpu::thread(); i < n; i += gpu::threads()) sum += values[i];
+  for (int64_t i = first + gpu::thread(); i < last; i += gpu::threads()) sum += f(i);
   sum = block_sum(sum, gpu::shared<float>());
   if (gpu::thread() != 0) return;
-  to[0] = sum / static_cast<float>(n);
-  if (!is_finite(to[0])) context->failed = 1;
+  to[gpu::block().x] = n > 0 ? sum / static_cast<float>(n) : sum;                 // n > 0: it is the last
+  if (n > 0 && !is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
 }
-static void mean(const float* values, int64_t n, float* to) {
-  launch(mean_kernel, {}, 256, 256 * sizeof(float), values, n, to, current.context);
+struct Values {
+  const float* of;
+  NNLITE_DEVICE float operator()(int64_t i) const { return of[i]; }
+};
+template <class F>
+static void mean(const OpRun& r, int64_t n, const F& f) {
+  const Chunks   c = chunks_of(n);
+  const bool     one = c.count == 1;
+  const unsigned room = 256 * sizeof(float);
+  float* const   to = one ? r.out() : scratch_of(r);
+  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, n, c.size, to, one ? n : 0, current.context);
+  if (!one) launch(sum_kernel<Values>, {}, 256, room, Values{to}, c.count, c.count, r.out(), n, current.context);
 }
+static size_t mean_scratch(const OpRun& r) { return chunk_bound(r.in_numel(0)) * sizeof(float); }
 
 // -sum_c q_c log softmax(x)_c of a position, q = (1 - label_smoothing) target + label_smoothing / C.
 struct ClassLoss {
@@ -707,7 +1231,7 @@ struct ClassLoss {
   int64_t          C;
   const float *x, *target;                     // of target one of both
   const int32_t* labels;
-  float *loss, *dx, *dtarget;
+  float *dx, *dtarget;
   bool  more, more_target;
   float share;
 
@@ -716,7 +1240,7 @@ struct ClassLoss {
     if (a.probabilities) return fmaf(keep, target[p * C + c], smooth);
     return labels[p] == c ? keep + smooth : smooth;
   }
-  NNLITE_DEVICE void operator()(int64_t p) const {
+  NNLITE_DEVICE float operator()(int64_t p) const {
     const float* v = x + p * C;
     float largest = v[0], sum = 0, total = 0, sum_q = 0;
     for (int64_t c = 1; c < C; c++) largest = v[c] > largest ? v[c] : largest;
@@ -729,29 +1253,73 @@ struct ClassLoss {
       if (dx != nullptr) give_to(dx, p * C + c, share * fmaf(plain::exp(logp), sum_q, -q(p, c)), more);
       if (dtarget != nullptr) give_to(dtarget, p * C + c, -logp * ((1 - a.label_smoothing) * share), more_target);
     }
-    if (loss != nullptr) loss[p] = total;
+    return total;
   }
 };
 static ClassLoss class_loss(const OpRun& r) {
   const CrossEntropyLoss& a = *static_cast<const CrossEntropyLoss*>(r.attributes);
-  ClassLoss f = {a, r.in_shape(0).last(), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr, nullptr, false, false, 0};
+  ClassLoss f = {a, r.in_shape(0).last(), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr, false, false, 0};
   f.share = 1 / static_cast<float>(r.in_numel(0) / f.C);
   return f;
 }
-static size_t position_floats(const OpRun& r) {
-  return size_t(r.in_numel(0) / r.in_shape(0).last()) * sizeof(float);
-}
 static void cross_entropy_forward(const OpRun& r) {
-  ClassLoss f = class_loss(r);
-  f.loss = scratch_of(r);
-  each(r.in_numel(0) / f.C, f);
-  mean(f.loss, r.in_numel(0) / f.C, r.out());
+  const ClassLoss f = class_loss(r);
+  mean(r, r.in_numel(0) / f.C, f);
 }
 static void cross_entropy_backward(const OpRun& r) {
   ClassLoss f = class_loss(r);
   f.dx = r.dx(0), f.dtarget = r.dx(1), f.more = r.accumulate(0), f.more_target = r.accumulate(1);
   each(r.in_numel(0) / f.C, f);
 }
+
+// -x[target] of a position, x are log-probabilities.
+struct LikelihoodLoss {
+  int64_t        C;
+  const float*   x;
+  const int32_t* labels;
+  float          share;
+  float*         dx;
+  bool           more;
+  NNLITE_DEVICE float operator()(int64_t p) const {
+    const int32_t label = labels[p];
+    for (int64_t c = 0; c < C && dx != nullptr; c++) give_to(dx, p * C + c, label == c ? -share : 0.0f, more);
+    return dx == nullptr ? -x[p * C + label] : 0.0f;
+  }
+};
+static LikelihoodLoss likelihood_loss(const OpRun& r) {
+  const int64_t C = r.in_shape(0).last();
+  return {C, r.in(0), r.in_i32(1), 1 / static_cast<float>(r.in_numel(0) / C), r.dx(0), r.accumulate(0)};
+}
+static void nll_loss_forward(const OpRun& r) {
+  const LikelihoodLoss f = likelihood_loss(r);
+  mean(r, r.in_numel(0) / f.C, f);
+}
+static void nll_loss_backward(const OpRun& r) {
+  const LikelihoodLoss f = likelihood_loss(r);
+  if (f.dx != nullptr) each(r.in_numel(0) / f.C, f);
+}
+
+// Of elements x and t, by >>formulas.
+template <class A>
+struct ElementLoss {
+  A            a;
+  float        share;
+  const float *x, *t;
+  float *      dx, *dt;
+  bool         more, more_dt;
+  explicit ElementLoss(const OpRun& r)
+      : a(*static_cast<const A*>(r.attributes)), share(1 / static_cast<float>(r.in_numel(0))), x(r.in(0)), t(r.in(1)),
+        dx(r.dx(0)), dt(r.dx(1)), more(r.accumulate(0)), more_dt(r.accumulate(1)) {}
+  NNLITE_DEVICE float operator()(int64_t i) const {
+    if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, x[i], t[i]) * share, more);
+    if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, x[i], t[i]) * share, more_dt);
+    return plain::loss_of(a, x[i], t[i]);
+  }
+};
+template <class A>
+static void element_loss_forward(const OpRun& r) { mean(r, r.in_numel(0), ElementLoss<A>(r)); }
+template <class A>
+static void element_loss_backward(const OpRun& r) { each(r.in_numel(0), ElementLoss<A>(r)); }
 
 // ================================================================================ >>optimizers
 template <class A>
@@ -807,28 +1375,58 @@ using Activation = Layer<activation_forward<A>, activation_backward<A>>;
 template <class A>
 using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>>;
 template <class A>
+using Averages = Layer<average_forward<A>, average_backward<A>>;
+template <class A>
+struct BatchNorm {
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, batch_norm_forward<A>, batch_norm_scratch<A>>::kernel,
+      &Row<Phase::backward, batch_norm_backward<A>, batch_norm_back_scratch<A>>::kernel,
+      &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
+};
+template <class A>
 using ConvolutionLayer =
     Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>, convolution_back_scratch<A>>;
+
+template <class A>
+using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;
+template <class A, bool of_log>
+using Softmaxes = Layer<softmax_forward<A, of_log>, softmax_backward<A, of_log>>;
 
 struct RowsOf { const char* op; const Kernel* const* rows; };
 static constexpr RowsOf all_rows[] = {
     {"Adagrad", Optimizer<Adagrad>::rows},
     {"Adam", Optimizer<Adam>::rows},
     {"AdamW", Optimizer<AdamW>::rows},
+    {"AdaptiveAvgPool2d", Averages<AdaptiveAvgPool2d>::rows},
     {"Add", Arithmetic<Add>::rows},
+    {"AvgPool2d", Averages<AvgPool2d>::rows},
+    {"BCELoss", ElementsLoss<BCELoss>::rows},
+    {"BCEWithLogitsLoss", ElementsLoss<BCEWithLogitsLoss>::rows},
+    {"BatchNorm1d", BatchNorm<BatchNorm1d>::rows},
+    {"BatchNorm2d", BatchNorm<BatchNorm2d>::rows},
+    {"Concat", Layer<concat_forward, concat_backward>::rows},
     {"Conv2d", ConvolutionLayer<Conv2d>::rows},
     {"ConvTranspose2d", ConvolutionLayer<ConvTranspose2d>::rows},
-    {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, position_floats>::rows},
+    {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, mean_scratch>::rows},
     {"Dropout", Layer<dropout_forward, dropout_backward>::rows},
     {"ELU", Activation<ELU>::rows},
+    {"Flatten", Layer<flatten_forward, flatten_backward>::rows},
+    {"HuberLoss", ElementsLoss<HuberLoss>::rows},
+    {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
     {"Linear", Layer<linear_forward, linear_backward>::rows},
+    {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
+    {"MSELoss", ElementsLoss<MSELoss>::rows},
+    {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},
     {"Mul", Arithmetic<Mul>::rows},
+    {"NLLLoss", Layer<nll_loss_forward, nll_loss_backward, mean_scratch>::rows},
     {"RMSprop", Optimizer<RMSprop>::rows},
     {"ReLU", Activation<ReLU>::rows},
     {"SGD", Optimizer<SGD>::rows},
     {"Sigmoid", Activation<Sigmoid>::rows},
+    {"Softmax", Softmaxes<Softmax, false>::rows},
     {"Tanh", Activation<Tanh>::rows},
+    {"Upsample", Layer<upsample_forward, upsample_backward>::rows},
 };
 static const Kernel* const* rows_of(const char* op) {
   for (const RowsOf& r : all_rows) {
@@ -842,15 +1440,8 @@ static const Kernel* const* rows_of(const char* op) {
 // ================================================================================ >>backend
 NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
   static_cast<StepContext&>(*to) = next;
-  to->failed = 0;
+  if (next.step == next.first) to->failed = 0;
 }
-
-struct AddUp {
-  float*       to;
-  const float* from;
-  bool         more;
-  NNLITE_DEVICE void operator()(int64_t i) const { give_to(to, i, from[i], more); }
-};
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
 struct Rearrange {
@@ -866,6 +1457,9 @@ struct Rearrange {
   }
 };
 
+static Context* context_of(void* device) {
+  return reinterpret_cast<Context*>(static_cast<unsigned char*>(device) - context_bytes);
+}
 static Device& device_of(void* user) { return *static_cast<Device*>(user); }
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
@@ -906,8 +1500,7 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.note(gpu::use_device(d.number));
-  unsigned char* const memory = static_cast<unsigned char*>(device) - context_bytes;
-  current = {&d, reinterpret_cast<Context*>(memory), nullptr};
+  current = {&d, context_of(device), nullptr};
   launch(set_context, {}, 1, 0, current.context, context);
   if (key[1] - key[0] < 2 || d.error != 0) return true;
   Mirror* m = nullptr;
@@ -947,8 +1540,9 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
   d.note(gpu::use_device(d.number));
-  if (d.error == 0) d.note(gpu::take(&memory, bytes));
   if (d.error != 0) return d.status();
+  const gpu::Error e = gpu::take(&memory, bytes);
+  if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
   current.device = &d;
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
@@ -965,10 +1559,45 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
   each(count, AddUp{to, from, accumulate});
 }
 
-static Status sync(void* user) {
+// to[r, v] = column[rows[r], v] scale + shift; an index as it is.
+struct TakeRows {
+  Rows        rows;
+  int64_t     values;
+  const void* column;
+  DType       from;
+  float       scale, shift;
+  float*      to;
+  int32_t*    index;                           // instead
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t row = i / values, at = int64_t(rows[static_cast<uint32_t>(row)]) * values + i % values;
+    const bool    small = from == DType::u8;
+    if (index != nullptr) {
+      index[i] = small ? static_cast<const uint8_t*>(column)[at] : static_cast<const int32_t*>(column)[at];
+      return;
+    }
+    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(column)[at])
+                          : static_cast<const float*>(column)[at];
+    to[i] = scale == 1.0f && shift == 0.0f ? v : fmaf(v, scale, shift);
+  }
+};
+static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
-  if (d.error == 0) d.note(gpu::sync(d.stream));
-  return d.status();
+  const Mirror* const m = g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
+  if (m == nullptr) return false;
+  d.note(gpu::use_device(d.number));
+  current = {&d, nullptr, nullptr};
+  const bool index = g.dtype == DType::i32;
+  each(g.rows.rows * g.values,
+       TakeRows{g.rows, g.values, m->device, g.column.dtype, g.column.scale, g.column.shift,
+                index ? nullptr : static_cast<float*>(g.to), index ? static_cast<int32_t*>(g.to) : nullptr});
+  return true;
+}
+
+static Status wait(void* user, void* device, uint64_t* failed) {
+  Device& d = device_of(user);
+  if (failed == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
+  if (failed == nullptr) return d.status();
+  return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
 }
 
 static Device  devices[max_devices];
@@ -976,7 +1605,8 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
+                               nullptr};
   return &rows;
 }
 
@@ -990,7 +1620,7 @@ const Backend* cuda_backend(int number) {
     if (gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.open = true;
     cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::end,
-                              cuda::add, cuda::sync};
+                              cuda::add, cuda::gather, cuda::wait};
   }
   return &cuda::backends[number];
 }

@@ -5,8 +5,8 @@
 using namespace nnlite;
 
 #ifdef NNLITE_CUDA
-const Backend* backend_for(const Common& common) {
-  if (!common.cuda) return nullptr;
+const Backend* backend_for(bool cuda) {
+  if (!cuda) return nullptr;
   const Backend* const backend = cuda_backend(0);
   if (!backend) fail("no CUDA device", "--cuda", "check with nvidia-smi, or leave --cuda out");
   return backend;
@@ -14,7 +14,7 @@ const Backend* backend_for(const Common& common) {
 
 const Backend* backend_rows() { return cuda_rows(); }
 #else
-const Backend* backend_for(const Common& common) { return common.cuda ? backend_rows() : nullptr; }
+const Backend* backend_for(bool cuda) { return cuda ? backend_rows() : nullptr; }
 
 const Backend* backend_rows() {
   fail("built without CUDA", "--cuda", "build with cmake --preset cuda, or leave --cuda out");

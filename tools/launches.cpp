@@ -39,12 +39,17 @@ Status idle_copy(void*, void*, void* host, std::size_t bytes, Copy way) {
   return Status::ok;
 }
 Status idle_parameter(void*, void*, void*, const Blocks&, Copy) { return Status::ok; }
-void idle_begin(void*, void*, const StepContext&) {}
+bool idle_begin(void*, void*, const std::uint32_t[3], const StepContext&) { return true; }
+void idle_end(void*) {}
 void idle_add(void*, real*, const real*, std::int64_t, bool) {}
-Status idle_sync(void*) { return Status::ok; }
+bool idle_gather(void*, const Gather&) { return false; }
+Status idle_wait(void*, void*, std::uint64_t* failed) {
+  if (failed) *failed = 0;
+  return Status::ok;
+}
 
-const Backend idle = {nullptr,        idle_rows,  idle_mirror, idle_copy,
-                      idle_parameter, idle_begin, idle_add,    idle_sync};
+const Backend idle = {nullptr,    idle_rows, idle_mirror, idle_copy,   idle_parameter,
+                      idle_begin, idle_end,  idle_add,    idle_gather, idle_wait};
 
 struct Recorder {
   const Model& model;

@@ -105,7 +105,7 @@ void Profile::begin() {
 
 void Profile::see(void* user, const StepView* step) {
   Profile& p = *static_cast<Profile*>(user);
-  if (step && p.backend_) static_cast<void>(ok(p.backend_->sync(p.backend_->user)));
+  if (step && p.backend_) static_cast<void>(ok(p.backend_->wait(p.backend_->user, nullptr, nullptr)));
   const double time = now();
   if (step && p.runs_ == 0) p.rows_.push_back(p.row_of(*step));
   else if (step) p.seconds_[(p.runs_ - 1) % kept * p.rows_.size() + p.step_] = time - p.last_;

@@ -70,7 +70,7 @@ Trained train(const Case& c, const Backend* backend) {
   TrainerOptions o;
   o.batch          = c.batch;
   o.loss           = CrossEntropyLoss{};
-  o.optimizer      = SGD{0.1f};
+  o.optimizer      = SGD{0.001f};
   o.keep_gradients = true;
   o.backend        = backend;
   Trained       t;
@@ -79,15 +79,16 @@ Trained train(const Case& c, const Backend* backend) {
   if (!ok(t.status)) return t;
   const Watch watch = {look_at, const_cast<Backend*>(backend)};
   if (backend != nullptr) trainer.it.watch(&watch);
-  REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), c.batch)) == Status::ok);
-  t.loss = trainer.it.loss();
-  if (c.batch > 1) REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), c.batch - 1)) == Status::ok);
-  for (int p = 0; p < m.parameter_count(); p++) {
-    std::vector<real> values(static_cast<size_t>(m.parameter(p).count));
-    REQUIRE(trainer.it.get_gradient(p, values.data()) == Status::ok);
-    t.gradients.push_back(values);
-    REQUIRE(trainer.it.get(p, values.data()) == Status::ok);
-    t.weights.push_back(values);
+  for (int n = c.batch; n > 0 && n > c.batch - 2; n--) {
+    REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), n)) == Status::ok);
+    t.loss += trainer.it.loss();
+    for (int p = 0; p < m.parameter_count(); p++) {
+      std::vector<real> values(static_cast<size_t>(m.parameter(p).count));
+      REQUIRE(trainer.it.get_gradient(p, values.data()) == Status::ok);
+      t.gradients.push_back(values);
+      REQUIRE(trainer.it.get(p, values.data()) == Status::ok);
+      t.weights.push_back(values);
+    }
   }
 
   SessionOptions s;
@@ -109,13 +110,13 @@ double error_of(const std::vector<std::vector<real>>& a, const std::vector<std::
   if (a.size() != b.size()) return HUGE_VAL;
   double worst = 0;
   for (size_t k = 0; k < a.size(); k++) {
-    double error = 0, size = 1e-6;
+    double error = 0, size = 0;
     for (size_t i = 0; i < a[k].size(); i++) {
       const double by = std::fabs(double(a[k][i]) - double(b[k][i]));
       error = by >= error ? by : std::isnan(by) ? HUGE_VAL : error;
       size  = std::fmax(size, std::fabs(double(b[k][i])));
     }
-    worst = std::fmax(worst, error / size);
+    worst = std::fmax(worst, error > 0 ? error / size : 0);
   }
   return worst;
 }
@@ -155,6 +156,7 @@ const Case plain_cases[] = {
     {"3x3 stride 2 dilation 2", {11, 10, 16}, 2, Conv2d{0, 16, 3, 2, 1, 2}},
     {"padding beyond the window", {4, 5, 6}, 2, Conv2d{0, 16, 2, 1, 3}},
     {"groups 2", {7, 8, 20}, 3, Conv2d{0, 32, 3, 1, 1, 1, 2}},
+    {"groups 2 of fours", {7, 8, 24}, 2, Conv2d{0, 40, 3, 2, 1, 1, 2}},
     {"groups 2 of 33 and 36", {5, 6, 66}, 2, Conv2d{0, 72, 3, 1, 1, 1, 2}},
     {"groups 3 to few", {7, 8, 6}, 3, Conv2d{0, 9, 3, 2, 1, 1, 3}},
 };
@@ -184,14 +186,15 @@ const Case twice_cases[] = {
     {"transposed and not", {6, 6, 20}, 2, ConvTranspose2d{0, 16, 3, 1, 1}, Conv2d{0, 16, 3, 1, 1}},
 };
 
-// Of so many pixels that dw comes of chunks, and db of columns of the image.
+// Of so many pixels that dw comes of chunks, and of the first one db of columns of the image.
 const Case large_cases[] = {
     {"3x3 6 to 16", {42, 43, 6}, 3, Conv2d{0, 16, 3, 1, 1}},
+    {"3x3 16 to 24", {24, 25, 16}, 2, Conv2d{0, 24, 3, 1, 1}},
     {"3x3 3 to 33", {24, 25, 3}, 2, Conv2d{0, 33, 3, 1, 1}},
     {"1x1 groups 2 to 80", {32, 33, 4}, 2, Conv2d{0, 80, 1, 1, 0, 1, 2}},
-    {"3x3 to 5", {37, 40, 6}, 3, Conv2d{0, 5, 3}},
-    {"depthwise", {41, 40, 20}, 3, depthwise(20, 3, 1, 1)},
-    {"transposed", {20, 21, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
+    {"3x3 to 5", {22, 23, 6}, 3, Conv2d{0, 5, 3}},
+    {"depthwise", {21, 20, 20}, 3, depthwise(20, 3, 1, 1)},
+    {"transposed", {12, 13, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
 };
 
 }  // namespace
@@ -212,7 +215,7 @@ TEST_CASE("convolution: gradients of many pixels, by chunks, are those of the CP
   for (const Case& c : large_cases) compare(c);
 }
 TEST_CASE("convolution: the same bits in every run") {
-  for (const Case& c : {large_cases[0], large_cases[3], large_cases[4]}) {
+  for (const Case& c : {large_cases[2], large_cases[4], large_cases[5]}) {
     CAPTURE(std::string(c.name));
     const Trained a = train(c, cuda_backend(0)), b = train(c, cuda_backend(0));
     for (size_t k = 0; k < a.weights.size(); k++) CHECK(same_bytes(a.weights[k], b.weights[k]));

@@ -1,0 +1,137 @@
+// A data set on the device: the rows that a trainer draws there, labels, and runs of steps that wait once.
+#include "cuda_run.hpp"
+
+namespace {
+
+// The same network and data for every trainer.
+struct Runs {
+  std::unique_ptr<Subject> s = small_mlp(27);
+  std::vector<uint8_t>     pixels, small_labels;
+  Dataset                  data = s->data();
+  Runs() { s->optimizer = SGD{0.05f, 0.9f}; }
+  // Pictures and labels of one byte.
+  void as_bytes() {
+    pixels.resize(s->x[0].size());
+    for (size_t i = 0; i < pixels.size(); i++) pixels[i] = static_cast<uint8_t>(i * 37 % 251);
+    small_labels.assign(s->labels.begin(), s->labels.end());
+    data.columns[0] = {pixels.data(), DType::u8, 1 / 127.5f, -1.0f};
+    data.columns[1] = {small_labels.data(), DType::u8};
+  }
+};
+
+struct Run {
+  PlacedTrainer t;
+  Run(const Runs& r, const Backend* on, const TrainerOptions* more = nullptr)
+      : t(r.s->net.model, options(r, on, more)) {
+    REQUIRE_MESSAGE(t.status == Status::ok, t.problem());
+    REQUIRE_MESSAGE(t.it.set_data(r.data) == Status::ok, t.it.problem().what);
+  }
+  static TrainerOptions options(const Runs& r, const Backend* on, const TrainerOptions* more) {
+    TrainerOptions o = more ? *more : r.s->training(on);
+    o.backend = on;
+    return o;
+  }
+  std::vector<real> parameters(const Runs& r) const { return all_parameters(r.s->net.model, t.it); }
+};
+
+}  // namespace
+
+TEST_CASE("cuda: rows drawn on the device are those drawn on the CPU, of floats and of bytes, shuffled or not") {
+  NNLITE_ON_CUDA(cuda);
+  for (const bool bytes : {false, true})
+    for (const bool shuffle : {true, false})
+      for (const bool drop_last : {true, false}) {
+        CAPTURE(bytes);
+        CAPTURE(shuffle);
+        Runs r;
+        if (bytes) r.as_bytes();
+        TrainerOptions o = r.s->training(nullptr);
+        o.shuffle = shuffle, o.drop_last = drop_last, o.seed = 4;
+        Run cpu(r, nullptr, &o), gpu(r, cuda, &o);
+        for (int i = 0; i < 13; i++) {           // three epochs of 27 samples
+          REQUIRE(cpu.t.it.step() == Status::ok);
+          REQUIRE(gpu.t.it.step() == Status::ok);
+          CHECK(std::fabs(double(cpu.t.it.loss() - gpu.t.it.loss())) < 1e-4);
+        }
+        CHECK(cpu.t.it.epoch() == gpu.t.it.epoch());
+        CHECK(cpu.t.it.epoch_position() == gpu.t.it.epoch_position());
+        CHECK(error_of(as_doubles(gpu.parameters(r)), as_doubles(cpu.parameters(r))) <= 1e-4);
+      }
+}
+
+TEST_CASE("cuda: many steps at once have the bits of as many alone") {
+  NNLITE_ON_CUDA(cuda);
+  Runs r;
+  r.as_bytes();
+  Run alone(r, cuda), together(r, cuda);
+  for (int i = 0; i < 17; i++) REQUIRE(alone.t.it.step() == Status::ok);
+  REQUIRE(together.t.it.steps(5) == Status::ok);
+  REQUIRE(together.t.it.steps(0) == Status::ok);
+  REQUIRE(together.t.it.steps(12) == Status::ok);
+  CHECK(alone.t.it.step_number() == 17);
+  CHECK(together.t.it.step_number() == 17);
+  CHECK(together.t.it.epoch_position() == alone.t.it.epoch_position());
+  CHECK(double(together.t.it.loss()) == double(alone.t.it.loss()));
+  CHECK(same_bytes(together.parameters(r), alone.parameters(r)));
+}
+
+TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there") {
+  NNLITE_ON_CUDA(cuda);
+  for (const int bad : {0, 11, 26}) {
+    CAPTURE(bad);
+    Runs r;
+    TrainerOptions o = r.s->training(nullptr);
+    o.shuffle = false;
+    const size_t at = static_cast<size_t>(bad) * 9 + 2;
+    const uint64_t good = static_cast<uint64_t>(bad / 8);      // steps before it, of 8 rows each
+    const real before = r.s->x[0][at];
+    r.s->x[0][at] = real(NAN);
+    Run run(r, cuda, &o), calm(r, cuda, &o);
+    for (uint64_t i = 0; i < good; i++) REQUIRE(calm.t.it.step() == Status::ok);
+    CHECK(run.t.it.steps(9) == Status::not_finite);
+    CHECK(std::string(run.t.it.problem().where) == "x");
+    CHECK(std::string(run.t.it.problem().what).find("step " + std::to_string(good + 1)) != std::string::npos);
+    CHECK(run.t.it.step_number() == good);
+    CHECK(run.t.it.epoch_position() == calm.t.it.epoch_position());
+    CHECK(same_bytes(run.parameters(r), calm.parameters(r)));
+    r.s->x[0][at] = before;                      // the data mended, both go on alike
+    REQUIRE(run.t.it.set_data(r.data) == Status::ok);
+    REQUIRE(calm.t.it.set_data(r.data) == Status::ok);
+    REQUIRE(run.t.it.steps(6) == Status::ok);
+    REQUIRE(calm.t.it.steps(6) == Status::ok);
+    CHECK(same_bytes(run.parameters(r), calm.parameters(r)));
+  }
+}
+
+TEST_CASE("cuda: labels of a data set are looked at when it is set") {
+  NNLITE_ON_CUDA(cuda);
+  Runs r;
+  Run run(r, cuda);
+  for (const int wrong : {-1, 10}) {
+    r.s->labels[21] = wrong;
+    CHECK(run.t.it.set_data(r.data) == Status::bad_label);
+    CHECK(std::string(run.t.it.problem().where) == "target");
+    CHECK(std::string(run.t.it.problem().what).find("row 21") != std::string::npos);
+  }
+  r.s->labels[21] = 9;
+  CHECK(run.t.it.set_data(r.data) == Status::ok);
+  CHECK(run.t.it.steps(3) == Status::ok);
+}
+
+TEST_CASE("cuda: rows from a read function, and rows that augmentation changes, come by way of the CPU") {
+  NNLITE_ON_CUDA(cuda);
+  Runs r;
+  Run resident(r, cuda);
+  Runs read;
+  read.data.columns[0].data = nullptr;
+  read.data.read = [](void* user, uint32_t index, int column, void* row) {
+    if (column != 0) return false;
+    std::memcpy(row, static_cast<const Subject*>(user)->x[0].data() + size_t(index) * 9, 9 * sizeof(real));
+    return true;
+  };
+  read.data.user = read.s.get();
+  Run called(read, cuda);
+  REQUIRE(resident.t.it.steps(10) == Status::ok);
+  REQUIRE(called.t.it.steps(10) == Status::ok);
+  CHECK(same_bytes(called.parameters(read), resident.parameters(r)));
+}
