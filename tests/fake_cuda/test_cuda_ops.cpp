@@ -168,7 +168,7 @@ std::unique_ptr<Subject> subject_of(const Trial& t, int C, int batch) {
   const Tensor y = t.build(m, m.input("x", t.x(C)), C);
   if (m.output_count() == 0) m.output("y", y);
   s->loss = t.loss;
-  s->optimizer = SGD{0.005f};                  // steps that do not diverge
+  s->optimizer = SGD{0.01f};                  // steps that do not diverge
   s->rows = batch;
   REQUIRE_MESSAGE(s->finish() == Status::ok, m.problem().where << ": " << m.problem().what);
   const std::string name = t.loss ? t.loss.op()->name : "";
