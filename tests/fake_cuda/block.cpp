@@ -25,6 +25,8 @@ struct Thread {
   Fiber*   fiber;
 };
 
+std::string at_line(const Thread& t) { return " at line " + std::to_string(t.line); }
+
 // splitmix64
 struct Random {
   uint64_t state;
@@ -68,9 +70,10 @@ struct Machine {
   }
 
   void fail(const std::string& what) {
-    const Grid b = here.block;
-    found(what + ", block (" + std::to_string(b.x) + ", " + std::to_string(b.y) + ", " + std::to_string(b.z) + ") of " +
-          named(*launch));
+    std::string at;
+    for (unsigned i : {here.block.x, here.block.y, here.block.z})
+      at += (at.empty() ? "" : ", ") + std::to_string(i);
+    found(what + ", block (" + at + ") of " + named(*launch));
     broken = true;
   }
   void wait(At at, int line, int lanes, uint64_t value) {
@@ -95,9 +98,10 @@ struct Machine {
       if (self.at == At::end) continue;
       if (one == nullptr) one = &self;
       const unsigned other = (t - first) ^ static_cast<unsigned>(self.lanes);
-      if (self.line != one->line || self.lanes != one->lanes) return fail("shuffle: lanes of a warp at different ones");
+      if (self.line != one->line || self.lanes != one->lanes)
+        return fail("shuffle: lanes of a warp at different ones");
       if (other >= warp || first + other >= end || threads[first + other].at == At::end)
-        return fail("shuffle: missing lane for thread " + std::to_string(t) + ", line " + std::to_string(self.line));
+        return fail("shuffle: missing lane for thread " + std::to_string(t) + at_line(self));
       self.value = from[other];
     }
     shuffling_of[w] = 0;
@@ -109,15 +113,14 @@ struct Machine {
     const Thread* first = nullptr;
     for (unsigned i = 0; i < launch->threads; i++) {
       const Thread& t = threads[i];
-      if (t.at == At::shuffle) return fail("shuffle: missing lanes, line " + std::to_string(t.line));
+      if (t.at == At::shuffle) return fail("shuffle: missing lanes" + at_line(t));
       if (t.at == At::end) continue;
       if (first != nullptr && first->line != t.line)
-        return fail("barrier: threads at lines " + std::to_string(first->line) + " and " + std::to_string(t.line));
+        return fail("barrier: threads" + at_line(*first) + " and others" + at_line(t));
       if (first == nullptr) first = &t;
     }
     if (living != launch->threads)
-      return fail("barrier: " + std::to_string(launch->threads - living) + " threads never reach that of line " +
-                  std::to_string(first->line));
+      return fail("barrier: not all threads come" + at_line(*first));
     at_barrier = 0;
     enqueue(0, launch->threads);
   }

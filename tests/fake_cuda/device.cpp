@@ -1,5 +1,5 @@
-// Memory, streams and calls of the fake GPUs. Nothing of a device's memory can be touched but by its kernels and by
-// copies: its pages are closed in between, and what was given back stays closed.
+// Memory, streams and calls of the fake GPUs. A device's memory can be touched by its kernels and by copies alone:
+// its pages are closed in between, and what was given back stays closed.
 #include <sys/mman.h>
 
 #include <algorithm>
@@ -87,7 +87,7 @@ struct Memory {
     for (const Range& r : poisoned) ones = ones && all_ones(r.data, r.bytes);
     open(false);
     touched = !ones;
-    if (!ones) found("memory: written outside of one of " + std::to_string(all.bytes) + " bytes, or where poisoned");
+    if (!ones) found("memory: written around " + std::to_string(all.bytes) + " bytes, or where poisoned");
     return ones;
   }
 };
@@ -186,7 +186,8 @@ void found(const std::string& what) { state().findings.push_back(what); }
 std::string named(const Launch& l) {
   const std::string name = l.name;
   const size_t first = name.find("P = "), end = name.find("A = ");
-  return "the kernel of " + (first < end && end < name.size() ? name.substr(first + 4, end - first - 6) : name);
+  const bool   known = first < end && end < name.size();
+  return "the kernel of " + (known ? name.substr(first + 4, end - first - 6) : name);
 }
 
 // ---- devices and streams
@@ -312,15 +313,16 @@ Error clear(Stream* s, void* device, size_t bytes) {
 }
 
 // ---- launches
-// The memory that a kernel may touch: what its arguments point into. (Nothing more can be said of them: the bytes
-// between their members may be anything.)
+// The memory that a kernel may touch: what its arguments point into. (Nothing more can be said of them: the
+// bytes between their members may be anything.)
 static std::vector<Memory*> pointed_at(State& s, const Launch& l) {
   std::vector<Memory*> used;
   for (size_t i = 0; i + sizeof(void*) <= l.argument_bytes; i += sizeof(void*)) {
     void* p = nullptr;
     memcpy(&p, static_cast<const unsigned char*>(l.arguments.get()) + i, sizeof(p));
     Memory* const m = s.holder(p, 0);
-    if (m != nullptr && m->device == device_now && std::find(used.begin(), used.end(), m) == used.end()) used.push_back(m);
+    if (m == nullptr || m->device != device_now) continue;
+    if (std::find(used.begin(), used.end(), m) == used.end()) used.push_back(m);
   }
   return used;
 }
@@ -354,7 +356,8 @@ Error launch(Stream* s, const Launch& l) {
   const Call c;
   const Grid g = l.grid;
   if (c.error != 0) return c.error;
-  if (l.threads < 1 || l.threads > 1024 || g.x < 1 || g.x > 0x7FFFFFFFu || g.y < 1 || g.y > 65535 || g.z < 1 || g.z > 65535)
+  const auto within = [](unsigned n, unsigned limit) { return n >= 1 && n <= limit; };
+  if (!within(l.threads, 1024) || !within(g.x, 0x7FFFFFFF) || !within(g.y, 65535) || !within(g.z, 65535))
     return configuration_error;
   if (l.shared > size_t(48) * 1024) return value_error;
   if (c.knows(s) && s->device != device_now) return handle_error;
@@ -426,8 +429,8 @@ void unpoison(void* device, size_t bytes) {
   if (m == nullptr) return found("unpoison: not memory of a device");
   ASAN_UNPOISON_MEMORY_REGION(device, bytes);
   std::vector<Range>& all = m->poisoned;
-  all.erase(std::remove_if(all.begin(), all.end(), [&](const Range& r) { return r.data == device && r.bytes == bytes; }),
-            all.end());
+  const auto same = [&](const Range& r) { return r.data == device && r.bytes == bytes; };
+  all.erase(std::remove_if(all.begin(), all.end(), same), all.end());
 }
 
 }  // namespace fake

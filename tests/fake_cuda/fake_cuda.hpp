@@ -1,5 +1,5 @@
 // A GPU made of this machine's CPU: runs kernels, keeps memory apart, and looks for what a GPU would not tell.
-// README.md of this folder says what it sees and what it cannot see.
+// README.md says what it sees and what it cannot see.
 #ifndef NNLITE_FAKE_CUDA_HPP
 #define NNLITE_FAKE_CUDA_HPP
 
@@ -78,7 +78,7 @@ void     reset();
 void     set_devices(int count);               // 1
 void     set_memory(size_t bytes);             // of every device; no limit
 void     set_order(Order order, uint64_t seed = 1);   // of threads between barriers, and of blocks; forward
-void     fail_call(long n, Error error = other_error);   // the n-th call from now on, 1: the next one; 0: none
+void     fail_call(long n, Error error = other_error);   // the n-th from now on, 1: the next one; 0: none
 long     calls();                              // of the functions above, launches among them
 long     launches();                           // of kernels, the recorded ones whenever they run
 size_t   live_bytes();
@@ -86,8 +86,8 @@ size_t   live_recordings();
 void     poison(void* device, size_t bytes);   // memory that no kernel may touch; NaN
 void     unpoison(void* device, size_t bytes);
 
-// What was found since the last call: a program that leaves some behind ends with an error. Faults that the sanitizer
-// or the guarded pages see end it at once.
+// What was found since the last call: a program that leaves some behind ends with an error. Faults that a
+// sanitizer or closed pages see end it at once.
 std::vector<std::string> findings();
 
 // Whether f(), which returns a vector of numbers, gives the same bits in every order of threads and blocks.
@@ -99,7 +99,8 @@ bool same_in_every_order(F f) {
   for (uint64_t seed = 0; seed < 4 && same; seed++) {
     set_order(seed == 0 ? Order::backward : Order::shuffled, seed);
     const auto other = f();
-    same = other.size() == first.size() && memcmp(other.data(), first.data(), first.size() * sizeof(first[0])) == 0;
+    same = other.size() == first.size();
+    same = same && memcmp(other.data(), first.data(), first.size() * sizeof(first[0])) == 0;
   }
   set_order(Order::forward);
   return same;

@@ -6,7 +6,8 @@
 
 #include "machine.hpp"
 
-// nnlite_fake_switch(&old, next): pushes what a callee must keep, leaves the stack's address in old, goes on at next.
+// nnlite_fake_switch(&old, next): pushes what a callee must keep, leaves the stack's address in old and goes on
+// at next.
 #if defined(__linux__) && defined(__x86_64__)
 extern "C" void nnlite_fake_switch(void** old, void* next);
 asm(R"(.text

@@ -43,8 +43,8 @@ struct Fiber {
   void* fake_stack_   = nullptr;               // of the address sanitizer
   void* thread_       = nullptr;               // of the thread sanitizer
 };
-// What came before happened() at an address comes before what follows after() there: all that the thread sanitizer
-// knows of how threads of a block wait for each other.
+// What came before happened() at an address comes before what follows after() there: all that the thread
+// sanitizer knows of how threads of a block wait for each other.
 void happened(void* at);
 void after(void* at);
 

@@ -39,10 +39,14 @@ template <class... P>
 struct Call {
   std::tuple<P...> arguments;                  // first: fake::launch looks at them
   void (*kernel)(P...);
-  static void run(void* call) { std::apply(static_cast<Call*>(call)->kernel, static_cast<Call*>(call)->arguments); }
+  static void run(void* p) {
+    const Call& call = *static_cast<const Call*>(p);
+    std::apply(call.kernel, call.arguments);
+  }
 };
 template <class... P, class... A>
-inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared, A... arguments) {
+inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
+                    A... arguments) {
   static_assert((sizeof(P) + ... + 0) <= 4096, "CUDA has no room for that many arguments");
   const std::tuple<P...> values(arguments...);
   const auto call = std::make_shared<Call<P...>>(Call<P...>{values, kernel});

@@ -232,7 +232,8 @@ TEST_CASE("fake_cuda: shared memory begins as NaN in every block and has the siz
     CHECK(gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
     CHECK(gpu::launch(g.stream, read_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
     CHECK(std::isnan(g.values()[0]));
-    for (int i : {-1, n}) CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, i); }));
+    for (int i : {-1, n})
+      CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, i); }));
   }
   CHECK(dies([&] { (void)gpu::launch(g.stream, read_shared, {}, 1, 400, g.data, 100); }));
   CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, 0, g.data, 0); }));
@@ -249,7 +250,8 @@ TEST_CASE("fake_cuda: fresh memory is NaN, and what lies around it is not touche
         (void)gpu::sync(g.stream);
       }));
     CHECK(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, static_cast<int>(n) + 64); }));
-    CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, static_cast<int>(n) - 1); }));
+    const int last = static_cast<int>(n) - 1;
+    CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, last); }));
   }
 }
 
