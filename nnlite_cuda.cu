@@ -76,7 +76,8 @@ inline Error end_recorded(Graph g) { return cudaGraphExecDestroy(g); }
 
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 template <class... P, class... A>
-inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared, A... arguments) {
+inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
+                    A... arguments) {
   kernel<<<dim3(grid.x, grid.y, grid.z), threads, shared, s>>>(arguments...);
   return cudaGetLastError();
 }
@@ -111,7 +112,7 @@ constexpr size_t context_bytes = 256;          // in front of every mirror: the 
 
 // What kernels read that changes from step to step.
 struct Context : StepContext {
-  uint64_t failed;                             // 1 + the step with a loss that is not finite, until somebody waits:
+  uint64_t failed;  // 1 + the step with a loss that is not finite, until somebody waits:
 };                                             // nothing may change from then on
 
 // Steps as one graph, by their key.
@@ -168,7 +169,8 @@ static thread_local Current current;
 
 template <class... P, class... A>
 static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_t shared, A... arguments) {
-  current.device->note(gpu::launch<P...>(current.device->stream, kernel, grid, threads, shared, P(arguments)...));
+  current.device->note(
+      gpu::launch<P...>(current.device->stream, kernel, grid, threads, shared, P(arguments)...));
 }
 
 inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }          // columns of a weight
@@ -186,7 +188,9 @@ static void each(int64_t n, const F& f) {
   launch(each_kernel<F>, {blocks}, 256, 0, f, n);
 }
 
-NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) { to[i] = more ? to[i] + value : value; }
+NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) {
+  to[i] = more ? to[i] + value : value;
+}
 
 template <class T = float>
 static T* scratch_of(const OpRun& r) { return reinterpret_cast<T*>(r.scratch); }
@@ -224,8 +228,8 @@ static size_t chunk_bound(int64_t n) {
 // pixels, 8 threads a channel. F says what it sums: Part, part(c, first, last, by), merge(Part&, Part), and
 // finish(c, Part), also of padding. Chunks leave their parts in `to`; in a second launch these are `given`.
 template <class F>
-NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk, const typename F::Part* given,
-                                   typename F::Part* to) {
+NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk,
+                                   const typename F::Part* given, typename F::Part* to) {
   using Part = typename F::Part;
   Part* const   room = gpu::shared<Part>();
   const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
@@ -274,7 +278,8 @@ struct ActivateBack {
 };
 template <class A>
 static void activation_backward(const OpRun& r) {
-  each(r.out_numel(), ActivateBack<A>{*static_cast<const A*>(r.attributes), r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+  each(r.out_numel(),
+       ActivateBack<A>{*static_cast<const A*>(r.attributes), r.y(), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // Add and Mul: all inputs, left to right.
@@ -315,7 +320,8 @@ struct CombineBack {
   NNLITE_DEVICE void operator()(int64_t i) const {
     const float d = dy[i];
     for (int k = 0; k < in.count; k++)
-      if (dx[k] != nullptr) give_to(dx[k], i, slope(static_cast<const A*>(nullptr), in, k, i, d), (more >> k & 1u) != 0);
+      if (dx[k] != nullptr)
+        give_to(dx[k], i, slope(static_cast<const A*>(nullptr), in, k, i, d), (more >> k & 1u) != 0);
   }
 };
 template <class A>
@@ -339,7 +345,8 @@ struct Drop {
   }
 };
 static void drop(const OpRun& r, const float* from, float* to, bool more) {
-  each(r.out_numel(), Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, to, more});
+  each(r.out_numel(),
+       Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, to, more});
 }
 static void dropout_forward(const OpRun& r) { drop(r, r.in(0), r.out(), false); }
 static void dropout_backward(const OpRun& r) { drop(r, r.dy(), r.dx(0), r.accumulate(0)); }
@@ -405,7 +412,9 @@ struct Norm {
   bool    by_batch;                            // mean and var are those of the batch, which depend on x
   const float *weight, *bias, *mean, *var;     // weight and bias: nullptr without `affine`
   NNLITE_DEVICE float inverse(int64_t c) const { return 1 / real_sqrt(var[c] + eps); }
-  NNLITE_DEVICE float scale(int64_t c) const { return weight != nullptr ? weight[c] * inverse(c) : inverse(c); }
+  NNLITE_DEVICE float scale(int64_t c) const {
+    return weight != nullptr ? weight[c] * inverse(c) : inverse(c);
+  }
 };
 template <class A>
 static Norm norm_of(const OpRun& r) {
@@ -562,8 +571,9 @@ static void batch_norm_commit(const OpRun& r) {
 }
 
 // ================================================================================ >>pooling
-// Windows that slide over big images and have small ones as their outputs. A thread gathers what makes one value:
-// of a small image its window, of a big one all windows that hold it. Upsample is the pool of its copies, backwards.
+// Windows that slide over big images and have small ones as their outputs. A thread gathers what makes one
+// value: of a small image its window, of a big one all windows that hold it. Upsample is the pool of its
+// copies, backwards.
 struct Pixels {                                // of images [N, H, W, C]
   int64_t H, W, C;
   struct Place { int64_t n, h, w, c; };
@@ -571,7 +581,9 @@ struct Pixels {                                // of images [N, H, W, C]
     const int64_t pixel = i / C, row = pixel / W;
     return {row / H, row % H, pixel % W, i % C};
   }
-  NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const { return ((n * H + h) * W + w) * C + c; }
+  NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const {
+    return ((n * H + h) * W + w) * C + c;
+  }
 };
 
 // One side of them: output o starts at o stride - padding, or without a kernel at floor(o in / out). A mean
@@ -586,7 +598,8 @@ struct Slide {
   NNLITE_DEVICE Range inputs(int64_t o) const {                 // every dilation-th of them
     const int64_t from = start(o);
     const int64_t end = kernel > 0 ? smaller(from + extent(), in + padding) : ((o + 1) * in + out - 1) / out;
-    const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from, last = smaller(end, in);
+    const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from,
+                  last = smaller(end, in);
     return {first, last, divide == Divide::one ? 1 : divide == Divide::all ? end - from : last - first};
   }
   NNLITE_DEVICE Range outputs(int64_t i) const {                // whose windows may hold input i
@@ -594,13 +607,14 @@ struct Slide {
     const int64_t from = i + padding - (extent() - 1);
     return {from > 0 ? (from + stride - 1) / stride : 0, smaller((i + padding) / stride + 1, out), 0};
   }
-  NNLITE_DEVICE int64_t place(int64_t o, int64_t i) const {     // of input i in the window of o; -1: between two
+  NNLITE_DEVICE int64_t place(int64_t o, int64_t i) const {  // of input i in the window of o; -1: between two
     const int64_t k = i - start(o);
     return k % dilation == 0 ? k / dilation : -1;
   }
 };
 struct Slides { Pixels big, small; Slide h, w; };
-static Slides slides(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding, Pair dilation, Divide by) {
+static Slides slides(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding, Pair dilation,
+                     Divide by) {
   return {{x.dim[1], x.dim[2], x.dim[3]}, {y.dim[1], y.dim[2], y.dim[3]},
           {x.dim[1], y.dim[1], kernel.h, stride.h, padding.h, dilation.h, by},
           {x.dim[2], y.dim[2], kernel.w, stride.w, padding.w, dilation.w, by}};
@@ -621,7 +635,7 @@ static Slides slides_of(const Upsample& a, const OpRun& r) {
 template <class A>
 static Slides slides_of(const OpRun& r) { return slides_of(*static_cast<const A*>(r.attributes), r); }
 
-// Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; nullptr: not kept.
+// Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; or nullptr.
 struct Chosen {
   uint8_t* small;
   int32_t* large;
@@ -707,14 +721,19 @@ struct Spread {
     float sum = 0;
     for (int64_t h = rows.first; h < rows.last; h++)
       for (int64_t w = columns.first; w < columns.last; w++)
-        sum += small[s.small.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
+        sum +=
+            small[s.small.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
     big[i] = sum;
   }
 };
 template <class A>
-static void average_forward(const OpRun& r) { each(r.out_numel(), GatherWindows{slides_of<A>(r), r.in(0), r.out(), false}); }
+static void average_forward(const OpRun& r) {
+  each(r.out_numel(), GatherWindows{slides_of<A>(r), r.in(0), r.out(), false});
+}
 template <class A>
-static void average_backward(const OpRun& r) { each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)}); }
+static void average_backward(const OpRun& r) {
+  each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)});
+}
 static void upsample_forward(const OpRun& r) {
   each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
 }
@@ -723,7 +742,7 @@ static void upsample_backward(const OpRun& r) {
 }
 
 // ================================================================================ >>softmax
-// Lines of `count` values, `stride` apart. Threads side by side, a power of two and not beyond a warp, share one.
+// Lines of `count` values, `stride` apart. Threads side by side, a power of two within a warp, share one.
 struct Lines {
   int64_t count, stride, lines, team;
   struct Share { int64_t first, end, by; };
@@ -764,7 +783,8 @@ struct SoftmaxForward {
     for (int64_t i = s.first; i < s.end; i += s.by) sum += plain::exp(x[i] - m);
     sum = l.sum(sum);
     const float log_sum = plain::log(sum);
-    for (int64_t i = s.first; i < s.end; i += s.by) y[i] = of_log ? x[i] - m - log_sum : plain::exp(x[i] - m) / sum;
+    for (int64_t i = s.first; i < s.end; i += s.by)
+      y[i] = of_log ? x[i] - m - log_sum : plain::exp(x[i] - m) / sum;
   }
 };
 // dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
@@ -795,8 +815,9 @@ static void softmax_backward(const OpRun& r) {
 }
 
 // ================================================================================ >>product
-// C[m, n] = start[n] + sum over k of A[m, k] B[k, n], with any strides: tiles of 64 x 64, four by four values
-// a thread, k in steps of 16 through shared memory. An element is one chain of fmas in the order of k.
+// C[m, n] = start[n] + sum over k of A[m, k] B[k, n], with any strides, in tiles of 64 x 64 or 32 x 32. An
+// element is the sum of chains of 128 fmas, in order, the first from start. Where tiles are few, blocks make
+// one chain each, which are added by another kernel: the same bits.
 struct Matrix {
   const float* data;
   int64_t      row, column;                    // strides
@@ -809,51 +830,95 @@ struct Product {
   float*       C;
   int64_t      C_row, wide;                    // columns N .. wide - 1 of C become zeros
   bool         more;                           // C +=
+  float*       parts;                          // [chains][M][wide] of blocks with one chain each, or nullptr
 };
-constexpr int tile = 64, step = 16;
+constexpr int     tile = 64, step = 16, few_blocks = 96;
+constexpr int64_t chain = 128;
+constexpr int64_t over(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
+template <int size>
 NNLITE_GLOBAL void product_kernel(Product p) {
-  float *const a = gpu::shared<float>(), *const b = a + tile * step;
-  const int     t = static_cast<int>(gpu::thread()), tx = t % 16, ty = t / 16;
-  const int64_t m0 = int64_t(gpu::block().y) * tile, n0 = int64_t(gpu::block().x) * tile;
-  float c[4][4];
-  for (int j = 0; j < 4; j++) {
-    const int64_t n = n0 + tx * 4 + j;
-    for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[n] : 0.0f;
-  }
-  for (int64_t k0 = 0; k0 < p.K; k0 += step) {
-    for (int e = t; e < tile * step; e += 256) {
-      // threads side by side read what lies side by side
-      const int along = p.A.column == 1 ? e % step : e / tile, across = p.A.column == 1 ? e / step : e % tile;
-      const int64_t m = m0 + across, k = k0 + along;
-      a[along * tile + across] = m < p.M && k < p.K ? p.A.at(m, k) : 0.0f;
+  constexpr int depth = 1024 / size, own = size / 16;
+  float *const  a = gpu::shared<float>(), *const b = a + size * depth;
+  const int     t = static_cast<int>(gpu::thread()), tx = t % 16 * own, ty = t / 16 * own;
+  const int64_t m0 = int64_t(gpu::block().y) * size, n0 = int64_t(gpu::block().x) * size;
+  const int64_t first = p.parts != nullptr ? gpu::block().z * chain : 0;
+  const int64_t last = p.parts != nullptr ? smaller(first + chain, p.K) : p.K;
+  float sum[size_t(own)][size_t(own)] = {};
+  for (int64_t k1 = first; k1 < last; k1 += chain) {
+    float c[size_t(own)][size_t(own)];
+    for (int j = 0; j < own; j++) {
+      const int64_t n = n0 + tx + j;
+      for (int i = 0; i < own; i++) c[i][j] = k1 == 0 && p.start != nullptr && n < p.N ? p.start[n] : 0.0f;
     }
-    for (int e = t; e < tile * step; e += 256) {
-      const int along = p.B.row == 1 ? e % step : e / tile, across = p.B.row == 1 ? e / step : e % tile;
-      const int64_t n = n0 + across, k = k0 + along;
-      b[along * tile + across] = n < p.N && k < p.K ? p.B.at(k, n) : 0.0f;
-    }
-    gpu::barrier();
-    for (int k = 0; k < step; k++)
-      for (int i = 0; i < 4; i++) {
-        const float x = a[k * tile + ty * 4 + i];
-        for (int j = 0; j < 4; j++) c[i][j] = fmaf(x, b[k * tile + tx * 4 + j], c[i][j]);
+    for (int64_t k0 = k1; k0 < smaller(k1 + chain, last); k0 += depth) {
+      for (int e = t; e < size * depth; e += 256) {
+        // threads side by side read what lies side by side
+        const bool by_k = p.A.column == 1;
+        const int  along = by_k ? e % depth : e / size, across = by_k ? e / depth : e % size;
+        const bool inside = m0 + across < p.M && k0 + along < last;
+        a[along * size + across] = inside ? p.A.at(m0 + across, k0 + along) : 0.0f;
       }
-    gpu::barrier();
+      for (int e = t; e < size * depth; e += 256) {
+        const bool by_k = p.B.row == 1;
+        const int  along = by_k ? e % depth : e / size, across = by_k ? e / depth : e % size;
+        const bool inside = n0 + across < p.N && k0 + along < last;
+        b[along * size + across] = inside ? p.B.at(k0 + along, n0 + across) : 0.0f;
+      }
+      gpu::barrier();
+      for (int k = 0; k < depth; k++)
+        for (int i = 0; i < own; i++) {
+          const float x = a[k * size + ty + i];
+          for (int j = 0; j < own; j++) c[i][j] = fmaf(x, b[k * size + tx + j], c[i][j]);
+        }
+      gpu::barrier();
+    }
+    for (int i = 0; i < own; i++)
+      for (int j = 0; j < own; j++) sum[i][j] = k1 == first ? c[i][j] : sum[i][j] + c[i][j];
   }
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < 4; j++) {
-      const int64_t m = m0 + ty * 4 + i, n = n0 + tx * 4 + j;
-      if (m < p.M && n < p.wide) give_to(p.C, m * p.C_row + n, n < p.N ? c[i][j] : 0.0f, p.more);
+  float* const  to = p.parts != nullptr ? p.parts + gpu::block().z * p.M * p.wide : p.C;
+  const int64_t row = p.parts != nullptr ? p.wide : p.C_row;
+  for (int i = 0; i < own; i++)
+    for (int j = 0; j < own; j++) {
+      const int64_t m = m0 + ty + i, n = n0 + tx + j;
+      if (m < p.M && n < p.wide)
+        give_to(to, m * row + n, n < p.N ? sum[i][j] : 0.0f, p.more && p.parts == nullptr);
     }
 }
-static void product(const Product& p) {
-  const gpu::Grid grid = {unsigned((p.wide + tile - 1) / tile), unsigned((p.M + tile - 1) / tile)};
-  launch(product_kernel, grid, 256, 2 * tile * step * sizeof(float), p);
+
+struct AddChains {
+  Product p;
+  int64_t chains;
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    const int64_t m = i / p.wide, n = i % p.wide;
+    float sum = p.parts[i];
+    for (int64_t k = 1; k < chains; k++) sum += p.parts[k * p.M * p.wide + i];
+    give_to(p.C, m * p.C_row + n, sum, p.more);
+  }
+};
+
+static bool is_apart(int64_t M, int64_t wide, int64_t K) {
+  return K > chain && over(M, 32) * over(wide, 32) < few_blocks;
+}
+// Bytes of the parts of a product with at most M rows.
+static size_t parts_bytes(int64_t M, int64_t wide, int64_t K) {
+  const int64_t most = (few_blocks - 1) / over(wide, 32) * 32, rows = M < most ? M : most;
+  return K > chain && rows > 0 ? size_t(over(K, chain) * rows * wide) * sizeof(float) : 0;
+}
+static void product(Product p, float* scratch) {
+  const int64_t chains = over(p.K, chain);
+  const bool    apart = is_apart(p.M, p.wide, p.K);
+  const int64_t size = over(p.M, tile) * over(p.wide, tile) < few_blocks ? 32 : tile;
+  const gpu::Grid grid = {unsigned(over(p.wide, size)), unsigned(over(p.M, size)),
+                          unsigned(apart ? chains : 1)};
+  p.parts = apart ? scratch : nullptr;
+  launch(size == 32 ? product_kernel<32> : product_kernel<tile>, grid, 256, 2048 * sizeof(float), p);
+  if (apart) each(p.M * p.wide, AddChains{p, chains});
 }
 
 // to[c] = the sum of a column of [rows][columns], zeros up to `wide`: 8 threads a column, each one chain.
-NNLITE_GLOBAL void column_sums_kernel(const float* from, int64_t rows, int64_t columns, int64_t wide, float* to) {
+NNLITE_GLOBAL void column_sums_kernel(const float* from, int64_t rows, int64_t columns, int64_t wide,
+                                      float* to) {
   float* const  room = gpu::shared<float>();
   const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
   const int64_t c = int64_t(gpu::block().x) * 32 + lane;
@@ -867,23 +932,37 @@ NNLITE_GLOBAL void column_sums_kernel(const float* from, int64_t rows, int64_t c
 }
 static void column_sums(const float* from, int64_t rows, int64_t columns, float* to) {
   const int64_t wide = padded(columns);
-  launch(column_sums_kernel, {unsigned((wide + 31) / 32)}, 256, 256 * sizeof(float), from, rows, columns, wide, to);
+  launch(column_sums_kernel, {unsigned((wide + 31) / 32)}, 256, 256 * sizeof(float), from, rows, columns,
+         wide, to);
 }
 
 // ================================================================================ >>linear
 static void linear_forward(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
-  const int64_t I = a.in_features, O = a.out_features;
-  product({r.in_numel(0) / I, O, I, {r.in(0), I, 1}, {r.parameter(0), padded(O), 1}, r.parameter(1), r.out(), O, O, false});
+  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
+  const Matrix  x = {r.in(0), I, 1}, w = {r.parameter(0), padded(O), 1};
+  product({N, O, I, x, w, r.parameter(1), r.out(), O, O, false, nullptr}, scratch_of(r));
 }
 static void linear_backward(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
-  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
+  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I, wide = padded(O);
+  const Matrix  dy = {r.dy(), O, 1}, w = {r.parameter(0), 1, wide}, x = {r.in(0), 1, I};
   if (r.dx(0) != nullptr)
-    product({N, I, O, {r.dy(), O, 1}, {r.parameter(0), 1, padded(O)}, nullptr, r.dx(0), I, I, r.accumulate(0)});
+    product({N, I, O, dy, w, nullptr, r.dx(0), I, I, r.accumulate(0), nullptr}, scratch_of(r));
   if (r.dparameter(0) != nullptr)
-    product({I, O, N, {r.in(0), 1, I}, {r.dy(), O, 1}, nullptr, r.dparameter(0), padded(O), padded(O), false});
+    product({I, O, N, x, dy, nullptr, r.dparameter(0), wide, wide, false, nullptr}, scratch_of(r));
   if (r.dparameter(1) != nullptr) column_sums(r.dy(), N, O, r.dparameter(1));
+}
+static size_t linear_scratch(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  return parts_bytes(r.in_numel(0) / a.in_features, a.out_features, a.in_features);
+}
+static size_t linear_back_scratch(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
+  const size_t  dx = r.dx(0) != nullptr ? parts_bytes(N, I, O) : 0;
+  const size_t  dw = r.dparameter(0) != nullptr ? parts_bytes(I, padded(O), N) : 0;
+  return dx > dw ? dx : dw;
 }
 
 // ================================================================================ >>convolution
@@ -896,11 +975,14 @@ static void linear_backward(const OpRun& r) {
 // x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
 // A depthwise Conv2d has w [kH][kW][C padded].
 
-// n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication", 1994.
+// n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication",
+// 1994.
 struct Divider {
   int      by;
   uint32_t factor, shift;
-  NNLITE_DEVICE int of(int n) const { return static_cast<int>(uint64_t(static_cast<uint32_t>(n)) * factor >> shift); }
+  NNLITE_DEVICE int of(int n) const {
+    return static_cast<int>(uint64_t(static_cast<uint32_t>(n)) * factor >> shift);
+  }
 };
 static Divider divider(int64_t by) {
   uint32_t shift = 31;
@@ -909,7 +991,8 @@ static Divider divider(int64_t by) {
   return {static_cast<int>(by), static_cast<uint32_t>(((uint64_t(1) << shift) + n - 1) / n), shift};
 }
 
-// One side of the images that are read: the window of pixel p has its place k at (p scale + start + k step) / stride.
+// One side of the images that are read: the window of pixel p has its place k at
+// (p scale + start + k step) / stride.
 struct Side {
   int     size, scale, start, step;
   Divider stride;
@@ -968,7 +1051,7 @@ struct Convolution {
   }
 };
 
-// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16 as in product_kernel.
+// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16.
 struct alignas(16) Four { float of[4]; };
 template <int width>
 struct Tile {                                  // rows of 4 more: what lies below is in another bank
@@ -977,7 +1060,8 @@ struct Tile {                                  // rows of 4 more: what lies belo
 template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
   constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
-  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run, side = (dw ? height : step) / run;
+  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run,
+                side = (dw ? height : step) / run;
   float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
   const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
   const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
@@ -1003,7 +1087,8 @@ NNLITE_GLOBAL void convolution_kernel(Convolution p) {
       for (int j = 0; j < run; j++) to[dw ? j : j * a_pitch] = reinterpret_cast<const float*>(&v)[j];
     }
     for (int e = t; e < width * step; e += 256) {
-      const int along = p.b_channel == 1 ? e % step : e / width, across = p.b_channel == 1 ? e / step : e % width;
+      const int along = p.b_channel == 1 ? e % step : e / width,
+                across = p.b_channel == 1 ? e / step : e % width;
       const int k = k0 + along, n = n0 + across;
       b[along * b_pitch + across] = k < last && n < p.N ? p.b_at(group, k, n) : 0.0f;
     }
@@ -1043,7 +1128,8 @@ struct ConvolveDirectly {
   }
 };
 
-// Of dw: 32 elements a block, (tap, group, channel, column) in this order; 8 threads an element, each one chain.
+// Of dw: 32 elements a block, (tap, group, channel, column) in this order; 8 threads an element, one chain
+// each.
 NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   float* const room = gpu::shared<float>();
   const int t = static_cast<int>(gpu::thread()), e = static_cast<int>(gpu::block().x) * 32 + t % 32;
@@ -1088,14 +1174,16 @@ static bool is_direct(const Convolution& p) { return p.N < 8 || p.groups > 65535
 static int  tile_width(int64_t columns) { return columns <= 16 ? 16 : columns <= 32 ? 32 : tile; }
 
 static Side side_of(bool up, int size, int stride, int padding, int dilation) {
-  return up ? Side{size, 1, padding, -dilation, divider(stride)} : Side{size, stride, -padding, dilation, divider(1)};
+  return up ? Side{size, 1, padding, -dilation, divider(stride)}
+            : Side{size, stride, -padding, dilation, divider(1)};
 }
 
 // dw by chunks of at least 256 pixels, as many as make some 512 blocks.
 static void set_chunks(Convolution& p) {
   const int width = tile_width(p.c_row), height = tile * tile / width;
-  const int64_t blocks = is_direct(p) ? (int64_t(p.M) * p.N * p.groups + 31) / 32
-                                      : (p.M + height - 1) / height * ((p.c_row + width - 1) / width) * p.groups;
+  const int64_t blocks = is_direct(p)
+                             ? (int64_t(p.M) * p.N * p.groups + 31) / 32
+                             : (p.M + height - 1) / height * ((p.c_row + width - 1) / width) * p.groups;
   const int64_t most = 512 / blocks, some = p.K / 256, chunks = some < most ? some : most;
   p.chunks = chunks > 1 ? static_cast<int>(chunks) : 1;
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
@@ -1107,8 +1195,10 @@ static Convolution convolution(const OpRun& r, Wanted what) {
   const A&      a = *static_cast<const A*>(r.attributes);
   const bool    back = what == Wanted::dx, up = goes_up(a) != back, deep = is_depthwise(a);
   const Shape & x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x, &to = back ? x : y;
-  const int     I = a.in_channels / a.groups, O = a.out_channels / a.groups, taps = a.kernel_size.h * a.kernel_size.w;
-  const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide, group = deep ? 1 : taps * tap;
+  const int I = a.in_channels / a.groups, O = a.out_channels / a.groups,
+            taps = a.kernel_size.h * a.kernel_size.w;
+  const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide,
+                group = deep ? 1 : taps * tap;
   const int     pixels = r.rows * to.dim[1] * to.dim[2], lines = taps * (back ? O : I);
   Convolution p = {};
   p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
@@ -1118,12 +1208,15 @@ static Convolution convolution(const OpRun& r, Wanted what) {
   if (what == Wanted::dw) {
     p.M = lines, p.K = pixels, p.used = deep ? a.out_channels : O;
     p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_tap = I * p.b_channel, p.b_column = 1;
-    p.c = r.dparameter(0), p.c_group = group, p.c_row = wide, p.c_chunk = deep ? taps * tap : a.groups * group;
+    p.c = r.dparameter(0), p.c_group = group, p.c_row = wide,
+    p.c_chunk = deep ? taps * tap : a.groups * group;
     set_chunks(p);
   } else {
     p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = group, p.b_tap = tap, p.b_channel = back ? 1 : wide, p.b_column = back ? wide : 1;
-    p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(), p.more = back && r.accumulate(0);
+    p.b = r.parameter(0), p.b_group = group, p.b_tap = tap, p.b_channel = back ? 1 : wide,
+    p.b_column = back ? wide : 1;
+    p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
+    p.more = back && r.accumulate(0);
     p.c_group = p.N, p.c_row = to.last();
   }
   return p;
@@ -1133,8 +1226,8 @@ template <bool dw, int width>
 static void launch_tiles(const Convolution& p) {
   using T = Tile<width>;
   const int64_t columns = dw ? p.c_row : p.N;
-  const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height), unsigned((columns + width - 1) / width),
-                          unsigned(p.groups * p.chunks)};
+  const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height),
+                          unsigned((columns + width - 1) / width), unsigned(p.groups * p.chunks)};
   const bool fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
   launch(fours ? convolution_kernel<dw, width, Four> : convolution_kernel<dw, width, float>, grid, 256,
          step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
@@ -1143,8 +1236,8 @@ template <bool dw>
 static void convolve(const Convolution& p) {
   const int width = tile_width(dw ? p.c_row : p.N), elements = p.M * p.N * p.groups;
   if (is_direct(p) && dw)
-    launch(convolution_dw_kernel, {unsigned(elements + 31) / 32, unsigned(p.chunks)}, 256, 256 * sizeof(float), p,
-           elements);
+    launch(convolution_dw_kernel, {unsigned(elements + 31) / 32, unsigned(p.chunks)}, 256,
+           256 * sizeof(float), p, elements);
   else if (is_direct(p)) each(p.M * p.c_row, ConvolveDirectly{p});
   else if (width == 16) launch_tiles<dw, 16>(p);
   else if (width == 32) launch_tiles<dw, 32>(p);
@@ -1161,11 +1254,11 @@ static bool fits(const OpRun& r) {
   const A& a = *static_cast<const A*>(r.attributes);
   const int64_t w = int64_t(a.kernel_size.h) * a.kernel_size.w;
   const Shape&  x = r.in_shape(0);
-  for (const int64_t n :
-       {r.in_numel(0) / a.in_channels, r.out_numel() / a.out_channels, w * a.in_channels / a.groups * a.out_channels,
-        int64_t(a.in_channels) * 128, int64_t(a.out_channels) * 128, int64_t(a.stride.h), int64_t(a.stride.w),
-        x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2,
-        int64_t(a.dilation.h) * a.kernel_size.h, int64_t(a.dilation.w) * a.kernel_size.w})
+  for (const int64_t n : {r.in_numel(0) / a.in_channels, r.out_numel() / a.out_channels,
+                          w * a.in_channels / a.groups * a.out_channels, int64_t(a.in_channels) * 128,
+                          int64_t(a.out_channels) * 128, int64_t(a.stride.h), int64_t(a.stride.w),
+                          x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2,
+                          int64_t(a.dilation.h) * a.kernel_size.h, int64_t(a.dilation.w) * a.kernel_size.w})
     if (n >= Window::limit) return false;
   return true;
 }
@@ -1220,8 +1313,10 @@ static void mean(const OpRun& r, int64_t n, const F& f) {
   const bool     one = c.count == 1;
   const unsigned room = 256 * sizeof(float);
   float* const   to = one ? r.out() : scratch_of(r);
-  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, n, c.size, to, one ? n : 0, current.context);
-  if (!one) launch(sum_kernel<Values>, {}, 256, room, Values{to}, c.count, c.count, r.out(), n, current.context);
+  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, n, c.size, to, one ? n : 0,
+         current.context);
+  if (!one)
+    launch(sum_kernel<Values>, {}, 256, room, Values{to}, c.count, c.count, r.out(), n, current.context);
 }
 static size_t mean_scratch(const OpRun& r) { return chunk_bound(r.in_numel(0)) * sizeof(float); }
 
@@ -1251,7 +1346,8 @@ struct ClassLoss {
       const float logp = v[c] - largest - log_sum;
       total = fmaf(q(p, c), log_sum - (v[c] - largest), total);
       if (dx != nullptr) give_to(dx, p * C + c, share * fmaf(plain::exp(logp), sum_q, -q(p, c)), more);
-      if (dtarget != nullptr) give_to(dtarget, p * C + c, -logp * ((1 - a.label_smoothing) * share), more_target);
+      if (dtarget != nullptr)
+        give_to(dtarget, p * C + c, -logp * ((1 - a.label_smoothing) * share), more_target);
     }
     return total;
   }
@@ -1308,8 +1404,14 @@ struct ElementLoss {
   float *      dx, *dt;
   bool         more, more_dt;
   explicit ElementLoss(const OpRun& r)
-      : a(*static_cast<const A*>(r.attributes)), share(1 / static_cast<float>(r.in_numel(0))), x(r.in(0)), t(r.in(1)),
-        dx(r.dx(0)), dt(r.dx(1)), more(r.accumulate(0)), more_dt(r.accumulate(1)) {}
+      : a(*static_cast<const A*>(r.attributes)),
+        share(1 / static_cast<float>(r.in_numel(0))),
+        x(r.in(0)),
+        t(r.in(1)),
+        dx(r.dx(0)),
+        dt(r.dx(1)),
+        more(r.accumulate(0)),
+        more_dt(r.accumulate(1)) {}
   NNLITE_DEVICE float operator()(int64_t i) const {
     if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, x[i], t[i]) * share, more);
     if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, x[i], t[i]) * share, more_dt);
@@ -1339,8 +1441,8 @@ struct Step {
 };
 template <class A>
 static void update(const OpRun& r) {
-  each(r.in_numel(0), Step<A>{*static_cast<const A*>(r.attributes), current.context, r.dparameter(0), r.parameter(0),
-                              r.slot(0), r.slot(1)});
+  each(r.in_numel(0), Step<A>{*static_cast<const A*>(r.attributes), current.context, r.dparameter(0),
+                              r.parameter(0), r.slot(0), r.slot(1)});
 }
 
 // ================================================================================ >>rows
@@ -1360,8 +1462,8 @@ template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)
 const Kernel Row<phase_, f, scratch>::kernel = {"cuda", phase_, 0, 0, plan, {run}};
 
 // The rows of an op: forward and backward, or an update.
-template <void (*forward)(const OpRun&), void (*backward)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch,
-          size_t (*back_scratch)(const OpRun&) = no_scratch>
+template <void (*forward)(const OpRun&), void (*backward)(const OpRun&),
+          size_t (*scratch)(const OpRun&) = no_scratch, size_t (*back_scratch)(const OpRun&) = no_scratch>
 struct Layer {
   static constexpr const Kernel* rows[] = {&Row<Phase::forward, forward, scratch>::kernel,
                                            &Row<Phase::backward, backward, back_scratch>::kernel, nullptr};
@@ -1384,8 +1486,8 @@ struct BatchNorm {
       &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
 };
 template <class A>
-using ConvolutionLayer =
-    Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>, convolution_back_scratch<A>>;
+using ConvolutionLayer = Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>,
+                               convolution_back_scratch<A>>;
 
 template <class A>
 using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;
@@ -1414,7 +1516,7 @@ static constexpr RowsOf all_rows[] = {
     {"HuberLoss", ElementsLoss<HuberLoss>::rows},
     {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
-    {"Linear", Layer<linear_forward, linear_backward>::rows},
+    {"Linear", Layer<linear_forward, linear_backward, linear_scratch, linear_back_scratch>::rows},
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},
@@ -1582,7 +1684,8 @@ struct TakeRows {
 };
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
-  const Mirror* const m = g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
+  const Mirror* const m =
+      g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
   if (m == nullptr) return false;
   d.note(gpu::use_device(d.number));
   current = {&d, nullptr, nullptr};
@@ -1605,8 +1708,8 @@ static Backend backends[max_devices];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr, nullptr,
-                               nullptr};
+  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr,
+                               nullptr, nullptr,       nullptr, nullptr, nullptr};
   return &rows;
 }
 
@@ -1619,8 +1722,8 @@ const Backend* cuda_backend(int number) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.open = true;
-    cuda::backends[number] = {&d, cuda::rows_of, cuda::mirror, cuda::copy, cuda::copy_parameter, cuda::begin, cuda::end,
-                              cuda::add, cuda::gather, cuda::wait};
+    cuda::backends[number] = {&d,          cuda::rows_of, cuda::mirror, cuda::copy,   cuda::copy_parameter,
+                              cuda::begin, cuda::end,     cuda::add,    cuda::gather, cuda::wait};
   }
   return &cuda::backends[number];
 }

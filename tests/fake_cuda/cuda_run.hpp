@@ -64,7 +64,8 @@ struct Subject {
     }
   }
   const void* target() const {
-    return labels.empty() ? static_cast<const void*>(targets.data()) : static_cast<const void*>(labels.data());
+    return labels.empty() ? static_cast<const void*>(targets.data())
+                          : static_cast<const void*>(labels.data());
   }
   Batch batch() const {
     Batch b;
@@ -137,7 +138,8 @@ inline bool builds(const Subject& s, const Backend* on, std::set<std::string>* m
     if (missing) missing->insert(plan.problem.where);
     return false;
   }
-  CHECK_MESSAGE(status == Status::ok, to_string(status) << ": " << plan.problem.where << ": " << plan.problem.what);
+  CHECK_MESSAGE(status == Status::ok, to_string(status)
+                                          << ": " << plan.problem.where << ": " << plan.problem.what);
   return ok(status);
 }
 
@@ -149,8 +151,9 @@ inline std::vector<real> outputs_of(const Session& s) {
 // One pass through a session that is built.
 inline std::vector<real> forward(Session& session, const Subject& s) {
   for (size_t i = 0; i < s.x.size(); i++)
-    std::memcpy(session.input(static_cast<int>(i)).data, s.x[i].data(),
-                static_cast<size_t>(session.model()->input_shape(static_cast<int>(i)).numel(s.rows)) * sizeof(real));
+    std::memcpy(
+        session.input(static_cast<int>(i)).data, s.x[i].data(),
+        static_cast<size_t>(session.model()->input_shape(static_cast<int>(i)).numel(s.rows)) * sizeof(real));
   if (s.loss) {
     const int last = session.model()->input_count();
     if (!s.labels.empty())

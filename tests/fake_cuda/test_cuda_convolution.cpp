@@ -29,7 +29,8 @@ struct Trained {
 bool padding_is_zero(const Backend& on, const real* device, int64_t lines, int64_t columns) {
   const int64_t     wide = (columns + 15) / 16 * 16;
   std::vector<real> values(static_cast<size_t>(lines * wide));
-  if (!ok(on.copy(on.user, const_cast<real*>(device), values.data(), values.size() * sizeof(real), Copy::from_device)))
+  if (!ok(on.copy(on.user, const_cast<real*>(device), values.data(), values.size() * sizeof(real),
+                  Copy::from_device)))
     return false;
   for (size_t i = 0; i < values.size(); i++)
     if (int64_t(i) % wide >= columns && !(values[i] == 0)) return false;

@@ -36,7 +36,8 @@ struct Run {
 
 }  // namespace
 
-TEST_CASE("cuda: rows drawn on the device are those drawn on the CPU, of floats and of bytes, shuffled or not") {
+TEST_CASE(
+    "cuda: rows drawn on the device are those drawn on the CPU, of floats and of bytes, shuffled or not") {
   NNLITE_ON_CUDA(cuda);
   for (const bool bytes : {false, true})
     for (const bool shuffle : {true, false})

@@ -47,7 +47,8 @@ double furthest(const Array& a, const Array& b) {
 
 }  // namespace
 
-TEST_CASE("cuda: a checkpoint goes from the CPU to the device and back, and says so when it is not asked to") {
+TEST_CASE(
+    "cuda: a checkpoint goes from the CPU to the device and back, and says so when it is not asked to") {
   NNLITE_ON_CUDA(cuda);
   for (const AnyOp& optimizer : {AnyOp(Adam{0.01f}), AnyOp(SGD{0.05f, 0.9f}), AnyOp(RMSprop{0.01f})}) {
     const auto s = small_mlp(27);
@@ -204,7 +205,8 @@ TEST_CASE("cuda: fewer rows than the batch, one after another") {
   const std::vector<real> y = forward(all.it, *s);
   for (int first = 0; first < 8; first += 3) {
     const int rows = std::min(3, 8 - first);
-    std::memcpy(some.it.input().data, s->x[0].data() + first * 9, static_cast<size_t>(rows) * 9 * sizeof(real));
+    std::memcpy(some.it.input().data, s->x[0].data() + first * 9,
+                static_cast<size_t>(rows) * 9 * sizeof(real));
     REQUIRE(some.it.forward(rows) == Status::ok);
     const std::vector<real> part(y.begin() + first * 10, y.begin() + (first + rows) * 10);
     CHECK(same_bytes(outputs_of(some.it), part));

@@ -130,7 +130,8 @@ TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing
       if (cuda) {
         c.run(*s, cuda);
         const Status wanted = error == fake::no_memory_error ? Status::out_of_memory : Status::device_error;
-        const bool on_host = error == fake::no_memory_error && ok(c.first_failure());   // the data set, where it was
+        const bool on_host =
+            error == fake::no_memory_error && ok(c.first_failure());  // the data set, where it was
         if (on_host) CHECK(same_bytes(c.numbers, right.numbers));
         else CHECK_MESSAGE(c.first_failure() == wanted, to_string(c.first_failure()));
         stayed += on_host;
@@ -203,7 +204,8 @@ TEST_CASE("cuda: any order of threads and blocks gives the same bits") {
     CHECK(same_in_every_order([&] {
       REQUIRE(emptied() == cuda);
       Array all;
-      for (const auto& [name, values] : results(*s, cuda, 1)) all.insert(all.end(), values.begin(), values.end());
+      for (const auto& [name, values] : results(*s, cuda, 1))
+        all.insert(all.end(), values.begin(), values.end());
       return all;
     }));
     cases++;

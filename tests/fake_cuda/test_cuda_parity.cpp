@@ -112,7 +112,8 @@ TEST_CASE("cuda: whole networks with branches, sharing and frozen parts, as on t
   }
   std::string list;
   for (const std::string& op : missing) list += " " + op;
-  MESSAGE("the worst error " << worst << ": " << place << (list.empty() ? "" : "; left out for want of" + list));
+  MESSAGE("the worst error " << worst << ": " << place
+                             << (list.empty() ? "" : "; left out for want of" + list));
 }
 
 TEST_CASE("cuda: 50 steps of training follow the CPU's, with a smaller last batch in each epoch") {
