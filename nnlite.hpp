@@ -8873,11 +8873,6 @@ struct TrainerAccess {
     return Status::ok;
   }
 
-  static void count_step(Trainer& t, int rows) {
-    t.step_++;
-    t.engine_.version++;
-    t.samples_ += static_cast<uint64_t>(rows);
-  }
   // Rows that the next step draws.
   static int next_rows(const Trainer& t) {
     const int64_t left = int64_t(epoch_samples(*t.data_, t.options_)) - t.epoch_position();
@@ -8900,11 +8895,13 @@ struct TrainerAccess {
   static Status look_at_loss(Trainer& t, Executor& run, const Batch* own, uint64_t samples) {
     const Engine& e = t.engine_;
     NNLITE_TRY(run.copy_batch(Copy::from_device));
-    t.loss_ = run.loss();
-    if (!e.backend) return is_finite(t.loss_) ? Status::ok : not_finite(t, run, own);
-    uint64_t failed = 0;
-    NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &failed));
-    if (failed == 0) return Status::ok;
+    const real loss = run.loss();
+    uint64_t failed = is_finite(loss) ? 0 : t.step_ + 1;
+    if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &failed));
+    if (failed == 0) {
+      t.loss_ = loss;
+      return Status::ok;
+    }
     t.samples_ = samples;
     for (t.step_ = run.context.first; t.step_ + 1 < failed; t.step_++) t.samples_ += uint64_t(next_rows(t));
     if (!own) run.rows = next_rows(t);
@@ -8919,14 +8916,15 @@ struct TrainerAccess {
     Executor run(e);
     run.rows    = rows;
     run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value};
-    if (own || !gather(t, rows)) {
+    const bool drawn = !own && gather(t, rows);  // else it could fail, and the steps before must be known
+    if (!drawn) {
       NNLITE_TRY(fill(t, own, rows));
       NNLITE_TRY(run.check_labels(t.problem_));
       NNLITE_TRY(run.copy_batch(Copy::to_device));
     }
     const bool clips = t.options_.clip_norm > 0, whole = e.backend && !clips;
     run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
-    if (!whole || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
+    if (!whole || !drawn || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
     t.lr_ = run.context.lr;
     uint32_t first_update = whole ? e.step_count : e.forward_count;
     if (clips) {
@@ -8938,7 +8936,9 @@ struct TrainerAccess {
       if (norm > limit) run.context.gradient_scale = limit / norm;
     }
     run.run_steps(first_update, e.step_count, &t.options_.optimizer);
-    count_step(t, rows);
+    t.step_++;
+    t.engine_.version++;
+    t.samples_ += static_cast<uint64_t>(rows);
     return Status::ok;
   }
 };

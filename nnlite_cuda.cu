@@ -112,8 +112,8 @@ constexpr size_t context_bytes = 256;          // in front of every mirror: the 
 
 // What kernels read that changes from step to step.
 struct Context : StepContext {
-  uint64_t failed;  // 1 + the step with a loss that is not finite, until somebody waits:
-};                                             // nothing may change from then on
+  uint64_t failed;                             // 1 + the step whose loss was not finite: nothing changes from
+};                                             // then on, until a run of steps begins; or 0
 
 // Steps as one graph, by their key.
 struct Recorded {
@@ -136,7 +136,7 @@ struct Device {
   gpu::Stream stream = {};
   gpu::Error  error = 0;                       // the first; every Status tells of it from then on
   Mirror      mirrors[max_mirrors];
-  std::mutex  lock;
+  std::recursive_mutex lock;                   // of all calls; from begin to end, as a stream records for one
 
   void note(gpu::Error e) { if (error == 0) error = e; }
   Status status() const {
@@ -147,7 +147,6 @@ struct Device {
       if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
   }
   const Mirror* mirror_of(const void* host) {
-    const std::lock_guard<std::mutex> hold(lock);
     for (const Mirror& m : mirrors)
       if (m.device != nullptr && m.host == host) return &m;
     return nullptr;
@@ -1566,7 +1565,7 @@ static Device& device_of(void* user) { return *static_cast<Device*>(user); }
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
   Device& d = device_of(user);
-  const std::lock_guard<std::mutex> hold(d.lock);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   const unsigned char* const from = static_cast<const unsigned char*>(host);
   Mirror* to = nullptr;
   d.note(gpu::use_device(d.number));
@@ -1591,6 +1590,7 @@ static Status mirror(void* user, const void* host, size_t bytes, void** device) 
 
 static Status copy(void* user, void* device, void* host, size_t bytes, Copy way) {
   Device& d = device_of(user);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   d.note(gpu::use_device(d.number));
   if (d.error != 0) return d.status();
   if (way == Copy::to_device) d.note(gpu::copy_in(d.stream, device, host, bytes));
@@ -1599,44 +1599,57 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
   return d.status();
 }
 
+// Where the graph of these steps is in their mirror's list, or becomes the next; nullptr: it has none.
+static Recorded* recorded(Device& d, const void* device, const uint32_t key[3], bool& is_new) {
+  for (Mirror& m : d.mirrors) {
+    if (m.device != device) continue;
+    for (int i = 0; i < m.records; i++) {
+      Recorded& r = m.recorded[i];
+      if (r.key[0] == key[0] && r.key[1] == key[1] && r.key[2] == key[2]) return &r;
+    }
+    is_new = m.records < max_recorded;
+    if (!is_new) return nullptr;
+    m.recorded[m.records] = {{key[0], key[1], key[2]}, {}};
+    return &m.recorded[m.records++];
+  }
+  return nullptr;
+}
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
+  d.lock.lock();
   d.note(gpu::use_device(d.number));
   current = {&d, context_of(device), nullptr};
   launch(set_context, {}, 1, 0, current.context, context);
-  if (key[1] - key[0] < 2 || d.error != 0) return true;
-  Mirror* m = nullptr;
-  for (Mirror& other : d.mirrors)
-    if (other.device == device) m = &other;
-  if (m == nullptr) return true;
-  for (int i = 0; i < m->records; i++) {
-    const Recorded& r = m->recorded[i];
-    if (r.key[0] != key[0] || r.key[1] != key[1] || r.key[2] != key[2]) continue;
-    d.note(gpu::run_recorded(d.stream, r.graph));
-    return false;
+  bool is_new = false;
+  Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
+  if (r == nullptr) return true;
+  if (is_new) {
+    const gpu::Error e = gpu::start_recording(d.stream);
+    d.note(e);
+    if (e == 0) current.recording = r;
+    return true;
   }
-  if (m->records == max_recorded) return true;
-  const gpu::Error e = gpu::start_recording(d.stream);
-  d.note(e);
-  if (e != 0) return true;
-  current.recording = &m->recorded[m->records++];
-  *current.recording = {{key[0], key[1], key[2]}, {}};
-  return true;
+  d.note(gpu::run_recorded(d.stream, r->graph));
+  d.lock.unlock();
+  return false;
 }
 
 // What was recorded has not run yet.
 static void end(void* user) {
   Device& d = device_of(user);
-  if (current.recording == nullptr) return;
-  const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
-  d.note(e);
-  if (e == 0) d.note(gpu::run_recorded(d.stream, current.recording->graph));
-  current.recording = nullptr;
+  if (current.recording != nullptr) {
+    const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
+    d.note(e);
+    if (e == 0) d.note(gpu::run_recorded(d.stream, current.recording->graph));
+    current.recording = nullptr;
+  }
+  d.lock.unlock();
 }
 
 // By way of device memory of its own, for an order that only the host can read or write in place.
 static Status copy_parameter(void* user, void* device, void* host, const Blocks& blocks, Copy way) {
   Device& d = device_of(user);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   const int64_t count = blocks.outer * blocks.panels * blocks.lines * 16;
   const size_t  bytes = size_t(count) * sizeof(float);
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
@@ -1684,6 +1697,7 @@ struct TakeRows {
 };
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   const Mirror* const m =
       g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
   if (m == nullptr) return false;
@@ -1698,6 +1712,7 @@ static bool gather(void* user, const Gather& g) {
 
 static Status wait(void* user, void* device, uint64_t* failed) {
   Device& d = device_of(user);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   if (failed == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
   if (failed == nullptr) return d.status();
   return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
@@ -1716,7 +1731,7 @@ const Backend* cuda_rows() {
 const Backend* cuda_backend(int number) {
   if (number < 0 || number >= cuda::max_devices) return nullptr;
   cuda::Device& d = cuda::devices[number];
-  const std::lock_guard<std::mutex> hold(d.lock);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   int count = 0;
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
@@ -1731,7 +1746,7 @@ const Backend* cuda_backend(int number) {
 void close_cuda(int number) {
   if (number < 0 || number >= cuda::max_devices) return;
   cuda::Device& d = cuda::devices[number];
-  const std::lock_guard<std::mutex> hold(d.lock);
+  const std::lock_guard<std::recursive_mutex> hold(d.lock);
   if (!d.open) return;
   d.note(gpu::use_device(number));
   for (cuda::Mirror& m : d.mirrors) d.drop(m);

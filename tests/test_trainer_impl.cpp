@@ -66,6 +66,7 @@ TEST_CASE("trainer: a bad label or a loss that is not finite changes no byte and
   REQUIRE(t.it.set_data(d) == Status::ok);
   REQUIRE(t.it.steps(3) == Status::ok);
   const Kept before(t);
+  const real last_loss = t.it.loss();
   for (int32_t& v : l) v = 3;
   CHECK(t.it.step() == Status::bad_label);
   CHECK(Kept(t) == before);
@@ -77,6 +78,7 @@ TEST_CASE("trainer: a bad label or a loss that is not finite changes no byte and
   CHECK(std::string(t.it.problem().where) == "x");
   CHECK(t.it.steps(2) == Status::not_finite);
   CHECK(Kept(t) == before);
+  CHECK(t.it.loss() == last_loss);
   x = xs;
   PlacedTrainer straight(s.net.model, s.o);    // goes on as if nothing had been
   CHECK(straight.it.set_data(d) == Status::ok);

@@ -14,46 +14,7 @@ import time
 import torch
 from torch import nn
 
-
-class Residual(nn.Module):
-    def __init__(self, before, after, stride):
-        super().__init__()
-        self.body = nn.Sequential(
-            nn.Conv2d(before, after, 3, stride, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU(),
-            nn.Conv2d(after, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after))
-        self.skip = nn.Identity() if stride == 1 and before == after else nn.Conv2d(before, after, 1, stride)
-
-    def forward(self, x):
-        return torch.relu(self.body(x) + self.skip(x))
-
-
-def convolutions(before, after):
-    return [nn.Conv2d(before, after, 3, 1, 1, bias=False), nn.BatchNorm2d(after), nn.ReLU()]
-
-
-def mlp():
-    return nn.Sequential(nn.Flatten(), nn.Linear(784, 200), nn.ReLU(), nn.Linear(200, 200), nn.ReLU(), nn.Linear(200, 10))
-
-
-def lenet():
-    return nn.Sequential(nn.Conv2d(1, 6, 5, padding=2), nn.ReLU(), nn.MaxPool2d(2), nn.Conv2d(6, 16, 5), nn.ReLU(),
-                         nn.MaxPool2d(2), nn.Flatten(), nn.Linear(400, 120), nn.ReLU(), nn.Linear(120, 84), nn.ReLU(),
-                         nn.Linear(84, 10))
-
-
-def cnn99():
-    layers, before = [], 1
-    for after in (32, 64):
-        for channels in (before, after):
-            layers += [nn.Conv2d(channels, after, 3, 1, 1), nn.ReLU()]
-        layers.append(nn.MaxPool2d(2))
-        before = after
-    return nn.Sequential(*layers, nn.Flatten(), nn.Linear(64 * 49, 128), nn.ReLU(), nn.Linear(128, 10))
-
-
-def resnet8():
-    return nn.Sequential(*convolutions(3, 16), Residual(16, 16, 1), Residual(16, 32, 2), Residual(32, 64, 2),
-                         nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(64, 10))
+from compare_networks import cnn99, lenet, mlp, resnet8
 
 
 # name, network, shape of a picture, batch

@@ -1,4 +1,5 @@
 // What surrounds the rows of CUDA: checkpoints across devices, arenas, sessions on trainers, what is refused.
+#include <thread>
 #include "cuda_run.hpp"
 
 namespace {
@@ -190,6 +191,24 @@ TEST_CASE("cuda: a session on a trainer sees the weights of the moment, one of i
   CHECK_FALSE(same_bytes(forward(on_trainer.it, *s), after));
   REQUIRE(t.t.it.set(0, weights.data()) == Status::ok);
   CHECK(same_bytes(forward(on_trainer.it, *s), after));
+}
+
+TEST_CASE("cuda: trainers of two threads on one device have the bits of one alone") {
+  NNLITE_ON_CUDA(cuda);
+  const auto s = small_mlp(27);
+  Training alone(*s, s->training(cuda)), one(*s, s->training(cuda)), other(*s, s->training(cuda));
+  for (int i = 0; i < 12; i++) REQUIRE(alone.t.it.step() == Status::ok);
+  const auto train = [](Trainer& t, Status& last) {
+    for (int i = 0; i < 12 && ok(last); i++) last = t.step();
+  };
+  Status a = Status::ok, b = Status::ok;
+  std::thread thread([&] { train(one.t.it, a); });
+  train(other.t.it, b);
+  thread.join();
+  CHECK(a == Status::ok);
+  CHECK(b == Status::ok);
+  CHECK(same_bytes(one.parameters(), alone.parameters()));
+  CHECK(same_bytes(other.parameters(), alone.parameters()));
 }
 
 TEST_CASE("cuda: fewer rows than the batch, one after another") {
