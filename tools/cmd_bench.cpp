@@ -34,8 +34,9 @@ struct Timing {
 };
 
 // A quarter of the time to warm up, two runs at least, then one measurement a run until the time is over, 20 at least.
+// A run may be several steps, whose mean is measured.
 template <class Run>
-Timing measure(double seconds, Run run) {
+Timing measure(double seconds, Run run, int steps = 1) {
   const double warm = now() + seconds / 4;
   for (int runs = 0; runs < 2 || now() < warm; ++runs) run();
   Timing timing;
@@ -45,7 +46,7 @@ Timing measure(double seconds, Run run) {
   while (timing.ms.size() < 20 || (now() < end && timing.ms.size() < timing.ms.capacity())) {
     const double start = now();
     run();
-    timing.ms.push_back(1000 * (now() - start));
+    timing.ms.push_back(1000 * (now() - start) / steps);
   }
   timing.allocations = allocation_count() < 0 ? -1 : allocation_count() - before;
   std::sort(timing.ms.begin(), timing.ms.end());
@@ -93,6 +94,15 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
   }
   const Batch batch(inputs.data(), classes ? static_cast<const void*>(labels.data()) : targets.data(),
                     o.batch);
+  if (place.backend && !o.profile) {  // as in training: the data set lies on the device, steps are not waited for
+    constexpr int steps = 20;
+    Dataset data;
+    data.count = static_cast<std::uint32_t>(o.batch);
+    data.columns[0] = {inputs.data()};
+    data.columns[1] = {batch.data[1], classes ? DType::i32 : DType::f32};
+    require(trainer.set_data(data), trainer.problem(), "data");
+    return measure(o.seconds, [&] { require(trainer.steps(steps), trainer.problem(), "step"); }, steps);
+  }
   if (o.profile) trainer.watch(profile.watch());
   return measure(o.seconds, [&] {
     profile.begin();

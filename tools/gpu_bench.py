@@ -14,12 +14,12 @@ import time
 import torch
 from torch import nn
 
-from compare_networks import cnn99, lenet, mlp, resnet8
+from compare_networks import UNet, cnn99, lenet, mlp, resnet8
 
 
 # name, network, shape of a picture, batch
 ROWS = [("mlp", mlp, (1, 28, 28), 64), ("lenet", lenet, (1, 28, 28), 64), ("cnn99", cnn99, (1, 28, 28), 128),
-        ("resnet8", resnet8, (3, 32, 32), 128)]
+        ("resnet8", resnet8, (3, 32, 32), 128), ("unet", UNet, (3, 128, 128), 128)]
 
 
 def median_ms(step, seconds):
@@ -40,13 +40,16 @@ def trainer(make, shape, batch, compiled):
     torch.manual_seed(1)
     net = make().cuda().to(memory_format=torch.channels_last)
     x = torch.randn(batch, *shape, device="cuda").contiguous(memory_format=torch.channels_last)
-    t = torch.randint(10, (batch,), device="cuda")
+    if make is UNet:
+        loss, t = nn.functional.binary_cross_entropy_with_logits, torch.rand(batch, 1, *shape[1:], device="cuda")
+    else:
+        loss, t = nn.functional.cross_entropy, torch.randint(10, (batch,), device="cuda")
     optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
     run = torch.compile(net) if compiled else net
 
     def step():
         optimizer.zero_grad(set_to_none=True)
-        nn.functional.cross_entropy(run(x), t).backward()
+        loss(run(x), t).backward()
         optimizer.step()
     return step
 

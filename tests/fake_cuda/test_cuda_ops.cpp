@@ -244,6 +244,7 @@ void compare(const Trial& trial, int C, int batch, double& worst, std::string& p
     CHECK_MESSAGE(e <= tolerance, of << ": " << e);
     if (e > worst || e != e) worst = e, place = name + ", " + of;
   }
+  CHECK_MESSAGE(same(results(trial, *s, cuda), on), "other bits in another run");
 #ifdef NNLITE_FAKE_CUDA
   if (C == 3 && batch == 5) {
     for (const fake::Order order : {fake::Order::backward, fake::Order::shuffled}) {
