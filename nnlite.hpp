@@ -1800,6 +1800,7 @@ struct Permutation {
   uint32_t keys[4] = {};
   bool     shuffle = true;
 
+  Permutation() = default;
   Permutation(uint64_t seed, uint32_t epoch, uint32_t n, bool shuffled) : count(n), shuffle(shuffled) {
     while ((uint64_t(1) << (2 * half_bits)) < n) half_bits++;
     const Words w = random_block(seed, epoch, Purpose::shuffle, 0, 0);
@@ -1829,8 +1830,8 @@ struct Permutation {
 // Rows of the data set that a step draws: `rows` from `position` on in the order of the epoch.
 struct Rows {
   Permutation order;
-  uint32_t position;
-  int      rows;
+  uint32_t position = 0;
+  int      rows = 0;
   NNLITE_SHARED uint32_t operator[](uint32_t row) const { return order[position + row]; }
 };
 // Those of a column into an input of so many values a row.

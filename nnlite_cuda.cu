@@ -40,6 +40,12 @@ using Stream = cudaStream_t;
 
 inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
+inline Error can_overlap(int number, bool& can) {         // launches, see follow()
+  int major = 0;
+  const Error e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
+  can = e == 0 && major >= 9;
+  return e;
+}
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
 inline Error take(void** memory, size_t bytes) {
@@ -76,13 +82,27 @@ inline Error end_recorded(Graph g) { return cudaGraphExecDestroy(g); }
 
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 template <class... P, class... A>
-inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
+inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
                     A... arguments) {
-  kernel<<<dim3(grid.x, grid.y, grid.z), threads, shared, s>>>(arguments...);
-  return cudaGetLastError();
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t c = {};
+  c.gridDim = dim3(grid.x, grid.y, grid.z), c.blockDim = threads, c.dynamicSmemBytes = shared;
+  c.stream = s, c.attrs = &early, c.numAttrs = overlaps ? 1 : 0;
+  const Error e = cudaLaunchKernelEx(&c, kernel, P(arguments)...);
+  if (e != 0) (void)cudaGetLastError();
+  return e;
 }
 
-// Inside a kernel.
+// Inside a kernel. follow() comes first: a launch that overlaps begins before the one ahead of it ends, and
+// waits there until all of its memory is written.
+NNLITE_DEVICE inline void follow() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  cudaTriggerProgrammaticLaunchCompletion();
+  cudaGridDependencySynchronize();
+#endif
+}
 NNLITE_DEVICE inline unsigned thread() { return threadIdx.x; }
 NNLITE_DEVICE inline unsigned threads() { return blockDim.x; }
 NNLITE_DEVICE inline Grid block() { return {blockIdx.x, blockIdx.y, blockIdx.z}; }
@@ -130,12 +150,26 @@ struct Mirror {
   int                  records = 0;
 };
 
+// Rows of a column that was mirrored, for the steps that come next:
+// to[r, v] = column[rows[r], v] scale + shift; an index as it is.
+struct Draw {
+  Rows        rows;
+  int64_t     values, end;                     // of a row; of the elements of all draws up to this one
+  const void* column;
+  DType       from;
+  float       scale, shift;
+  float*      to;
+  int32_t*    index;                           // instead
+};
+
 struct Device {
   int         number = 0;
-  bool        open = false;
+  bool        open = false, overlaps = false;
   gpu::Stream stream = {};
   gpu::Error  error = 0;                       // the first; every Status tells of it from then on
   Mirror      mirrors[max_mirrors];
+  int         draw_count = 0;
+  Draw        draws[max_inputs + 1];           // they wait for the steps, to be one launch with their context
   std::recursive_mutex lock;                   // of all calls; from begin to end, as a stream records for one
 
   void note(gpu::Error e) { if (error == 0) error = e; }
@@ -158,18 +192,37 @@ struct Device {
   }
 };
 
+// Parameters whose updates wait for each other, to be one launch.
+constexpr int max_updates = 32;
+struct Updates {
+  int          count;
+  const void*  attributes;                     // of the optimizer
+  void (*run)(const Updates&);
+  int64_t      end[max_updates];               // of the elements of all up to this one
+  const float* g[max_updates];
+  float *      w[max_updates], *m[max_updates], *v[max_updates];
+};
+
 // The device and context of the steps that run on this thread.
 struct Current {
   Device*   device;
   Context*  context;                           // in the device's memory
   Recorded* recording;                         // where they go; nullptr: they run
+  Updates   updates;
 };
 static thread_local Current current;
 
+static void run_updates() {
+  if (current.updates.count == 0) return;
+  const Updates all = current.updates;
+  current.updates.count = 0;
+  all.run(all);
+}
 template <class... P, class... A>
 static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_t shared, A... arguments) {
-  current.device->note(
-      gpu::launch<P...>(current.device->stream, kernel, grid, threads, shared, P(arguments)...));
+  run_updates();
+  Device& d = *current.device;
+  d.note(gpu::launch<P...>(d.stream, d.overlaps, kernel, grid, threads, shared, P(arguments)...));
 }
 
 inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }          // columns of a weight
@@ -177,6 +230,7 @@ inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }          // colu
 // f(i) for every i in [0, n).
 template <class F>
 NNLITE_GLOBAL void each_kernel(F f, int64_t n) {
+  gpu::follow();
   const int64_t step = int64_t(gpu::blocks().x) * gpu::threads();
   for (int64_t i = int64_t(gpu::block().x) * gpu::threads() + gpu::thread(); i < n; i += step) f(i);
 }
@@ -229,6 +283,7 @@ static size_t chunk_bound(int64_t n) {
 template <class F>
 NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk,
                                    const typename F::Part* given, typename F::Part* to) {
+  gpu::follow();
   using Part = typename F::Part;
   Part* const   room = gpu::shared<Part>();
   const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
@@ -837,6 +892,7 @@ constexpr int64_t over(int64_t n, int64_t by) { return (n + by - 1) / by; }
 
 template <int size>
 NNLITE_GLOBAL void product_kernel(Product p) {
+  gpu::follow();
   constexpr int depth = 1024 / size, own = size / 16;
   float *const  a = gpu::shared<float>(), *const b = a + size * depth;
   const int     t = static_cast<int>(gpu::thread()), tx = t % 16 * own, ty = t / 16 * own;
@@ -918,6 +974,7 @@ static void product(Product p, float* scratch) {
 // to[c] = the sum of a column of [rows][columns], zeros up to `wide`: 8 threads a column, each one chain.
 NNLITE_GLOBAL void column_sums_kernel(const float* from, int64_t rows, int64_t columns, int64_t wide,
                                       float* to) {
+  gpu::follow();
   float* const  room = gpu::shared<float>();
   const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
   const int64_t c = int64_t(gpu::block().x) * 32 + lane;
@@ -1058,6 +1115,7 @@ struct Tile {                                  // rows of 4 more: what lies belo
 };
 template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
+  gpu::follow();
   constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
   constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run,
                 side = (dw ? height : step) / run;
@@ -1130,6 +1188,7 @@ struct ConvolveDirectly {
 // Of dw: 32 elements a block, (tap, group, channel, column) in this order; 8 threads an element, one chain
 // each.
 NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
+  gpu::follow();
   float* const room = gpu::shared<float>();
   const int t = static_cast<int>(gpu::thread()), e = static_cast<int>(gpu::block().x) * 32 + t % 32;
   const int chunk = static_cast<int>(gpu::block().y), first = chunk * p.chunk;
@@ -1294,6 +1353,7 @@ static void convolution_backward(const OpRun& r) {
 // A loss is the mean of f(i) for i in [0, n): sums of chunks into scratch, then their sum by one block.
 template <class F>
 NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int64_t n, Context* context) {
+  gpu::follow();
   const int64_t first = int64_t(gpu::block().x) * chunk, last = smaller(first + chunk, count);
   float sum = 0;
   for (int64_t i = first + gpu::thread(); i < last; i += gpu::threads()) sum += f(i);
@@ -1427,21 +1487,32 @@ template <class A>
 struct Step {
   A              a;
   const Context* context;
-  const float*   g;
-  float *        w, *m, *v;
+  Updates        all;
   NNLITE_DEVICE void operator()(int64_t i) const {
     if (context->failed != 0) return;
+    int k = 0;
+    while (i >= all.end[k]) k++;
+    if (k > 0) i -= all.end[k - 1];
     const plain::Update<A> rule(a, *context);
     const float bound = context->clip_value;
-    const float d = plain::clipped(g[i] * context->gradient_scale, bound > 0, bound);
+    const float d = plain::clipped(all.g[k][i] * context->gradient_scale, bound > 0, bound);
+    float *const w = all.w[k], *const m = all.m[k], *const v = all.v[k];
     float none = 0, other = 0;
     w[i] = rule(w[i], fmaf(rule.decay, w[i], d), m != nullptr ? m[i] : none, v != nullptr ? v[i] : other);
   }
 };
 template <class A>
+static void update_all(const Updates& all) {
+  each(all.end[all.count - 1], Step<A>{*static_cast<const A*>(all.attributes), current.context, all});
+}
+template <class A>
 static void update(const OpRun& r) {
-  each(r.in_numel(0), Step<A>{*static_cast<const A*>(r.attributes), current.context, r.dparameter(0),
-                              r.parameter(0), r.slot(0), r.slot(1)});
+  Updates& all = current.updates;
+  if (all.count == max_updates) run_updates();
+  const int i = all.count++;
+  all.attributes = r.attributes, all.run = update_all<A>;
+  all.end[i] = (i > 0 ? all.end[i - 1] : 0) + r.in_numel(0);
+  all.g[i] = r.dparameter(0), all.w[i] = r.parameter(0), all.m[i] = r.slot(0), all.v[i] = r.slot(1);
 }
 
 // ================================================================================ >>rows
@@ -1539,9 +1610,46 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-NNLITE_GLOBAL void set_context(Context* to, StepContext next) {
-  static_cast<StepContext&>(*to) = next;
-  if (next.step == next.first) to->failed = 0;
+// What steps find when they begin: their context, nullptr for none, and the rows they draw.
+struct Prepare {
+  Context*    to;
+  StepContext next;
+  int         count;
+  Draw        draws[max_inputs + 1];
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    if (i == 0 && to != nullptr) {
+      static_cast<StepContext&>(*to) = next;
+      if (next.step == next.first) to->failed = 0;
+    }
+    int k = 0;
+    while (k < count && i >= draws[k].end) k++;
+    if (k == count) return;
+    const Draw&   d = draws[k];
+    if (k > 0) i -= draws[k - 1].end;
+    const int64_t row = i / d.values, at = int64_t(d.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
+    const bool    small = d.from == DType::u8;
+    if (d.index != nullptr) {
+      d.index[i] = small ? static_cast<const uint8_t*>(d.column)[at] : static_cast<const int32_t*>(d.column)[at];
+      return;
+    }
+    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(d.column)[at])
+                          : static_cast<const float*>(d.column)[at];
+    d.to[i] = d.scale == 1.0f && d.shift == 0.0f ? v : fmaf(v, d.scale, d.shift);
+  }
+};
+static void prepare(Device& d, Context* to, const StepContext& next) {
+  Prepare p = {to, next, d.draw_count, {}};
+  for (int k = 0; k < d.draw_count; k++) p.draws[k] = d.draws[k];
+  const int64_t all = d.draw_count > 0 ? d.draws[d.draw_count - 1].end : 0;
+  d.draw_count = 0;
+  each(all > 0 ? all : 1, p);
+}
+// What waits for launches to come, before anything else happens to the device's memory.
+static void settle(Device& d) {
+  if (current.device == &d) run_updates();
+  if (d.draw_count == 0) return;
+  current = {&d, nullptr, nullptr, {}};
+  prepare(d, nullptr, {});
 }
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
@@ -1569,6 +1677,7 @@ static Status mirror(void* user, const void* host, size_t bytes, void** device) 
   const unsigned char* const from = static_cast<const unsigned char*>(host);
   Mirror* to = nullptr;
   d.note(gpu::use_device(d.number));
+  settle(d);
   if (d.error == 0) d.note(gpu::sync(d.stream));
   for (Mirror& m : d.mirrors) {
     const bool same = m.device != nullptr && m.host == from && m.bytes == bytes;
@@ -1592,6 +1701,7 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
   d.note(gpu::use_device(d.number));
+  settle(d);
   if (d.error != 0) return d.status();
   if (way == Copy::to_device) d.note(gpu::copy_in(d.stream, device, host, bytes));
   else d.note(gpu::copy_out(d.stream, host, device, bytes));
@@ -1618,8 +1728,8 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Device& d = device_of(user);
   d.lock.lock();
   d.note(gpu::use_device(d.number));
-  current = {&d, context_of(device), nullptr};
-  launch(set_context, {}, 1, 0, current.context, context);
+  current = {&d, context_of(device), nullptr, {}};
+  prepare(d, current.context, context);
   bool is_new = false;
   Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
   if (r == nullptr) return true;
@@ -1637,6 +1747,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
 // What was recorded has not run yet.
 static void end(void* user) {
   Device& d = device_of(user);
+  run_updates();
   if (current.recording != nullptr) {
     const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
     d.note(e);
@@ -1655,10 +1766,11 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
   d.note(gpu::use_device(d.number));
+  settle(d);
   if (d.error != 0) return d.status();
   const gpu::Error e = gpu::take(&memory, bytes);
   if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
-  current.device = &d;
+  current = {&d, nullptr, nullptr, {}};
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
   if (!back) (void)copy(user, here, host, bytes, way);
@@ -1674,45 +1786,26 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
   each(count, AddUp{to, from, accumulate});
 }
 
-// to[r, v] = column[rows[r], v] scale + shift; an index as it is.
-struct TakeRows {
-  Rows        rows;
-  int64_t     values;
-  const void* column;
-  DType       from;
-  float       scale, shift;
-  float*      to;
-  int32_t*    index;                           // instead
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const int64_t row = i / values, at = int64_t(rows[static_cast<uint32_t>(row)]) * values + i % values;
-    const bool    small = from == DType::u8;
-    if (index != nullptr) {
-      index[i] = small ? static_cast<const uint8_t*>(column)[at] : static_cast<const int32_t*>(column)[at];
-      return;
-    }
-    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(column)[at])
-                          : static_cast<const float*>(column)[at];
-    to[i] = scale == 1.0f && shift == 0.0f ? v : fmaf(v, scale, shift);
-  }
-};
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
   const Mirror* const m =
       g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
   if (m == nullptr) return false;
-  d.note(gpu::use_device(d.number));
-  current = {&d, nullptr, nullptr};
-  const bool index = g.dtype == DType::i32;
-  each(g.rows.rows * g.values,
-       TakeRows{g.rows, g.values, m->device, g.column.dtype, g.column.scale, g.column.shift,
-                index ? nullptr : static_cast<float*>(g.to), index ? static_cast<int32_t*>(g.to) : nullptr});
+  if (d.draw_count == max_inputs + 1) settle(d);
+  const bool    index = g.dtype == DType::i32;
+  const int     i = d.draw_count++;
+  const int64_t before = i > 0 ? d.draws[i - 1].end : 0;
+  d.draws[i] = {g.rows, g.values, before + g.rows.rows * g.values, m->device, g.column.dtype, g.column.scale,
+                g.column.shift, index ? nullptr : static_cast<float*>(g.to),
+                index ? static_cast<int32_t*>(g.to) : nullptr};
   return true;
 }
 
 static Status wait(void* user, void* device, uint64_t* failed) {
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  settle(d);
   if (failed == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
   if (failed == nullptr) return d.status();
   return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
@@ -1735,8 +1828,8 @@ const Backend* cuda_backend(int number) {
   int count = 0;
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
-    if (gpu::new_stream(d.stream) != 0) return nullptr;
-    d.number = number, d.error = 0, d.open = true;
+    if (gpu::can_overlap(number, d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
+    d.number = number, d.error = 0, d.draw_count = 0, d.open = true;
     cuda::backends[number] = {&d,          cuda::rows_of, cuda::mirror, cuda::copy,   cuda::copy_parameter,
                               cuda::begin, cuda::end,     cuda::add,    cuda::gather, cuda::wait};
   }

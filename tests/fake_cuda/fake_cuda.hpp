@@ -64,8 +64,10 @@ struct Here {
   unsigned       thread, threads;
   Grid           block, blocks;
   unsigned char* shared;
+  bool           follows;                      // it has waited for the launches before its own
 };
 extern Here here;
+void     early();                              // it ends and never did, though it had to
 void     barrier(int line);
 uint64_t shuffle_xor(uint64_t value, int lanes, int line);
 

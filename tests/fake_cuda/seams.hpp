@@ -38,22 +38,31 @@ inline bool no_memory(Error e) { return e == fake::no_memory_error; }
 template <class... P>
 struct Call {
   std::tuple<P...> arguments;                  // first: fake::launch looks at them
+  bool overlaps;
   void (*kernel)(P...);
   static void run(void* p) {
     const Call& call = *static_cast<const Call*>(p);
+    fake::here.follows = false;
     std::apply(call.kernel, call.arguments);
+    if (call.overlaps && !fake::here.follows) fake::early();
   }
 };
 template <class... P, class... A>
-inline Error launch(Stream s, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
+inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, unsigned threads, size_t shared,
                     A... arguments) {
   static_assert((sizeof(P) + ... + 0) <= 4096, "CUDA has no room for that many arguments");
   const std::tuple<P...> values(arguments...);
-  const auto call = std::make_shared<Call<P...>>(Call<P...>{values, kernel});
+  const auto call = std::make_shared<Call<P...>>(Call<P...>{values, overlaps, kernel});
   return fake::launch(s, {__PRETTY_FUNCTION__, Call<P...>::run, call, sizeof(values), grid, threads, shared});
 }
 
+inline Error can_overlap(int, bool& can) {
+  can = true;
+  return fake::no_error;
+}
+
 // Inside a kernel. The line tells one barrier from another.
+inline void     follow() { fake::here.follows = true; }
 inline unsigned thread() { return fake::here.thread; }
 inline unsigned threads() { return fake::here.threads; }
 inline Grid     block() { return fake::here.block; }

@@ -121,6 +121,11 @@ void write_shared(float* to, int i) { gpu::shared<float>()[i] = 1, to[0] = 1; }
 void read_shared(float* to, int i) { to[0] = gpu::shared<float>()[i]; }
 void nothing(float*) {}
 void count_up(float* to) { to[0] += 1; }
+void follows(float* to) {
+  gpu::follow();
+  gpu::barrier();
+  to[gpu::thread()] = 1;
+}
 
 // How many things f has left to find.
 template <class F>
@@ -152,7 +157,7 @@ REGISTER_LISTENER("between", 1, Between);
 
 TEST_CASE("fake_cuda: kernels see their threads and blocks, and copies their values") {
   Gpu g(1000);
-  CHECK(gpu::launch(g.stream, fill, {8}, 128, 0, g.data, 1000u, 0.5f) == 0);
+  CHECK(gpu::launch(g.stream, false, fill, {8}, 128, 0, g.data, 1000u, 0.5f) == 0);
   const std::vector<float> v = g.values();
   for (size_t i = 0; i < v.size(); i++) CHECK(v[i] == 0.5f + static_cast<float>(i));
 }
@@ -161,18 +166,18 @@ TEST_CASE("fake_cuda: barriers and shuffles give the same bits in every order of
   Gpu g(64);
   CHECK(fake::same_in_every_order([&] {
     CHECK(gpu::clear(g.stream, g.data, 64 * sizeof(float)) == 0);
-    CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
+    CHECK(gpu::launch(g.stream, false, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
     return g.values();
   }));
   const std::vector<float> v = g.values();
   CHECK(std::vector<float>(v.begin(), v.begin() + 3) == std::vector<float>{32640, 32896, 33152});
   CHECK(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, warp_sums, {}, 64, 0, g.data) == 0);
+    CHECK(gpu::launch(g.stream, false, warp_sums, {}, 64, 0, g.data) == 0);
     return g.values();
   }));
   CHECK(g.values()[31] == 496);
   CHECK(g.values()[32] == 1520);
-  CHECK(gpu::launch(g.stream, swapped, {}, 32, 0, reinterpret_cast<int64_t*>(g.data)) == 0);
+  CHECK(gpu::launch(g.stream, false, swapped, {}, 32, 0, reinterpret_cast<int64_t*>(g.data)) == 0);
   int64_t words[32];
   CHECK(gpu::copy_out(g.stream, words, g.data, sizeof(words)) == 0);
   CHECK(gpu::sync(g.stream) == 0);
@@ -185,7 +190,7 @@ TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the or
   const auto races = [&](auto kernel, gpu::Grid grid, unsigned threads, auto... more) {
     return dies([&] {
       const bool same = fake::same_in_every_order([&] {
-        (void)gpu::launch(g.stream, kernel, grid, threads, threads * sizeof(float), g.data, more...);
+        (void)gpu::launch(g.stream, false, kernel, grid, threads, threads * sizeof(float), g.data, more...);
         return g.values();
       });
       if (!same) _exit(1);
@@ -200,7 +205,7 @@ TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the or
 // Two threads write the same value: no order shows it. In a process that is not forked but a new one.
 TEST_CASE("fake_cuda alone: a race that changes no bits" * doctest::skip()) {
   Gpu g(1);
-  CHECK(gpu::launch(g.stream, write_at, {}, 2, 0, g.data, 0) == 0);
+  CHECK(gpu::launch(g.stream, false, write_at, {}, 2, 0, g.data, 0) == 0);
 }
 TEST_CASE("fake_cuda: the thread sanitizer sees a race that changes no bits") {
   char          path[4096] = {};
@@ -214,13 +219,13 @@ TEST_CASE("fake_cuda: order all finds a race in the launch that has it, and leav
   Gpu g(3);
   fake::set_order(fake::Order::all);
   CHECK(gpu::clear(g.stream, g.data, 3 * sizeof(float)) == 0);
-  for (int i = 0; i < 5; i++) CHECK(gpu::launch(g.stream, count_up, {}, 1, 0, g.data) == 0);
+  for (int i = 0; i < 5; i++) CHECK(gpu::launch(g.stream, false, count_up, {}, 1, 0, g.data) == 0);
   CHECK(g.values()[0] == 5);
-  CHECK(gpu::launch(g.stream, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
+  CHECK(gpu::launch(g.stream, false, sums, {3}, 256, 256 * sizeof(float), g.data, true) == 0);
   CHECK(fake::findings().empty());
   const auto found = [&](auto kernel, auto... more) {
     return dies([&] {
-      if (gpu::launch(g.stream, kernel, {}, 64, 64 * sizeof(float), g.data, more...) == fake::launch_error)
+      if (gpu::launch(g.stream, false, kernel, {}, 64, 64 * sizeof(float), g.data, more...) == fake::launch_error)
         _exit(fake::findings().size() == 1 ? 1 : 0);
     });
   };
@@ -231,33 +236,39 @@ TEST_CASE("fake_cuda: order all finds a race in the launch that has it, and leav
 
 TEST_CASE("fake_cuda: a barrier that some threads never reach, by a return or by another barrier") {
   Gpu g(64);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, some_return, {2}, 64, 0, g.data) == fake::launch_error); }) == 1);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, barrier_in_branch, {}, 64, 0, g.data) != 0); }) == 1);
-  CHECK(gpu::launch(g.stream, warp_sums, {}, 64, 0, g.data) == 0);      // the stacks left behind are used again
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, some_return, {2}, 64, 0, g.data) == fake::launch_error); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, barrier_in_branch, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(gpu::launch(g.stream, false, warp_sums, {}, 64, 0, g.data) == 0);      // the stacks left behind are used again
   CHECK(g.values()[31] == 496);
+}
+
+TEST_CASE("fake_cuda: a launch that overlaps the one before it and does not wait for it") {
+  Gpu g(64);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, true, count_up, {}, 1, 0, g.data) == fake::launch_error); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, true, follows, {2}, 64, 0, g.data) == 0); }) == 0);
 }
 
 TEST_CASE("fake_cuda: a shuffle with a lane missing, or with lanes that want another") {
   Gpu g(64);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, lane_returns, {}, 64, 0, g.data) != 0); }) == 1);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, lane_at_barrier, {}, 64, 0, g.data) != 0); }) == 1);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, other_lanes, {}, 64, 0, g.data) != 0); }) == 1);
-  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, warp_sums, {}, 40, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, lane_returns, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, lane_at_barrier, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, other_lanes, {}, 64, 0, g.data) != 0); }) == 1);
+  CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, warp_sums, {}, 40, 0, g.data) != 0); }) == 1);
 }
 
 TEST_CASE("fake_cuda: shared memory begins as NaN in every block and has the size it was asked for") {
   Gpu g(4);
   for (size_t floats : {1u, 3u, 4u, 100u, 12288u}) {
     const int n = static_cast<int>(floats);
-    CHECK(gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
-    CHECK(gpu::launch(g.stream, read_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
+    CHECK(gpu::launch(g.stream, false, write_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
+    CHECK(gpu::launch(g.stream, false, read_shared, {}, 1, floats * 4, g.data, n - 1) == 0);
     CHECK(std::isnan(g.values()[0]));
     for (int i : {-1, n})
-      CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, floats * 4, g.data, i); }));
+      CHECK(dies([&] { (void)gpu::launch(g.stream, false, write_shared, {}, 1, floats * 4, g.data, i); }));
   }
-  CHECK(dies([&] { (void)gpu::launch(g.stream, read_shared, {}, 1, 400, g.data, 100); }));
-  CHECK(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, 0, g.data, 0); }));
-  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, write_shared, {}, 1, 4, g.data, 0); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, read_shared, {}, 1, 400, g.data, 100); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, write_shared, {}, 1, 0, g.data, 0); }));
+  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, false, write_shared, {}, 1, 4, g.data, 0); }));
 }
 
 TEST_CASE("fake_cuda: fresh memory is NaN, and what lies around it is not touched") {
@@ -266,12 +277,12 @@ TEST_CASE("fake_cuda: fresh memory is NaN, and what lies around it is not touche
     CHECK(std::isnan(g.values()[n - 1]));
     for (int i : {-1, static_cast<int>(n)})
       CHECK(dies([&] {
-        (void)gpu::launch(g.stream, write_at, {}, 1, 0, g.data, i);
+        (void)gpu::launch(g.stream, false, write_at, {}, 1, 0, g.data, i);
         (void)gpu::sync(g.stream);
       }));
-    CHECK(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, static_cast<int>(n) + 64); }));
+    CHECK(dies([&] { (void)gpu::launch(g.stream, false, read_at, {}, 1, 0, g.data, static_cast<int>(n) + 64); }));
     const int last = static_cast<int>(n) - 1;
-    CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, read_at, {}, 1, 0, g.data, last); }));
+    CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, false, read_at, {}, 1, 0, g.data, last); }));
   }
 }
 
@@ -280,7 +291,7 @@ TEST_CASE("fake_cuda: poisoned parts of an allocation, as between the tensors of
   fake::poison(g.data + 20, 12 * sizeof(float));
   const auto touch = [&](int i) {
     return dies([&] {
-      (void)gpu::launch(g.stream, write_at, {}, 1, 0, g.data, i);
+      (void)gpu::launch(g.stream, false, write_at, {}, 1, 0, g.data, i);
       (void)gpu::sync(g.stream);
     });
   };
@@ -304,7 +315,7 @@ TEST_CASE("fake_cuda: memory given back, the host's hand in the device's memory,
   void* gone = nullptr;
   REQUIRE(gpu::take(&gone, 400) == 0);
   CHECK(gpu::give(gone) == 0);
-  CHECK(dies([&] { (void)gpu::launch(g.stream, write_at, {}, 1, 0, static_cast<float*>(gone), 3); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, write_at, {}, 1, 0, static_cast<float*>(gone), 3); }));
   CHECK(found_by([&] { CHECK(gpu::copy_in(g.stream, gone, host, 4) != 0); }) == 1);
   CHECK(found_by([&] { CHECK(gpu::give(gone) != 0); }) == 1);
   CHECK(found_by([&] { CHECK(gpu::give(g.data + 4) != 0); }) == 1);
@@ -332,7 +343,7 @@ TEST_CASE("fake_cuda: what is recorded runs when it is asked to; what graphs ref
   const size_t before = fake::live_recordings();
   CHECK(gpu::start_recording(g.stream) == 0);
   CHECK(gpu::clear(g.stream, g.data, 4) == 0);
-  for (int i = 0; i < 3; i++) CHECK(gpu::launch(g.stream, count_up, {}, 1, 0, g.data) == 0);
+  for (int i = 0; i < 3; i++) CHECK(gpu::launch(g.stream, false, count_up, {}, 1, 0, g.data) == 0);
   CHECK(gpu::copy_within(g.stream, g.data + 1, g.data, 4) == 0);
   void* memory = nullptr;
   CHECK(found_by([&] { CHECK(gpu::take(&memory, 4) != 0); }) == 1);
@@ -352,7 +363,7 @@ TEST_CASE("fake_cuda: launches have CUDA's limits") {
   Gpu g(1);
   const long before = fake::launches();
   const auto launch = [&](gpu::Grid grid, unsigned threads, size_t shared) {
-    return gpu::launch(g.stream, nothing, grid, threads, shared, g.data);
+    return gpu::launch(g.stream, false, nothing, grid, threads, shared, g.data);
   };
   CHECK(launch({}, 0, 0) == fake::configuration_error);
   CHECK(launch({}, 1025, 0) == fake::configuration_error);
@@ -376,7 +387,7 @@ TEST_CASE("fake_cuda: devices and memory as many as wanted, and any call fails w
   CHECK(count == 2);
   CHECK(gpu::use_device(2) != 0);
   CHECK(gpu::use_device(1) == 0);
-  CHECK(gpu::launch(g.stream, write_at, {}, 1, 0, g.data, 0) == fake::handle_error);
+  CHECK(gpu::launch(g.stream, false, write_at, {}, 1, 0, g.data, 0) == fake::handle_error);
   CHECK(gpu::use_device(0) == 0);
 
   void *a = nullptr, *b = nullptr;
@@ -394,7 +405,7 @@ TEST_CASE("fake_cuda: devices and memory as many as wanted, and any call fails w
   fake::fail_call(3, fake::no_memory_error);
   CHECK(gpu::clear(g.stream, g.data, 40) == 0);
   CHECK(gpu::sync(g.stream) == 0);
-  CHECK(gpu::no_memory(gpu::launch(g.stream, write_at, {}, 1, 0, g.data, 0)));
+  CHECK(gpu::no_memory(gpu::launch(g.stream, false, write_at, {}, 1, 0, g.data, 0)));
   CHECK(gpu::sync(g.stream) == 0);
   CHECK(fake::calls() == calls + 4);
   CHECK(g.values()[0] == 0);
