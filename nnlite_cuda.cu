@@ -111,6 +111,8 @@ NNLITE_DEVICE inline void barrier() { __syncthreads(); }
 template <class T>
 NNLITE_DEVICE inline T shuffle_xor(T value, int lanes) { return __shfl_xor_sync(0xFFFFFFFFu, value, lanes); }
 template <class T>
+NNLITE_DEVICE inline T shuffle(T value, int lane) { return __shfl_sync(0xFFFFFFFFu, value, lane); }
+template <class T>
 NNLITE_DEVICE inline T* shared() {
   extern __shared__ __align__(16) unsigned char memory[];
   return reinterpret_cast<T*>(memory);
@@ -868,107 +870,153 @@ static void softmax_backward(const OpRun& r) {
   each(l.threads(), SoftmaxBackward<of_log>{l, r.y(), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
+// ================================================================================ >>tensor
+// c[16, 8] += a[16, 8] b[8, 8] by one warp. Lane 4 g + t has a[g, t], a[g + 8, t], a[g, t + 4], a[g + 8, t + 4],
+// b[t, g], b[t + 4, g], c[g, 2 t], c[g, 2 t + 1], c[g + 8, 2 t], c[g + 8, 2 t + 1].
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+NNLITE_DEVICE inline uint32_t as_tf32(float v) {
+  uint32_t bits;
+  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+  return bits;
+}
+NNLITE_DEVICE inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+NNLITE_DEVICE inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], bool exact) {
+  uint32_t big_a[4], small_a[4], big_b[2], small_b[2];
+  for (int i = 0; i < 4; i++) big_a[i] = as_tf32(a[i]), small_a[i] = as_tf32(a[i] - __uint_as_float(big_a[i]));
+  for (int i = 0; i < 2; i++) big_b[i] = as_tf32(b[i]), small_b[i] = as_tf32(b[i] - __uint_as_float(big_b[i]));
+  if (exact) mma_tf32(c, small_a, big_b), mma_tf32(c, big_a, small_b);
+  mma_tf32(c, big_a, big_b);
+}
+#else
+NNLITE_DEVICE inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], bool exact) {
+  (void)exact;
+  const int lane = static_cast<int>(gpu::thread()) % 32;
+  for (int k = 0; k < 8; k++)
+    for (int j = 0; j < 4; j++) {
+      const int   column = lane % 4 * 2 + j % 2;
+      const float x = gpu::shuffle(a[j / 2 + k / 4 * 2], lane / 4 * 4 + k % 4);
+      const float y = gpu::shuffle(b[k / 4], column * 4 + k % 4);
+      c[j] = fmaf(x, y, c[j]);
+    }
+}
+#endif
+
 // ================================================================================ >>product
-// C[m, n] = start[n] + sum over k of A[m, k] B[k, n], with any strides, in tiles of 64 x 64 or 32 x 32. An
-// element is the sum of chains of 128 fmas, in order, the first from start. Where tiles are few, blocks make
-// one chain each, which are added by another kernel: the same bits.
+// C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A warp makes a tile of 16 x 16 from a share of k, reading
+// what it needs where it lies; the warps of a tile are in one block, which adds their shares in order. For
+// products whose time is that of a launch.
 struct Matrix {
   const float* data;
   int64_t      row, column;                    // strides
-  NNLITE_DEVICE float at(int64_t r, int64_t c) const { return data[r * row + c * column]; }
+  const float* positive;                       // as data; where it is not > 0 there are zeros; or nullptr
+  int          ones;                           // this row has ones; -1: none
+  NNLITE_DEVICE float at(int r, int c) const {
+    const int64_t i = r * row + c * column;
+    if (r == ones) return 1;
+    return positive == nullptr || positive[i] > 0 ? data[i] : 0.0f;
+  }
 };
 struct Product {
-  int64_t      M, N, K;
+  int          M, N, K;
   Matrix       A, B;
-  const float* start;                          // nullptr: zeros
+  const float* bias;                           // nullptr: zeros
   float*       C;
-  int64_t      C_row, wide;                    // columns N .. wide - 1 of C become zeros
-  bool         more;                           // C +=
-  float*       parts;                          // [chains][M][wide] of blocks with one chain each, or nullptr
+  int          wide;                           // columns of C; those from N on become zeros
+  float*       last;                           // where row M - 1 goes instead, or nullptr
+  const float* positive;                       // as C: where it is not > 0, C becomes zero; or nullptr
+  bool         relu, more;                     // C = max(0, ...); C +=
+  int          across, split, share;           // tiles edge by edge; warps of a tile; lines of k of one
+  unsigned     blocks;
 };
-constexpr int     tile = 64, step = 16, few_blocks = 96;
-constexpr int64_t chain = 128;
-constexpr int64_t over(int64_t n, int64_t by) { return (n + by - 1) / by; }
+constexpr int edge = 16, warps = 8, chain = 128;
+constexpr int over(int n, int by) { return (n + by - 1) / by; }
 
-template <int size>
-NNLITE_GLOBAL void product_kernel(Product p) {
-  gpu::follow();
-  constexpr int depth = 1024 / size, own = size / 16;
-  float *const  a = gpu::shared<float>(), *const b = a + size * depth;
-  const int     t = static_cast<int>(gpu::thread()), tx = t % 16 * own, ty = t / 16 * own;
-  const int64_t m0 = int64_t(gpu::block().y) * size, n0 = int64_t(gpu::block().x) * size;
-  const int64_t first = p.parts != nullptr ? gpu::block().z * chain : 0;
-  const int64_t last = p.parts != nullptr ? smaller(first + chain, p.K) : p.K;
-  float sum[size_t(own)][size_t(own)] = {};
-  for (int64_t k1 = first; k1 < last; k1 += chain) {
-    float c[size_t(own)][size_t(own)];
-    for (int j = 0; j < own; j++) {
-      const int64_t n = n0 + tx + j;
-      for (int i = 0; i < own; i++) c[i][j] = k1 == 0 && p.start != nullptr && n < p.N ? p.start[n] : 0.0f;
+// One warp's sums of a tile, as mma() has them in its lanes: [8 columns][4].
+NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last, float sum[2][4]) {
+  const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4, t = lane % 4 * 4;
+  // lines k0 + t .. k0 + t + 3 of k are this lane's: two for each of two mma
+  const auto load = [&](int k0, float a[4][2], float b[4][2]) {
+    for (int i = 0; i < 4; i++) {
+      const int k = k0 + t + i;
+      for (int j = 0; j < 2; j++) {
+        const int m = m0 + group + j * 8, n = n0 + group + j * 8;
+        a[i][j] = m < p.M && k < last ? p.A.at(m, k) : 0.0f;
+        b[i][j] = n < p.N && k < last ? p.B.at(k, n) : 0.0f;
+      }
     }
-    for (int64_t k0 = k1; k0 < smaller(k1 + chain, last); k0 += depth) {
-      for (int e = t; e < size * depth; e += 256) {
-        // threads side by side read what lies side by side
-        const bool by_k = p.A.column == 1;
-        const int  along = by_k ? e % depth : e / size, across = by_k ? e / depth : e % size;
-        const bool inside = m0 + across < p.M && k0 + along < last;
-        a[along * size + across] = inside ? p.A.at(m0 + across, k0 + along) : 0.0f;
-      }
-      for (int e = t; e < size * depth; e += 256) {
-        const bool by_k = p.B.row == 1;
-        const int  along = by_k ? e % depth : e / size, across = by_k ? e / depth : e % size;
-        const bool inside = n0 + across < p.N && k0 + along < last;
-        b[along * size + across] = inside ? p.B.at(k0 + along, n0 + across) : 0.0f;
-      }
-      gpu::barrier();
-      for (int k = 0; k < depth; k++)
-        for (int i = 0; i < own; i++) {
-          const float x = a[k * size + ty + i];
-          for (int j = 0; j < own; j++) c[i][j] = fmaf(x, b[k * size + tx + j], c[i][j]);
+  };
+  float a[4][2], b[4][2];
+  load(first, a, b);
+  for (int k1 = first; k1 < last; k1 += chain) {
+    float c[2][4] = {};
+    for (int k0 = k1; k0 < k1 + chain && k0 < last; k0 += 16) {
+      float next_a[4][2], next_b[4][2];
+      load(k0 + 16, next_a, next_b);
+      for (int i = 0; i < 4; i += 2) {
+        const float rows[4] = {a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]};
+        for (int j = 0; j < 2; j++) {
+          const float columns[2] = {b[i][j], b[i + 1][j]};
+          mma(c[j], rows, columns, true);
         }
-      gpu::barrier();
+      }
+      for (int i = 0; i < 4; i++)
+        for (int j = 0; j < 2; j++) a[i][j] = next_a[i][j], b[i][j] = next_b[i][j];
     }
-    for (int i = 0; i < own; i++)
-      for (int j = 0; j < own; j++) sum[i][j] = k1 == first ? c[i][j] : sum[i][j] + c[i][j];
+    for (int j = 0; j < 2; j++)
+      for (int i = 0; i < 4; i++) sum[j][i] += c[j][i];
   }
-  float* const  to = p.parts != nullptr ? p.parts + gpu::block().z * p.M * p.wide : p.C;
-  const int64_t row = p.parts != nullptr ? p.wide : p.C_row;
-  for (int i = 0; i < own; i++)
-    for (int j = 0; j < own; j++) {
-      const int64_t m = m0 + ty + i, n = n0 + tx + j;
-      if (m < p.M && n < p.wide)
-        give_to(to, m * row + n, n < p.N ? sum[i][j] : 0.0f, p.more && p.parts == nullptr);
-    }
 }
 
-struct AddChains {
-  Product p;
-  int64_t chains;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const int64_t m = i / p.wide, n = i % p.wide;
-    float sum = p.parts[i];
-    for (int64_t k = 1; k < chains; k++) sum += p.parts[k * p.M * p.wide + i];
-    give_to(p.C, m * p.C_row + n, sum, p.more);
+struct Products { Product of[2]; };            // the blocks of one, then those of the other
+NNLITE_GLOBAL void product_kernel(Products all) {
+  gpu::follow();
+  const bool     second = gpu::block().x >= all.of[0].blocks;
+  const Product& p = all.of[second ? 1 : 0];
+  const int t = static_cast<int>(gpu::thread()), warp = t / 32, lane = t % 32;
+  const int block = static_cast<int>(gpu::block().x - (second ? all.of[0].blocks : 0));
+  const auto tile_row    = [&](int tile) { return tile / p.across * edge; };
+  const auto tile_column = [&](int tile) { return tile % p.across * edge; };
+  float* const room = gpu::shared<float>();
+  {
+    const int tile = block * (warps / p.split) + warp / p.split, first = warp % p.split * p.share;
+    float sum[2][4] = {};
+    if (tile_row(tile) < p.M)
+      sums_of_tile(p, tile_row(tile), tile_column(tile), first, p.K < first + p.share ? p.K : first + p.share, sum);
+    for (int j = 0; j < 2; j++)
+      for (int i = 0; i < 4; i++)
+        room[warp * edge * edge + (lane / 4 + i / 2 * 8) * edge + j * 8 + lane % 4 * 2 + i % 2] = sum[j][i];
   }
-};
-
-static bool is_apart(int64_t M, int64_t wide, int64_t K) {
-  return K > chain && over(M, 32) * over(wide, 32) < few_blocks;
+  gpu::barrier();
+  for (int w = 0; w < warps; w += p.split) {
+    const int tile = block * (warps / p.split) + w / p.split;
+    const int m = tile_row(tile) + t / edge, n = tile_column(tile) + t % edge;
+    if (m >= p.M || n >= p.wide) continue;
+    float v = room[w * edge * edge + t];
+    for (int i = 1; i < p.split; i++) v += room[(w + i) * edge * edge + t];
+    if (p.bias != nullptr && n < p.N) v += p.bias[n];
+    if (p.relu) v = plain::value_of(ReLU{}, v);
+    const int64_t at = int64_t(m) * p.wide + n;
+    if (p.positive != nullptr && !(p.positive[at] > 0)) v = 0;
+    if (m == p.M - 1 && p.last != nullptr) p.last[n] = v;
+    else give_to(p.C, at, v, p.more);
+  }
 }
-// Bytes of the parts of a product with at most M rows.
-static size_t parts_bytes(int64_t M, int64_t wide, int64_t K) {
-  const int64_t most = (few_blocks - 1) / over(wide, 32) * 32, rows = M < most ? M : most;
-  return K > chain && rows > 0 ? size_t(over(K, chain) * rows * wide) * sizeof(float) : 0;
+static void set_tiles(Product& p) {
+  p.across = over(p.wide, edge), p.split = 1;
+  while (p.split < warps && p.K > p.split * 32) p.split *= 2;
+  p.share = over(over(p.K, p.split), edge) * edge;
+  p.blocks = static_cast<unsigned>(over(over(p.M, edge) * p.across, warps / p.split));
 }
-static void product(Product p, float* scratch) {
-  const int64_t chains = over(p.K, chain);
-  const bool    apart = is_apart(p.M, p.wide, p.K);
-  const int64_t size = over(p.M, tile) * over(p.wide, tile) < few_blocks ? 32 : tile;
-  const gpu::Grid grid = {unsigned(over(p.wide, size)), unsigned(over(p.M, size)),
-                          unsigned(apart ? chains : 1)};
-  p.parts = apart ? scratch : nullptr;
-  launch(size == 32 ? product_kernel<32> : product_kernel<tile>, grid, 256, 2048 * sizeof(float), p);
-  if (apart) each(p.M * p.wide, AddChains{p, chains});
+static void product(Product one, Product other = {}) {
+  if (one.M > 0) set_tiles(one);
+  if (other.M > 0) set_tiles(other);
+  if (one.blocks + other.blocks > 0)
+    launch(product_kernel, {one.blocks + other.blocks}, warps * 32, warps * edge * edge * sizeof(float),
+           Products{{one, other}});
 }
 
 // to[c] = the sum of a column of [rows][columns], zeros up to `wide`: 8 threads a column, each one chain.
@@ -993,32 +1041,41 @@ static void column_sums(const float* from, int64_t rows, int64_t columns, float*
 }
 
 // ================================================================================ >>linear
+// No row for matrices beyond what 32 bits count.
+static bool fits_linear(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  return r.in_numel(0) / a.in_features < 1 << 27 && a.in_features < 1 << 27 && a.out_features < 1 << 27;
+}
+static size_t linear_scratch(const OpRun& r) { return fits_linear(r) ? 0 : refused; }
 static void linear_forward(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
-  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
-  const Matrix  x = {r.in(0), I, 1}, w = {r.parameter(0), padded(O), 1};
-  product({N, O, I, x, w, r.parameter(1), r.out(), O, O, false, nullptr}, scratch_of(r));
+  const int I = a.in_features, O = a.out_features;
+  Product y = {};
+  y.M = static_cast<int>(r.in_numel(0) / I), y.N = y.wide = O, y.K = I;
+  y.A = {r.in(0), I, 1, nullptr, -1}, y.B = {r.parameter(0), padded(O), 1, nullptr, -1};
+  y.bias = r.parameter(1), y.C = r.out(), y.relu = (r.fused & fusion::relu) != 0;
+  product(y);
 }
 static void linear_backward(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
-  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I, wide = padded(O);
-  const Matrix  dy = {r.dy(), O, 1}, w = {r.parameter(0), 1, wide}, x = {r.in(0), 1, I};
-  if (r.dx(0) != nullptr)
-    product({N, I, O, dy, w, nullptr, r.dx(0), I, I, r.accumulate(0), nullptr}, scratch_of(r));
-  if (r.dparameter(0) != nullptr)
-    product({I, O, N, x, dy, nullptr, r.dparameter(0), wide, wide, false, nullptr}, scratch_of(r));
-  if (r.dparameter(1) != nullptr) column_sums(r.dy(), N, O, r.dparameter(1));
-}
-static size_t linear_scratch(const OpRun& r) {
-  const Linear& a = *static_cast<const Linear*>(r.attributes);
-  return parts_bytes(r.in_numel(0) / a.in_features, a.out_features, a.in_features);
-}
-static size_t linear_back_scratch(const OpRun& r) {
-  const Linear& a = *static_cast<const Linear*>(r.attributes);
-  const int64_t I = a.in_features, O = a.out_features, N = r.in_numel(0) / I;
-  const size_t  dx = r.dx(0) != nullptr ? parts_bytes(N, I, O) : 0;
-  const size_t  dw = r.dparameter(0) != nullptr ? parts_bytes(I, padded(O), N) : 0;
-  return dx > dw ? dx : dw;
+  const int I = a.in_features, O = a.out_features, N = static_cast<int>(r.in_numel(0) / I),
+            wide = static_cast<int>(padded(O));
+  const float *const positive = (r.fused & fusion::mask_dy) != 0 ? r.y() : nullptr;
+  Product dx = {}, dw = {};
+  if (r.dx(0) != nullptr) {
+    dx.M = N, dx.N = dx.wide = I, dx.K = O;
+    dx.A = {r.dy(), O, 1, positive, -1}, dx.B = {r.parameter(0), 1, wide, nullptr, -1};
+    dx.C = r.dx(0), dx.more = r.accumulate(0);
+    if ((r.fused & fusion::mask_dx) != 0) dx.positive = r.in(0);
+  }
+  float *const to_w = r.dparameter(0), *const to_b = r.dparameter(1);
+  if (to_w != nullptr || to_b != nullptr) {    // the bias is a weight of an input that is one
+    const int rows = to_w != nullptr ? I : 0;
+    dw.M = to_b != nullptr ? rows + 1 : rows, dw.N = O, dw.K = N;
+    dw.A = {r.in(0), 1, I, nullptr, to_b != nullptr ? rows : -1}, dw.B = {r.dy(), O, 1, positive, -1};
+    dw.C = to_w, dw.wide = wide, dw.last = to_b;
+  }
+  product(dx, dw);
 }
 
 // ================================================================================ >>convolution
@@ -1107,6 +1164,7 @@ struct Convolution {
   }
 };
 
+constexpr int tile = 64, step = 16;
 // Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16.
 struct alignas(16) Four { float of[4]; };
 template <int width>
@@ -1519,7 +1577,8 @@ static void update(const OpRun& r) {
 // What a row needs of scratch, in bytes.
 static size_t no_scratch(const OpRun&) { return 0; }
 
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch>
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch,
+          uint8_t fuses = 0>
 struct Row {
   static bool plan(const OpRun& r, KernelPlan& p) {
     p.scratch_shared = scratch(r);
@@ -1528,15 +1587,17 @@ struct Row {
   static void run(const OpRun& r, uint32_t, uint32_t, uint32_t, uint32_t) { f(r); }
   static const Kernel kernel;
 };
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)>
-const Kernel Row<phase_, f, scratch>::kernel = {"cuda", phase_, 0, 0, plan, {run}};
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&), uint8_t fuses>
+const Kernel Row<phase_, f, scratch, fuses>::kernel = {"cuda", phase_, 0, fuses, plan, {run}};
 
 // The rows of an op: forward and backward, or an update.
 template <void (*forward)(const OpRun&), void (*backward)(const OpRun&),
-          size_t (*scratch)(const OpRun&) = no_scratch, size_t (*back_scratch)(const OpRun&) = no_scratch>
+          size_t (*scratch)(const OpRun&) = no_scratch, size_t (*back_scratch)(const OpRun&) = no_scratch,
+          uint8_t fuses = 0, uint8_t back_fuses = 0>
 struct Layer {
-  static constexpr const Kernel* rows[] = {&Row<Phase::forward, forward, scratch>::kernel,
-                                           &Row<Phase::backward, backward, back_scratch>::kernel, nullptr};
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, forward, scratch, fuses>::kernel,
+      &Row<Phase::backward, backward, back_scratch, back_fuses>::kernel, nullptr};
 };
 template <class A>
 struct Optimizer {
@@ -1586,7 +1647,8 @@ static constexpr RowsOf all_rows[] = {
     {"HuberLoss", ElementsLoss<HuberLoss>::rows},
     {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
-    {"Linear", Layer<linear_forward, linear_backward, linear_scratch, linear_back_scratch>::rows},
+    {"Linear", Layer<linear_forward, linear_backward, linear_scratch, linear_scratch, fusion::relu,
+                     fusion::mask_dx | fusion::mask_dy>::rows},
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},

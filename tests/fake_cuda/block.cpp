@@ -20,7 +20,7 @@ constexpr bool one_each = false;
 enum class At { start, barrier, shuffle, end };
 struct Thread {
   At       at;
-  int      line, lanes;
+  int      line, lane;
   uint64_t value;
   Fiber*   fiber;
 };
@@ -76,9 +76,9 @@ struct Machine {
     found(what + ", block (" + at + ") of " + named(*launch));
     broken = true;
   }
-  void wait(At at, int line, int lanes, uint64_t value) {
+  void wait(At at, int line, int lane, uint64_t value) {
     Thread& t = threads[here.thread];
-    t.at = at, t.line = line, t.lanes = lanes, t.value = value;
+    t.at = at, t.line = line, t.lane = lane, t.value = value;
     if (at == At::barrier) at_barrier++;
     else shuffling_of[here.thread / warp]++, try_shuffle(here.thread / warp);
     happened(&threads);
@@ -97,8 +97,8 @@ struct Machine {
       Thread& self = threads[t];
       if (self.at == At::end) continue;
       if (one == nullptr) one = &self;
-      const unsigned other = (t - first) ^ static_cast<unsigned>(self.lanes);
-      if (self.line != one->line || self.lanes != one->lanes)
+      const unsigned other = static_cast<unsigned>(self.lane);
+      if (self.line != one->line)
         return fail("shuffle: lanes of a warp at different ones");
       if (other >= warp || first + other >= end || threads[first + other].at == At::end)
         return fail("shuffle: missing lane for thread " + std::to_string(t) + at_line(self));
@@ -208,9 +208,9 @@ struct Shared {
 
 void early() { machine().fail("follow: not called, so the launch before may still run"); }
 void barrier(int line) { machine().wait(At::barrier, line, 0, 0); }
-uint64_t shuffle_xor(uint64_t value, int lanes, int line) {
+uint64_t shuffle(uint64_t value, int lane, int line) {
   Machine& m = machine();
-  m.wait(At::shuffle, line, lanes, value);
+  m.wait(At::shuffle, line, lane, value);
   return m.threads[here.thread].value;
 }
 

@@ -69,7 +69,7 @@ struct Here {
 extern Here here;
 void     early();                              // it ends and never did, though it had to
 void     barrier(int line);
-uint64_t shuffle_xor(uint64_t value, int lanes, int line);
+uint64_t shuffle(uint64_t value, int lane, int line);   // that of a lane of the warp
 
 // ================================================================================ >>control
 // For tests. Settings hold until they are set anew; reset() sets all as at the start, but keeps memory.

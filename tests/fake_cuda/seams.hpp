@@ -69,13 +69,17 @@ inline Grid     block() { return fake::here.block; }
 inline Grid     blocks() { return fake::here.blocks; }
 inline void     barrier(int line = __builtin_LINE()) { fake::barrier(line); }
 template <class T>
-inline T shuffle_xor(T value, int lanes, int line = __builtin_LINE()) {
+inline T shuffle(T value, int lane, int line = __builtin_LINE()) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words");
   uint64_t word = 0;
   memcpy(&word, &value, sizeof(T));
-  word = fake::shuffle_xor(word, lanes, line);
+  word = fake::shuffle(word, lane, line);
   memcpy(&value, &word, sizeof(T));
   return value;
+}
+template <class T>
+inline T shuffle_xor(T value, int lanes, int line = __builtin_LINE()) {
+  return shuffle(value, static_cast<int>(thread() % 32) ^ lanes, line);
 }
 template <class T>
 inline T* shared() { return reinterpret_cast<T*>(fake::here.shared); }
