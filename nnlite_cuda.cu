@@ -5,8 +5,8 @@
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
-//   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>product >>linear >>convolution
-//   >>losses >>optimizers >>rows >>backend
+//   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>tensor >>product >>linear
+//   >>convolution >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -21,6 +21,7 @@
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
 #define NNLITE_GLOBAL __global__
+#define NNLITE_UNROLL _Pragma("unroll")
 #endif
 
 #define NNLITE_PLAIN                           // rooms >>math to >>context and >>formulas of the header
@@ -111,11 +112,44 @@ NNLITE_DEVICE inline void barrier() { __syncthreads(); }
 template <class T>
 NNLITE_DEVICE inline T shuffle_xor(T value, int lanes) { return __shfl_xor_sync(0xFFFFFFFFu, value, lanes); }
 template <class T>
-NNLITE_DEVICE inline T shuffle(T value, int lane) { return __shfl_sync(0xFFFFFFFFu, value, lane); }
-template <class T>
 NNLITE_DEVICE inline T* shared() {
   extern __shared__ __align__(16) unsigned char memory[];
   return reinterpret_cast<T*>(memory);
+}
+// n values of every lane of a warp, for all of them.
+template <int n>
+struct Lanes {
+  const float (&mine)[size_t(n)];
+  NNLITE_DEVICE explicit Lanes(const float (&values)[size_t(n)]) : mine(values) {}
+  NNLITE_DEVICE float of(int lane, int i) const { return __shfl_sync(0xFFFFFFFFu, mine[i], lane); }  // one i
+};
+
+// A float or four into shared memory, zeros unless they are there. Copies up to a commit are a group; a wait
+// ends when all but the latest n groups of the thread have arrived, those of others after a barrier.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+#define NNLITE_TENSOR                          // room >>tensor: by instructions
+#endif
+template <int floats>
+NNLITE_DEVICE inline void copy_async(float* to, const float* from, bool there) {
+#ifdef NNLITE_TENSOR
+  const unsigned at = static_cast<unsigned>(__cvta_generic_to_shared(to)), bytes = there ? 4 * floats : 0;
+  asm volatile("cp.async.ca.shared.global [%0], [%1], %2, %3;\n" ::"r"(at), "l"(from), "n"(4 * floats),
+               "r"(bytes)
+               : "memory");
+#else
+  for (int i = 0; i < floats; i++) to[i] = there ? from[i] : 0.0f;
+#endif
+}
+NNLITE_DEVICE inline void commit_copies() {
+#ifdef NNLITE_TENSOR
+  asm volatile("cp.async.commit_group;\n" ::: "memory");
+#endif
+}
+template <int n>
+NNLITE_DEVICE inline void wait_for_copies() {
+#ifdef NNLITE_TENSOR
+  asm volatile("cp.async.wait_group %0;\n" ::"n"(n) : "memory");
+#endif
 }
 }  // namespace nnlite_gpu
 #endif
@@ -871,39 +905,71 @@ static void softmax_backward(const OpRun& r) {
 }
 
 // ================================================================================ >>tensor
-// c[16, 8] += a[16, 8] b[8, 8] by one warp. Lane 4 g + t has a[g, t], a[g + 8, t], a[g, t + 4], a[g + 8, t + 4],
-// b[t, g], b[t + 4, g], c[g, 2 t], c[g, 2 t + 1], c[g + 8, 2 t], c[g + 8, 2 t + 1].
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
-NNLITE_DEVICE inline uint32_t as_tf32(float v) {
-  uint32_t bits;
-  asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
+// Products of small matrices by a warp, m16n8k8 of the tensor cores. Lane 4 g + t has
+//   of A [16][8]   (g, t) (g + 8, t) (g, t + 4) (g + 8, t + 4)
+//   of B [8][8]    (t, g) (t + 4, g)
+//   of C [16][8]   (g, 2 t) (g, 2 t + 1) (g + 8, 2 t) (g + 8, 2 t + 1)
+// Tensor cores read 11 bits of a float, and cut off what they add. An exact product has each factor as
+// big + small of 11 bits and more, and leaves out small * small: some 22 bits, as in Ootomo, Yokota,
+// "Recovering single precision accuracy from Tensor Cores", 2022. Callers add up few of them in one C.
+#ifdef NNLITE_TENSOR
+NNLITE_DEVICE inline uint32_t rounded(float v, bool exact) {        // to 11 bits
+  uint32_t bits = (__float_as_uint(v) + 0x1000u) & 0xFFFFE000u;    // a rest of NaN is NaN, whatever this is
+  if (!exact) asm("cvt.rna.tf32.f32 %0, %1;" : "=r"(bits) : "f"(v));
   return bits;
 }
-NNLITE_DEVICE inline void mma_tf32(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
-  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, {%0, %1, %2, %3};"
+NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-NNLITE_DEVICE inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], bool exact) {
-  uint32_t big_a[4], small_a[4], big_b[2], small_b[2];
-  for (int i = 0; i < 4; i++) big_a[i] = as_tf32(a[i]), small_a[i] = as_tf32(a[i] - __uint_as_float(big_a[i]));
-  for (int i = 0; i < 2; i++) big_b[i] = as_tf32(b[i]), small_b[i] = as_tf32(b[i] - __uint_as_float(big_b[i]));
-  if (exact) mma_tf32(c, small_a, big_b), mma_tf32(c, big_a, small_b);
-  mma_tf32(c, big_a, big_b);
+template <size_t rows, size_t columns, size_t n, size_t m>
+NNLITE_DEVICE inline void multiply_all(float (&c)[rows][columns][4], const uint32_t (&a)[rows][n],
+                                       const uint32_t (&b)[columns][m]) {
+  for (size_t i = 0; i < rows; i++)
+    for (size_t j = 0; j < columns; j++) multiply_once(c[i][j], a[i], b[j]);
 }
-#else
-NNLITE_DEVICE inline void mma(float (&c)[4], const float (&a)[4], const float (&b)[2], bool exact) {
-  (void)exact;
-  const int lane = static_cast<int>(gpu::thread()) % 32;
-  for (int k = 0; k < 8; k++)
-    for (int j = 0; j < 4; j++) {
-      const int   column = lane % 4 * 2 + j % 2;
-      const float x = gpu::shuffle(a[j / 2 + k / 4 * 2], lane / 4 * 4 + k % 4);
-      const float y = gpu::shuffle(b[k / 4], column * 4 + k % 4);
-      c[j] = fmaf(x, y, c[j]);
+template <size_t lines, size_t n>
+NNLITE_DEVICE inline void split(const float (&v)[lines][n], uint32_t (&big)[lines][n],
+                                uint32_t (&small)[lines][n], bool exact) {
+  for (size_t i = 0; i < lines; i++)
+    for (size_t q = 0; q < n; q++) {
+      big[i][q]   = rounded(v[i][q], exact);
+      small[i][q] = __float_as_uint(v[i][q] - __uint_as_float(big[i][q]));
     }
 }
 #endif
+
+// c[i][j] += a[i] b[j]
+template <bool exact, size_t rows, size_t columns>
+NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a)[rows][4],
+                                   const float (&b)[columns][2]) {
+#ifdef NNLITE_TENSOR
+  uint32_t a_big[rows][4], a_small[rows][4], b_big[columns][2], b_small[columns][2];
+  split(a, a_big, a_small, exact);
+  split(b, b_big, b_small, exact);
+  if (exact) multiply_all(c, a_small, b_big);
+  if (exact) multiply_all(c, a_big, b_small);
+  multiply_all(c, a_big, b_big);
+#else
+  float mine[4 * rows + 2 * columns];
+  for (size_t i = 0; i < 4 * rows; i++) mine[i] = a[i / 4][i % 4];
+  for (size_t j = 0; j < 2 * columns; j++) mine[4 * rows + j] = b[j / 2][j % 2];
+  const gpu::Lanes<int(4 * rows + 2 * columns)> all(mine);
+  const int lane = static_cast<int>(gpu::thread()) % 32, g = lane / 4, t = lane % 4;
+  for (int k = 0; k < 8; k++) {
+    float x[rows][2], y[columns][2];
+    for (size_t i = 0; i < rows; i++)
+      for (int q = 0; q < 2; q++) x[i][q] = all.of(4 * g + k % 4, int(4 * i) + k / 4 * 2 + q);
+    for (size_t j = 0; j < columns; j++)
+      for (int q = 0; q < 2; q++) y[j][q] = all.of(4 * (2 * t + q) + k % 4, int(4 * rows + 2 * j) + k / 4);
+    for (size_t i = 0; i < rows; i++)
+      for (size_t j = 0; j < columns; j++)
+        for (size_t q = 0; q < 4; q++) c[i][j][q] = fmaf(x[i][q / 2], y[j][q % 2], c[i][j][q]);
+  }
+#endif
+}
 
 // ================================================================================ >>product
 // C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A warp makes a tile of 16 x 16 from a share of k, reading
@@ -929,16 +995,16 @@ struct Product {
   float*       last;                           // where row M - 1 goes instead, or nullptr
   const float* positive;                       // as C: where it is not > 0, C becomes zero; or nullptr
   bool         relu, more;                     // C = max(0, ...); C +=
-  int          across, split, share;           // tiles edge by edge; warps of a tile; lines of k of one
+  int          across, split, share;           // tiles side by side; warps of a tile; lines of k of one
   unsigned     blocks;
 };
 constexpr int edge = 16, warps = 8, chain = 128;
 constexpr int over(int n, int by) { return (n + by - 1) / by; }
 
-// One warp's sums of a tile, as mma() has them in its lanes: [8 columns][4].
+// One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4].
 NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last, float sum[2][4]) {
   const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4, t = lane % 4 * 4;
-  // lines k0 + t .. k0 + t + 3 of k are this lane's: two for each of two mma
+  // lines k0 + t .. k0 + t + 3 of k are this lane's: two for each of two products
   const auto load = [&](int k0, float a[4][2], float b[4][2]) {
     for (int i = 0; i < 4; i++) {
       const int k = k0 + t + i;
@@ -952,22 +1018,20 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
   float a[4][2], b[4][2];
   load(first, a, b);
   for (int k1 = first; k1 < last; k1 += chain) {
-    float c[2][4] = {};
+    float c[1][2][4] = {};
     for (int k0 = k1; k0 < k1 + chain && k0 < last; k0 += 16) {
       float next_a[4][2], next_b[4][2];
       load(k0 + 16, next_a, next_b);
       for (int i = 0; i < 4; i += 2) {
-        const float rows[4] = {a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]};
-        for (int j = 0; j < 2; j++) {
-          const float columns[2] = {b[i][j], b[i + 1][j]};
-          mma(c[j], rows, columns, true);
-        }
+        const float rows[1][4] = {{a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]}};
+        const float columns[2][2] = {{b[i][0], b[i + 1][0]}, {b[i][1], b[i + 1][1]}};
+        multiply<true>(c, rows, columns);
       }
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 2; j++) a[i][j] = next_a[i][j], b[i][j] = next_b[i][j];
     }
     for (int j = 0; j < 2; j++)
-      for (int i = 0; i < 4; i++) sum[j][i] += c[j][i];
+      for (int i = 0; i < 4; i++) sum[j][i] += c[0][j][i];
   }
 }
 
@@ -1109,9 +1173,11 @@ static Divider divider(int64_t by) {
 struct Side {
   int     size, scale, start, step;
   Divider stride;
-  NNLITE_DEVICE int find(int at) const {         // -1: outside, or between two pixels
-    const int i = stride.of(at);
-    return at >= 0 && i * stride.by == at && i < size ? i : -1;
+  template <bool whole>                          // whether the stride is 1
+  NNLITE_DEVICE bool find(int at, int& i) const {               // false: outside, or between two pixels
+    i = whole ? at : stride.of(at);
+    const bool inside = static_cast<unsigned>(i) < static_cast<unsigned>(size);
+    return inside && (whole || (at >= 0 && i * stride.by == at));
   }
 };
 
@@ -1124,122 +1190,244 @@ struct Window {
   Divider      to_h, to_w, kernel_w, channels; // the others' size; channels of a group
   static constexpr int limit = 1 << 29, nowhere = -2 * limit;
 
-  struct Pixel { int first, h, w; };
+  struct Pixel { int image, h, w; };           // where its image begins; where its window does
   struct Line { int h, w, channel; };
+  NNLITE_DEVICE bool whole() const { return h.stride.by == 1 && w.stride.by == 1; }
   NNLITE_DEVICE Pixel pixel(int i, int count) const {
     const int row = to_w.of(i), image = to_h.of(row);
-    return {image * h.size * w.size, i < count ? (row - image * to_h.by) * h.scale + h.start : nowhere,
+    return {image * (h.size * w.size * pitch),
+            i < count ? (row - image * to_h.by) * h.scale + h.start : nowhere,
             (i - row * to_w.by) * w.scale + w.start};
   }
   NNLITE_DEVICE Line line(int i, int count) const {
     const int tap = channels.of(i), kh = kernel_w.of(tap);
     return {i < count ? kh * h.step : nowhere, (tap - kh * kernel_w.by) * w.step, i - tap * channels.by};
   }
-  NNLITE_DEVICE const float* at(const Pixel& p, const Line& l) const {         // nullptr: zero
-    const int y = h.find(p.h + l.h), z = w.find(p.w + l.w);
-    return y < 0 || z < 0 ? nullptr : x + int64_t(p.first + y * w.size + z) * pitch + l.channel;
-  }
-  template <class T>                             // a float, or four channels
-  NNLITE_DEVICE T value(const Pixel& p, const Line& l, int first) const {
-    const float* const v = at(p, l);
-    return v == nullptr ? T() : *reinterpret_cast<const T*>(v + first);
+  template <bool whole>                          // false: it is zero, and `at` is no place
+  NNLITE_DEVICE bool find(const Pixel& p, const Line& l, int& at) const {
+    int y = 0, z = 0;
+    const bool rows = h.template find<whole>(p.h + l.h, y), columns = w.template find<whole>(p.w + l.w, z);
+    const unsigned row = static_cast<unsigned>(y) * static_cast<unsigned>(w.size);
+    at = p.image + l.channel +
+         static_cast<int>((row + static_cast<unsigned>(z)) * static_cast<unsigned>(pitch));
+    return rows && columns;
   }
 };
 
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
 // for dw lines m and pixels k, which come in chunks with a C of their own.
+enum class Wanted { y, dx, dw };
+struct One { float of[1]; };
+struct alignas(8) Two { float of[2]; };
+struct alignas(16) Four { float of[4]; };
 struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks;
   const float* b;
-  int64_t      b_group, b_tap, b_channel, b_column;              // strides; k is tap * a.channels + channel
+  int64_t      b_group;                        // strides; k is tap * a.channels + channel
+  int          b_tap, b_channel, b_column;
   const float* start;
   float*       c;
   int64_t      c_group, c_row, c_chunk;
   int          used;                           // dw: columns used .. c_row - 1 become zeros
-  bool         more;
-  NNLITE_DEVICE float b_at(int group, int k, int n) const {
-    const int tap = a.channels.of(k);
-    return b[group * b_group + tap * b_tap + (k - tap * a.channels.by) * b_channel + n * b_column];
+  bool         more, relu, exact, a_fours, b_fours;             // fours: channels come in fours
+  const float* mask;                           // dx: the output of a ReLU, whose gradient it becomes
+  NNLITE_DEVICE int b_at(int k, int n) const {   // in a group
+    const int tap = b_tap == 0 ? 0 : a.channels.of(k);
+    return tap * b_tap + (k - tap * a.channels.by) * b_channel + n * b_column;
+  }
+  // What becomes of sums side by side, C[at] and so on; `first` is what they start from.
+  template <class T>
+  NNLITE_DEVICE void give(T v, T first, int64_t at) const {
+    constexpr int n = int(sizeof(T) / sizeof(float));
+    for (int i = 0; i < n; i++) v.of[i] += first.of[i];
+    for (int i = 0; i < n && relu; i++) v.of[i] = plain::value_of(ReLU(), v.of[i]);
+    if (more) {
+      const T old = *reinterpret_cast<const T*>(c + at);
+      for (int i = 0; i < n; i++) v.of[i] += old.of[i];
+    }
+    if (mask != nullptr) {
+      const T y = *reinterpret_cast<const T*>(mask + at);
+      for (int i = 0; i < n; i++) v.of[i] = plain::slope_times(ReLU(), y.of[i], v.of[i]);
+    }
+    *reinterpret_cast<T*>(c + at) = v;
   }
 };
 
-constexpr int tile = 64, step = 16;
-// Tiles of 64 x 64, 128 x 32 or 256 x 16, four by four values a thread, k in steps of 16.
-struct alignas(16) Four { float of[4]; };
-template <int width>
-struct Tile {                                  // rows of 4 more: what lies below is in another bank
-  static constexpr int height = tile * tile / width, a_pitch = height + 4, b_pitch = width + 4;
+// Tiles of C for blocks of 4 or 8 warps. k comes in steps of 16, of which three are in shared memory: one is
+// multiplied while the others arrive. A lies as [row][k], for dw as [k][row], B as [k][column], for dx as
+// [column][k]: a row of 16 k's has its fours in an order by its number, one of other length is followed by
+// eight floats, so that neither stores nor reads of fragments share a bank.
+template <Wanted what, bool fours, int height_, int width_>        // fours: channels come in fours
+struct Tile {
+  static constexpr bool dw = what == Wanted::dw, turned = what == Wanted::dx;
+  static constexpr int  height = height_, width = width_, depth = 16, stages = 3, run = fours ? 4 : 1;
+  static constexpr int  rows = height * width > 1024 ? 32 : 16, columns = height * width >= 4096 ? 32 : 16;
+  static constexpr int  across = width / columns, threads = 32 * across * (height / rows);
+  static constexpr int  a_floats = depth * (dw ? height + 8 : height);
+  static constexpr int  b_floats = depth * (turned ? width : width + 8);
+  static constexpr int  shared = stages * (a_floats + b_floats);
+  static constexpr int  along = (dw ? height : depth) / run;  // threads that copy A side by side
+  static constexpr int  share = height * depth / run / threads;
+  static constexpr int  a_line = dw ? 1 : depth, b_line = turned ? depth : 1;   // eight lines are 8 of it
+  NNLITE_DEVICE static int by_k(int k, int line) { return line * depth + (k / 4 ^ line / 2 % 4) * 4 + k % 4; }
+  NNLITE_DEVICE static int a_at(int k, int row) { return dw ? k * (height + 8) + row : by_k(k, row); }
+  NNLITE_DEVICE static int b_at(int k, int column) {
+    return turned ? by_k(k, column) : k * (width + 8) + column;
+  }
 };
-template <bool dw, int width, class T>          // T: what is read at once, Four where channels come in fours
+
+// What a thread of a block copies for each step.
+template <class T>
+struct Copies {
+  const Convolution& p;
+  int t, last, n0;
+  const float * a, *b;                         // of the group
+  Window::Line  line;                          // dw: of all steps
+  Window::Pixel pixels[size_t(T::share)];      // otherwise of all steps
+  NNLITE_DEVICE Copies(const Convolution& convolution, int group, int m0, int n, int end)
+      : p(convolution),
+        t(static_cast<int>(gpu::thread())),
+        last(end),
+        n0(n),
+        a(p.a.x + group * p.a.channels.by),
+        b(p.b + group * p.b_group),
+        line(p.a.line(m0 + t % T::along * T::run, p.M)) {
+    for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
+  }
+  NNLITE_DEVICE int across(int i) const { return t / T::along + i * (T::threads / T::along); }
+  template <bool whole>
+  NNLITE_DEVICE void of_a(float* to, int k0) {
+    const int along = t % T::along * T::run;
+    if (!T::dw) line = p.a.line(k0 + along, last);
+    to += T::dw ? T::a_at(across(0), along) : T::a_at(along, across(0));
+    NNLITE_UNROLL
+    for (int i = 0; i < T::share; i++) {
+      int        at = 0;
+      const bool there =
+          p.a.template find<whole>(T::dw ? p.a.pixel(k0 + across(i), last) : pixels[i], line, at);
+      constexpr int apart = T::threads / T::along * (T::dw ? T::height + 8 : T::depth);
+      gpu::copy_async<T::run>(to + i * apart, a + at, there);
+    }
+  }
+  template <int run>
+  NNLITE_DEVICE void of_b(float* to, int k0) const {
+    constexpr int side = (T::turned ? T::depth : T::width) / run, all = T::depth * T::width / run;
+    NNLITE_UNROLL
+    for (int i = 0; i < (all + T::threads - 1) / T::threads; i++) {
+      const int e = t + i * T::threads, k = T::turned ? e % side * run : e / side,
+                n = T::turned ? e / side : e % side * run;
+      if (all % T::threads != 0 && e >= all) break;
+      gpu::copy_async<run>(to + T::b_at(k, n), b + p.b_at(k0 + k, n0 + n), k0 + k < last && n0 + n < p.N);
+    }
+  }
+  NNLITE_DEVICE void operator()(float* to, int k0) {
+    if (p.a.whole()) of_a<true>(to, k0);
+    else of_a<false>(to, k0);
+    if (T::turned ? T::run == 4 : p.b_fours) of_b<4>(to + T::a_floats, k0);
+    else of_b<1>(to + T::a_floats, k0);
+  }
+};
+
+// What a lane of a warp has of the tile, and where its parts of a step lie, for every four k's.
+template <class T>
+struct Share {
+  static constexpr size_t rows = T::rows / 16, columns = T::columns / 8;
+  int   row, column, lane, a[4], b[4];
+  float sum[rows][columns][4];
+  NNLITE_DEVICE Share() : sum() {
+    const int thread = static_cast<int>(gpu::thread()), warp = thread / 32;
+    lane   = thread % 32;
+    row    = warp / T::across * T::rows + lane / 4;
+    column = warp % T::across * T::columns + lane % 4 * 2;
+    for (int q = 0; q < 4; q++) {
+      a[q] = T::a_at(q * 4 + lane % 4, row);
+      b[q] = T::a_floats + T::b_at(q * 4 + lane % 4, warp % T::across * T::columns + lane / 4);
+    }
+  }
+  template <bool exact>
+  NNLITE_DEVICE void add(const float* room) {
+    float part[rows][columns][4] = {};
+    NNLITE_UNROLL
+    for (int k = 0; k < 4; k += 2) {
+      float x[rows][4], y[columns][2];
+      for (int i = 0; i < int(rows); i++)
+        for (int q = 0; q < 4; q++) x[i][q] = room[a[k + q / 2] + (i * 16 + q % 2 * 8) * T::a_line];
+      for (int j = 0; j < int(columns); j++)
+        for (int q = 0; q < 2; q++) y[j][q] = room[b[k + q] + j * 8 * T::b_line];
+      multiply<exact>(part, x, y);
+    }
+    for (size_t i = 0; i < rows; i++)
+      for (size_t j = 0; j < columns; j++)
+        for (size_t q = 0; q < 4; q++) sum[i][j][q] += part[i][j][q];
+  }
+  template <class V>                             // two sums side by side, or one after the other
+  NNLITE_DEVICE void give(const Convolution& p, int group, int m0, int n0, int64_t place, int limit) const {
+    constexpr int run = int(sizeof(V) / sizeof(float));
+    const int     before = group * p.N;
+    NNLITE_UNROLL
+    for (int e = 0; e < int(columns) * 2; e += run) {
+      const int n = n0 + column + e / 2 * 8 + e % 2;
+      V first = {};
+      if (n < limit && p.start != nullptr) first = *reinterpret_cast<const V*>(p.start + before + n);
+      NNLITE_UNROLL
+      for (int i = 0; i < int(rows) * 2; i++) {
+        V v = {};
+        for (int q = 0; q < run; q++) {
+          const float u = sum[i / 2][e / 2][i % 2 * 2 + e % 2 + q];
+          v.of[q] = !T::dw || n + q < p.N ? u : 0.0f;
+        }
+        const int m = m0 + row + i * 8;
+        if (m < p.M && n < limit) p.give(v, first, place + m * p.c_row + n);
+      }
+    }
+  }
+};
+
+template <Wanted what, bool fours, int height, int width>
 NNLITE_GLOBAL void convolution_kernel(Convolution p) {
   gpu::follow();
-  constexpr int height = Tile<width>::height, a_pitch = Tile<width>::a_pitch, b_pitch = Tile<width>::b_pitch;
-  constexpr int run = int(sizeof(T) / sizeof(float)), share = height / step / run,
-                side = (dw ? height : step) / run;
-  float *const a = gpu::shared<float>(), *const b = a + step * a_pitch;
-  const int t = static_cast<int>(gpu::thread()), tx = t % (width / 4) * 4, ty = t / (width / 4) * 4;
-  const int z = static_cast<int>(gpu::block().z), group = z / p.chunks, chunk = z % p.chunks;
-  const int m0 = static_cast<int>(gpu::block().x) * height, n0 = static_cast<int>(gpu::block().y) * width;
+  using T = Tile<what, fours, height, width>;
+  float* const room = gpu::shared<float>();
+  const int z = static_cast<int>(gpu::block().y), group = z / p.chunks, chunk = z % p.chunks;
+  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + width - 1) / width;
+  const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * height, n0 = x % tiles * width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
-  const int skip = group * p.a.channels.by;
-  // threads side by side read channels, which lie side by side
-  const int channel = t % side * run, row = t / side, rows = 256 / side;
-  Window::Line  line = p.a.line(m0 + channel, p.M);
-  Window::Pixel pixels[size_t(share)];
-  for (int i = 0; i < (dw ? 0 : share); i++) pixels[i] = p.a.pixel(m0 + row + i * rows, p.M);
-  float c[4][4];
-  for (int j = 0; j < 4; j++) {
-    const int n = n0 + tx + j;
-    for (int i = 0; i < 4; i++) c[i][j] = p.start != nullptr && n < p.N ? p.start[group * p.N + n] : 0.0f;
+  constexpr int step = T::a_floats + T::b_floats, ahead = (T::stages - 1) * T::depth;
+  Copies<T> copy(p, group, m0, n0, last);
+  Share<T>  own;
+  int to = 0, from = 0;                        // where in shared memory the next step goes, and this one is
+  for (int k0 = first - ahead; k0 < last; k0 += T::depth) {
+    if (k0 >= first) gpu::wait_for_copies<T::stages - 2>(), gpu::barrier();
+    if (k0 + ahead < last) copy(room + to, k0 + ahead);
+    gpu::commit_copies();
+    to = to + step < T::shared ? to + step : 0;
+    if (k0 < first) continue;
+    if (p.exact) own.template add<true>(room + from);
+    else own.template add<false>(room + from);
+    from = from + step < T::shared ? from + step : 0;
   }
-  for (int k0 = first; k0 < last; k0 += step) {
-    if (!dw) line = p.a.line(k0 + channel, last);
-    for (int i = 0; i < share; i++) {
-      const int pixel = row + i * rows;
-      const T   v = p.a.value<T>(dw ? p.a.pixel(k0 + pixel, last) : pixels[i], line, skip);
-      float* const to = dw ? a + pixel * a_pitch + channel : a + channel * a_pitch + pixel;
-      for (int j = 0; j < run; j++) to[dw ? j : j * a_pitch] = reinterpret_cast<const float*>(&v)[j];
-    }
-    for (int e = t; e < width * step; e += 256) {
-      const int along = p.b_channel == 1 ? e % step : e / width,
-                across = p.b_channel == 1 ? e / step : e % width;
-      const int k = k0 + along, n = n0 + across;
-      b[along * b_pitch + across] = k < last && n < p.N ? p.b_at(group, k, n) : 0.0f;
-    }
-    gpu::barrier();
-    for (int k = 0; k < step; k++) {
-      const Four x = *reinterpret_cast<const Four*>(a + k * a_pitch + ty);
-      const Four w = *reinterpret_cast<const Four*>(b + k * b_pitch + tx);
-      for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 4; j++) c[i][j] = fmaf(x.of[i], w.of[j], c[i][j]);
-    }
-    gpu::barrier();
-  }
-  const int64_t wide = dw ? p.c_row : p.N;
-  for (int i = 0; i < 4; i++)
-    for (int j = 0; j < 4; j++) {
-      const int m = m0 + ty + i, n = n0 + tx + j;
-      const int64_t at = chunk * p.c_chunk + group * p.c_group + m * p.c_row + n;
-      if (m < p.M && n < wide) give_to(p.c, at, n < p.N ? c[i][j] : 0.0f, p.more);
-    }
+  const int64_t place = chunk * p.c_chunk + group * p.c_group;
+  if (p.c_row % 2 == 0 && p.N % 2 == 0) own.template give<Two>(p, group, m0, n0, place, limit);
+  else own.template give<One>(p, group, m0, n0, place, limit);
 }
 
-// The same without tiles, for few columns: a thread an element.
+// The same without tiles, for groups of few columns: a thread an element.
 struct ConvolveDirectly {
   Convolution p;
   NNLITE_DEVICE void operator()(int64_t i) const {
     const int m = static_cast<int>(i / p.c_row), column = static_cast<int>(i - m * p.c_row);
     const int group = column / p.N, n = column - group * p.N;
     const Window::Pixel pixel = p.a.pixel(m, p.M);
-    const float* b = p.b + group * p.b_group + n * p.b_column;
-    float sum = p.start != nullptr ? p.start[column] : 0.0f;
+    const float* const  a = p.a.x + group * p.a.channels.by;
+    const float*        b = p.b + group * p.b_group + n * p.b_column;
+    float sum = 0;
     for (int k = 0; k < p.K; k += p.a.channels.by, b += p.b_tap) {
-      const float* const v = p.a.at(pixel, p.a.line(k, p.K));
-      for (int c = 0; v != nullptr && c < p.a.channels.by; c++)
-        sum = fmaf(v[group * p.a.channels.by + c], b[c * p.b_channel], sum);
+      int at = 0;
+      if (!p.a.find<false>(pixel, p.a.line(k, p.K), at)) continue;
+      for (int c = 0; c < p.a.channels.by; c++) sum = fmaf(a[at + c], b[c * p.b_channel], sum);
     }
-    give_to(p.c, i, sum, p.more);
+    p.give(One{{sum}}, One{{p.start != nullptr ? p.start[column] : 0.0f}}, i);
   }
 };
 
@@ -1254,9 +1442,12 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   const int n = e % p.N, channel = e / p.N % p.a.channels.by, rest = e / p.N / p.a.channels.by;
   const int group = rest % p.groups, m = rest / p.groups * p.a.channels.by + channel;
   const Window::Line line = p.a.line(m, p.M);
+  const float *const a = p.a.x + group * p.a.channels.by, *const b = p.b + group * p.b_group + n;
   float sum = 0;
-  for (int k = first + t / 32; k < last && e < elements; k += 8)
-    sum = fmaf(p.a.value<float>(p.a.pixel(k, last), line, group * p.a.channels.by), p.b_at(group, k, n), sum);
+  for (int k = first + t / 32; k < last && e < elements; k += 8) {
+    int at = 0;
+    if (p.a.find<false>(p.a.pixel(k, last), line, at)) sum = fmaf(a[at], b[k * p.b_channel], sum);
+  }
   room[t] = sum;
   gpu::barrier();
   if (t >= 32 || e >= elements) return;
@@ -1268,17 +1459,30 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
     for (int64_t i = p.used; i < p.c_row; i++) to[i - p.used + 1] = 0;
 }
 
-struct AddChunks {
-  const float* from;
-  int64_t      size;
-  int          chunks;
-  float*       to;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    float sum = from[i];
-    for (int k = 1; k < chunks; k++) sum += from[k * size + i];
-    to[i] = sum;
+// The sums of chunks, 32 elements a block; 32 threads have four of them, each one of 32 chains.
+NNLITE_GLOBAL void add_chunks_kernel(const float* from, int64_t size, int chunks, float* to) {
+  gpu::follow();
+  Four* const   room = gpu::shared<Four>();
+  const int     t = static_cast<int>(gpu::thread());
+  const int64_t at = int64_t(gpu::block().x) * 32 + t % 8 * 4;
+  Four sum = {};
+  for (int k = t / 8; k < chunks && at < size; k += 32) {
+    const Four v = *reinterpret_cast<const Four*>(from + k * size + at);
+    for (int q = 0; q < 4; q++) sum.of[q] += v.of[q];
   }
-};
+  room[t] = sum;
+  gpu::barrier();
+  const int64_t own = int64_t(gpu::block().x) * 32 + t;
+  if (t >= 32 || own >= size) return;
+  const float* const column = gpu::shared<float>() + t;
+  float all = column[0];
+  for (int k = 1; k < 32; k++) all += column[k * 32];
+  to[own] = all;
+}
+static void add_chunks(const Convolution& p, float* to) {
+  launch(add_chunks_kernel, {unsigned((p.c_chunk + 31) / 32)}, 256, 256 * sizeof(Four), p.c, p.c_chunk,
+         p.chunks, to);
+}
 
 static bool goes_up(const Conv2d&) { return false; }
 static bool goes_up(const ConvTranspose2d&) { return true; }
@@ -1286,26 +1490,37 @@ static bool is_depthwise(const Conv2d& a) {
   return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
 }
 static bool is_depthwise(const ConvTranspose2d&) { return false; }
-static bool is_direct(const Convolution& p) { return p.N < 8 || p.groups > 65535; }
-static int  tile_width(int64_t columns) { return columns <= 16 ? 16 : columns <= 32 ? 32 : tile; }
+static bool is_direct(const Convolution& p) { return p.groups > 1 && (p.N < 8 || p.groups > 65535); }
 
 static Side side_of(bool up, int size, int stride, int padding, int dilation) {
   return up ? Side{size, 1, padding, -dilation, divider(stride)}
             : Side{size, stride, -padding, dilation, divider(1)};
 }
 
-// dw by chunks of at least 256 pixels, as many as make some 512 blocks.
+// Tiles as large as leave two blocks to each of 132 processors, or the smallest.
+struct TileSize { int height, width; };
+static int64_t blocks_of(const Convolution& p, int64_t columns, TileSize s) {
+  return (p.M + s.height - 1) / s.height * ((columns + s.width - 1) / s.width) * p.groups;
+}
+static TileSize tile_of(const Convolution& p, Wanted what) {
+  const int64_t columns = what == Wanted::dw ? p.c_row : p.N, enough = 264;
+  TileSize s = {128, columns <= 16 ? 16 : columns <= 32 ? 32 : 64};
+  if (what == Wanted::dw) return {64, s.width};
+  if (!p.a_fours || blocks_of(p, columns, s) < enough) s.height = 64;
+  while (s.width > 16 && blocks_of(p, columns, s) < enough) s.width /= 2;
+  return s;
+}
+
+// dw by chunks of at least 128 pixels, as many as make some six blocks, or four large ones, a processor.
 static void set_chunks(Convolution& p) {
-  const int width = tile_width(p.c_row), height = tile * tile / width;
-  const int64_t blocks = is_direct(p)
-                             ? (int64_t(p.M) * p.N * p.groups + 31) / 32
-                             : (p.M + height - 1) / height * ((p.c_row + width - 1) / width) * p.groups;
-  const int64_t most = 512 / blocks, some = p.K / 256, chunks = some < most ? some : most;
+  const TileSize s = tile_of(p, Wanted::dw);
+  const int64_t  blocks = is_direct(p) ? (int64_t(p.M) * p.N * p.groups + 31) / 32 : blocks_of(p, p.c_row, s);
+  const int64_t  most = (s.width < 64 ? 792 : 528) / blocks, some = p.K / 128;
+  const int64_t  chunks = some < most ? some : most;
   p.chunks = chunks > 1 ? static_cast<int>(chunks) : 1;
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
 }
 
-enum class Wanted { y, dx, dw };
 template <class A>
 static Convolution convolution(const OpRun& r, Wanted what) {
   const A&      a = *static_cast<const A*>(r.attributes);
@@ -1320,44 +1535,51 @@ static Convolution convolution(const OpRun& r, Wanted what) {
   p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
          side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w), from.last(), divider(to.dim[1]),
          divider(to.dim[2]), divider(a.kernel_size.w), divider(back ? O : I)};
-  p.groups = a.groups, p.chunks = 1, p.N = back ? I : O;
+  p.a_fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
+  p.groups = a.groups, p.chunks = 1, p.N = back ? I : O, p.exact = true;
   if (what == Wanted::dw) {
     p.M = lines, p.K = pixels, p.used = deep ? a.out_channels : O;
-    p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_tap = I * p.b_channel, p.b_column = 1;
+    p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_column = 1, p.b_fours = O % 4 == 0;
     p.c = r.dparameter(0), p.c_group = group, p.c_row = wide,
     p.c_chunk = deep ? taps * tap : a.groups * group;
     set_chunks(p);
   } else {
     p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = group, p.b_tap = tap, p.b_channel = back ? 1 : wide,
-    p.b_column = back ? wide : 1;
+    p.b = r.parameter(0), p.b_group = group, p.b_channel = back ? 1 : int(wide), p.b_fours = true;
+    p.b_column = back ? int(wide) : 1, p.b_tap = int(tap);
     p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
-    p.more = back && r.accumulate(0);
+    p.more = back && r.accumulate(0), p.relu = !back && (r.fused & fusion::relu) != 0;
+    p.mask = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
     p.c_group = p.N, p.c_row = to.last();
   }
   return p;
 }
 
-template <bool dw, int width>
+template <Wanted what, bool fours, int height, int width>
 static void launch_tiles(const Convolution& p) {
-  using T = Tile<width>;
-  const int64_t columns = dw ? p.c_row : p.N;
-  const gpu::Grid grid = {unsigned((p.M + T::height - 1) / T::height),
-                          unsigned((columns + width - 1) / width), unsigned(p.groups * p.chunks)};
-  const bool fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
-  launch(fours ? convolution_kernel<dw, width, Four> : convolution_kernel<dw, width, float>, grid, 256,
-         step * (T::a_pitch + T::b_pitch) * sizeof(float), p);
+  using T = Tile<what, fours, height, width>;
+  const int64_t blocks = blocks_of(p, T::dw ? p.c_row : p.N, {height, width}) / p.groups;
+  launch(convolution_kernel<what, fours, height, width>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
+         T::threads, T::shared * sizeof(float), p);
 }
-template <bool dw>
+template <Wanted what, bool fours, int height>
+static void launch_wide(const Convolution& p, int width) {
+  if (width == 16) launch_tiles<what, fours, height, 16>(p);
+  else if (width == 32) launch_tiles<what, fours, height, 32>(p);
+  else launch_tiles<what, fours, height, 64>(p);
+}
+template <Wanted what>
 static void convolve(const Convolution& p) {
-  const int width = tile_width(dw ? p.c_row : p.N), elements = p.M * p.N * p.groups;
+  constexpr bool dw = what == Wanted::dw;
+  const int      elements = p.M * p.N * p.groups;
+  const TileSize s = tile_of(p, what);
   if (is_direct(p) && dw)
     launch(convolution_dw_kernel, {unsigned(elements + 31) / 32, unsigned(p.chunks)}, 256,
            256 * sizeof(float), p, elements);
   else if (is_direct(p)) each(p.M * p.c_row, ConvolveDirectly{p});
-  else if (width == 16) launch_tiles<dw, 16>(p);
-  else if (width == 32) launch_tiles<dw, 32>(p);
-  else launch_tiles<dw, tile>(p);
+  else if (!p.a_fours) launch_wide<what, false, 64>(p, s.width);
+  else if (s.height == 64) launch_wide<what, true, 64>(p, s.width);
+  else launch_wide<what, true, dw ? 64 : 128>(p, s.width);
 }
 
 // db of many pixels: first every column of an image apart.
@@ -1376,6 +1598,8 @@ static bool fits(const OpRun& r) {
                           x.dim[1] + int64_t(a.padding.h) * 2, x.dim[2] + int64_t(a.padding.w) * 2,
                           int64_t(a.dilation.h) * a.kernel_size.h, int64_t(a.dilation.w) * a.kernel_size.w})
     if (n >= Window::limit) return false;
+  for (const int64_t n : {r.in_numel(0), r.out_numel(), w * a.in_channels * padded(a.out_channels)})
+    if (n > 4 * int64_t(Window::limit)) return false;
   return true;
 }
 template <class A>
@@ -1390,15 +1614,15 @@ static size_t convolution_back_scratch(const OpRun& r) {
 }
 
 template <class A>
-static void convolution_forward(const OpRun& r) { convolve<false>(convolution<A>(r, Wanted::y)); }
+static void convolution_forward(const OpRun& r) { convolve<Wanted::y>(convolution<A>(r, Wanted::y)); }
 template <class A>
 static void convolution_backward(const OpRun& r) {
-  if (r.dx(0) != nullptr) convolve<false>(convolution<A>(r, Wanted::dx));
+  if (r.dx(0) != nullptr) convolve<Wanted::dx>(convolution<A>(r, Wanted::dx));
   if (r.dparameter(0) != nullptr) {
     Convolution p = convolution<A>(r, Wanted::dw);
     if (p.chunks > 1) p.c = scratch_of(r);
-    convolve<true>(p);
-    if (p.chunks > 1) each(p.c_chunk, AddChunks{scratch_of(r), p.c_chunk, p.chunks, r.dparameter(0)});
+    convolve<Wanted::dw>(p);
+    if (p.chunks > 1) add_chunks(p, r.dparameter(0));
   }
   if (r.dparameter(1) == nullptr) return;
   const int64_t O = r.out_shape().last(), pixels = r.out_numel() / O, width = r.out_shape().dim[2];

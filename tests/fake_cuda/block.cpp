@@ -20,10 +20,12 @@ constexpr bool one_each = false;
 enum class At { start, barrier, shuffle, end };
 struct Thread {
   At       at;
-  int      line, lane;
+  int      line, lanes;
   uint64_t value;
+  const uint32_t* words;                       // of an exchange
   Fiber*   fiber;
 };
+constexpr int max_words = 64;                  // of an exchange, a lane
 
 std::string at_line(const Thread& t) { return " at line " + std::to_string(t.line); }
 
@@ -43,6 +45,8 @@ struct Machine {
   Order  order = Order::forward;
   Random random = {};
   Thread threads[max_threads];
+  Copies copies[max_threads];
+  uint32_t exchanged[max_threads][max_words];  // of a warp together, where its first thread's are
   unsigned queue[max_threads], head = 0, queued = 0;    // threads that can go on, a ring
   unsigned living = 0, at_barrier = 0;
   unsigned living_of[max_threads / warp], shuffling_of[max_threads / warp];
@@ -76,9 +80,9 @@ struct Machine {
     found(what + ", block (" + at + ") of " + named(*launch));
     broken = true;
   }
-  void wait(At at, int line, int lane, uint64_t value) {
+  void wait(At at, int line, int lanes, uint64_t value, const uint32_t* words) {
     Thread& t = threads[here.thread];
-    t.at = at, t.line = line, t.lane = lane, t.value = value;
+    t.at = at, t.line = line, t.lanes = lanes, t.value = value, t.words = words;
     if (at == At::barrier) at_barrier++;
     else shuffling_of[here.thread / warp]++, try_shuffle(here.thread / warp);
     happened(&threads);
@@ -97,9 +101,15 @@ struct Machine {
       Thread& self = threads[t];
       if (self.at == At::end) continue;
       if (one == nullptr) one = &self;
-      const unsigned other = static_cast<unsigned>(self.lane);
-      if (self.line != one->line)
+      if (self.line != one->line || self.lanes != one->lanes)
         return fail("shuffle: lanes of a warp at different ones");
+      if (self.words != nullptr) {
+        if (living_of[w] != warp) return fail("exchange: missing lanes" + at_line(self));
+        uint32_t* const to = exchanged[first] + (t - first) * static_cast<unsigned>(self.lanes);
+        for (int i = 0; i < self.lanes; i++) to[i] = self.words[i];
+        continue;
+      }
+      const unsigned other = (t - first) ^ static_cast<unsigned>(self.lanes);
       if (other >= warp || first + other >= end || threads[first + other].at == At::end)
         return fail("shuffle: missing lane for thread " + std::to_string(t) + at_line(self));
       self.value = from[other];
@@ -151,7 +161,7 @@ struct Machine {
   void run_block() {
     const unsigned n = launch->threads;
     memset(here.shared, 0xFF, launch->shared);
-    for (unsigned t = 0; t < n; t++) threads[t] = {At::start, 0, 0, 0, nullptr};
+    for (unsigned t = 0; t < n; t++) threads[t] = {At::start, 0, 0, 0, nullptr, nullptr}, copies[t].list.clear(), copies[t].group = 0;
     for (unsigned w = 0; w * warp < n; w++) living_of[w] = std::min(warp, n - w * warp), shuffling_of[w] = 0;
     living = n, at_barrier = 0, head = 0, queued = 0;
     enqueue(0, n);
@@ -179,6 +189,7 @@ void Machine::run_threads() {
     after(&m.living);
     m.launch->run(m.launch->arguments.get());
     m.threads[t].at = At::end;
+    if (!m.copies[t].list.empty()) m.fail("copy_async: nothing waits for it");
     m.living--, m.living_of[t / warp]--;
     if (m.shuffling_of[t / warp] > 0) m.try_shuffle(t / warp);
     happened(&m.queue);
@@ -207,12 +218,20 @@ struct Shared {
 }  // namespace
 
 void early() { machine().fail("follow: not called, so the launch before may still run"); }
-void barrier(int line) { machine().wait(At::barrier, line, 0, 0); }
-uint64_t shuffle(uint64_t value, int lane, int line) {
+void barrier(int line) { machine().wait(At::barrier, line, 0, 0, nullptr); }
+uint64_t shuffle_xor(uint64_t value, int lanes, int line) {
   Machine& m = machine();
-  m.wait(At::shuffle, line, lane, value);
+  m.wait(At::shuffle, line, lanes, value, nullptr);
   return m.threads[here.thread].value;
 }
+const uint32_t* exchange(const uint32_t* words, int n, int line) {
+  Machine& m = machine();
+  if (n > max_words) m.fail("exchange: too many words"), n = max_words;
+  m.wait(At::shuffle, line, n, 0, words);
+  return m.exchanged[here.thread / warp * warp];
+}
+Copies& copies() { return machine().copies[here.thread]; }
+void misaligned_copy() { machine().fail("copy_async: an address that is no multiple of its bytes"); }
 
 bool run_blocks(const Launch& l, Order order, uint64_t seed) {
   Machine& m = machine();

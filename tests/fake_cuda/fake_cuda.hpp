@@ -69,7 +69,16 @@ struct Here {
 extern Here here;
 void     early();                              // it ends and never did, though it had to
 void     barrier(int line);
-uint64_t shuffle(uint64_t value, int lane, int line);   // that of a lane of the warp
+uint64_t shuffle_xor(uint64_t value, int lanes, int line);
+const uint32_t* exchange(const uint32_t* words, int n, int line);          // those of all lanes: [32][n]
+// Copies that have not arrived yet.
+struct Copies {
+  struct Copy { void* to; size_t bytes; unsigned char values[16]; int group; };
+  std::vector<Copy> list;
+  int group;                                   // of the next one
+};
+Copies& copies();
+void misaligned_copy();                        // was found
 
 // ================================================================================ >>control
 // For tests. Settings hold until they are set anew; reset() sets all as at the start, but keeps memory.

@@ -11,6 +11,7 @@
 #define NNLITE_SHARED
 #define NNLITE_DEVICE
 #define NNLITE_GLOBAL
+#define NNLITE_UNROLL
 
 namespace nnlite_gpu {
 using Error  = fake::Error;
@@ -69,17 +70,48 @@ inline Grid     block() { return fake::here.block; }
 inline Grid     blocks() { return fake::here.blocks; }
 inline void     barrier(int line = __builtin_LINE()) { fake::barrier(line); }
 template <class T>
-inline T shuffle(T value, int lane, int line = __builtin_LINE()) {
+inline T shuffle_xor(T value, int lanes, int line = __builtin_LINE()) {
   static_assert(sizeof(T) == 4 || sizeof(T) == 8, "CUDA shuffles words");
   uint64_t word = 0;
   memcpy(&word, &value, sizeof(T));
-  word = fake::shuffle(word, lane, line);
+  word = fake::shuffle_xor(word, lanes, line);
   memcpy(&value, &word, sizeof(T));
   return value;
 }
-template <class T>
-inline T shuffle_xor(T value, int lanes, int line = __builtin_LINE()) {
-  return shuffle(value, static_cast<int>(thread() % 32) ^ lanes, line);
+template <int n>
+struct Lanes {
+  const uint32_t* all;
+  explicit Lanes(const float (&values)[size_t(n)], int line = __builtin_LINE()) {
+    uint32_t words[size_t(n)];
+    memcpy(words, values, sizeof(words));
+    all = fake::exchange(words, n, line);
+  }
+  float of(int lane, int i) const {
+    float value = 0;
+    memcpy(&value, all + lane * n + i, sizeof(value));
+    return value;
+  }
+};
+// Until its wait a copy leaves NaN.
+template <int floats>
+inline void copy_async(float* to, const float* from, bool there) {
+  fake::Copies& all = fake::copies();
+  fake::Copies::Copy copy = {to, sizeof(float) * floats, {}, all.group};
+  const auto misses = [&](const float* p) { return reinterpret_cast<uintptr_t>(p) % copy.bytes != 0; };
+  if (misses(to) || (there && misses(from))) fake::misaligned_copy();
+  if (there) memcpy(copy.values, from, copy.bytes);
+  memset(to, 0xFF, copy.bytes);
+  all.list.push_back(copy);
+}
+inline void commit_copies() { fake::copies().group++; }
+template <int n>
+inline void wait_for_copies() {
+  fake::Copies& all = fake::copies();
+  size_t left = 0;
+  for (const fake::Copies::Copy& copy : all.list)
+    if (copy.group < all.group - n) memcpy(copy.to, copy.values, copy.bytes);
+    else all.list[left++] = copy;
+  all.list.resize(left);
 }
 template <class T>
 inline T* shared() { return reinterpret_cast<T*>(fake::here.shared); }

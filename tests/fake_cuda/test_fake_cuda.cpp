@@ -114,10 +114,7 @@ void lane_at_barrier(float* to) {
   if (gpu::thread() == 7) gpu::barrier();
   to[gpu::thread()] = gpu::shuffle_xor(1.0f, 1);
 }
-void other_lanes(float* to) {
-  if (gpu::thread() < 8) to[0] = gpu::shuffle_xor(1.0f, 1);
-  else to[1] = gpu::shuffle_xor(1.0f, 1);
-}
+void other_lanes(float* to) { to[gpu::thread()] = gpu::shuffle_xor(1.0f, gpu::thread() < 8 ? 1 : 2); }
 void write_at(float* to, int i) { to[i] = 1; }
 void read_at(float* to, int i) { to[0] = to[i]; }
 void write_shared(float* to, int i) { gpu::shared<float>()[i] = 1, to[0] = 1; }
@@ -251,7 +248,7 @@ TEST_CASE("fake_cuda: a launch that overlaps the one before it and does not wait
   CHECK(found_by([&] { CHECK(gpu::launch(g.stream, true, follows, {2}, 64, 0, g.data) == 0); }) == 0);
 }
 
-TEST_CASE("fake_cuda: a shuffle with a lane missing, or with lanes at another") {
+TEST_CASE("fake_cuda: a shuffle with a lane missing, or with lanes that want another") {
   Gpu g(64);
   CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, lane_returns, {}, 64, 0, g.data) != 0); }) == 1);
   CHECK(found_by([&] { CHECK(gpu::launch(g.stream, false, lane_at_barrier, {}, 64, 0, g.data) != 0); }) == 1);
