@@ -1448,7 +1448,8 @@ static void update(const OpRun& r) {
 // What a row needs of scratch, in bytes.
 static size_t no_scratch(const OpRun&) { return 0; }
 
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch>
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch,
+          uint8_t fuses = 0>
 struct Row {
   static bool plan(const OpRun& r, KernelPlan& p) {
     p.scratch_shared = scratch(r);
@@ -1457,15 +1458,17 @@ struct Row {
   static void run(const OpRun& r, uint32_t, uint32_t, uint32_t, uint32_t) { f(r); }
   static const Kernel kernel;
 };
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)>
-const Kernel Row<phase_, f, scratch>::kernel = {"cuda", phase_, 0, 0, plan, {run}};
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&), uint8_t fuses>
+const Kernel Row<phase_, f, scratch, fuses>::kernel = {"cuda", phase_, 0, fuses, plan, {run}};
 
 // The rows of an op: forward and backward, or an update.
 template <void (*forward)(const OpRun&), void (*backward)(const OpRun&),
-          size_t (*scratch)(const OpRun&) = no_scratch, size_t (*back_scratch)(const OpRun&) = no_scratch>
+          size_t (*scratch)(const OpRun&) = no_scratch, size_t (*back_scratch)(const OpRun&) = no_scratch,
+          uint8_t fuses = 0, uint8_t back_fuses = 0>
 struct Layer {
-  static constexpr const Kernel* rows[] = {&Row<Phase::forward, forward, scratch>::kernel,
-                                           &Row<Phase::backward, backward, back_scratch>::kernel, nullptr};
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, forward, scratch, fuses>::kernel,
+      &Row<Phase::backward, backward, back_scratch, back_fuses>::kernel, nullptr};
 };
 template <class A>
 struct Optimizer {
