@@ -263,6 +263,52 @@ static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_
 
 inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }          // columns of a weight
 
+// n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication",
+// 1994.
+struct Divider {
+  int      by;
+  uint32_t factor, shift;
+  NNLITE_DEVICE int of(int n) const {
+    return static_cast<int>(uint64_t(static_cast<uint32_t>(n)) * factor >> shift);
+  }
+};
+static Divider divider(int64_t by) {
+  uint32_t shift = 31;
+  while (int64_t(1) << (shift - 31) < by) shift++;
+  const uint64_t n = static_cast<uint64_t>(by);
+  return {static_cast<int>(by), static_cast<uint32_t>(((uint64_t(1) << shift) + n - 1) / n), shift};
+}
+
+// Values side by side that are read and written at once: they lie at a multiple of their size.
+template <int n, class V = float>
+struct alignas(n * sizeof(V)) Pack {
+  static constexpr int count = n;
+  V of[size_t(n)];
+};
+using One = Pack<1>;
+using Two = Pack<2>;
+using Four = Pack<4>;
+template <class T>
+NNLITE_DEVICE inline T load(const float* from, int64_t i) { return *reinterpret_cast<const T*>(from + i); }
+
+NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) {
+  to[i] = more ? to[i] + value : value;
+}
+template <int n>
+NNLITE_DEVICE inline void give_to(float* to, int64_t i, Pack<n> values, bool more) {
+  Pack<n>* const place = reinterpret_cast<Pack<n>*>(to + i);
+  if (more) {
+    const Pack<n> before = *place;
+    for (int j = 0; j < n; j++) values.of[j] = before.of[j] + values.of[j];
+  }
+  *place = values;
+}
+
+// Of 256 threads, at most as many as fill the largest GPU some times.
+static unsigned blocks_of(int64_t threads, unsigned most = 4096) {
+  return threads > int64_t(most) * 256 ? most : static_cast<unsigned>((threads + 255) / 256);
+}
+
 // f(i) for every i in [0, n).
 template <class F>
 NNLITE_GLOBAL void each_kernel(F f, int64_t n) {
@@ -272,13 +318,22 @@ NNLITE_GLOBAL void each_kernel(F f, int64_t n) {
 }
 template <class F>
 static void each(int64_t n, const F& f) {
-  if (n <= 0) return;
-  const unsigned blocks = static_cast<unsigned>(n > 4096 * 256 ? 4096 : (n + 255) / 256);
-  launch(each_kernel<F>, {blocks}, 256, 0, f, n);
+  if (n > 0) launch(each_kernel<F>, {blocks_of(n)}, 256, 0, f, n);
 }
 
-NNLITE_DEVICE inline void give_to(float* to, int64_t i, float value, bool more) {
-  to[i] = more ? to[i] + value : value;
+// f(i, Four()) for every fourth i in [0, n), then f(i, One()) for what is left. n is below 2^33.
+template <class F>
+NNLITE_GLOBAL void fours_kernel(F f, int64_t n) {
+  gpu::follow();
+  const int count = static_cast<int>(n / 4), step = static_cast<int>(gpu::blocks().x * gpu::threads()),
+            first = static_cast<int>(gpu::block().x * gpu::threads() + gpu::thread());
+  for (int i = first; i < count; i += step) f(int64_t(i) * 4, Four());
+  const int64_t rest = int64_t(count) * 4 + first;
+  if (rest < n) f(rest, One());
+}
+template <class F>
+static void fours(int64_t n, const F& f) {
+  if (n > 0) launch(fours_kernel<F>, {blocks_of((n + 3) / 4)}, 256, 0, f, n);
 }
 
 template <class T = float>
@@ -286,63 +341,155 @@ static T* scratch_of(const OpRun& r) { return reinterpret_cast<T*>(r.scratch); }
 constexpr size_t refused = ~size_t(0);           // as the scratch of a row: it is not for these shapes
 
 // ================================================================================ >>reduce
-// The sum over all threads of a block, in every thread: halves are added, always in the same order. `room`
-// is shared memory for one float of every thread; blocks have a power of two of them.
-NNLITE_DEVICE inline float block_sum(float value, float* room) {
-  const unsigned t = gpu::thread();
-  room[t] = value;
-  for (unsigned half = gpu::threads() / 2; half > 0; half /= 2) {
-    gpu::barrier();
-    if (t < half) room[t] += room[t + half];
-  }
-  gpu::barrier();
-  const float sum = room[0];
-  gpu::barrier();
-  return sum;
-}
-
 // Long sums are cut into chunks, by their length alone.
 struct Chunks { int64_t size, count; };
-constexpr int64_t least_chunk = 256, most_chunks = 512;
-static Chunks chunks_of(int64_t n) {
-  const int64_t size = round_up((n + most_chunks - 1) / most_chunks, least_chunk);
+constexpr int64_t most_chunks = 512;
+static Chunks chunks_of(int64_t n, int64_t least) {
+  const int64_t size = round_up((n + most_chunks - 1) / most_chunks, least);
   return {size, (n + size - 1) / size};
 }
 // No shorter sum has more chunks.
-static size_t chunk_bound(int64_t n) {
-  return static_cast<size_t>(smaller(most_chunks, (n + least_chunk - 1) / least_chunk));
+static size_t chunk_bound(int64_t n, int64_t least) {
+  return static_cast<size_t>(smaller(most_chunks, (n + least - 1) / least));
 }
 
-// Sums over the pixels of every channel of [pixels][C]. A block has 32 channels, side by side, and a chunk of
-// pixels, 8 threads a channel. F says what it sums: Part, part(c, first, last, by), merge(Part&, Part), and
-// finish(c, Part), also of padding. Chunks leave their parts in `to`; in a second launch these are `given`.
-template <class F>
-NNLITE_GLOBAL void channels_kernel(F f, int64_t C, int64_t count, int64_t chunk,
-                                   const typename F::Part* given, typename F::Part* to) {
-  gpu::follow();
-  using Part = typename F::Part;
-  Part* const   room = gpu::shared<Part>();
-  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
-  const int64_t c = int64_t(gpu::block().x) * 32 + lane, first = int64_t(gpu::block().y) * chunk;
-  const int64_t last = c < C ? smaller(first + chunk, count) : 0;
-  Part sum = {};
-  if (given == nullptr && c < C) sum = f.part(c, first + part, last, 8);
-  for (int64_t k = first + part; given != nullptr && k < last; k += 8) f.merge(sum, given[k * C + c]);
-  room[t] = sum;
+// What threads of a block have, those a multiple of `width` apart, becomes one in those below width: halves are
+// merged, then the last eight in their order, so that few values are added up as the CPU does. `room` is shared
+// memory for all threads, at least 8 width of them.
+template <class F, class Own>
+NNLITE_DEVICE void fold(const F& f, Own& own, unsigned width, Own* room) {
+  const unsigned t = gpu::thread();
+  room[t] = own;
+  for (unsigned half = gpu::threads() / 2; half >= 8 * width; half /= 2) {
+    gpu::barrier();
+    if (t >= half) continue;
+    f.merge(own, room[t + half]);
+    room[t] = own;
+  }
   gpu::barrier();
-  if (part != 0) return;
-  for (int i = 1; i < 8; i++) f.merge(sum, room[i * 32 + lane]);
-  if (to == nullptr && c < round_up(C, 16)) f.finish(c, sum);
-  if (to != nullptr && c < C) to[gpu::block().y * C + c] = sum;
+  for (unsigned k = 1; k < 8 && t < width; k++) f.merge(own, room[t + k * width]);
+}
+
+// Threads side by side, a power of two within a warp, that have one sum.
+struct Team {
+  int size;
+  int64_t threads(int64_t teams) const { return round_up(teams * size, 32); }    // whole warps, for shuffles
+  NNLITE_DEVICE float sum(float v) const {
+    for (int k = size / 2; k > 0; k /= 2) v += gpu::shuffle_xor(v, k);
+    return v;
+  }
+  NNLITE_DEVICE float largest(float v) const {
+    for (int k = size / 2; k > 0; k /= 2) v = plain::max(v, gpu::shuffle_xor(v, k));
+    return v;
+  }
+};
+static Team team_of(int64_t most) {
+  int size = 1;
+  while (size < 32 && size < most) size *= 2;
+  return {size};
+}
+
+// Sums over the pixels of every channel of [pixels][C]. A block has up to 32 packs of channels, side by side,
+// and a chunk of pixels. F says what it sums:
+//   Pack, Values, Sum, Part           of channels read at once; what is read; what a thread has; of a channel
+//   start(c, pixel), read(c, pixel)   a Sum of nothing, Values
+//   add(Sum&, Values), part(Sum, j)   of the pack's channel j
+//   merge(Part&, Part), finish(c, Part)         finish also of padding
+// Chunks leave their parts in `to`, [C][chunks], and a second launch merges them.
+template <class F>
+struct Parts { typename F::Part of[size_t(F::Pack::count)]; };
+template <class F>
+struct MergeParts {
+  F f;
+  NNLITE_DEVICE void merge(Parts<F>& a, const Parts<F>& b) const {
+    for (int j = 0; j < F::Pack::count; j++) f.merge(a.of[j], b.of[j]);
+  }
+};
+template <class F>
+NNLITE_GLOBAL void channels_kernel(F f, int C, int width, int64_t pixels, int64_t chunk,
+                                   typename F::Part* to) {
+  gpu::follow();
+  constexpr int n = F::Pack::count;
+  const int     t = static_cast<int>(gpu::thread()), height = static_cast<int>(gpu::threads()) / width;
+  const int     c = (static_cast<int>(gpu::block().x) * width + t % width) * n;
+  const int64_t first = int64_t(gpu::block().y) * chunk, last = c < C ? smaller(first + chunk, pixels) : 0;
+  Parts<F> own = {};
+  int64_t  p = first + t / width;
+  if (p < last) {
+    typename F::Sum sum = f.start(c, p);
+    for (; p + 3 * height < last; p += 4 * height) {             // reads that do not wait for each other
+      typename F::Values v[4];
+      for (int k = 0; k < 4; k++) v[k] = f.read(c, p + k * height);
+      for (int k = 0; k < 4; k++) f.add(sum, v[k]);
+    }
+    for (; p < last; p += height) f.add(sum, f.read(c, p));
+    for (int j = 0; j < n; j++) own.of[j] = f.part(sum, j);
+  }
+  fold(MergeParts<F>{f}, own, static_cast<unsigned>(width), gpu::shared<Parts<F>>());
+  for (int j = 0; j < n && t < width && c < C; j++) {
+    if (to == nullptr) f.finish(c + j, own.of[j]);
+    else to[int64_t(c + j) * gpu::blocks().y + gpu::block().y] = own.of[j];
+  }
+  if (to == nullptr && gpu::block().x == 0 && C + t < round_up(C, 16)) f.finish(C + t, {});
+}
+constexpr int merge_threads = most_chunks / 4;
+template <class F>
+NNLITE_GLOBAL void merge_kernel(F f, int C, int chunks, const typename F::Part* from) {
+  gpu::follow();
+  const int c = static_cast<int>(gpu::block().x), t = static_cast<int>(gpu::thread());
+  typename F::Part parts[4] = {};
+  for (int k = 0; k < 4; k++)
+    if (c < C && t + k * merge_threads < chunks) parts[k] = from[int64_t(c) * chunks + t + k * merge_threads];
+  for (int k = 1; k < 4; k++) f.merge(parts[0], parts[k]);
+  fold(f, parts[0], 1, gpu::shared<typename F::Part>());
+  if (t == 0) f.finish(c, parts[0]);
+}
+
+static int64_t packs_of(int64_t C) { return C % 4 == 0 ? C / 4 : C; }
+static int pack_width(int64_t C) { return team_of(packs_of(C)).size; }
+static int64_t least_pixels(int64_t C) { return 16 * 256 / pack_width(C); }
+template <class Part>
+static size_t channels_bytes(int64_t C, int64_t pixels) {
+  return chunk_bound(pixels, least_pixels(C)) * size_t(C) * sizeof(Part);
 }
 template <class F>
 static void channels(const F& f, int64_t C, int64_t pixels, typename F::Part* scratch) {
-  using Part = typename F::Part;
-  const Chunks   k = chunks_of(pixels);
-  const unsigned groups = unsigned((padded(C) + 31) / 32), room = 256 * sizeof(Part);
-  Part* const    to = k.count > 1 ? scratch : nullptr;
-  launch(channels_kernel<F>, {groups, unsigned(k.count)}, 256, room, f, C, pixels, k.size, nullptr, to);
-  if (to != nullptr) launch(channels_kernel<F>, {groups}, 256, room, f, C, k.count, k.count, to, nullptr);
+  const int      width = pack_width(C);
+  const Chunks   k = chunks_of(pixels, least_pixels(C));
+  const unsigned groups = unsigned((packs_of(C) + width - 1) / width);
+  typename F::Part* const to = k.count > 1 ? scratch : nullptr;
+  launch(channels_kernel<F>, {groups, unsigned(k.count)}, 256, 256 * sizeof(Parts<F>), f, C, width, pixels,
+         k.size, to);
+  if (to != nullptr)
+    launch(merge_kernel<F>, {unsigned(padded(C))}, merge_threads, merge_threads * sizeof(typename F::Part), f,
+           C, k.count, to);
+}
+
+// to[c] = the sum of a column of [rows][columns], zeros up to padding.
+template <class T>
+struct Columns {
+  using Pack = T;
+  using Values = T;
+  using Sum = T;
+  using Part = float;
+  const float* from;
+  int64_t      columns;
+  float*       to;
+  NNLITE_DEVICE Sum start(int, int64_t) const { return {}; }
+  NNLITE_DEVICE Values read(int c, int64_t row) const { return load<T>(from, row * columns + c); }
+  NNLITE_DEVICE void add(Sum& sum, const Values& v) const {
+    for (int j = 0; j < T::count; j++) sum.of[j] += v.of[j];
+  }
+  NNLITE_DEVICE Part part(const Sum& sum, int j) const { return sum.of[j]; }
+  NNLITE_DEVICE void merge(Part& a, Part b) const { a += b; }
+  NNLITE_DEVICE void finish(int c, Part sum) const { to[c] = sum; }
+};
+static size_t column_sums_bytes(int64_t rows, int64_t columns) {
+  return channels_bytes<float>(columns, rows);
+}
+static void column_sums(const float* from, int64_t rows, int64_t columns, float* to, float* scratch) {
+  if (columns % 4 == 0) channels(Columns<Four>{from, columns, to}, columns, rows, scratch);
+  else channels(Columns<One>{from, columns, to}, columns, rows, scratch);
 }
 
 // ================================================================================ >>elementwise
@@ -351,11 +498,16 @@ struct Activate {
   A a;
   const float* x;
   float*       y;
-  NNLITE_DEVICE void operator()(int64_t i) const { y[i] = plain::value_of(a, x[i]); }
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
+    v = load<T>(x, i);
+    for (float& one : v.of) one = plain::value_of(a, one);
+    give_to(y, i, v, false);
+  }
 };
 template <class A>
 static void activation_forward(const OpRun& r) {
-  each(r.out_numel(), Activate<A>{*static_cast<const A*>(r.attributes), r.in(0), r.out()});
+  fours(r.out_numel(), Activate<A>{*static_cast<const A*>(r.attributes), r.in(0), r.out()});
 }
 
 template <class A>
@@ -364,12 +516,18 @@ struct ActivateBack {
   const float *y, *dy;
   float*       dx;
   bool         more;
-  NNLITE_DEVICE void operator()(int64_t i) const { give_to(dx, i, plain::slope_times(a, y[i], dy[i]), more); }
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
+    v = load<T>(dy, i);
+    const T at = load<T>(y, i);
+    for (int j = 0; j < T::count; j++) v.of[j] = plain::slope_times(a, at.of[j], v.of[j]);
+    give_to(dx, i, v, more);
+  }
 };
 template <class A>
 static void activation_backward(const OpRun& r) {
-  each(r.out_numel(),
-       ActivateBack<A>{*static_cast<const A*>(r.attributes), r.y(), r.dy(), r.dx(0), r.accumulate(0)});
+  fours(r.out_numel(),
+        ActivateBack<A>{*static_cast<const A*>(r.attributes), r.y(), r.dy(), r.dx(0), r.accumulate(0)});
 }
 
 // Add and Mul: all inputs, left to right.
@@ -385,14 +543,18 @@ struct Combine {
   float* y;
   NNLITE_DEVICE static float both(const Add*, float a, float b) { return a + b; }
   NNLITE_DEVICE static float both(const Mul*, float a, float b) { return a * b; }
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    float v = in.of[0][i];
-    for (int k = 1; k < in.count; k++) v = both(static_cast<const A*>(nullptr), v, in.of[k][i]);
-    y[i] = v;
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
+    v = load<T>(in.of[0], i);
+    for (int k = 1; k < in.count; k++) {
+      const T x = load<T>(in.of[k], i);
+      for (int j = 0; j < T::count; j++) v.of[j] = both(static_cast<const A*>(nullptr), v.of[j], x.of[j]);
+    }
+    give_to(y, i, v, false);
   }
 };
 template <class A>
-static void arithmetic_forward(const OpRun& r) { each(r.out_numel(), Combine<A>{inputs_of(r), r.out()}); }
+static void arithmetic_forward(const OpRun& r) { fours(r.out_numel(), Combine<A>{inputs_of(r), r.out()}); }
 
 // dx_k = dy, of a product times the other inputs. dx may lie over dy.
 template <class A>
@@ -401,24 +563,32 @@ struct CombineBack {
   const float* dy;
   float*       dx[max_inputs];
   uint32_t     more;
-  NNLITE_DEVICE static float slope(const Add*, const Inputs&, int, int64_t, float dy) { return dy; }
-  NNLITE_DEVICE static float slope(const Mul*, const Inputs& in, int k, int64_t i, float dy) {
-    for (int j = 0; j < in.count; j++)
-      if (j != k) dy *= in.of[j][i];
-    return dy;
+  template <class T>
+  NNLITE_DEVICE static void slope(const Add*, const Inputs&, int, int64_t, T&) {}
+  template <class T>
+  NNLITE_DEVICE static void slope(const Mul*, const Inputs& in, int k, int64_t i, T& d) {
+    for (int other = 0; other < in.count; other++) {
+      if (other == k) continue;
+      const T x = load<T>(in.of[other], i);
+      for (int j = 0; j < T::count; j++) d.of[j] *= x.of[j];
+    }
   }
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const float d = dy[i];
-    for (int k = 0; k < in.count; k++)
-      if (dx[k] != nullptr)
-        give_to(dx[k], i, slope(static_cast<const A*>(nullptr), in, k, i, d), (more >> k & 1u) != 0);
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
+    v = load<T>(dy, i);
+    for (int k = 0; k < in.count; k++) {
+      if (dx[k] == nullptr) continue;
+      T d = v;
+      slope(static_cast<const A*>(nullptr), in, k, i, d);
+      give_to(dx[k], i, d, (more >> k & 1u) != 0);
+    }
   }
 };
 template <class A>
 static void arithmetic_backward(const OpRun& r) {
   CombineBack<A> f = {inputs_of(r), r.dy(), {}, r.accumulate_bits};
   for (int k = 0; k < r.n_in; k++) f.dx[k] = r.dx(k);
-  each(r.out_numel(), f);
+  fours(r.out_numel(), f);
 }
 
 // to = from / (1 - p) where the element's random number is at least p, else 0. Backward draws the same.
@@ -429,34 +599,41 @@ struct Drop {
   const float*   from;
   float*         to;
   bool           more;
-  NNLITE_DEVICE void operator()(int64_t i) const {
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
     const Words w = random_block(context->seed, context->step, Purpose::dropout, node, uint32_t(i / 4));
-    give_to(to, i, uniform_of(w.word[i % 4]) < p ? 0.0f : from[i] * (1 / (1 - p)), more);
+    v = load<T>(from, i);
+    for (int j = 0; j < T::count; j++)
+      v.of[j] = uniform_of(w.word[T::count == 4 ? j : i % 4]) < p ? 0.0f : v.of[j] * (1 / (1 - p));
+    give_to(to, i, v, more);
   }
 };
 static void drop(const OpRun& r, const float* from, float* to, bool more) {
-  each(r.out_numel(),
-       Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, to, more});
+  fours(r.out_numel(),
+        Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, to, more});
 }
 static void dropout_forward(const OpRun& r) { drop(r, r.in(0), r.out(), false); }
 static void dropout_backward(const OpRun& r) { drop(r, r.dy(), r.dx(0), r.accumulate(0)); }
 
-// Concat: y is runs, each made of one run of every input.
+// Concat: y is runs, each made of one run of every input. Counted in packs.
+template <class T>
 struct Join {
-  int          count;
-  int64_t      end[max_inputs];                // of every input's part of a run of y
-  const float* x[max_inputs];
-  float*       y;                              // nullptr: backward
-  const float* dy;
-  float*       dx[max_inputs];
-  uint32_t     more;
+  int      count;
+  int      end[max_inputs];                    // of every input's part of a run of y
+  Divider  run;
+  const T* x[max_inputs];
+  T*       y;                                  // nullptr: backward
+  const T* dy;
+  T*       dx[max_inputs];
+  uint32_t more;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const int64_t run = i / end[count - 1], in_run = i % end[count - 1];
+    const int n = run.of(static_cast<int>(i)), in_run = static_cast<int>(i) - n * run.by;
     int k = 0;
     while (in_run >= end[k]) k++;
-    const int64_t first = k > 0 ? end[k - 1] : 0, at = run * (end[k] - first) + in_run - first;
+    const int     first = k > 0 ? end[k - 1] : 0;
+    const int64_t at = int64_t(n) * (end[k] - first) + in_run - first;
     if (y != nullptr) y[i] = x[k][at];
-    else if (dx[k] != nullptr) give_to(dx[k], at, dy[i], (more >> k & 1u) != 0);
+    else if (dx[k] != nullptr) give_to(dx[k]->of, at * T::count, dy[i], (more >> k & 1u) != 0);
   }
 };
 // Elements of the dimensions from `dim` on; -1 is the last.
@@ -465,34 +642,46 @@ static int64_t length_from(const Shape& shape, int dim) {
   for (int d = dim < 0 ? dim + shape.rank : dim; d < shape.rank; d++) length *= shape.dim[d];
   return length;
 }
-static Join join(const OpRun& r) {
-  Join f = {};
+static int64_t part_of_run(const OpRun& r, int k) {
+  return length_from(r.in_shape(k), static_cast<const Concat*>(r.attributes)->dim);
+}
+static bool joins_fours(const OpRun& r) {
+  for (int k = 0; k < r.n_in; k++)
+    if (part_of_run(r, k) % 4 != 0) return false;
+  return true;
+}
+template <class T>
+static void join(const OpRun& r, bool back) {
+  Join<T> f = {};
   int64_t end = 0;
-  for (; f.count < r.n_in; f.count++)
-    f.end[f.count] = end += length_from(r.in_shape(f.count), static_cast<const Concat*>(r.attributes)->dim);
-  return f;
+  for (int k = 0; k < r.n_in; k++) {
+    f.end[k] = static_cast<int>(end += part_of_run(r, k) / T::count);
+    f.x[k]   = reinterpret_cast<const T*>(r.in(k));
+    f.dx[k]  = reinterpret_cast<T*>(r.dx(k));
+  }
+  f.count = r.n_in, f.run = divider(end), f.more = r.accumulate_bits;
+  f.y  = back ? nullptr : reinterpret_cast<T*>(r.out());
+  f.dy = reinterpret_cast<const T*>(r.dy());
+  each(r.out_numel() / T::count, f);
 }
-static void concat_forward(const OpRun& r) {
-  Join f = join(r);
-  f.y = r.out();
-  for (int k = 0; k < r.n_in; k++) f.x[k] = r.in(k);
-  each(r.out_numel(), f);
-}
-static void concat_backward(const OpRun& r) {
-  Join f = join(r);
-  f.dy = r.dy(), f.more = r.accumulate_bits;
-  for (int k = 0; k < r.n_in; k++) f.dx[k] = r.dx(k);
-  each(r.out_numel(), f);
-}
+static void concat_forward(const OpRun& r) { joins_fours(r) ? join<Four>(r, false) : join<One>(r, false); }
+static void concat_backward(const OpRun& r) { joins_fours(r) ? join<Four>(r, true) : join<One>(r, true); }
+
+// Bytes of scratch of rows that count packs in 32 bits: none, or refused.
+static size_t if_counted(int64_t packs) { return packs <= INT32_MAX ? 0 : refused; }
+static size_t concat_scratch(const OpRun& r) { return if_counted(r.out_numel() / (joins_fours(r) ? 4 : 1)); }
 
 struct AddUp {
   float*       to;
   const float* from;
   bool         more;
-  NNLITE_DEVICE void operator()(int64_t i) const { give_to(to, i, from[i], more); }
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T) const { give_to(to, i, load<T>(from, i), more); }
 };
-static void flatten_forward(const OpRun& r) { each(r.out_numel(), AddUp{r.out(), r.in(0), false}); }
-static void flatten_backward(const OpRun& r) { each(r.out_numel(), AddUp{r.dx(0), r.dy(), r.accumulate(0)}); }
+static void flatten_forward(const OpRun& r) { fours(r.out_numel(), AddUp{r.out(), r.in(0), false}); }
+static void flatten_backward(const OpRun& r) {
+  fours(r.out_numel(), AddUp{r.dx(0), r.dy(), r.accumulate(0)});
+}
 
 // ================================================================================ >>normalise
 // Batch norm. x, y [pixels][C]. Statistics are (count, mean, M2 = sum (x - mean)^2); nothing cancels in them.
@@ -504,6 +693,9 @@ struct Norm {
   NNLITE_DEVICE float inverse(int64_t c) const { return 1 / real_sqrt(var[c] + eps); }
   NNLITE_DEVICE float scale(int64_t c) const {
     return weight != nullptr ? weight[c] * inverse(c) : inverse(c);
+  }
+  NNLITE_DEVICE float shift(int64_t c) const {
+    return fmaf(-mean[c], scale(c), bias != nullptr ? bias[c] : 0.0f);
   }
 };
 template <class A>
@@ -517,78 +709,123 @@ static Norm norm_of(const OpRun& r) {
           by_batch ? r.slot(1) : r.parameter(stored + 1)};
 }
 
-// Merged as by Chan, Golub, LeVeque 1979.
+// A thread sums up distances from the first x that it meets, so that no large mean cancels: the spread of n
+// values is at least 1/n of the square of that value's own distance from their mean. Parts are merged as by
+// Chan, Golub, LeVeque 1979.
+template <class T>
 struct Statistics {
+  using Pack = T;
+  using Values = T;
+  struct Sum { float count; T pivot, sum, squares; };
   struct Part { float count, mean, m2; };
   int64_t      C;
   const float* x;
   float *      mean, *var;
-  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
-    if (first >= last) return {};
-    const float count = static_cast<float>((last - first + by - 1) / by);
-    float sum = 0, m2 = 0;
-    for (int64_t p = first; p < last; p += by) sum += x[p * C + c];
-    const float middle = sum / count;
-    for (int64_t p = first; p < last; p += by) m2 = fmaf(x[p * C + c] - middle, x[p * C + c] - middle, m2);
-    return {count, middle, m2};
+  NNLITE_DEVICE Values read(int c, int64_t p) const { return load<T>(x, p * C + c); }
+  NNLITE_DEVICE Sum start(int c, int64_t p) const { return {0, read(c, p), {}, {}}; }
+  NNLITE_DEVICE void add(Sum& s, const Values& v) const {
+    s.count += 1;
+    for (int j = 0; j < T::count; j++) {
+      const float d = v.of[j] - s.pivot.of[j];
+      s.sum.of[j] += d;
+      s.squares.of[j] = fmaf(d, d, s.squares.of[j]);
+    }
+  }
+  NNLITE_DEVICE Part part(const Sum& s, int j) const {
+    const float d = s.sum.of[j] / s.count, m2 = fmaf(-d, s.sum.of[j], s.squares.of[j]);
+    return {s.count, s.pivot.of[j] + d, m2 < 0 ? 0.0f : m2};
   }
   NNLITE_DEVICE void merge(Part& a, const Part& b) const {
     if (!(b.count > 0)) return;
     const float d = b.mean - a.mean, before = a.count, share = b.count / (before + b.count);
     a = {before + b.count, fmaf(d, share, a.mean), fmaf(d * d, before * share, a.m2 + b.m2)};
   }
-  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+  NNLITE_DEVICE void finish(int c, const Part& all) const {
     if (c < C) mean[c] = all.mean, var[c] = all.m2 / all.count;
   }
 };
 
-// Elements of one channel that a thread has, so that it makes the channel's coefficients once.
-constexpr int64_t norm_pixels = 4;
-static int64_t norm_threads(const Norm& n) { return (n.pixels + norm_pixels - 1) / norm_pixels * n.C; }
+// f(c, i, n, by): packs i, i + by, .. n - 1 of [pixels][C], which all are of the channels from c on.
+template <class F>
+NNLITE_GLOBAL void by_channel_kernel(F f, int groups, int64_t n) {
+  gpu::follow();
+  const int all = static_cast<int>(gpu::blocks().x * gpu::threads()),
+            t = static_cast<int>(gpu::block().x * gpu::threads() + gpu::thread());
+  const int by = all / groups * groups;
+  if (t < by) f(t % groups * F::Pack::count, t, n, by);
+}
+template <class F>
+static void by_channel(const Norm& n, const F& f) {
+  const int64_t  groups = packs_of(n.C), packs = n.pixels * groups;
+  const unsigned least = static_cast<unsigned>((groups + 255) / 256), some = blocks_of(packs, 2048);
+  launch(by_channel_kernel<F>, {some < least ? least : some}, 256, 0, f, groups, packs);
+}
 
 // y = x scale + shift, scale = weight / sqrt(var + eps), shift = bias - mean scale
+template <class T>
 struct Normalise {
+  using Pack = T;
   Norm         n;
   const float* x;
   float*       y;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
-    const float   scale = n.scale(c), shift = fmaf(-n.mean[c], scale, n.bias != nullptr ? n.bias[c] : 0.0f);
-    for (int64_t p = first; p < last; p++) y[p * n.C + c] = fmaf(x[p * n.C + c], scale, shift);
+  NNLITE_DEVICE void operator()(int c, int64_t i, int64_t end, int by) const {
+    T scale, shift;
+    for (int j = 0; j < T::count; j++) scale.of[j] = n.scale(c + j), shift.of[j] = n.shift(c + j);
+    for (; i < end; i += by) {
+      T v = load<T>(x, i * T::count);
+      for (int j = 0; j < T::count; j++) v.of[j] = fmaf(v.of[j], scale.of[j], shift.of[j]);
+      give_to(y, i * T::count, v, false);
+    }
   }
 };
+template <class T>
+static void normalise(const OpRun& r, const Norm& n) {
+  using Part = typename Statistics<T>::Part;
+  if (n.by_batch)
+    channels(Statistics<T>{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, scratch_of<Part>(r));
+  by_channel(n, Normalise<T>{n, r.in(0), r.out()});
+}
 template <class A>
 static void batch_norm_forward(const OpRun& r) {
   const Norm n = norm_of<A>(r);
-  if (n.by_batch)
-    channels(Statistics{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, scratch_of<Statistics::Part>(r));
-  each(norm_threads(n), Normalise{n, r.in(0), r.out()});
+  n.C % 4 == 0 ? normalise<Four>(r, n) : normalise<One>(r, n);
 }
 template <class A>
 static size_t batch_norm_scratch(const OpRun& r) {
   const Norm n = norm_of<A>(r);
-  return n.by_batch ? chunk_bound(n.pixels) * size_t(n.C) * sizeof(Statistics::Part) : 0;
+  return n.by_batch ? channels_bytes<Statistics<One>::Part>(n.C, n.pixels) : 0;
 }
 
 // dw = sum dy (x - mean) / sqrt(var + eps), db = sum dy, zeros for columns that are padding.
+struct NormSum { float dy, dy_x; };
+template <class T>
 struct NormSums {
-  struct Part { float dy, dy_x; };
+  using Pack = T;
+  using Part = NormSum;
+  struct Values { T dy, x; };
+  struct Sum { T mean, dy, dy_x; };
   Norm         n;
   const float *x, *dy;                         // x: nullptr where only sum dy is wanted
   Part*        sums;                           // nullptr: not wanted, as dw and db
   float *      dw, *db;
-  NNLITE_DEVICE Part part(int64_t c, int64_t first, int64_t last, int64_t by) const {
-    Part sum = {};
-    const float mean = x != nullptr ? n.mean[c] : 0.0f;
-    for (int64_t p = first; p < last; p += by) {
-      const float d = dy[p * n.C + c];
-      sum.dy += d;
-      if (x != nullptr) sum.dy_x = fmaf(d, x[p * n.C + c] - mean, sum.dy_x);
-    }
-    return sum;
+  NNLITE_DEVICE Sum start(int c, int64_t) const {
+    Sum s = {};
+    for (int j = 0; j < T::count && x != nullptr; j++) s.mean.of[j] = n.mean[c + j];
+    return s;
   }
+  NNLITE_DEVICE Values read(int c, int64_t p) const {
+    const int64_t i = p * n.C + c;
+    return {load<T>(dy, i), x != nullptr ? load<T>(x, i) : T()};
+  }
+  NNLITE_DEVICE void add(Sum& s, const Values& v) const {
+    for (int j = 0; j < T::count; j++) {
+      s.dy.of[j] += v.dy.of[j];
+      s.dy_x.of[j] = fmaf(v.dy.of[j], v.x.of[j] - s.mean.of[j], s.dy_x.of[j]);
+    }
+  }
+  NNLITE_DEVICE Part part(const Sum& s, int j) const { return {s.dy.of[j], s.dy_x.of[j]}; }
   NNLITE_DEVICE void merge(Part& a, const Part& b) const { a.dy += b.dy, a.dy_x += b.dy_x; }
-  NNLITE_DEVICE void finish(int64_t c, const Part& all) const {
+  NNLITE_DEVICE void finish(int c, const Part& all) const {
     const bool here = c < n.C;
     if (dw != nullptr) dw[c] = here ? all.dy_x * n.inverse(c) : 0.0f;
     if (db != nullptr) db[c] = here ? all.dy : 0.0f;
@@ -598,43 +835,54 @@ struct NormSums {
 
 // With s = weight / sqrt(var + eps), t = x - mean, and through batch statistics:
 //   dx = s dy - s (t sum dy_x / (var + eps) + sum dy) / pixels;   through stored ones dx = s dy.
+template <class T>
 struct NormBack {
-  Norm                  n;
-  const float          *x, *dy;
-  const NormSums::Part* sums;
-  float*                dx;
-  bool                  more;
-  NNLITE_DEVICE void operator()(int64_t i) const {
-    const int64_t c = i % n.C, first = i / n.C * norm_pixels, last = smaller(first + norm_pixels, n.pixels);
-    const float   scale = n.scale(c);
-    float mean = 0, slope = 0, shift = 0;
-    if (sums != nullptr) {
-      const float inverse = n.inverse(c), share = -scale / static_cast<float>(n.pixels);
-      mean = n.mean[c], slope = share * inverse * (inverse * sums[c].dy_x), shift = share * sums[c].dy;
+  using Pack = T;
+  Norm           n;
+  const float   *x, *dy;
+  const NormSum* sums;
+  float*         dx;
+  bool           more;
+  NNLITE_DEVICE void operator()(int c, int64_t i, int64_t end, int by) const {
+    T scale, mean = {}, slope = {}, shift = {};
+    for (int j = 0; j < T::count; j++) {
+      scale.of[j] = n.scale(c + j);
+      if (sums == nullptr) continue;
+      const float inverse = n.inverse(c + j), share = -scale.of[j] / static_cast<float>(n.pixels);
+      mean.of[j]  = n.mean[c + j];
+      slope.of[j] = share * inverse * (inverse * sums[c + j].dy_x), shift.of[j] = share * sums[c + j].dy;
     }
-    for (int64_t p = first; p < last; p++) {
-      const int64_t at = p * n.C + c;
-      const float   rest = sums != nullptr ? fmaf(x[at] - mean, slope, shift) : 0.0f;
-      give_to(dx, at, fmaf(scale, dy[at], rest), more);
+    for (; i < end; i += by) {
+      T       d = load<T>(dy, i * T::count);
+      const T v = sums != nullptr ? load<T>(x, i * T::count) : T();
+      for (int j = 0; j < T::count; j++) {
+        const float rest = sums != nullptr ? fmaf(v.of[j] - mean.of[j], slope.of[j], shift.of[j]) : 0.0f;
+        d.of[j] = fmaf(scale.of[j], d.of[j], rest);
+      }
+      give_to(dx, i * T::count, d, more);
     }
   }
 };
-template <class A>
-static void batch_norm_backward(const OpRun& r) {
-  const Norm n = norm_of<A>(r);
+template <class T>
+static void normalise_back(const OpRun& r, const Norm& n) {
   const bool through = n.by_batch && r.dx(0) != nullptr;
   float *const dw = n.weight != nullptr ? r.dparameter(0) : nullptr;
   float *const db = n.weight != nullptr ? r.dparameter(1) : nullptr;
-  NormSums::Part *const scratch = scratch_of<NormSums::Part>(r), *const sums = through ? scratch : nullptr;
+  NormSum *const scratch = scratch_of<NormSum>(r), *const sums = through ? scratch : nullptr;
   const float* const x = through || dw != nullptr ? r.in(0) : nullptr;
   if (through || dw != nullptr || db != nullptr)
-    channels(NormSums{n, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
-  if (r.dx(0) != nullptr) each(norm_threads(n), NormBack{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
+    channels(NormSums<T>{n, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
+  if (r.dx(0) != nullptr) by_channel(n, NormBack<T>{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
+}
+template <class A>
+static void batch_norm_backward(const OpRun& r) {
+  const Norm n = norm_of<A>(r);
+  n.C % 4 == 0 ? normalise_back<Four>(r, n) : normalise_back<One>(r, n);
 }
 template <class A>
 static size_t batch_norm_back_scratch(const OpRun& r) {
   const Norm n = norm_of<A>(r);
-  return (1 + chunk_bound(n.pixels)) * size_t(n.C) * sizeof(NormSums::Part);
+  return size_t(n.C) * sizeof(NormSum) + channels_bytes<NormSum>(n.C, n.pixels);
 }
 
 // running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
@@ -662,17 +910,17 @@ static void batch_norm_commit(const OpRun& r) {
 
 // ================================================================================ >>pooling
 // Windows that slide over big images and have small ones as their outputs. A thread gathers what makes one
-// value: of a small image its window, of a big one all windows that hold it. Upsample is the pool of its
-// copies, backwards.
-struct Pixels {                                // of images [N, H, W, C]
-  int64_t H, W, C;
-  struct Place { int64_t n, h, w, c; };
-  NNLITE_DEVICE Place place(int64_t i) const {
-    const int64_t pixel = i / C, row = pixel / W;
-    return {row / H, row % H, pixel % W, i % C};
+// pack of channels: of a small image its window, of a big one all windows that hold it. Upsample is the pool
+// of its copies, backwards. Packs are counted in 32 bits.
+struct Pixels {                                // of images [N, H, W, C], C in packs
+  Divider H, W, C;
+  struct Place { int n, h, w, c; };
+  NNLITE_DEVICE Place place(int i) const {
+    const int pixel = C.of(i), row = W.of(pixel), n = H.of(row);
+    return {n, row - n * H.by, pixel - row * W.by, i - pixel * C.by};
   }
-  NNLITE_DEVICE int64_t at(int64_t n, int64_t h, int64_t w, int64_t c) const {
-    return ((n * H + h) * W + w) * C + c;
+  NNLITE_DEVICE int64_t at(int n, int h, int w, int c) const {
+    return int64_t((n * H.by + h) * W.by + w) * C.by + c;
   }
 };
 
@@ -680,37 +928,44 @@ struct Pixels {                                // of images [N, H, W, C]
 // divides by the values of a window: those inside, all, or what is no mean by one.
 enum class Divide : uint8_t { inside, all, one };
 struct Slide {
-  int64_t in, out, kernel, stride, padding, dilation;
+  Divider in, out;
+  int     kernel, padding;
+  Divider stride, dilation;
   Divide  divide;
-  struct Range { int64_t first, last, count; };
-  NNLITE_DEVICE int64_t extent() const { return dilation * (kernel - 1) + 1; }
-  NNLITE_DEVICE int64_t start(int64_t o) const { return kernel > 0 ? o * stride - padding : o * in / out; }
-  NNLITE_DEVICE Range inputs(int64_t o) const {                 // every dilation-th of them
-    const int64_t from = start(o);
-    const int64_t end = kernel > 0 ? smaller(from + extent(), in + padding) : ((o + 1) * in + out - 1) / out;
-    const int64_t first = from < 0 ? from + (dilation - 1 - from) / dilation * dilation : from,
-                  last = smaller(end, in);
+  struct Range { int first, last, count; };
+  NNLITE_DEVICE int extent() const { return dilation.by * (kernel - 1) + 1; }
+  NNLITE_DEVICE int start(int o) const { return kernel > 0 ? o * stride.by - padding : out.of(o * in.by); }
+  NNLITE_DEVICE Range inputs(int o) const {                      // every dilation-th of them
+    const int from = start(o);
+    const int end  = kernel > 0 ? least(from + extent(), in.by + padding)
+                                : out.of((o + 1) * in.by + out.by - 1);
+    const int first = from < 0 ? from + dilation.of(dilation.by - 1 - from) * dilation.by : from,
+              last  = least(end, in.by);
     return {first, last, divide == Divide::one ? 1 : divide == Divide::all ? end - from : last - first};
   }
-  NNLITE_DEVICE Range outputs(int64_t i) const {                // whose windows may hold input i
-    if (kernel == 0) return {i * out / in, ((i + 1) * out + in - 1) / in, 0};
-    const int64_t from = i + padding - (extent() - 1);
-    return {from > 0 ? (from + stride - 1) / stride : 0, smaller((i + padding) / stride + 1, out), 0};
+  NNLITE_DEVICE Range outputs(int i) const {                     // whose windows may hold input i
+    if (kernel == 0) return {in.of(i * out.by), in.of((i + 1) * out.by + in.by - 1), 0};
+    const int from = i + padding - (extent() - 1);
+    return {from > 0 ? stride.of(from + stride.by - 1) : 0, least(stride.of(i + padding) + 1, out.by), 0};
   }
-  NNLITE_DEVICE int64_t place(int64_t o, int64_t i) const {  // of input i in the window of o; -1: between two
-    const int64_t k = i - start(o);
-    return k % dilation == 0 ? k / dilation : -1;
+  NNLITE_DEVICE int place(int o, int i) const {  // of input i in the window of o; -1: between two
+    const int k = i - start(o), place = dilation.of(k);
+    return place * dilation.by == k ? place : -1;
   }
+  NNLITE_DEVICE static int least(int a, int b) { return a < b ? a : b; }
 };
 struct Slides { Pixels big, small; Slide h, w; };
 static Slides slides(const Shape& x, const Shape& y, Pair kernel, Pair stride, Pair padding, Pair dilation,
                      Divide by) {
-  return {{x.dim[1], x.dim[2], x.dim[3]}, {y.dim[1], y.dim[2], y.dim[3]},
-          {x.dim[1], y.dim[1], kernel.h, stride.h, padding.h, dilation.h, by},
-          {x.dim[2], y.dim[2], kernel.w, stride.w, padding.w, dilation.w, by}};
+  Divider x_size[3], y_size[3];
+  for (int d = 0; d < 3; d++) x_size[d] = divider(x.dim[d + 1]), y_size[d] = divider(y.dim[d + 1]);
+  x_size[2] = y_size[2] = divider(packs_of(x.dim[3]));
+  return {{x_size[0], x_size[1], x_size[2]}, {y_size[0], y_size[1], y_size[2]},
+          {x_size[0], y_size[0], kernel.h, padding.h, divider(stride.h), divider(dilation.h), by},
+          {x_size[1], y_size[1], kernel.w, padding.w, divider(stride.w), divider(dilation.w), by}};
 }
 static Slides slides_of(const AdaptiveAvgPool2d&, const OpRun& r) {
-  return slides(r.in_shape(0), r.out_shape(), 0, 0, 0, 1, Divide::inside);
+  return slides(r.in_shape(0), r.out_shape(), 0, 1, 0, 1, Divide::inside);
 }
 static Slides slides_of(const AvgPool2d& a, const OpRun& r) {
   const Divide by = a.count_include_pad ? Divide::all : Divide::inside;
@@ -725,15 +980,34 @@ static Slides slides_of(const Upsample& a, const OpRun& r) {
 template <class A>
 static Slides slides_of(const OpRun& r) { return slides_of(*static_cast<const A*>(r.attributes), r); }
 
+// By four channels where they come in fours.
+static bool by_fours(const OpRun& r) { return r.out_shape().last() % 4 == 0; }
+template <template <class> class F, class... A>
+static void each_pack(const OpRun& r, int64_t n, const A&... a) {
+  if (by_fours(r)) each(n / 4, F<Four>{a...});
+  else each(n, F<One>{a...});
+}
+
 // Which place kh kW + kw of a window was largest, the first of equals: u8, of over 256 i32; or nullptr.
 struct Chosen {
   uint8_t* small;
   int32_t* large;
-  NNLITE_DEVICE void set(int64_t at, int64_t place) const {
-    if (small != nullptr) small[at] = static_cast<uint8_t>(place);
-    if (large != nullptr) large[at] = static_cast<int32_t>(place);
+  template <int n>
+  NNLITE_DEVICE void set(int64_t i, const Pack<n, int32_t>& places) const {
+    if (large != nullptr) reinterpret_cast<Pack<n, int32_t>*>(large)[i] = places;
+    if (small == nullptr) return;
+    Pack<n, uint8_t> bytes;
+    for (int j = 0; j < n; j++) bytes.of[j] = static_cast<uint8_t>(places.of[j]);
+    reinterpret_cast<Pack<n, uint8_t>*>(small)[i] = bytes;
   }
-  NNLITE_DEVICE int64_t get(int64_t at) const { return small != nullptr ? small[at] : large[at]; }
+  template <int n>
+  NNLITE_DEVICE Pack<n, int32_t> get(int64_t i) const {
+    if (large != nullptr) return reinterpret_cast<const Pack<n, int32_t>*>(large)[i];
+    const Pack<n, uint8_t> bytes = reinterpret_cast<const Pack<n, uint8_t>*>(small)[i];
+    Pack<n, int32_t> places;
+    for (int j = 0; j < n; j++) places.of[j] = bytes.of[j];
+    return places;
+  }
 };
 static Chosen chosen(const OpRun& r) {
   const Pair k = static_cast<const MaxPool2d*>(r.attributes)->kernel_size;
@@ -741,122 +1015,148 @@ static Chosen chosen(const OpRun& r) {
   return {few ? r.slot<uint8_t>(0) : nullptr, few ? nullptr : r.slot<int32_t>(0)};
 }
 
+template <class T>
 struct Largest {
   Slides       s;
   const float* x;
   float*       y;
   Chosen       to;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.small.place(i);
+    const Pixels::Place p = s.small.place(static_cast<int>(i));
     const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
-    float   largest = -float_of(0x7F800000u);
-    int64_t where = 0;
-    bool    found = false;
-    for (int64_t h = rows.first; h < rows.last; h += s.h.dilation)
-      for (int64_t w = columns.first; w < columns.last; w += s.w.dilation) {
-        const float v = x[s.big.at(p.n, h, w, p.c)];
-        if (found && !(v > largest || v != v)) continue;        // not-a-number wins
-        found = true, largest = v, where = s.h.place(p.h, h) * s.w.kernel + s.w.place(p.w, w);
+    int  place = s.h.place(p.h, rows.first) * s.w.kernel + s.w.place(p.w, columns.first);
+    bool found = false;
+    T    largest;
+    Pack<T::count, int32_t> where = {};
+    for (float& v : largest.of) v = -float_of(0x7F800000u);
+    for (int h = rows.first; h < rows.last; h += s.h.dilation.by, place += s.w.kernel) {
+      int k = place;
+      for (int w = columns.first; w < columns.last; w += s.w.dilation.by, k++) {
+        const T v = load<T>(x, s.big.at(p.n, h, w, p.c) * T::count);
+        for (int j = 0; j < T::count; j++) {
+          if (found && !(v.of[j] > largest.of[j] || v.of[j] != v.of[j])) continue;   // not-a-number wins
+          largest.of[j] = v.of[j], where.of[j] = k;
+        }
+        found = true;
       }
-    y[i] = largest;
+    }
+    give_to(y, i * T::count, largest, false);
     to.set(i, where);
   }
 };
+template <class T>
 struct LargestBack {
   Slides       s;
   Chosen       from;
   const float* dy;
   float*       dx;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.big.place(i);
+    const Pixels::Place p = s.big.place(static_cast<int>(i));
     const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
-    float sum = 0;
-    for (int64_t h = rows.first; h < rows.last; h++)
-      for (int64_t w = columns.first; w < columns.last; w++) {
-        const int64_t kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), at = s.small.at(p.n, h, w, p.c);
-        if (kh >= 0 && kw >= 0 && from.get(at) == kh * s.w.kernel + kw) sum += dy[at];
+    T sum = {};
+    for (int h = rows.first; h < rows.last; h++)
+      for (int w = columns.first; w < columns.last; w++) {
+        const int kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), place = kh * s.w.kernel + kw;
+        if (kh < 0 || kw < 0) continue;
+        const int64_t at = s.small.at(p.n, h, w, p.c);
+        const T       d = load<T>(dy, at * T::count);
+        const Pack<T::count, int32_t> where = from.get<T::count>(at);
+        for (int j = 0; j < T::count; j++) sum.of[j] = where.of[j] == place ? sum.of[j] + d.of[j] : sum.of[j];
       }
-    dx[i] = sum;
+    give_to(dx, i * T::count, sum, false);
   }
 };
 static void max_pool2d_forward(const OpRun& r) {
-  each(r.out_numel(), Largest{slides_of<MaxPool2d>(r), r.in(0), r.out(), chosen(r)});
+  each_pack<Largest>(r, r.out_numel(), slides_of<MaxPool2d>(r), r.in(0), r.out(), chosen(r));
 }
 static void max_pool2d_backward(const OpRun& r) {
-  each(r.in_numel(0), LargestBack{slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0)});
+  each_pack<LargestBack>(r, r.in_numel(0), slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0));
 }
 
 // small = the sum of a window / its count;   big = the sum over its windows of small / their counts
+template <class T>
 struct GatherWindows {
   Slides       s;
   const float* big;
   float*       small;
   bool         more;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.small.place(i);
+    const Pixels::Place p = s.small.place(static_cast<int>(i));
     const Slide::Range  rows = s.h.inputs(p.h), columns = s.w.inputs(p.w);
-    float sum = 0;
-    for (int64_t h = rows.first; h < rows.last; h++)
-      for (int64_t w = columns.first; w < columns.last; w++) sum += big[s.big.at(p.n, h, w, p.c)];
-    give_to(small, i, sum / static_cast<float>(rows.count * columns.count), more);
+    T sum = {};
+    for (int h = rows.first; h < rows.last; h++)
+      for (int w = columns.first; w < columns.last; w++) {
+        const T v = load<T>(big, s.big.at(p.n, h, w, p.c) * T::count);
+        for (int j = 0; j < T::count; j++) sum.of[j] += v.of[j];
+      }
+    for (float& one : sum.of) one /= static_cast<float>(rows.count * columns.count);
+    give_to(small, i * T::count, sum, more);
   }
 };
+template <class T>
 struct Spread {
   Slides       s;
   const float* small;
   float*       big;
   NNLITE_DEVICE void operator()(int64_t i) const {
-    const Pixels::Place p = s.big.place(i);
+    const Pixels::Place p = s.big.place(static_cast<int>(i));
     const Slide::Range  rows = s.h.outputs(p.h), columns = s.w.outputs(p.w);
-    float sum = 0;
-    for (int64_t h = rows.first; h < rows.last; h++)
-      for (int64_t w = columns.first; w < columns.last; w++)
-        sum +=
-            small[s.small.at(p.n, h, w, p.c)] / static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
-    big[i] = sum;
+    T sum = {};
+    for (int h = rows.first; h < rows.last; h++)
+      for (int w = columns.first; w < columns.last; w++) {
+        const T     v = load<T>(small, s.small.at(p.n, h, w, p.c) * T::count);
+        const float count = static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
+        for (int j = 0; j < T::count; j++) sum.of[j] += v.of[j] / count;
+      }
+    give_to(big, i * T::count, sum, false);
   }
 };
 template <class A>
 static void average_forward(const OpRun& r) {
-  each(r.out_numel(), GatherWindows{slides_of<A>(r), r.in(0), r.out(), false});
+  each_pack<GatherWindows>(r, r.out_numel(), slides_of<A>(r), r.in(0), r.out(), false);
 }
 template <class A>
 static void average_backward(const OpRun& r) {
-  each(r.in_numel(0), Spread{slides_of<A>(r), r.dy(), r.dx(0)});
+  each_pack<Spread>(r, r.in_numel(0), slides_of<A>(r), r.dy(), r.dx(0));
 }
 static void upsample_forward(const OpRun& r) {
-  each(r.out_numel(), Spread{slides_of<Upsample>(r), r.in(0), r.out()});
+  each_pack<Spread>(r, r.out_numel(), slides_of<Upsample>(r), r.in(0), r.out());
 }
 static void upsample_backward(const OpRun& r) {
-  each(r.in_numel(0), GatherWindows{slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0)});
+  each_pack<GatherWindows>(r, r.in_numel(0), slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0));
+}
+
+// What the sides count has to fit, too.
+template <class A>
+static size_t pool_scratch(const OpRun& r) {
+  const Slides s = slides_of<A>(r);
+  int64_t most = (r.in_numel(0) > r.out_numel() ? r.in_numel(0) : r.out_numel()) / (by_fours(r) ? 4 : 1);
+  for (const Slide& side : {s.h, s.w})
+    for (const int64_t n : {int64_t(side.in.by + 1) * (side.out.by + 1),
+                            int64_t(side.dilation.by) * (side.kernel + 1) + side.in.by + side.padding +
+                                int64_t(side.padding) + side.stride.by})
+      if (n > most) most = n;
+  return if_counted(most);
 }
 
 // ================================================================================ >>softmax
-// Lines of `count` values, `stride` apart. Threads side by side, a power of two within a warp, share one.
+// Lines of `count` values, `stride` apart, of a team each.
 struct Lines {
-  int64_t count, stride, lines, team;
+  int64_t count, stride, lines;
+  Team    team;
   struct Share { int64_t first, end, by; };
-  int64_t threads() const { return round_up(lines * team, 32); }  // whole warps, which shuffles need
+  int64_t threads() const { return team.threads(lines); }
   NNLITE_DEVICE Share share(int64_t thread) const {
-    const int64_t line = thread / team, at = line / stride * count * stride + line % stride;
-    return {at + thread % team * stride, line < lines ? at + count * stride : 0, team * stride};
-  }
-  NNLITE_DEVICE float sum(float v) const {
-    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v += gpu::shuffle_xor(v, k);
-    return v;
-  }
-  NNLITE_DEVICE float largest(float v) const {
-    for (int k = static_cast<int>(team) / 2; k > 0; k /= 2) v = plain::max(v, gpu::shuffle_xor(v, k));
-    return v;
+    const int64_t line = thread / team.size, at = line / stride * count * stride + line % stride;
+    return {at + thread % team.size * stride, line < lines ? at + count * stride : 0, team.size * stride};
   }
 };
 template <class A>
 static Lines lines_of(const OpRun& r) {
   const Shape& s = r.out_shape();
   const int    dim = static_cast<const A*>(r.attributes)->dim, d = dim < 0 ? dim + s.rank : dim;
-  Lines l = {s.dim[d], length_from(s, d + 1), r.out_numel() / s.dim[d], 1};
-  while (l.stride == 1 && l.team < 32 && l.team < l.count) l.team *= 2;
-  return l;
+  const int64_t stride = length_from(s, d + 1);
+  return {s.dim[d], stride, r.out_numel() / s.dim[d], team_of(stride == 1 ? s.dim[d] : 1)};
 }
 
 // y = exp(x - m) / S or y = x - m - log S, with m the largest, S = sum exp(x - m)
@@ -869,9 +1169,9 @@ struct SoftmaxForward {
     const Lines::Share s = l.share(thread);
     float m = -float_of(0x7F800000u), sum = 0;
     for (int64_t i = s.first; i < s.end; i += s.by) m = plain::max(x[i], m);
-    m = l.largest(m);
+    m = l.team.largest(m);
     for (int64_t i = s.first; i < s.end; i += s.by) sum += plain::exp(x[i] - m);
-    sum = l.sum(sum);
+    sum = l.team.sum(sum);
     const float log_sum = plain::log(sum);
     for (int64_t i = s.first; i < s.end; i += s.by)
       y[i] = of_log ? x[i] - m - log_sum : plain::exp(x[i] - m) / sum;
@@ -888,7 +1188,7 @@ struct SoftmaxBackward {
     const Lines::Share s = l.share(thread);
     float sum = 0;
     for (int64_t i = s.first; i < s.end; i += s.by) sum = of_log ? sum + dy[i] : fmaf(dy[i], y[i], sum);
-    sum = l.sum(sum);
+    sum = l.team.sum(sum);
     for (int64_t i = s.first; i < s.end; i += s.by)
       give_to(dx, i, of_log ? fmaf(-plain::exp(y[i]), sum, dy[i]) : y[i] * (dy[i] - sum), more);
   }
@@ -1083,27 +1383,6 @@ static void product(Product one, Product other = {}) {
            Products{{one, other}});
 }
 
-// to[c] = the sum of a column of [rows][columns], zeros up to `wide`: 8 threads a column, each one chain.
-NNLITE_GLOBAL void column_sums_kernel(const float* from, int64_t rows, int64_t columns, int64_t wide,
-                                      float* to) {
-  gpu::follow();
-  float* const  room = gpu::shared<float>();
-  const int     t = static_cast<int>(gpu::thread()), lane = t % 32, part = t / 32;
-  const int64_t c = int64_t(gpu::block().x) * 32 + lane;
-  float sum = 0;
-  for (int64_t r = part; r < rows && c < columns; r += 8) sum += from[r * columns + c];
-  room[t] = sum;
-  gpu::barrier();
-  if (part != 0 || c >= wide) return;
-  for (int i = 1; i < 8; i++) sum += room[i * 32 + lane];
-  to[c] = sum;
-}
-static void column_sums(const float* from, int64_t rows, int64_t columns, float* to) {
-  const int64_t wide = padded(columns);
-  launch(column_sums_kernel, {unsigned((wide + 31) / 32)}, 256, 256 * sizeof(float), from, rows, columns,
-         wide, to);
-}
-
 // ================================================================================ >>linear
 // No row for matrices beyond what 32 bits count.
 static bool fits_linear(const OpRun& r) {
@@ -1151,22 +1430,6 @@ static void linear_backward(const OpRun& r) {
 // (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
 // x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
 // A depthwise Conv2d has w [kH][kW][C padded].
-
-// n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication",
-// 1994.
-struct Divider {
-  int      by;
-  uint32_t factor, shift;
-  NNLITE_DEVICE int of(int n) const {
-    return static_cast<int>(uint64_t(static_cast<uint32_t>(n)) * factor >> shift);
-  }
-};
-static Divider divider(int64_t by) {
-  uint32_t shift = 31;
-  while (int64_t(1) << (shift - 31) < by) shift++;
-  const uint64_t n = static_cast<uint64_t>(by);
-  return {static_cast<int>(by), static_cast<uint32_t>(((uint64_t(1) << shift) + n - 1) / n), shift};
-}
 
 // One side of the images that are read: the window of pixel p has its place k at
 // (p scale + start + k step) / stride.
@@ -1217,9 +1480,6 @@ struct Window {
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
 // for dw lines m and pixels k, which come in chunks with a C of their own.
 enum class Wanted { y, dx, dw };
-struct One { float of[1]; };
-struct alignas(8) Two { float of[2]; };
-struct alignas(16) Four { float of[4]; };
 struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks;
@@ -1582,10 +1842,6 @@ static void convolve(const Convolution& p) {
   else launch_wide<what, true, dw ? 64 : 128>(p, s.width);
 }
 
-// db of many pixels: first every column of an image apart.
-static bool by_columns(const OpRun& r) { return r.out_numel() / r.out_shape().last() > 4096; }
-static int64_t row_floats(const OpRun& r) { return int64_t(r.out_shape().dim[2]) * r.out_shape().last(); }
-
 // No row for images and windows beyond what 32 bits count.
 template <class A>
 static bool fits(const OpRun& r) {
@@ -1609,8 +1865,10 @@ static size_t convolution_back_scratch(const OpRun& r) {
   if (!fits<A>(r)) return refused;
   const Convolution p = convolution<A>(r, Wanted::dw);
   const int64_t of_dw = r.dparameter(0) != nullptr && p.chunks > 1 ? p.chunks * p.c_chunk : 0;
-  const int64_t of_db = r.dparameter(1) != nullptr && by_columns(r) ? padded(row_floats(r)) : 0;
-  return size_t(of_dw > of_db ? of_dw : of_db) * sizeof(float);
+  const int64_t O = r.out_shape().last();
+  const size_t  dw = size_t(of_dw) * sizeof(float),
+                db = r.dparameter(1) != nullptr ? column_sums_bytes(r.out_numel() / O, O) : 0;
+  return dw > db ? dw : db;
 }
 
 template <class A>
@@ -1625,68 +1883,79 @@ static void convolution_backward(const OpRun& r) {
     if (p.chunks > 1) add_chunks(p, r.dparameter(0));
   }
   if (r.dparameter(1) == nullptr) return;
-  const int64_t O = r.out_shape().last(), pixels = r.out_numel() / O, width = r.out_shape().dim[2];
-  if (by_columns(r)) column_sums(r.dy(), pixels / width, width * O, scratch_of(r));
-  if (by_columns(r)) column_sums(scratch_of(r), width, O, r.dparameter(1));
-  else column_sums(r.dy(), pixels, O, r.dparameter(1));
+  const int64_t O = r.out_shape().last();
+  column_sums(r.dy(), r.out_numel() / O, O, r.dparameter(1), scratch_of(r));
 }
 
 // ================================================================================ >>losses
-// A loss is the mean of f(i) for i in [0, n): sums of chunks into scratch, then their sum by one block.
+// A loss is the mean of n values, the sum of f(i) for i in [0, count), / n: sums of chunks into scratch, then
+// their sum by one block.
+struct Values {
+  const float* of;
+  NNLITE_DEVICE float operator()(int64_t i) const { return of[i]; }
+};
+struct AddTwo {
+  NNLITE_DEVICE void merge(float& a, float b) const { a += b; }
+};
 template <class F>
 NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int64_t n, Context* context) {
   gpu::follow();
   const int64_t first = int64_t(gpu::block().x) * chunk, last = smaller(first + chunk, count);
   float sum = 0;
   for (int64_t i = first + gpu::thread(); i < last; i += gpu::threads()) sum += f(i);
-  sum = block_sum(sum, gpu::shared<float>());
+  fold(AddTwo(), sum, 1, gpu::shared<float>());
   if (gpu::thread() != 0) return;
   to[gpu::block().x] = n > 0 ? sum / static_cast<float>(n) : sum;                 // n > 0: it is the last
   if (n > 0 && !is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
 }
-struct Values {
-  const float* of;
-  NNLITE_DEVICE float operator()(int64_t i) const { return of[i]; }
-};
+constexpr int64_t least_losses = 1024;         // of a chunk, four for each thread
 template <class F>
-static void mean(const OpRun& r, int64_t n, const F& f) {
-  const Chunks   c = chunks_of(n);
+static void mean(const OpRun& r, int64_t n, int64_t count, const F& f) {
+  const Chunks   c = chunks_of(count, least_losses);
   const bool     one = c.count == 1;
   const unsigned room = 256 * sizeof(float);
   float* const   to = one ? r.out() : scratch_of(r);
-  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, n, c.size, to, one ? n : 0,
+  launch(sum_kernel<F>, {static_cast<unsigned>(c.count)}, 256, room, f, count, c.size, to, one ? n : 0,
          current.context);
   if (!one)
     launch(sum_kernel<Values>, {}, 256, room, Values{to}, c.count, c.count, r.out(), n, current.context);
 }
-static size_t mean_scratch(const OpRun& r) { return chunk_bound(r.in_numel(0)) * sizeof(float); }
+static size_t mean_scratch(const OpRun& r) {
+  return chunk_bound(round_up(r.in_numel(0), 32), least_losses) * sizeof(float);
+}
 
-// -sum_c q_c log softmax(x)_c of a position, q = (1 - label_smoothing) target + label_smoothing / C.
+// -sum_c q_c log softmax(x)_c of a position, q = (1 - label_smoothing) target + label_smoothing / C. A team a
+// position, whose threads give the sum over their own classes.
 struct ClassLoss {
   CrossEntropyLoss a;
-  int64_t          C;
+  int64_t          C, positions;
+  Team             team;
   const float *x, *target;                     // of target one of both
   const int32_t* labels;
   float *dx, *dtarget;
   bool  more, more_target;
   float share;
 
-  NNLITE_DEVICE float q(int64_t p, int64_t c) const {
+  NNLITE_DEVICE float q(int64_t at, int64_t c, int32_t label) const {
     const float smooth = a.label_smoothing / static_cast<float>(C), keep = 1 - a.label_smoothing;
-    if (a.probabilities) return fmaf(keep, target[p * C + c], smooth);
-    return labels[p] == c ? keep + smooth : smooth;
+    if (a.probabilities) return fmaf(keep, target[at], smooth);
+    return label == c ? keep + smooth : smooth;
   }
-  NNLITE_DEVICE float operator()(int64_t p) const {
-    const float* v = x + p * C;
-    float largest = v[0], sum = 0, total = 0, sum_q = 0;
-    for (int64_t c = 1; c < C; c++) largest = v[c] > largest ? v[c] : largest;
-    for (int64_t c = 0; c < C; c++) sum += plain::exp(v[c] - largest);
-    const float log_sum = plain::log(sum);
-    for (int64_t c = 0; c < C; c++) sum_q += q(p, c);
-    for (int64_t c = 0; c < C; c++) {
-      const float logp = v[c] - largest - log_sum;
-      total = fmaf(q(p, c), log_sum - (v[c] - largest), total);
-      if (dx != nullptr) give_to(dx, p * C + c, share * fmaf(plain::exp(logp), sum_q, -q(p, c)), more);
+  NNLITE_DEVICE float operator()(int64_t thread) const {
+    const int64_t p = thread / team.size, first = thread % team.size, end = p < positions ? C : 0;
+    const int32_t label = first < end && !a.probabilities ? labels[p] : 0;
+    const float*  v = x + p * C;
+    float largest = -float_of(0x7F800000u), sum = 0, total = 0, sum_q = 0;
+    for (int64_t c = first; c < end; c += team.size) largest = plain::max(v[c], largest);
+    largest = team.largest(largest);
+    for (int64_t c = first; c < end; c += team.size) sum += plain::exp(v[c] - largest);
+    const float log_sum = plain::log(team.sum(sum));
+    for (int64_t c = first; c < end; c += team.size) sum_q += q(p * C + c, c, label);
+    sum_q = team.sum(sum_q);
+    for (int64_t c = first; c < end; c += team.size) {
+      const float logp = v[c] - largest - log_sum, q_c = q(p * C + c, c, label);
+      total = fmaf(q_c, log_sum - (v[c] - largest), total);
+      if (dx != nullptr) give_to(dx, p * C + c, share * fmaf(plain::exp(logp), sum_q, -q_c), more);
       if (dtarget != nullptr)
         give_to(dtarget, p * C + c, -logp * ((1 - a.label_smoothing) * share), more_target);
     }
@@ -1695,18 +1964,19 @@ struct ClassLoss {
 };
 static ClassLoss class_loss(const OpRun& r) {
   const CrossEntropyLoss& a = *static_cast<const CrossEntropyLoss*>(r.attributes);
-  ClassLoss f = {a, r.in_shape(0).last(), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr, false, false, 0};
-  f.share = 1 / static_cast<float>(r.in_numel(0) / f.C);
+  const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
+  ClassLoss f = {a, C, positions, team_of((C + 3) / 4), r.in(0), r.in(1), r.in_i32(1), nullptr, nullptr,
+                 false, false, 1 / static_cast<float>(positions)};
   return f;
 }
 static void cross_entropy_forward(const OpRun& r) {
   const ClassLoss f = class_loss(r);
-  mean(r, r.in_numel(0) / f.C, f);
+  mean(r, f.positions, f.team.threads(f.positions), f);
 }
 static void cross_entropy_backward(const OpRun& r) {
   ClassLoss f = class_loss(r);
   f.dx = r.dx(0), f.dtarget = r.dx(1), f.more = r.accumulate(0), f.more_target = r.accumulate(1);
-  each(r.in_numel(0) / f.C, f);
+  each(f.team.threads(f.positions), f);
 }
 
 // -x[target] of a position, x are log-probabilities.
@@ -1729,7 +1999,7 @@ static LikelihoodLoss likelihood_loss(const OpRun& r) {
 }
 static void nll_loss_forward(const OpRun& r) {
   const LikelihoodLoss f = likelihood_loss(r);
-  mean(r, r.in_numel(0) / f.C, f);
+  mean(r, r.in_numel(0) / f.C, r.in_numel(0) / f.C, f);
 }
 static void nll_loss_backward(const OpRun& r) {
   const LikelihoodLoss f = likelihood_loss(r);
@@ -1753,16 +2023,22 @@ struct ElementLoss {
         dt(r.dx(1)),
         more(r.accumulate(0)),
         more_dt(r.accumulate(1)) {}
-  NNLITE_DEVICE float operator()(int64_t i) const {
-    if (dx != nullptr) give_to(dx, i, plain::slope_by_x(a, x[i], t[i]) * share, more);
-    if (dt != nullptr) give_to(dt, i, plain::slope_by_t(a, x[i], t[i]) * share, more_dt);
-    return plain::loss_of(a, x[i], t[i]);
+  NNLITE_DEVICE float operator()(int64_t i) const { return plain::loss_of(a, x[i], t[i]); }
+  template <class T>
+  NNLITE_DEVICE void operator()(int64_t i, T v) const {
+    const T at = load<T>(x, i), target = load<T>(t, i);
+    for (int j = 0; j < T::count; j++) v.of[j] = plain::slope_by_x(a, at.of[j], target.of[j]) * share;
+    if (dx != nullptr) give_to(dx, i, v, more);
+    for (int j = 0; j < T::count; j++) v.of[j] = plain::slope_by_t(a, at.of[j], target.of[j]) * share;
+    if (dt != nullptr) give_to(dt, i, v, more_dt);
   }
 };
 template <class A>
-static void element_loss_forward(const OpRun& r) { mean(r, r.in_numel(0), ElementLoss<A>(r)); }
+static void element_loss_forward(const OpRun& r) {
+  mean(r, r.in_numel(0), r.in_numel(0), ElementLoss<A>(r));
+}
 template <class A>
-static void element_loss_backward(const OpRun& r) { each(r.in_numel(0), ElementLoss<A>(r)); }
+static void element_loss_backward(const OpRun& r) { fours(r.in_numel(0), ElementLoss<A>(r)); }
 
 // ================================================================================ >>optimizers
 template <class A>
@@ -1832,7 +2108,7 @@ using Activation = Layer<activation_forward<A>, activation_backward<A>>;
 template <class A>
 using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>>;
 template <class A>
-using Averages = Layer<average_forward<A>, average_backward<A>>;
+using Averages = Layer<average_forward<A>, average_backward<A>, pool_scratch<A>, pool_scratch<A>>;
 template <class A>
 struct BatchNorm {
   static constexpr const Kernel* rows[] = {
@@ -1861,7 +2137,7 @@ static constexpr RowsOf all_rows[] = {
     {"BCEWithLogitsLoss", ElementsLoss<BCEWithLogitsLoss>::rows},
     {"BatchNorm1d", BatchNorm<BatchNorm1d>::rows},
     {"BatchNorm2d", BatchNorm<BatchNorm2d>::rows},
-    {"Concat", Layer<concat_forward, concat_backward>::rows},
+    {"Concat", Layer<concat_forward, concat_backward, concat_scratch, concat_scratch>::rows},
     {"Conv2d", ConvolutionLayer<Conv2d>::rows},
     {"ConvTranspose2d", ConvolutionLayer<ConvTranspose2d>::rows},
     {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, mean_scratch>::rows},
@@ -1875,7 +2151,8 @@ static constexpr RowsOf all_rows[] = {
                      fusion::mask_dx | fusion::mask_dy>::rows},
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
-    {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward>::rows},
+    {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward, pool_scratch<MaxPool2d>,
+                        pool_scratch<MaxPool2d>>::rows},
     {"Mul", Arithmetic<Mul>::rows},
     {"NLLLoss", Layer<nll_loss_forward, nll_loss_backward, mean_scratch>::rows},
     {"RMSprop", Optimizer<RMSprop>::rows},
@@ -1884,7 +2161,8 @@ static constexpr RowsOf all_rows[] = {
     {"Sigmoid", Activation<Sigmoid>::rows},
     {"Softmax", Softmaxes<Softmax, false>::rows},
     {"Tanh", Activation<Tanh>::rows},
-    {"Upsample", Layer<upsample_forward, upsample_backward>::rows},
+    {"Upsample", Layer<upsample_forward, upsample_backward, pool_scratch<Upsample>,
+                       pool_scratch<Upsample>>::rows},
 };
 static const Kernel* const* rows_of(const char* op) {
   for (const RowsOf& r : all_rows) {
@@ -2069,7 +2347,7 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
 
 static void add(void* user, float* to, const float* from, int64_t count, bool accumulate) {
   (void)user;
-  each(count, AddUp{to, from, accumulate});
+  fours(count, AddUp{to, from, accumulate});
 }
 
 static bool gather(void* user, const Gather& g) {
