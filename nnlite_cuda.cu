@@ -21,6 +21,7 @@
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
 #define NNLITE_GLOBAL __global__
+#define NNLITE_THREADS(n, blocks) __launch_bounds__(n, blocks)    // of a block; as many have room side by side
 #define NNLITE_UNROLL _Pragma("unroll")
 #endif
 
@@ -869,20 +870,12 @@ NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], c
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-template <size_t rows, size_t columns, size_t n, size_t m>
-NNLITE_DEVICE inline void multiply_all(float (&c)[rows][columns][4], const uint32_t (&a)[rows][n],
-                                       const uint32_t (&b)[columns][m]) {
-  for (size_t i = 0; i < rows; i++)
-    for (size_t j = 0; j < columns; j++) multiply_once(c[i][j], a[i], b[j]);
-}
-template <size_t lines, size_t n>
-NNLITE_DEVICE inline void split(const float (&v)[lines][n], uint32_t (&big)[lines][n],
-                                uint32_t (&small)[lines][n], bool exact) {
-  for (size_t i = 0; i < lines; i++)
-    for (size_t q = 0; q < n; q++) {
-      big[i][q]   = rounded(v[i][q], exact);
-      small[i][q] = __float_as_uint(v[i][q] - __uint_as_float(big[i][q]));
-    }
+template <size_t n>
+NNLITE_DEVICE inline void split(const float (&v)[n], uint32_t (&big)[n], uint32_t (&small)[n], bool exact) {
+  for (size_t q = 0; q < n; q++) {
+    big[q]   = rounded(v[q], exact);
+    small[q] = __float_as_uint(v[q] - __uint_as_float(big[q]));
+  }
 }
 #endif
 
@@ -891,12 +884,14 @@ template <bool exact, size_t rows, size_t columns>
 NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a)[rows][4],
                                    const float (&b)[columns][2]) {
 #ifdef NNLITE_TENSOR
-  uint32_t a_big[rows][4], a_small[rows][4], b_big[columns][2], b_small[columns][2];
-  split(a, a_big, a_small, exact);
-  split(b, b_big, b_small, exact);
-  if (exact) multiply_all(c, a_small, b_big);
-  if (exact) multiply_all(c, a_big, b_small);
-  multiply_all(c, a_big, b_big);
+  uint32_t a_big[rows][4], a_small[rows][4], b_big[2], b_small[2];
+  for (size_t i = 0; i < rows; i++) split(a[i], a_big[i], a_small[i], exact);
+  for (size_t j = 0; j < columns; j++) {
+    split(b[j], b_big, b_small, exact);
+    for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_small[i], b_big);
+    for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_big[i], b_small);
+    for (size_t i = 0; i < rows; i++) multiply_once(c[i][j], a_big[i], b_big);
+  }
 #else
   float mine[4 * rows + 2 * columns];
   for (size_t i = 0; i < 4 * rows; i++) mine[i] = a[i / 4][i % 4];
@@ -1149,13 +1144,12 @@ struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks;
   const float* b;
-  int64_t      b_group;                        // strides; k is tap * a.channels + channel
-  int          b_tap, b_channel, b_column;
+  int          b_group, b_tap, b_channel, b_column;    // strides; k is tap * a.channels + channel
   const float* start;
   float*       c;
   int64_t      c_group, c_row, c_chunk;
   int          used;                           // dw: columns used .. c_row - 1 become zeros
-  bool         more, relu, exact, a_fours, b_fours;             // fours: channels come in fours
+  bool         more, relu, exact, a_fours, b_fours;             // whether channels come in fours
   const float* mask;                           // dx: the output of a ReLU, whose gradient it becomes
   NNLITE_DEVICE int b_at(int k, int n) const {   // in a group
     const int tap = b_tap == 0 ? 0 : a.channels.of(k);
@@ -1189,6 +1183,7 @@ struct Tile {
   static constexpr int  height = height_, width = width_, depth = 16, stages = 3, run = fours ? 4 : 1;
   static constexpr int  rows = height * width > 1024 ? 32 : 16, columns = height * width >= 4096 ? 32 : 16;
   static constexpr int  across = width / columns, threads = 32 * across * (height / rows);
+  static constexpr int  blocks = fours ? 512 / threads : 1;   // 128 registers for a thread
   static constexpr int  a_floats = depth * (dw ? height + 8 : height);
   static constexpr int  b_floats = depth * (turned ? width : width + 8);
   static constexpr int  shared = stages * (a_floats + b_floats);
@@ -1206,8 +1201,7 @@ struct Tile {
 template <class T>
 struct Copies {
   const Convolution& p;
-  int t, last, n0;
-  const float * a, *b;                         // of the group
+  int t, last, n0, b;                          // b: where the group's begins
   Window::Line  line;                          // dw: of all steps
   Window::Pixel pixels[size_t(T::share)];      // otherwise of all steps
   NNLITE_DEVICE Copies(const Convolution& convolution, int group, int m0, int n, int end)
@@ -1215,10 +1209,14 @@ struct Copies {
         t(static_cast<int>(gpu::thread())),
         last(end),
         n0(n),
-        a(p.a.x + group * p.a.channels.by),
-        b(p.b + group * p.b_group),
+        b(group * p.b_group),
         line(p.a.line(m0 + t % T::along * T::run, p.M)) {
-    for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
+    const int channel = group * p.a.channels.by;
+    line.channel += channel;
+    for (int i = 0; i < T::share && !T::dw; i++) {
+      pixels[i] = p.a.pixel(m0 + across(i), p.M);
+      pixels[i].image += channel;
+    }
   }
   NNLITE_DEVICE int across(int i) const { return t / T::along + i * (T::threads / T::along); }
   template <bool whole>
@@ -1232,7 +1230,7 @@ struct Copies {
       const bool there =
           p.a.template find<whole>(T::dw ? p.a.pixel(k0 + across(i), last) : pixels[i], line, at);
       constexpr int apart = T::threads / T::along * (T::dw ? T::height + 8 : T::depth);
-      gpu::copy_async<T::run>(to + i * apart, a + at, there);
+      gpu::copy_async<T::run>(to + i * apart, p.a.x + at, there);
     }
   }
   template <int run>
@@ -1243,13 +1241,14 @@ struct Copies {
       const int e = t + i * T::threads, k = T::turned ? e % side * run : e / side,
                 n = T::turned ? e / side : e % side * run;
       if (all % T::threads != 0 && e >= all) break;
-      gpu::copy_async<run>(to + T::b_at(k, n), b + p.b_at(k0 + k, n0 + n), k0 + k < last && n0 + n < p.N);
+      const bool there = k0 + k < last && n0 + n < p.N;
+      gpu::copy_async<run>(to + T::b_at(k, n), p.b + (b + p.b_at(k0 + k, n0 + n)), there);
     }
   }
   NNLITE_DEVICE void operator()(float* to, int k0) {
     if (p.a.whole()) of_a<true>(to, k0);
     else of_a<false>(to, k0);
-    if (T::turned ? T::run == 4 : p.b_fours) of_b<4>(to + T::a_floats, k0);
+    if (T::turned ? T::run == 4 : !T::dw || p.b_fours) of_b<4>(to + T::a_floats, k0);
     else of_b<1>(to + T::a_floats, k0);
   }
 };
@@ -1258,16 +1257,16 @@ struct Copies {
 template <class T>
 struct Share {
   static constexpr size_t rows = T::rows / 16, columns = T::columns / 8;
-  int   row, column, lane, a[4], b[4];
+  int   a[4], b[4];
   float sum[rows][columns][4];
+  NNLITE_DEVICE static int lane() { return static_cast<int>(gpu::thread()) % 32; }
+  NNLITE_DEVICE static int warp() { return static_cast<int>(gpu::thread()) / 32; }
+  NNLITE_DEVICE static int row() { return warp() / T::across * T::rows + lane() / 4; }
+  NNLITE_DEVICE static int column() { return warp() % T::across * T::columns; }
   NNLITE_DEVICE Share() : sum() {
-    const int thread = static_cast<int>(gpu::thread()), warp = thread / 32;
-    lane   = thread % 32;
-    row    = warp / T::across * T::rows + lane / 4;
-    column = warp % T::across * T::columns + lane % 4 * 2;
     for (int q = 0; q < 4; q++) {
-      a[q] = T::a_at(q * 4 + lane % 4, row);
-      b[q] = T::a_floats + T::b_at(q * 4 + lane % 4, warp % T::across * T::columns + lane / 4);
+      a[q] = T::a_at(q * 4 + lane() % 4, row());
+      b[q] = T::a_floats + T::b_at(q * 4 + lane() % 4, column() + lane() / 4);
     }
   }
   template <bool exact>
@@ -1292,7 +1291,7 @@ struct Share {
     const int     before = group * p.N;
     NNLITE_UNROLL
     for (int e = 0; e < int(columns) * 2; e += run) {
-      const int n = n0 + column + e / 2 * 8 + e % 2;
+      const int n = n0 + column() + lane() % 4 * 2 + e / 2 * 8 + e % 2;
       V first = {};
       if (n < limit && p.start != nullptr) first = *reinterpret_cast<const V*>(p.start + before + n);
       NNLITE_UNROLL
@@ -1302,20 +1301,19 @@ struct Share {
           const float u = sum[i / 2][e / 2][i % 2 * 2 + e % 2 + q];
           v.of[q] = !T::dw || n + q < p.N ? u : 0.0f;
         }
-        const int m = m0 + row + i * 8;
+        const int m = m0 + row() + i * 8;
         if (m < p.M && n < limit) p.give(v, first, place + m * p.c_row + n);
       }
     }
   }
 };
 
-template <Wanted what, bool fours, int height, int width>
-NNLITE_GLOBAL void convolution_kernel(Convolution p) {
-  using T = Tile<what, fours, height, width>;
+template <class T>
+NNLITE_GLOBAL void NNLITE_THREADS(T::threads, T::blocks) convolution_kernel(Convolution p) {
   float* const room = gpu::shared<float>();
   const int z = static_cast<int>(gpu::block().y), group = z / p.chunks, chunk = z % p.chunks;
-  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + width - 1) / width;
-  const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * height, n0 = x % tiles * width;
+  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + T::width - 1) / T::width;
+  const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * T::height, n0 = x % tiles * T::width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   constexpr int step = T::a_floats + T::b_floats, ahead = (T::stages - 1) * T::depth;
   Copies<T> copy(p, group, m0, n0, last);
@@ -1467,7 +1465,7 @@ static Convolution convolution(const OpRun& r, Wanted what) {
     set_chunks(p);
   } else {
     p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = group, p.b_channel = back ? 1 : int(wide), p.b_fours = true;
+    p.b = r.parameter(0), p.b_group = int(group), p.b_channel = back ? 1 : int(wide);
     p.b_column = back ? int(wide) : 1, p.b_tap = int(tap);
     p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
     p.more = back && r.accumulate(0), p.relu = !back && (r.fused & fusion::relu) != 0;
@@ -1481,7 +1479,7 @@ template <Wanted what, bool fours, int height, int width>
 static void launch_tiles(const Convolution& p) {
   using T = Tile<what, fours, height, width>;
   const int64_t blocks = blocks_of(p, T::dw ? p.c_row : p.N, {height, width}) / p.groups;
-  launch(convolution_kernel<what, fours, height, width>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
+  launch(convolution_kernel<T>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
          T::threads, T::shared * sizeof(float), p);
 }
 template <Wanted what, bool fours, int height>
@@ -1711,7 +1709,8 @@ static void update(const OpRun& r) {
 // What a row needs of scratch, in bytes.
 static size_t no_scratch(const OpRun&) { return 0; }
 
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch>
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&) = no_scratch,
+          uint8_t fuses = 0>
 struct Row {
   static bool plan(const OpRun& r, KernelPlan& p) {
     p.scratch_shared = scratch(r);
@@ -1720,8 +1719,8 @@ struct Row {
   static void run(const OpRun& r, uint32_t, uint32_t, uint32_t, uint32_t) { f(r); }
   static const Kernel kernel;
 };
-template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&)>
-const Kernel Row<phase_, f, scratch>::kernel = {"cuda", phase_, 0, 0, plan, {run}};
+template <Phase phase_, void (*f)(const OpRun&), size_t (*scratch)(const OpRun&), uint8_t fuses>
+const Kernel Row<phase_, f, scratch, fuses>::kernel = {"cuda", phase_, 0, fuses, plan, {run}};
 
 // The rows of an op: forward and backward, or an update.
 template <void (*forward)(const OpRun&), void (*backward)(const OpRun&),
@@ -1748,8 +1747,12 @@ struct BatchNorm {
       &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
 };
 template <class A>
-using ConvolutionLayer = Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>,
-                               convolution_back_scratch<A>>;
+struct ConvolutionLayer {
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, convolution_forward<A>, convolution_scratch<A>, fusion::relu>::kernel,
+      &Row<Phase::backward, convolution_backward<A>, convolution_back_scratch<A>, fusion::mask_dx>::kernel,
+      nullptr};
+};
 
 template <class A>
 using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;
