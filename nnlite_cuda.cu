@@ -21,6 +21,7 @@
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
 #define NNLITE_GLOBAL __global__
+#define NNLITE_THREADS(n, blocks) __launch_bounds__(n, blocks)    // of a block, of which so many fit
 #define NNLITE_UNROLL _Pragma("unroll")
 #endif
 
@@ -1224,20 +1225,12 @@ NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], c
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
 }
-template <size_t rows, size_t columns, size_t n, size_t m>
-NNLITE_DEVICE inline void multiply_all(float (&c)[rows][columns][4], const uint32_t (&a)[rows][n],
-                                       const uint32_t (&b)[columns][m]) {
-  for (size_t i = 0; i < rows; i++)
-    for (size_t j = 0; j < columns; j++) multiply_once(c[i][j], a[i], b[j]);
-}
-template <size_t lines, size_t n>
-NNLITE_DEVICE inline void split(const float (&v)[lines][n], uint32_t (&big)[lines][n],
-                                uint32_t (&small)[lines][n], bool exact) {
-  for (size_t i = 0; i < lines; i++)
-    for (size_t q = 0; q < n; q++) {
-      big[i][q]   = rounded(v[i][q], exact);
-      small[i][q] = __float_as_uint(v[i][q] - __uint_as_float(big[i][q]));
-    }
+template <size_t n>
+NNLITE_DEVICE inline void split(const float (&v)[n], uint32_t (&big)[n], uint32_t (&small)[n], bool exact) {
+  for (size_t q = 0; q < n; q++) {
+    big[q]   = rounded(v[q], exact);
+    small[q] = __float_as_uint(v[q] - __uint_as_float(big[q]));
+  }
 }
 #endif
 
@@ -1246,12 +1239,14 @@ template <bool exact, size_t rows, size_t columns>
 NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a)[rows][4],
                                    const float (&b)[columns][2]) {
 #ifdef NNLITE_TENSOR
-  uint32_t a_big[rows][4], a_small[rows][4], b_big[columns][2], b_small[columns][2];
-  split(a, a_big, a_small, exact);
-  split(b, b_big, b_small, exact);
-  if (exact) multiply_all(c, a_small, b_big);
-  if (exact) multiply_all(c, a_big, b_small);
-  multiply_all(c, a_big, b_big);
+  uint32_t a_big[rows][4], a_small[rows][4], b_big[2], b_small[2];
+  for (size_t i = 0; i < rows; i++) split(a[i], a_big[i], a_small[i], exact);
+  for (size_t j = 0; j < columns; j++) {
+    split(b[j], b_big, b_small, exact);
+    for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_small[i], b_big);
+    for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_big[i], b_small);
+    for (size_t i = 0; i < rows; i++) multiply_once(c[i][j], a_big[i], b_big);
+  }
 #else
   float mine[4 * rows + 2 * columns];
   for (size_t i = 0; i < 4 * rows; i++) mine[i] = a[i / 4][i % 4];
@@ -1453,26 +1448,29 @@ struct Window {
   Divider      to_h, to_w, kernel_w, channels; // the others' size; channels of a group
   static constexpr int limit = 1 << 29, nowhere = -2 * limit;
 
-  struct Pixel { int image, h, w; };           // where its image begins; where its window does
-  struct Line { int h, w, channel; };
+  struct alignas(16) Pixel { int h, w, at; };  // where its window begins
+  struct Line { int h, w, at; };               // how far from there
   NNLITE_DEVICE bool whole() const { return h.stride.by == 1 && w.stride.by == 1; }
+  NNLITE_DEVICE int  place(int y, int z) const {
+    const unsigned row = static_cast<unsigned>(y) * static_cast<unsigned>(w.size);
+    return static_cast<int>((row + static_cast<unsigned>(z)) * static_cast<unsigned>(pitch));
+  }
   NNLITE_DEVICE Pixel pixel(int i, int count) const {
     const int row = to_w.of(i), image = to_h.of(row);
-    return {image * (h.size * w.size * pitch),
-            i < count ? (row - image * to_h.by) * h.scale + h.start : nowhere,
-            (i - row * to_w.by) * w.scale + w.start};
+    const int y = (row - image * to_h.by) * h.scale + h.start, z = (i - row * to_w.by) * w.scale + w.start;
+    return {i < count ? y : nowhere, z, place(image * h.size + y, z)};
   }
-  NNLITE_DEVICE Line line(int i, int count) const {
+  NNLITE_DEVICE Line line(int i, int count, int group) const {
     const int tap = channels.of(i), kh = kernel_w.of(tap);
-    return {i < count ? kh * h.step : nowhere, (tap - kh * kernel_w.by) * w.step, i - tap * channels.by};
+    const int y = kh * h.step, z = (tap - kh * kernel_w.by) * w.step;
+    return {i < count ? y : nowhere, z, place(y, z) + i + (group - tap) * channels.by};
   }
-  template <bool whole>                          // false: it is zero, and `at` is no place
+  template <bool whole>                          // false: it is zero, and `at` is no place in x
   NNLITE_DEVICE bool find(const Pixel& p, const Line& l, int& at) const {
     int y = 0, z = 0;
     const bool rows = h.template find<whole>(p.h + l.h, y), columns = w.template find<whole>(p.w + l.w, z);
-    const unsigned row = static_cast<unsigned>(y) * static_cast<unsigned>(w.size);
-    at = p.image + l.channel +
-         static_cast<int>((row + static_cast<unsigned>(z)) * static_cast<unsigned>(pitch));
+    at = static_cast<int>(static_cast<unsigned>(p.at) + static_cast<unsigned>(l.at));
+    if (!whole && rows && columns) at += place(y - p.h - l.h, z - p.w - l.w);
     return rows && columns;
   }
 };
@@ -1484,18 +1482,13 @@ struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks;
   const float* b;
-  int64_t      b_group;                        // strides; k is tap * a.channels + channel
-  int          b_tap, b_channel, b_column;
+  int          b_group, b_tap, b_channel, b_column;    // strides; k is tap * a.channels + channel
   const float* start;
   float*       c;
   int64_t      c_group, c_row, c_chunk;
   int          used;                           // dw: columns used .. c_row - 1 become zeros
-  bool         more, relu, exact, a_fours, b_fours;             // fours: channels come in fours
+  bool         more, relu, exact, a_fours, b_fours;             // whether channels come in fours
   const float* mask;                           // dx: the output of a ReLU, whose gradient it becomes
-  NNLITE_DEVICE int b_at(int k, int n) const {   // in a group
-    const int tap = b_tap == 0 ? 0 : a.channels.of(k);
-    return tap * b_tap + (k - tap * a.channels.by) * b_channel + n * b_column;
-  }
   // What becomes of sums side by side, C[at] and so on; `first` is what they start from.
   template <class T>
   NNLITE_DEVICE void give(T v, T first, int64_t at) const {
@@ -1514,7 +1507,7 @@ struct Convolution {
   }
 };
 
-// Tiles of C for blocks of 4 or 8 warps. k comes in steps of 16, of which three are in shared memory: one is
+// Tiles of C for blocks of 2 to 8 warps. k comes in steps of 16, of which three are in shared memory: one is
 // multiplied while the others arrive. A lies as [row][k], for dw as [k][row], B as [k][column], for dx as
 // [column][k]: a row of 16 k's has its fours in an order by its number, one of other length is followed by
 // eight floats, so that neither stores nor reads of fragments share a bank.
@@ -1522,11 +1515,13 @@ template <Wanted what, bool fours, int height_, int width_>        // fours: cha
 struct Tile {
   static constexpr bool dw = what == Wanted::dw, turned = what == Wanted::dx;
   static constexpr int  height = height_, width = width_, depth = 16, stages = 3, run = fours ? 4 : 1;
-  static constexpr int  rows = height * width > 1024 ? 32 : 16, columns = height * width >= 4096 ? 32 : 16;
+  static constexpr int  rows = dw || height * width > 1024 ? 32 : 16;
+  static constexpr int  columns = height * width >= 4096 ? 32 : 16;
   static constexpr int  across = width / columns, threads = 32 * across * (height / rows);
+  static constexpr int  blocks = fours ? 512 / threads : 1;   // 128 registers for a thread
   static constexpr int  a_floats = depth * (dw ? height + 8 : height);
   static constexpr int  b_floats = depth * (turned ? width : width + 8);
-  static constexpr int  shared = stages * (a_floats + b_floats);
+  static constexpr int  shared = stages * (a_floats + b_floats) + (dw ? 2 * 4 * depth : 0);   // dw: and pixels
   static constexpr int  along = (dw ? height : depth) / run;  // threads that copy A side by side
   static constexpr int  share = height * depth / run / threads;
   static constexpr int  a_line = dw ? 1 : depth, b_line = turned ? depth : 1;   // eight lines are 8 of it
@@ -1541,8 +1536,7 @@ struct Tile {
 template <class T>
 struct Copies {
   const Convolution& p;
-  int t, last, n0;
-  const float * a, *b;                         // of the group
+  int t, last, n0, b, g;                       // b: where the group's begins
   Window::Line  line;                          // dw: of all steps
   Window::Pixel pixels[size_t(T::share)];      // otherwise of all steps
   NNLITE_DEVICE Copies(const Convolution& convolution, int group, int m0, int n, int end)
@@ -1550,24 +1544,28 @@ struct Copies {
         t(static_cast<int>(gpu::thread())),
         last(end),
         n0(n),
-        a(p.a.x + group * p.a.channels.by),
-        b(p.b + group * p.b_group),
-        line(p.a.line(m0 + t % T::along * T::run, p.M)) {
+        b(group * p.b_group),
+        g(group),
+        line(p.a.line(m0 + t % T::along * T::run, p.M, group)) {
     for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
+  }
+  // dw: one step ahead, by the first threads.
+  NNLITE_DEVICE void make_pixels(Window::Pixel* to, int k0) const {
+    if (T::dw && t < T::depth) to[(k0 & T::depth) + t] = p.a.pixel(k0 + t, last);
   }
   NNLITE_DEVICE int across(int i) const { return t / T::along + i * (T::threads / T::along); }
   template <bool whole>
-  NNLITE_DEVICE void of_a(float* to, int k0) {
+  NNLITE_DEVICE void of_a(float* to, int k0, const Window::Pixel* made) {
     const int along = t % T::along * T::run;
-    if (!T::dw) line = p.a.line(k0 + along, last);
+    if (!T::dw) line = p.a.line(k0 + along, last, g);
+    else made += k0 & T::depth;
     to += T::dw ? T::a_at(across(0), along) : T::a_at(along, across(0));
     NNLITE_UNROLL
     for (int i = 0; i < T::share; i++) {
       int        at = 0;
-      const bool there =
-          p.a.template find<whole>(T::dw ? p.a.pixel(k0 + across(i), last) : pixels[i], line, at);
+      const bool there = p.a.template find<whole>(T::dw ? made[across(i)] : pixels[i], line, at);
       constexpr int apart = T::threads / T::along * (T::dw ? T::height + 8 : T::depth);
-      gpu::copy_async<T::run>(to + i * apart, a + at, there);
+      gpu::copy_async<T::run>(to + i * apart, p.a.x + at, there);
     }
   }
   template <int run>
@@ -1578,13 +1576,17 @@ struct Copies {
       const int e = t + i * T::threads, k = T::turned ? e % side * run : e / side,
                 n = T::turned ? e / side : e % side * run;
       if (all % T::threads != 0 && e >= all) break;
-      gpu::copy_async<run>(to + T::b_at(k, n), b + p.b_at(k0 + k, n0 + n), k0 + k < last && n0 + n < p.N);
+      const int  tap = T::turned ? p.a.channels.of(k0 + k) : 0;
+      const int  at = T::turned ? tap * p.b_tap + (k0 + k - tap * p.a.channels.by) + (n0 + n) * p.b_column
+                                : (k0 + k) * p.b_channel + n0 + n;
+      const bool there = k0 + k < last && n0 + n < p.N;
+      gpu::copy_async<run>(to + T::b_at(k, n), p.b + (b + at), there);
     }
   }
-  NNLITE_DEVICE void operator()(float* to, int k0) {
-    if (p.a.whole()) of_a<true>(to, k0);
-    else of_a<false>(to, k0);
-    if (T::turned ? T::run == 4 : p.b_fours) of_b<4>(to + T::a_floats, k0);
+  NNLITE_DEVICE void operator()(float* to, int k0, const Window::Pixel* made) {
+    if (p.a.whole()) of_a<true>(to, k0, made);
+    else of_a<false>(to, k0, made);
+    if (T::turned ? T::run == 4 : !T::dw || p.b_fours) of_b<4>(to + T::a_floats, k0);
     else of_b<1>(to + T::a_floats, k0);
   }
 };
@@ -1593,16 +1595,16 @@ struct Copies {
 template <class T>
 struct Share {
   static constexpr size_t rows = T::rows / 16, columns = T::columns / 8;
-  int   row, column, lane, a[4], b[4];
+  int   a[4], b[4];
   float sum[rows][columns][4];
+  NNLITE_DEVICE static int lane() { return static_cast<int>(gpu::thread()) % 32; }
+  NNLITE_DEVICE static int warp() { return static_cast<int>(gpu::thread()) / 32; }
+  NNLITE_DEVICE static int row() { return warp() / T::across * T::rows + lane() / 4; }
+  NNLITE_DEVICE static int column() { return warp() % T::across * T::columns; }
   NNLITE_DEVICE Share() : sum() {
-    const int thread = static_cast<int>(gpu::thread()), warp = thread / 32;
-    lane   = thread % 32;
-    row    = warp / T::across * T::rows + lane / 4;
-    column = warp % T::across * T::columns + lane % 4 * 2;
     for (int q = 0; q < 4; q++) {
-      a[q] = T::a_at(q * 4 + lane % 4, row);
-      b[q] = T::a_floats + T::b_at(q * 4 + lane % 4, warp % T::across * T::columns + lane / 4);
+      a[q] = T::a_at(q * 4 + lane() % 4, row());
+      b[q] = T::a_floats + T::b_at(q * 4 + lane() % 4, column() + lane() / 4);
     }
   }
   template <bool exact>
@@ -1627,7 +1629,7 @@ struct Share {
     const int     before = group * p.N;
     NNLITE_UNROLL
     for (int e = 0; e < int(columns) * 2; e += run) {
-      const int n = n0 + column + e / 2 * 8 + e % 2;
+      const int n = n0 + column() + lane() % 4 * 2 + e / 2 * 8 + e % 2;
       V first = {};
       if (n < limit && p.start != nullptr) first = *reinterpret_cast<const V*>(p.start + before + n);
       NNLITE_UNROLL
@@ -1637,35 +1639,37 @@ struct Share {
           const float u = sum[i / 2][e / 2][i % 2 * 2 + e % 2 + q];
           v.of[q] = !T::dw || n + q < p.N ? u : 0.0f;
         }
-        const int m = m0 + row + i * 8;
+        const int m = m0 + row() + i * 8;
         if (m < p.M && n < limit) p.give(v, first, place + m * p.c_row + n);
       }
     }
   }
 };
 
-template <Wanted what, bool fours, int height, int width>
-NNLITE_GLOBAL void convolution_kernel(Convolution p) {
+template <class T>
+NNLITE_GLOBAL void NNLITE_THREADS(T::threads, T::blocks) convolution_kernel(Convolution p) {
   gpu::follow();
-  using T = Tile<what, fours, height, width>;
   float* const room = gpu::shared<float>();
   const int z = static_cast<int>(gpu::block().y), group = z / p.chunks, chunk = z % p.chunks;
-  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + width - 1) / width;
-  const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * height, n0 = x % tiles * width;
+  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + T::width - 1) / T::width;
+  const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * T::height, n0 = x % tiles * T::width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   constexpr int step = T::a_floats + T::b_floats, ahead = (T::stages - 1) * T::depth;
   Copies<T> copy(p, group, m0, n0, last);
   Share<T>  own;
-  int to = 0, from = 0;                        // where in shared memory the next step goes, and this one is
+  Window::Pixel* const made = reinterpret_cast<Window::Pixel*>(room + T::stages * step);
+  int at = 0;                                  // where the next step goes, which follows the one that is due
+  copy.make_pixels(made, first);
   for (int k0 = first - ahead; k0 < last; k0 += T::depth) {
-    if (k0 >= first) gpu::wait_for_copies<T::stages - 2>(), gpu::barrier();
-    if (k0 + ahead < last) copy(room + to, k0 + ahead);
+    gpu::wait_for_copies<T::stages - 2>();
+    gpu::barrier();
+    if (k0 + ahead < last) copy(room + at, k0 + ahead, made);
+    if (k0 + ahead + T::depth < last) copy.make_pixels(made, k0 + ahead + T::depth);
     gpu::commit_copies();
-    to = to + step < T::shared ? to + step : 0;
+    at = at + step < T::stages * step ? at + step : 0;
     if (k0 < first) continue;
-    if (p.exact) own.template add<true>(room + from);
-    else own.template add<false>(room + from);
-    from = from + step < T::shared ? from + step : 0;
+    if (p.exact) own.template add<true>(room + at);
+    else own.template add<false>(room + at);
   }
   const int64_t place = chunk * p.c_chunk + group * p.c_group;
   if (p.c_row % 2 == 0 && p.N % 2 == 0) own.template give<Two>(p, group, m0, n0, place, limit);
@@ -1679,13 +1683,12 @@ struct ConvolveDirectly {
     const int m = static_cast<int>(i / p.c_row), column = static_cast<int>(i - m * p.c_row);
     const int group = column / p.N, n = column - group * p.N;
     const Window::Pixel pixel = p.a.pixel(m, p.M);
-    const float* const  a = p.a.x + group * p.a.channels.by;
     const float*        b = p.b + group * p.b_group + n * p.b_column;
     float sum = 0;
     for (int k = 0; k < p.K; k += p.a.channels.by, b += p.b_tap) {
       int at = 0;
-      if (!p.a.find<false>(pixel, p.a.line(k, p.K), at)) continue;
-      for (int c = 0; c < p.a.channels.by; c++) sum = fmaf(a[at + c], b[c * p.b_channel], sum);
+      if (!p.a.find<false>(pixel, p.a.line(k, p.K, group), at)) continue;
+      for (int c = 0; c < p.a.channels.by; c++) sum = fmaf(p.a.x[at + c], b[c * p.b_channel], sum);
     }
     p.give(One{{sum}}, One{{p.start != nullptr ? p.start[column] : 0.0f}}, i);
   }
@@ -1701,12 +1704,12 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
   const int last = p.K < first + p.chunk ? p.K : first + p.chunk;
   const int n = e % p.N, channel = e / p.N % p.a.channels.by, rest = e / p.N / p.a.channels.by;
   const int group = rest % p.groups, m = rest / p.groups * p.a.channels.by + channel;
-  const Window::Line line = p.a.line(m, p.M);
-  const float *const a = p.a.x + group * p.a.channels.by, *const b = p.b + group * p.b_group + n;
+  const Window::Line line = p.a.line(m, p.M, group);
+  const float* const b = p.b + group * p.b_group + n;
   float sum = 0;
   for (int k = first + t / 32; k < last && e < elements; k += 8) {
     int at = 0;
-    if (p.a.find<false>(p.a.pixel(k, last), line, at)) sum = fmaf(a[at], b[k * p.b_channel], sum);
+    if (p.a.find<false>(p.a.pixel(k, last), line, at)) sum = fmaf(p.a.x[at], b[k * p.b_channel], sum);
   }
   room[t] = sum;
   gpu::barrier();
@@ -1771,11 +1774,11 @@ static TileSize tile_of(const Convolution& p, Wanted what) {
   return s;
 }
 
-// dw by chunks of at least 128 pixels, as many as make some six blocks, or four large ones, a processor.
+// dw by chunks of at least 128 pixels, as many as make some ten small or four large blocks a processor.
 static void set_chunks(Convolution& p) {
   const TileSize s = tile_of(p, Wanted::dw);
   const int64_t  blocks = is_direct(p) ? (int64_t(p.M) * p.N * p.groups + 31) / 32 : blocks_of(p, p.c_row, s);
-  const int64_t  most = (s.width < 64 ? 792 : 528) / blocks, some = p.K / 128;
+  const int64_t  most = (s.width == 16 ? 1320 : s.width == 32 ? 792 : 528) / blocks, some = p.K / 128;
   const int64_t  chunks = some < most ? some : most;
   p.chunks = chunks > 1 ? static_cast<int>(chunks) : 1;
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
@@ -1805,7 +1808,7 @@ static Convolution convolution(const OpRun& r, Wanted what) {
     set_chunks(p);
   } else {
     p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = group, p.b_channel = back ? 1 : int(wide), p.b_fours = true;
+    p.b = r.parameter(0), p.b_group = int(group), p.b_channel = back ? 1 : int(wide);
     p.b_column = back ? int(wide) : 1, p.b_tap = int(tap);
     p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
     p.more = back && r.accumulate(0), p.relu = !back && (r.fused & fusion::relu) != 0;
@@ -1819,7 +1822,7 @@ template <Wanted what, bool fours, int height, int width>
 static void launch_tiles(const Convolution& p) {
   using T = Tile<what, fours, height, width>;
   const int64_t blocks = blocks_of(p, T::dw ? p.c_row : p.N, {height, width}) / p.groups;
-  launch(convolution_kernel<what, fours, height, width>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
+  launch(convolution_kernel<T>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
          T::threads, T::shared * sizeof(float), p);
 }
 template <Wanted what, bool fours, int height>
@@ -2117,8 +2120,12 @@ struct BatchNorm {
       &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
 };
 template <class A>
-using ConvolutionLayer = Layer<convolution_forward<A>, convolution_backward<A>, convolution_scratch<A>,
-                               convolution_back_scratch<A>>;
+struct ConvolutionLayer {
+  static constexpr const Kernel* rows[] = {
+      &Row<Phase::forward, convolution_forward<A>, convolution_scratch<A>, fusion::relu>::kernel,
+      &Row<Phase::backward, convolution_backward<A>, convolution_back_scratch<A>, fusion::mask_dx>::kernel,
+      nullptr};
+};
 
 template <class A>
 using ElementsLoss = Layer<element_loss_forward<A>, element_loss_backward<A>, mean_scratch>;

@@ -11,6 +11,7 @@
 #define NNLITE_SHARED
 #define NNLITE_DEVICE
 #define NNLITE_GLOBAL
+#define NNLITE_THREADS(n, blocks)
 #define NNLITE_UNROLL
 
 namespace nnlite_gpu {
