@@ -1274,12 +1274,8 @@ struct Matrix {
   const float* data;
   int64_t      row, column;                    // strides
   const float* positive;                       // as data; where it is not > 0 there are zeros; or nullptr
-  int          ones;                           // this row has ones; -1: none
-  NNLITE_DEVICE float at(int r, int c) const {
-    const int64_t i = r * row + c * column;
-    if (r == ones) return 1;
-    return positive == nullptr || positive[i] > 0 ? data[i] : 0.0f;
-  }
+  int          ones;                           // this row, the last, is not there but has ones; -1: none
+  NNLITE_DEVICE int64_t at(int r, int c) const { return r * row + c * column; }
 };
 struct Product {
   int          M, N, K;
@@ -1296,19 +1292,33 @@ struct Product {
 constexpr int edge = 16, warps = 8, chain = 128;
 constexpr int over(int n, int by) { return (n + by - 1) / by; }
 
-// One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4].
+// One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4]. Loads beyond an edge take
+// what lies at the edge and are zeros then: none waits for another.
 NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last, float sum[2][4]) {
   const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4, t = lane % 4 * 4;
+  const int rows = p.A.ones < 0 ? p.M : p.A.ones;
+  const auto inside = [](int i, int count) { return i < count ? i : count - 1; };
   // lines k0 + t .. k0 + t + 3 of k are this lane's: two for each of two products
   const auto load = [&](int k0, float a[4][2], float b[4][2]) {
-    for (int i = 0; i < 4; i++) {
-      const int k = k0 + t + i;
+    int64_t at_a[4][2], at_b[4][2];
+    for (int i = 0; i < 4; i++)
+      for (int j = 0; j < 2; j++) {
+        const int k = inside(k0 + t + i, last);
+        at_a[i][j] = p.A.at(rows > 0 ? inside(m0 + group + j * 8, rows) : 0, k);
+        at_b[i][j] = p.B.at(k, inside(n0 + group + j * 8, p.N));
+        a[i][j] = p.A.data[at_a[i][j]], b[i][j] = p.B.data[at_b[i][j]];
+      }
+    for (int i = 0; i < 4 && p.A.positive != nullptr; i++)
+      for (int j = 0; j < 2; j++) a[i][j] = p.A.positive[at_a[i][j]] > 0 ? a[i][j] : 0.0f;
+    for (int i = 0; i < 4 && p.B.positive != nullptr; i++)
+      for (int j = 0; j < 2; j++) b[i][j] = p.B.positive[at_b[i][j]] > 0 ? b[i][j] : 0.0f;
+    for (int i = 0; i < 4; i++)
       for (int j = 0; j < 2; j++) {
         const int m = m0 + group + j * 8, n = n0 + group + j * 8;
-        a[i][j] = m < p.M && k < last ? p.A.at(m, k) : 0.0f;
-        b[i][j] = n < p.N && k < last ? p.B.at(k, n) : 0.0f;
+        const bool there = k0 + t + i < last;
+        a[i][j] = !there || m >= p.M ? 0.0f : m == p.A.ones ? 1.0f : a[i][j];
+        b[i][j] = !there || n >= p.N ? 0.0f : b[i][j];
       }
-    }
   };
   float a[4][2], b[4][2];
   load(first, a, b);
@@ -1318,9 +1328,9 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
       float next_a[4][2], next_b[4][2];
       load(k0 + 16, next_a, next_b);
       for (int i = 0; i < 4; i += 2) {
-        const float rows[1][4] = {{a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]}};
+        const float across[1][4] = {{a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]}};
         const float columns[2][2] = {{b[i][0], b[i + 1][0]}, {b[i][1], b[i + 1][1]}};
-        multiply<true>(c, rows, columns);
+        multiply<true>(c, across, columns);
       }
       for (int i = 0; i < 4; i++)
         for (int j = 0; j < 2; j++) a[i][j] = next_a[i][j], b[i][j] = next_b[i][j];
@@ -1410,7 +1420,7 @@ static void linear_backward(const OpRun& r) {
   if (to_w != nullptr || to_b != nullptr) {    // the bias is a weight of an input that is one
     const int rows = to_w != nullptr ? I : 0;
     dw.M = to_b != nullptr ? rows + 1 : rows, dw.N = O, dw.K = N;
-    dw.A = {r.in(0), 1, I, nullptr, to_b != nullptr ? rows : -1}, dw.B = {r.dy(), O, 1, positive, -1};
+    dw.A = {rows > 0 ? r.in(0) : r.dy(), 1, rows > 0 ? I : 0, nullptr, to_b != nullptr ? rows : -1}, dw.B = {r.dy(), O, 1, positive, -1};
     dw.C = to_w, dw.wide = wide, dw.last = to_b;
   }
   product(dx, dw);
