@@ -231,6 +231,9 @@ const Case depthwise_cases[] = {
 
 const Case transposed_cases[] = {
     {"2x2 stride 2", {5, 4, 6}, 3, ConvTranspose2d{0, 16, 2, 2}},
+    {"2x3 stride 2, 3", {5, 4, 8}, 3, ConvTranspose2d{0, 5, {2, 3}, {2, 3}}},
+    {"3x1 stride 3, 1, of many pixels", {12, 30, 3}, 3, ConvTranspose2d{0, 36, {3, 1}, {3, 1}}},
+    {"2x2 stride 2 output_padding 1", {5, 4, 6}, 3, ConvTranspose2d{0, 16, 2, 2, 0, 1}},
     {"3x3 stride 2 output_padding 1", {5, 6, 16}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
     {"3x3 to 3", {7, 5, 33}, 2, ConvTranspose2d{0, 3, 3, 1, 1}},
     {"3x3 to 70", {5, 5, 3}, 1, ConvTranspose2d{0, 70, 3, 1}},
