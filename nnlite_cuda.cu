@@ -1486,19 +1486,26 @@ struct Window {
 };
 
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
-// for dw lines m and pixels k, which come in chunks with a C of their own.
+// for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of x,
+// by one place of the window, as with ConvTranspose2d of kernel and stride 2, these places are phases: y, whose
+// pixels they take in turn, and dw are those of a 1x1 convolution each.
 enum class Wanted { y, dx, dw };
 struct Convolution {
   Window       a;
-  int          M, N, K, groups, chunk, chunks;
+  int          M, N, K, groups, chunk, chunks, phases;
+  int          spread, jump;                   // pixels of y from one of x to the next, and more to the next row
+  Divider      width;                          // of x
   const float* b;
-  int          b_group, b_tap, b_channel, b_column;    // strides; k is tap * a.channels + channel
+  int          b_group, b_phase, b_tap, b_channel, b_column;   // strides; k is tap * a.channels + channel
   const float* start;
   float*       c;
-  int64_t      c_group, c_row, c_chunk;
+  int64_t      c_group, c_phase, c_row, c_chunk;
   int          used;                           // dw: columns used .. c_row - 1 become zeros
   bool         more, relu, exact, a_fours, b_fours;             // whether channels come in fours
   const float* mask;                           // dx: the output of a ReLU, whose gradient it becomes
+  NNLITE_DEVICE int place(int pixel, int phase) const {        // in y
+    return pixel * spread + width.of(pixel) * jump + phase / spread * width.by * spread + phase % spread;
+  }
   // What becomes of sums side by side, C[at] and so on; `first` is what they start from.
   template <class T>
   NNLITE_DEVICE void give(T v, T first, int64_t at) const {
@@ -1521,8 +1528,9 @@ struct Convolution {
 // multiplied while the others arrive. A lies as [row][k], for dw as [k][row], B as [k][column], for dx as
 // [column][k]: a row of 16 k's has its fours in an order by its number, one of other length is followed by
 // eight floats, so that neither stores nor reads of fragments share a bank.
-template <Wanted what, bool fours, int height_, int width_>        // fours: channels come in fours
+template <Wanted what_, bool fours, int height_, int width_>       // fours: channels come in fours
 struct Tile {
+  static constexpr Wanted what = what_;
   static constexpr bool dw = what == Wanted::dw, turned = what == Wanted::dx;
   static constexpr int  height = height_, width = width_, depth = 16, stages = 3, run = fours ? 4 : 1;
   static constexpr int  rows = dw || height * width > 1024 ? 32 : 16;
@@ -1546,16 +1554,17 @@ struct Tile {
 template <class T>
 struct Copies {
   const Convolution& p;
-  int t, last, n0, b, g;                       // b: where the group's begins
+  int t, last, n0, b, g, turn;                 // b: where the group's begins; turn: the phase
   Window::Line  line;                          // dw: of all steps
   Window::Pixel pixels[size_t(T::share)];      // otherwise of all steps
-  NNLITE_DEVICE Copies(const Convolution& convolution, int group, int m0, int n, int end)
+  NNLITE_DEVICE Copies(const Convolution& convolution, int group, int phase, int m0, int n, int end)
       : p(convolution),
         t(static_cast<int>(gpu::thread())),
         last(end),
         n0(n),
-        b(group * p.b_group),
+        b(group * p.b_group + phase * p.b_phase),
         g(group),
+        turn(phase),
         line(p.a.line(m0 + t % T::along * T::run, p.M, group)) {
     for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
   }
@@ -1588,7 +1597,7 @@ struct Copies {
       if (all % T::threads != 0 && e >= all) break;
       const int  tap = T::turned ? p.a.channels.of(k0 + k) : 0;
       const int  at = T::turned ? tap * p.b_tap + (k0 + k - tap * p.a.channels.by) + (n0 + n) * p.b_column
-                                : (k0 + k) * p.b_channel + n0 + n;
+                                : (T::dw ? p.place(k0 + k, turn) : k0 + k) * p.b_channel + n0 + n;
       const bool there = k0 + k < last && n0 + n < p.N;
       gpu::copy_async<run>(to + T::b_at(k, n), p.b + (b + at), there);
     }
@@ -1634,9 +1643,14 @@ struct Share {
         for (size_t q = 0; q < 4; q++) sum[i][j][q] += part[i][j][q];
   }
   template <class V>                             // two sums side by side, or one after the other
-  NNLITE_DEVICE void give(const Convolution& p, int group, int m0, int n0, int64_t place, int limit) const {
+  NNLITE_DEVICE void give(const Convolution& p, int group, int phase, int m0, int n0, int64_t place) const {
     constexpr int run = int(sizeof(V) / sizeof(float));
-    const int     before = group * p.N;
+    const int     before = group * p.N, limit = T::dw ? int(p.c_row) : p.N;
+    int at[rows * 2];
+    for (int i = 0; i < int(rows) * 2; i++) {
+      const int m = m0 + row() + i * 8;
+      at[i] = m >= p.M ? -1 : T::what == Wanted::y ? p.place(m, phase) : m;
+    }
     NNLITE_UNROLL
     for (int e = 0; e < int(columns) * 2; e += run) {
       const int n = n0 + column() + lane() % 4 * 2 + e / 2 * 8 + e % 2;
@@ -1649,8 +1663,7 @@ struct Share {
           const float u = sum[i / 2][e / 2][i % 2 * 2 + e % 2 + q];
           v.of[q] = !T::dw || n + q < p.N ? u : 0.0f;
         }
-        const int m = m0 + row() + i * 8;
-        if (m < p.M && n < limit) p.give(v, first, place + m * p.c_row + n);
+        if (at[i] >= 0 && n < limit) p.give(v, first, place + at[i] * p.c_row + n);
       }
     }
   }
@@ -1660,12 +1673,13 @@ template <class T>
 NNLITE_GLOBAL void NNLITE_THREADS(T::threads, T::blocks) convolution_kernel(Convolution p) {
   gpu::follow();
   float* const room = gpu::shared<float>();
-  const int z = static_cast<int>(gpu::block().y), group = z / p.chunks, chunk = z % p.chunks;
-  const int limit = T::dw ? int(p.c_row) : p.N, tiles = (limit + T::width - 1) / T::width;
+  const int z = static_cast<int>(gpu::block().y), chunk = z % p.chunks;
+  const int group = z / p.chunks % p.groups, phase = z / p.chunks / p.groups;
+  const int tiles = ((T::dw ? int(p.c_row) : p.N) + T::width - 1) / T::width;
   const int x = static_cast<int>(gpu::block().x), m0 = x / tiles * T::height, n0 = x % tiles * T::width;
   const int first = chunk * p.chunk, last = p.K < first + p.chunk ? p.K : first + p.chunk;
   constexpr int step = T::a_floats + T::b_floats, ahead = (T::stages - 1) * T::depth;
-  Copies<T> copy(p, group, m0, n0, last);
+  Copies<T> copy(p, group, phase, m0, n0, last);
   Share<T>  own;
   Window::Pixel* const made = reinterpret_cast<Window::Pixel*>(room + T::stages * step);
   int at = 0;                                  // where the next step goes, which follows the one that is due
@@ -1681,9 +1695,9 @@ NNLITE_GLOBAL void NNLITE_THREADS(T::threads, T::blocks) convolution_kernel(Conv
     if (p.exact) own.template add<true>(room + at);
     else own.template add<false>(room + at);
   }
-  const int64_t place = chunk * p.c_chunk + group * p.c_group;
-  if (p.c_row % 2 == 0 && p.N % 2 == 0) own.template give<Two>(p, group, m0, n0, place, limit);
-  else own.template give<One>(p, group, m0, n0, place, limit);
+  const int64_t place = chunk * p.c_chunk + group * p.c_group + phase * p.c_phase;
+  if (p.c_row % 2 == 0 && p.N % 2 == 0) own.template give<Two>(p, group, phase, m0, n0, place);
+  else own.template give<One>(p, group, phase, m0, n0, place);
 }
 
 // The same without tiles, for groups of few columns: a thread an element.
@@ -1763,6 +1777,13 @@ static bool is_depthwise(const Conv2d& a) {
   return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
 }
 static bool is_depthwise(const ConvTranspose2d&) { return false; }
+static bool in_phases(const Conv2d&, const Shape&, const Shape&) { return false; }
+static bool in_phases(const ConvTranspose2d& a, const Shape& x, const Shape& y) {
+  const bool exact = a.kernel_size.h == a.stride.h && a.kernel_size.w == a.stride.w && a.padding.h == 0 &&
+                     a.padding.w == 0 && a.dilation.h == 1 && a.dilation.w == 1;
+  return exact && y.dim[1] == x.dim[1] * a.stride.h && y.dim[2] == x.dim[2] * a.stride.w && a.groups == 1 &&
+         a.stride.h * a.stride.w <= 64;
+}
 static bool is_direct(const Convolution& p) { return p.groups > 1 && (p.N < 8 || p.groups > 65535); }
 
 static Side side_of(bool up, int size, int stride, int padding, int dilation) {
@@ -1770,13 +1791,14 @@ static Side side_of(bool up, int size, int stride, int padding, int dilation) {
             : Side{size, stride, -padding, dilation, divider(1)};
 }
 
-// Tiles as large as leave two blocks to each of 132 processors, or the smallest.
+// Tiles as large as leave three blocks to two of 132 processors, or the smallest.
 struct TileSize { int height, width; };
 static int64_t blocks_of(const Convolution& p, int64_t columns, TileSize s) {
-  return (p.M + s.height - 1) / s.height * ((columns + s.width - 1) / s.width) * p.groups;
+  return (p.M + s.height - 1) / s.height * ((columns + s.width - 1) / s.width) * p.groups *
+         p.phases;
 }
 static TileSize tile_of(const Convolution& p, Wanted what) {
-  const int64_t columns = what == Wanted::dw ? p.c_row : p.N, enough = 264;
+  const int64_t columns = what == Wanted::dw ? p.c_row : p.N, enough = 198;
   TileSize s = {128, columns <= 16 ? 16 : columns <= 32 ? 32 : 64};
   if (what == Wanted::dw) return {64, s.width};
   if (!p.a_fours || blocks_of(p, columns, s) < enough) s.height = 64;
@@ -1803,11 +1825,20 @@ static Convolution convolution(const OpRun& r, Wanted what) {
             taps = a.kernel_size.h * a.kernel_size.w;
   const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide,
                 group = deep ? 1 : taps * tap;
-  const int     pixels = r.rows * to.dim[1] * to.dim[2], lines = taps * (back ? O : I);
+  const bool    apart = !back && in_phases(a, x, y);
+  const int     pixels = r.rows * (apart ? x : to).dim[1] * (apart ? x : to).dim[2];
+  const int     lines = (apart ? 1 : taps) * (back ? O : I);
   Convolution p = {};
   p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
          side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w), from.last(), divider(to.dim[1]),
          divider(to.dim[2]), divider(a.kernel_size.w), divider(back ? O : I)};
+  p.phases = p.spread = 1, p.width = divider(1);
+  if (apart) {
+    p.a.h = side_of(false, x.dim[1], 1, 0, 1), p.a.w = side_of(false, x.dim[2], 1, 0, 1);
+    p.a.to_h = divider(x.dim[1]), p.a.to_w = p.width = divider(x.dim[2]);
+    p.phases = taps, p.spread = a.stride.w, p.jump = x.dim[2] * a.stride.w * (a.stride.h - 1);
+    p.b_phase = what == Wanted::y ? int(tap) : 0, p.c_phase = what == Wanted::y ? 0 : tap;
+  }
   p.a_fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
   p.groups = a.groups, p.chunks = 1, p.N = back ? I : O, p.exact = true;
   if (what == Wanted::dw) {
@@ -1831,8 +1862,8 @@ static Convolution convolution(const OpRun& r, Wanted what) {
 template <Wanted what, bool fours, int height, int width>
 static void launch_tiles(const Convolution& p) {
   using T = Tile<what, fours, height, width>;
-  const int64_t blocks = blocks_of(p, T::dw ? p.c_row : p.N, {height, width}) / p.groups;
-  launch(convolution_kernel<T>, {unsigned(blocks), unsigned(p.groups * p.chunks)},
+  const int64_t blocks = blocks_of(p, T::dw ? p.c_row : p.N, {height, width}) / (p.groups * p.phases);
+  launch(convolution_kernel<T>, {unsigned(blocks), unsigned(p.groups * p.phases * p.chunks)},
          T::threads, T::shared * sizeof(float), p);
 }
 template <Wanted what, bool fours, int height>

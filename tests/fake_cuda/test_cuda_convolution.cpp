@@ -5,6 +5,7 @@
 #include <type_traits>
 
 #include "../engine.hpp"
+#include "fake_cuda.hpp"
 
 using namespace nnlite;
 
@@ -51,6 +52,63 @@ void look_at(void* backend, const StepView* step) {
   const Backend& on = *static_cast<const Backend*>(backend);
   if (step->op == &Conv2d::op) look<Conv2d>(step->run, on);
   if (step->op == &ConvTranspose2d::op) look<ConvTranspose2d>(step->run, on);
+}
+
+// x -> Linear over the channels -> the op -> MSELoss, for images of so many pixels that tiles are large.
+// Gradients and outputs of one step.
+Trained train_images(const Case& c, const Backend* backend) {
+  Net          net;
+  Model&       m = net.model;
+  const Tensor x = m.add(Linear{0, c.x.dim[2]}, m.input("x", c.x)), y = m.add_any("op", c.op, &x, 1);
+  m.output("images", y);
+  REQUIRE(m.finish(Seed{7}) == Status::ok);
+  REQUIRE(net.materialise() == Status::ok);
+  const size_t row = size_t(c.x.dim[0] * c.x.dim[1] * c.x.dim[2]), rows = size_t(c.batch);
+  const std::vector<real> xs = random_values(1, row * rows);
+  const std::vector<real> targets = random_values(2, size_t(m.output_shape(0).numel(c.batch)));
+  TrainerOptions o;
+  o.batch          = c.batch;
+  o.loss           = MSELoss{};
+  o.optimizer      = SGD{0.001f};
+  o.keep_gradients = true;
+  o.backend        = backend;
+  Trained       t;
+  PlacedTrainer trainer(m, o);
+  t.status = trainer.status;
+  REQUIRE(ok(t.status));
+  REQUIRE(trainer.it.step(Batch(xs.data(), targets.data(), c.batch)) == Status::ok);
+  t.loss = trainer.it.loss();
+  for (int p = 0; p < m.parameter_count(); p++) {
+    t.gradients.emplace_back(size_t(m.parameter(p).count));
+    REQUIRE(trainer.it.get_gradient(p, t.gradients.back().data()) == Status::ok);
+  }
+  SessionOptions s;
+  s.batch   = c.batch;
+  s.backend = backend;
+  PlacedSession session(m, s);
+  REQUIRE(session.status == Status::ok);
+  std::memcpy(session.it.input().data, xs.data(), xs.size() * sizeof(real));
+  REQUIRE(session.it.forward(c.batch) == Status::ok);
+  const View<const real> v = session.it.output();
+  t.outputs.emplace_back(v.data, v.data + v.size());
+  return t;
+}
+
+// The rows of the device without a bit of fusion.
+const Kernel* const* rows_apart(const char* op) {
+  const Kernel* const* const rows = cuda_rows()->rows(op);
+  const std::string name = op;
+  if (name != "Conv2d" && name != "ConvTranspose2d") return rows;
+  static Kernel        kernels[2][2];
+  static const Kernel* lists[2][3];
+  const size_t         i = name == "Conv2d" ? 0 : 1;
+  for (size_t k = 0; k < 2; k++) {
+    CHECK(rows[k]->fuses != 0);
+    kernels[i][k]       = *rows[k];
+    kernels[i][k].fuses = 0;
+    lists[i][k]         = &kernels[i][k];
+  }
+  return lists[i];
 }
 
 // Two steps, the second one with a row less, and then the outputs of all rows.
@@ -122,9 +180,9 @@ double error_of(const std::vector<std::vector<real>>& a, const std::vector<std::
   return worst;
 }
 
-void compare(const Case& c) {
+void compare(const Case& c, Trained (*run)(const Case&, const Backend*) = train) {
   CAPTURE(std::string(c.name));
-  const Trained cpu = train(c, nullptr), gpu = train(c, cuda_backend(0));
+  const Trained cpu = run(c, nullptr), gpu = run(c, cuda_backend(0));
   REQUIRE(cpu.status == Status::ok);
   REQUIRE(gpu.status == Status::ok);
   CHECK(std::fabs(gpu.loss - cpu.loss) <= 1e-4f * cpu.loss);
@@ -173,6 +231,9 @@ const Case depthwise_cases[] = {
 
 const Case transposed_cases[] = {
     {"2x2 stride 2", {5, 4, 6}, 3, ConvTranspose2d{0, 16, 2, 2}},
+    {"2x3 stride 2, 3", {5, 4, 8}, 3, ConvTranspose2d{0, 5, {2, 3}, {2, 3}}},
+    {"3x1 stride 3, 1, of many pixels", {12, 30, 3}, 3, ConvTranspose2d{0, 36, {3, 1}, {3, 1}}},
+    {"2x2 stride 2 output_padding 1", {5, 4, 6}, 3, ConvTranspose2d{0, 16, 2, 2, 0, 1}},
     {"3x3 stride 2 output_padding 1", {5, 6, 16}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
     {"3x3 to 3", {7, 5, 33}, 2, ConvTranspose2d{0, 3, 3, 1, 1}},
     {"3x3 to 70", {5, 5, 3}, 1, ConvTranspose2d{0, 70, 3, 1}},
@@ -198,6 +259,53 @@ const Case large_cases[] = {
     {"transposed", {12, 13, 6}, 3, ConvTranspose2d{0, 20, 3, 2, 1, 1}},
 };
 
+// Forward and dx in tiles of 128 and 64 rows by 16, 32 and 64 columns, with channels in fours and without.
+const Case image_cases[] = {
+    {"128 x 16, both", {130, 130, 16}, 2, Conv2d{0, 16, 1}},
+    {"128 x 16, 3x3", {130, 130, 4}, 2, Conv2d{0, 12, 3, 1, 1}},
+    {"128 x 32, both", {130, 130, 32}, 2, Conv2d{0, 32, 1}},
+    {"128 x 64", {130, 130, 4}, 2, Conv2d{0, 64, 1}},
+    {"128 x 64 in dx", {130, 130, 64}, 2, Conv2d{0, 4, 1}},
+    {"64 x 32, both", {92, 92, 32}, 2, Conv2d{0, 32, 1}},
+    {"64 x 64", {92, 92, 4}, 2, Conv2d{0, 60, 1}},
+    {"64 x 64 in dx", {92, 92, 60}, 2, Conv2d{0, 4, 1}},
+    {"64 x 32 not of fours", {92, 92, 3}, 2, Conv2d{0, 31, 1}},
+    {"64 x 32 not of fours in dx", {92, 92, 31}, 2, Conv2d{0, 3, 1}},
+    {"64 x 64 not of fours", {92, 92, 3}, 2, Conv2d{0, 63, 1}},
+    {"64 x 64 not of fours in dx", {92, 92, 63}, 2, Conv2d{0, 3, 1}},
+    {"128 x 16, from one to one", {200, 200, 1}, 1, Conv2d{0, 1, 1}},
+    {"stride 2", {130, 130, 8}, 2, Conv2d{0, 8, 3, 2, 1}},
+    {"transposed", {65, 65, 32}, 2, ConvTranspose2d{0, 16, 2, 2}},
+};
+
+// x -> conv -> ReLU -> conv -> ReLU -> transposed -> ReLU -> depthwise -> ReLU -> Linear, both ways.
+std::vector<real> weights_after(const Backend* backend) {
+  Net    net;
+  Model& m = net.model;
+  m.output("y", m.chain(m.input("x", {9, 8, 3}), Conv2d{0, 20, 3, 1, 1}, ReLU{}, Conv2d{0, 7, 3, 2, 1}, ReLU{},
+                        ConvTranspose2d{0, 6, 2, 2}, ReLU{}, depthwise(6, 3, 1, 1), ReLU{}, Flatten{},
+                        Linear{0, 5}));
+  REQUIRE(m.finish(Seed{7}) == Status::ok);
+  REQUIRE(net.materialise() == Status::ok);
+  const std::vector<real>    xs     = random_values(1, 3 * 9 * 8 * 3);
+  const std::vector<int32_t> labels = random_labels(2, 3, 5);
+  TrainerOptions o;
+  o.batch     = 3;
+  o.loss      = CrossEntropyLoss{};
+  o.optimizer = SGD{0.1f};
+  o.backend   = backend;
+  PlacedTrainer trainer(m, o);
+  REQUIRE(trainer.status == Status::ok);
+  std::vector<real> all;
+  for (int i = 0; i < 3; i++) REQUIRE(trainer.it.step(Batch(xs.data(), labels.data(), 3)) == Status::ok);
+  for (int p = 0; p < m.parameter_count(); p++) {
+    std::vector<real> values(size_t(m.parameter(p).count));
+    REQUIRE(trainer.it.get(p, values.data()) == Status::ok);
+    all.insert(all.end(), values.begin(), values.end());
+  }
+  return all;
+}
+
 }  // namespace
 
 TEST_CASE("convolution: Conv2d of every kind is that of the CPU") {
@@ -214,6 +322,33 @@ TEST_CASE("convolution: two of one input add to its gradient") {
 }
 TEST_CASE("convolution: gradients of many pixels, by chunks, are those of the CPU") {
   for (const Case& c : large_cases) compare(c);
+}
+TEST_CASE("convolution: images of many pixels, by every kind of tile, are those of the CPU") {
+  for (const Case& c : image_cases) compare(c, train_images);
+}
+TEST_CASE("convolution: the ReLUs around are done with fewer launches, and the same bits") {
+  Backend apart = *cuda_backend(0);
+  apart.rows    = rows_apart;
+  const auto counted = [](const Backend* backend, long& launches) {
+    const long before = fake::launches();
+    const std::vector<real> all = weights_after(backend);
+    launches = fake::launches() - before;
+    return all;
+  };
+  long fused = 0, unfused = 0;
+  const std::vector<real> one = counted(cuda_backend(0), fused), other = counted(&apart, unfused);
+  CHECK(same_bytes(one, other));
+  CHECK(unfused - fused == 3 * (4 + 3));       // of three steps; the last ReLU's reader is no convolution
+}
+TEST_CASE("convolution: the same bits in every order of threads and blocks") {
+  for (const Case& c : {plain_cases[5], plain_cases[20], large_cases[0], large_cases[1], large_cases[4],
+                        transposed_cases[1]}) {
+    CAPTURE(std::string(c.name));
+    fake::set_order(fake::Order::all);
+    train(c, cuda_backend(0));
+    fake::set_order(fake::Order::forward);
+    CHECK(fake::findings().empty());
+  }
 }
 TEST_CASE("convolution: the same bits in every run") {
   for (const Case& c : {large_cases[2], large_cases[4], large_cases[5]}) {

@@ -115,6 +115,45 @@ void lane_at_barrier(float* to) {
   to[gpu::thread()] = gpu::shuffle_xor(1.0f, 1);
 }
 void other_lanes(float* to) { to[gpu::thread()] = gpu::shuffle_xor(1.0f, gpu::thread() < 8 ? 1 : 2); }
+// Of all lanes the first value, doubled by the second.
+void exchanged(float* to) {
+  const float           mine[2] = {static_cast<float>(gpu::thread()), 2};
+  const gpu::Lanes<2>   first(mine);
+  float                 sum = 0;
+  for (int lane = 0; lane < 32; lane++) sum += first.of(lane, 0) * first.of(lane, 1);
+  const float           more[1] = {sum};
+  const gpu::Lanes<1>   second(more);          // while others still read what came first
+  to[gpu::thread()] = second.of(static_cast<int>(gpu::thread()) % 32 ^ 1, 0);
+}
+void lane_keeps_its_values(float* to) {
+  if (gpu::thread() == 7) return;
+  const float mine[1] = {1};
+  to[gpu::thread()] = gpu::Lanes<1>(mine).of(0, 0);
+}
+// Two groups of copies, the second of zeros; read when no more than `left` are under way, or without a barrier.
+template <int left, bool barrier>
+void copied(float* to, const float* from) {
+  float* const   room = gpu::shared<float>();
+  const unsigned t = gpu::thread(), n = gpu::threads();
+  gpu::copy_async<1>(room + t, from + t, true);
+  gpu::commit_copies();
+  gpu::copy_async<4>(room + n + t * 4, from, false);
+  gpu::commit_copies();
+  gpu::wait_for_copies<left>();
+  if (barrier) gpu::barrier();
+  to[t]     = room[n - 1 - t];
+  to[n + t] = room[n + t];
+  gpu::wait_for_copies<0>();
+}
+void never_waits(float* to) {
+  gpu::copy_async<4>(gpu::shared<float>(), to, true);
+  gpu::commit_copies();
+}
+void copies_from(float* to, int i) {
+  gpu::copy_async<4>(gpu::shared<float>(), to + i, true);
+  gpu::commit_copies();
+  gpu::wait_for_copies<0>();
+}
 void write_at(float* to, int i) { to[i] = 1; }
 void read_at(float* to, int i) { to[0] = to[i]; }
 void write_shared(float* to, int i) { gpu::shared<float>()[i] = 1, to[0] = 1; }
@@ -183,6 +222,39 @@ TEST_CASE("fake_cuda: barriers and shuffles give the same bits in every order of
   CHECK(gpu::sync(g.stream) == 0);
   CHECK(words[4] == int64_t(5) << 40);
   CHECK(fake::findings().empty());
+}
+
+TEST_CASE("fake_cuda: lanes see the values of their warp") {
+  Gpu g(64);
+  CHECK(fake::same_in_every_order([&] {
+    CHECK(gpu::launch(g.stream, exchanged, {}, 64, 0, g.data) == 0);
+    return g.values();
+  }));
+  CHECK(g.values()[31] == 2 * 496);
+  CHECK(g.values()[32] == 2 * 1520);
+  CHECK(fake::findings().empty());
+  CHECK(dies([&] { (void)gpu::launch(g.stream, lane_keeps_its_values, {}, 32, 0, g.data); }));
+}
+
+TEST_CASE("fake_cuda: copies arrive with their wait, for others behind a barrier") {
+  Gpu g(64);
+  const auto all = [&](void (*kernel)(float*, const float*), uint64_t seed) {
+    fake::set_order(seed == 0 ? fake::Order::backward : fake::Order::shuffled, seed);
+    CHECK(gpu::launch(g.stream, fill, {}, 64, 0, g.data, 64u, 1.0f) == 0);
+    CHECK(gpu::launch(g.stream, kernel, {}, 32, 160 * sizeof(float), g.data, g.data) == 0);
+    return g.values();
+  };
+  const std::vector<float> v = all(copied<0, true>, 0);
+  for (size_t i = 0; i < 32; i++) CHECK((v[i] == 32 - static_cast<float>(i) && v[32 + i] == 0));
+  const std::vector<float> early = all(copied<1, true>, 0);
+  for (size_t i = 0; i < 32; i++) CHECK((early[i] == v[i] && early[32 + i] != early[32 + i]));
+  bool same = true;
+  for (uint64_t seed = 0; seed < 4; seed++) same = same && all(copied<0, false>, seed) == v;
+  CHECK_FALSE(same);
+  CHECK(fake::findings().empty());
+  CHECK(dies([&] { (void)gpu::launch(g.stream, never_waits, {}, 1, 16, g.data); }));
+  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, copies_from, {}, 1, 16, g.data, 4); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, copies_from, {}, 1, 16, g.data, 2); }));
 }
 
 TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the order of threads") {
