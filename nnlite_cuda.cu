@@ -354,9 +354,9 @@ static size_t chunk_bound(int64_t n, int64_t least) {
   return static_cast<size_t>(smaller(most_chunks, (n + least - 1) / least));
 }
 
-// What threads of a block have, those a multiple of `width` apart, becomes one in those below width: halves are
-// merged, then the last eight in their order, so that few values are added up as the CPU does. `room` is shared
-// memory for all threads, at least 8 width of them.
+// What the threads of a block have, those a multiple of `width` apart, becomes one in those below width: halves
+// are merged, then the last eight in their order, so that few values are added up as the CPU does. `room` is
+// shared memory for all threads, at least 8 width of them.
 template <class F, class Own>
 NNLITE_DEVICE void fold(const F& f, Own& own, unsigned width, Own* room) {
   const unsigned t = gpu::thread();
@@ -494,6 +494,19 @@ static void column_sums(const float* from, int64_t rows, int64_t columns, float*
 }
 
 // ================================================================================ >>elementwise
+// What ops do for a ReLU that joins them: max(floor, y); v becomes zero where the mask, its output, is not
+// positive, and stays where that is nullptr.
+static float floor_of(const OpRun& r) { return (r.fused & fusion::relu) != 0 ? 0.0f : float_of(0xFF800000u); }
+static const float* mask_of(const OpRun& r, uint8_t bit) {
+  return (r.fused & bit) == 0 ? nullptr : bit == fusion::mask_dx ? r.in(0) : r.y();
+}
+template <class T>
+NNLITE_DEVICE inline void mask_by(const float* mask, int64_t i, T& v) {
+  if (mask == nullptr) return;
+  const T m = load<T>(mask, i);
+  for (int j = 0; j < T::count; j++) v.of[j] = m.of[j] > 0 ? v.of[j] : 0.0f;
+}
+
 template <class A>
 struct Activate {
   A a;
@@ -542,6 +555,7 @@ template <class A>
 struct Combine {
   Inputs in;
   float* y;
+  float  floor;
   NNLITE_DEVICE static float both(const Add*, float a, float b) { return a + b; }
   NNLITE_DEVICE static float both(const Mul*, float a, float b) { return a * b; }
   template <class T>
@@ -551,17 +565,20 @@ struct Combine {
       const T x = load<T>(in.of[k], i);
       for (int j = 0; j < T::count; j++) v.of[j] = both(static_cast<const A*>(nullptr), v.of[j], x.of[j]);
     }
+    for (float& one : v.of) one = plain::max(floor, one);
     give_to(y, i, v, false);
   }
 };
 template <class A>
-static void arithmetic_forward(const OpRun& r) { fours(r.out_numel(), Combine<A>{inputs_of(r), r.out()}); }
+static void arithmetic_forward(const OpRun& r) {
+  fours(r.out_numel(), Combine<A>{inputs_of(r), r.out(), floor_of(r)});
+}
 
 // dx_k = dy, of a product times the other inputs. dx may lie over dy.
 template <class A>
 struct CombineBack {
   Inputs       in;
-  const float* dy;
+  const float *dy, *mask;
   float*       dx[max_inputs];
   uint32_t     more;
   template <class T>
@@ -577,6 +594,7 @@ struct CombineBack {
   template <class T>
   NNLITE_DEVICE void operator()(int64_t i, T v) const {
     v = load<T>(dy, i);
+    mask_by(mask, i, v);
     for (int k = 0; k < in.count; k++) {
       if (dx[k] == nullptr) continue;
       T d = v;
@@ -587,7 +605,7 @@ struct CombineBack {
 };
 template <class A>
 static void arithmetic_backward(const OpRun& r) {
-  CombineBack<A> f = {inputs_of(r), r.dy(), {}, r.accumulate_bits};
+  CombineBack<A> f = {inputs_of(r), r.dy(), mask_of(r, fusion::mask_dy), {}, r.accumulate_bits};
   for (int k = 0; k < r.n_in; k++) f.dx[k] = r.dx(k);
   fours(r.out_numel(), f);
 }
@@ -597,7 +615,7 @@ struct Drop {
   float          p;
   const Context* context;
   uint32_t       node;
-  const float*   from;
+  const float *  from, *mask;
   float*         to;
   bool           more;
   template <class T>
@@ -606,15 +624,18 @@ struct Drop {
     v = load<T>(from, i);
     for (int j = 0; j < T::count; j++)
       v.of[j] = uniform_of(w.word[T::count == 4 ? j : i % 4]) < p ? 0.0f : v.of[j] * (1 / (1 - p));
+    mask_by(mask, i, v);
     give_to(to, i, v, more);
   }
 };
-static void drop(const OpRun& r, const float* from, float* to, bool more) {
+static void drop(const OpRun& r, const float* from, const float* mask, float* to, bool more) {
   fours(r.out_numel(),
-        Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, to, more});
+        Drop{static_cast<const Dropout*>(r.attributes)->p, current.context, r.node, from, mask, to, more});
 }
-static void dropout_forward(const OpRun& r) { drop(r, r.in(0), r.out(), false); }
-static void dropout_backward(const OpRun& r) { drop(r, r.dy(), r.dx(0), r.accumulate(0)); }
+static void dropout_forward(const OpRun& r) { drop(r, r.in(0), nullptr, r.out(), false); }
+static void dropout_backward(const OpRun& r) {
+  drop(r, r.dy(), mask_of(r, fusion::mask_dx), r.dx(0), r.accumulate(0));
+}
 
 // Concat: y is runs, each made of one run of every input. Counted in packs.
 template <class T>
@@ -769,12 +790,14 @@ struct Normalise {
   Norm         n;
   const float* x;
   float*       y;
+  float        floor;
   NNLITE_DEVICE void operator()(int c, int64_t i, int64_t end, int by) const {
     T scale, shift;
     for (int j = 0; j < T::count; j++) scale.of[j] = n.scale(c + j), shift.of[j] = n.shift(c + j);
     for (; i < end; i += by) {
       T v = load<T>(x, i * T::count);
-      for (int j = 0; j < T::count; j++) v.of[j] = fmaf(v.of[j], scale.of[j], shift.of[j]);
+      for (int j = 0; j < T::count; j++)
+        v.of[j] = plain::max(floor, fmaf(v.of[j], scale.of[j], shift.of[j]));
       give_to(y, i * T::count, v, false);
     }
   }
@@ -784,7 +807,7 @@ static void normalise(const OpRun& r, const Norm& n) {
   using Part = typename Statistics<T>::Part;
   if (n.by_batch)
     channels(Statistics<T>{n.C, r.in(0), r.slot(0), r.slot(1)}, n.C, n.pixels, scratch_of<Part>(r));
-  by_channel(n, Normalise<T>{n, r.in(0), r.out()});
+  by_channel(n, Normalise<T>{n, r.in(0), r.out(), floor_of(r)});
 }
 template <class A>
 static void batch_norm_forward(const OpRun& r) {
@@ -797,6 +820,24 @@ static size_t batch_norm_scratch(const OpRun& r) {
   return n.by_batch ? channels_bytes<Statistics<One>::Part>(n.C, n.pixels) : 0;
 }
 
+// The mask of a ReLU that joined batch norm: its output is made again of x. Or x is that output, where db
+// alone is wanted and the input is not there.
+enum class Joined : uint8_t { none, by_x, by_y };
+template <class T>
+struct Gate {
+  Joined by;
+  T      scale, shift;
+  NNLITE_DEVICE Gate(Joined joined, const Norm& n, int c) : by(joined) {
+    for (int j = 0; j < T::count; j++) {
+      scale.of[j] = by == Joined::by_x ? n.scale(c + j) : 1.0f;
+      shift.of[j] = by == Joined::by_x ? n.shift(c + j) : 0.0f;
+    }
+  }
+  NNLITE_DEVICE float operator()(float dy, float x, int j) const {
+    return by == Joined::none || fmaf(x, scale.of[j], shift.of[j]) > 0 ? dy : 0.0f;
+  }
+};
+
 // dw = sum dy (x - mean) / sqrt(var + eps), db = sum dy, zeros for columns that are padding.
 struct NormSum { float dy, dy_x; };
 template <class T>
@@ -804,13 +845,14 @@ struct NormSums {
   using Pack = T;
   using Part = NormSum;
   struct Values { T dy, x; };
-  struct Sum { T mean, dy, dy_x; };
+  struct Sum { Gate<T> gate; T mean, dy, dy_x; };
   Norm         n;
+  Joined       joined;
   const float *x, *dy;                         // x: nullptr where only sum dy is wanted
   Part*        sums;                           // nullptr: not wanted, as dw and db
   float *      dw, *db;
   NNLITE_DEVICE Sum start(int c, int64_t) const {
-    Sum s = {};
+    Sum s = {Gate<T>(joined, n, c), {}, {}, {}};
     for (int j = 0; j < T::count && x != nullptr; j++) s.mean.of[j] = n.mean[c + j];
     return s;
   }
@@ -820,8 +862,9 @@ struct NormSums {
   }
   NNLITE_DEVICE void add(Sum& s, const Values& v) const {
     for (int j = 0; j < T::count; j++) {
-      s.dy.of[j] += v.dy.of[j];
-      s.dy_x.of[j] = fmaf(v.dy.of[j], v.x.of[j] - s.mean.of[j], s.dy_x.of[j]);
+      const float d = s.gate(v.dy.of[j], v.x.of[j], j);
+      s.dy.of[j] += d;
+      s.dy_x.of[j] = fmaf(d, v.x.of[j] - s.mean.of[j], s.dy_x.of[j]);
     }
   }
   NNLITE_DEVICE Part part(const Sum& s, int j) const { return {s.dy.of[j], s.dy_x.of[j]}; }
@@ -840,11 +883,14 @@ template <class T>
 struct NormBack {
   using Pack = T;
   Norm           n;
+  Joined         joined;
+  bool           masked;                       // x is the output of a ReLU, whose mask this is
   const float   *x, *dy;
   const NormSum* sums;
   float*         dx;
   bool           more;
   NNLITE_DEVICE void operator()(int c, int64_t i, int64_t end, int by) const {
+    const Gate<T> gate(joined, n, c);
     T scale, mean = {}, slope = {}, shift = {};
     for (int j = 0; j < T::count; j++) {
       scale.of[j] = n.scale(c + j);
@@ -855,10 +901,11 @@ struct NormBack {
     }
     for (; i < end; i += by) {
       T       d = load<T>(dy, i * T::count);
-      const T v = sums != nullptr ? load<T>(x, i * T::count) : T();
+      const T v = x != nullptr ? load<T>(x, i * T::count) : T();
       for (int j = 0; j < T::count; j++) {
         const float rest = sums != nullptr ? fmaf(v.of[j] - mean.of[j], slope.of[j], shift.of[j]) : 0.0f;
-        d.of[j] = fmaf(scale.of[j], d.of[j], rest);
+        d.of[j] = fmaf(scale.of[j], gate(d.of[j], v.of[j], j), rest);
+        if (masked && !(v.of[j] > 0)) d.of[j] = 0;
       }
       give_to(dx, i * T::count, d, more);
     }
@@ -870,10 +917,14 @@ static void normalise_back(const OpRun& r, const Norm& n) {
   float *const dw = n.weight != nullptr ? r.dparameter(0) : nullptr;
   float *const db = n.weight != nullptr ? r.dparameter(1) : nullptr;
   NormSum *const scratch = scratch_of<NormSum>(r), *const sums = through ? scratch : nullptr;
-  const float* const x = through || dw != nullptr ? r.in(0) : nullptr;
+  const bool   relu = (r.fused & fusion::mask_dy) != 0, masked = (r.fused & fusion::mask_dx) != 0;
+  const bool   by_x = through || dw != nullptr || (r.dx(0) != nullptr && (relu || masked));
+  const Joined joined = !relu ? Joined::none : by_x ? Joined::by_x : Joined::by_y;
+  const float* const x = by_x ? r.in(0) : relu ? r.y() : nullptr;
   if (through || dw != nullptr || db != nullptr)
-    channels(NormSums<T>{n, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
-  if (r.dx(0) != nullptr) by_channel(n, NormBack<T>{n, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
+    channels(NormSums<T>{n, joined, x, r.dy(), sums, dw, db}, n.C, n.pixels, scratch + n.C);
+  if (r.dx(0) != nullptr)
+    by_channel(n, NormBack<T>{n, joined, masked, x, r.dy(), sums, r.dx(0), r.accumulate(0)});
 }
 template <class A>
 static void batch_norm_backward(const OpRun& r) {
@@ -1049,7 +1100,7 @@ template <class T>
 struct LargestBack {
   Slides       s;
   Chosen       from;
-  const float* dy;
+  const float *dy, *mask;
   float*       dx;
   NNLITE_DEVICE void operator()(int64_t i) const {
     const Pixels::Place p = s.big.place(static_cast<int>(i));
@@ -1060,7 +1111,8 @@ struct LargestBack {
         const int kh = s.h.place(h, p.h), kw = s.w.place(w, p.w), place = kh * s.w.kernel + kw;
         if (kh < 0 || kw < 0) continue;
         const int64_t at = s.small.at(p.n, h, w, p.c);
-        const T       d = load<T>(dy, at * T::count);
+        T d = load<T>(dy, at * T::count);
+        mask_by(mask, at * T::count, d);
         const Pack<T::count, int32_t> where = from.get<T::count>(at);
         for (int j = 0; j < T::count; j++) sum.of[j] = where.of[j] == place ? sum.of[j] + d.of[j] : sum.of[j];
       }
@@ -1071,14 +1123,15 @@ static void max_pool2d_forward(const OpRun& r) {
   each_pack<Largest>(r, r.out_numel(), slides_of<MaxPool2d>(r), r.in(0), r.out(), chosen(r));
 }
 static void max_pool2d_backward(const OpRun& r) {
-  each_pack<LargestBack>(r, r.in_numel(0), slides_of<MaxPool2d>(r), chosen(r), r.dy(), r.dx(0));
+  each_pack<LargestBack>(r, r.in_numel(0), slides_of<MaxPool2d>(r), chosen(r), r.dy(),
+                         mask_of(r, fusion::mask_max), r.dx(0));
 }
 
 // small = the sum of a window / its count;   big = the sum over its windows of small / their counts
 template <class T>
 struct GatherWindows {
   Slides       s;
-  const float* big;
+  const float *big, *mask;
   float*       small;
   bool         more;
   NNLITE_DEVICE void operator()(int64_t i) const {
@@ -1091,13 +1144,14 @@ struct GatherWindows {
         for (int j = 0; j < T::count; j++) sum.of[j] += v.of[j];
       }
     for (float& one : sum.of) one /= static_cast<float>(rows.count * columns.count);
+    mask_by(mask, i * T::count, sum);
     give_to(small, i * T::count, sum, more);
   }
 };
 template <class T>
 struct Spread {
   Slides       s;
-  const float* small;
+  const float *small, *mask;
   float*       big;
   NNLITE_DEVICE void operator()(int64_t i) const {
     const Pixels::Place p = s.big.place(static_cast<int>(i));
@@ -1109,22 +1163,24 @@ struct Spread {
         const float count = static_cast<float>(s.h.inputs(h).count * s.w.inputs(w).count);
         for (int j = 0; j < T::count; j++) sum.of[j] += v.of[j] / count;
       }
+    mask_by(mask, i * T::count, sum);
     give_to(big, i * T::count, sum, false);
   }
 };
 template <class A>
 static void average_forward(const OpRun& r) {
-  each_pack<GatherWindows>(r, r.out_numel(), slides_of<A>(r), r.in(0), r.out(), false);
+  each_pack<GatherWindows>(r, r.out_numel(), slides_of<A>(r), r.in(0), nullptr, r.out(), false);
 }
 template <class A>
 static void average_backward(const OpRun& r) {
-  each_pack<Spread>(r, r.in_numel(0), slides_of<A>(r), r.dy(), r.dx(0));
+  each_pack<Spread>(r, r.in_numel(0), slides_of<A>(r), r.dy(), mask_of(r, fusion::mask_dx), r.dx(0));
 }
 static void upsample_forward(const OpRun& r) {
-  each_pack<Spread>(r, r.out_numel(), slides_of<Upsample>(r), r.in(0), r.out());
+  each_pack<Spread>(r, r.out_numel(), slides_of<Upsample>(r), r.in(0), nullptr, r.out());
 }
 static void upsample_backward(const OpRun& r) {
-  each_pack<GatherWindows>(r, r.in_numel(0), slides_of<Upsample>(r), r.dy(), r.dx(0), r.accumulate(0));
+  each_pack<GatherWindows>(r, r.in_numel(0), slides_of<Upsample>(r), r.dy(), mask_of(r, fusion::mask_dx),
+                           r.dx(0), r.accumulate(0));
 }
 
 // What the sides count has to fit, too.
@@ -2150,14 +2206,17 @@ struct Optimizer {
 template <class A>
 using Activation = Layer<activation_forward<A>, activation_backward<A>>;
 template <class A>
-using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>>;
+using Arithmetic = Layer<arithmetic_forward<A>, arithmetic_backward<A>, no_scratch, no_scratch, fusion::relu,
+                         fusion::mask_dy>;
 template <class A>
-using Averages = Layer<average_forward<A>, average_backward<A>, pool_scratch<A>, pool_scratch<A>>;
+using Averages = Layer<average_forward<A>, average_backward<A>, pool_scratch<A>, pool_scratch<A>, 0,
+                       fusion::mask_dx>;
 template <class A>
 struct BatchNorm {
   static constexpr const Kernel* rows[] = {
-      &Row<Phase::forward, batch_norm_forward<A>, batch_norm_scratch<A>>::kernel,
-      &Row<Phase::backward, batch_norm_backward<A>, batch_norm_back_scratch<A>>::kernel,
+      &Row<Phase::forward, batch_norm_forward<A>, batch_norm_scratch<A>, fusion::relu>::kernel,
+      &Row<Phase::backward, batch_norm_backward<A>, batch_norm_back_scratch<A>,
+           fusion::mask_dx | fusion::mask_dy>::kernel,
       &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
 };
 template <class A>
@@ -2189,7 +2248,7 @@ static constexpr RowsOf all_rows[] = {
     {"Conv2d", ConvolutionLayer<Conv2d>::rows},
     {"ConvTranspose2d", ConvolutionLayer<ConvTranspose2d>::rows},
     {"CrossEntropyLoss", Layer<cross_entropy_forward, cross_entropy_backward, mean_scratch>::rows},
-    {"Dropout", Layer<dropout_forward, dropout_backward>::rows},
+    {"Dropout", Layer<dropout_forward, dropout_backward, no_scratch, no_scratch, 0, fusion::mask_dx>::rows},
     {"ELU", Activation<ELU>::rows},
     {"Flatten", Layer<flatten_forward, flatten_backward>::rows},
     {"HuberLoss", ElementsLoss<HuberLoss>::rows},
@@ -2200,7 +2259,7 @@ static constexpr RowsOf all_rows[] = {
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward, pool_scratch<MaxPool2d>,
-                        pool_scratch<MaxPool2d>>::rows},
+                        pool_scratch<MaxPool2d>, 0, fusion::mask_max>::rows},
     {"Mul", Arithmetic<Mul>::rows},
     {"NLLLoss", Layer<nll_loss_forward, nll_loss_backward, mean_scratch>::rows},
     {"RMSprop", Optimizer<RMSprop>::rows},
@@ -2210,7 +2269,7 @@ static constexpr RowsOf all_rows[] = {
     {"Softmax", Softmaxes<Softmax, false>::rows},
     {"Tanh", Activation<Tanh>::rows},
     {"Upsample", Layer<upsample_forward, upsample_backward, pool_scratch<Upsample>,
-                       pool_scratch<Upsample>>::rows},
+                       pool_scratch<Upsample>, 0, fusion::mask_dx>::rows},
 };
 static const Kernel* const* rows_of(const char* op) {
   for (const RowsOf& r : all_rows) {

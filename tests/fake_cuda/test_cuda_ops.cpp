@@ -1,5 +1,7 @@
 // Every op that is no convolution, on CUDA and on the CPU: outputs, losses, gradients, weights and running
 // statistics over two steps of a small network, which is made so that pointers of the op's run are missing.
+#include <map>
+
 #include "cuda_run.hpp"
 #ifdef NNLITE_FAKE_CUDA
 #include "fake_cuda.hpp"
@@ -24,6 +26,7 @@ Dims steps(int C) { return {7, C}; }
 Dims image(int C) { return {5, 7, C}; }
 Dims large(int C) { return {13, 11, C}; }     // sums of five of them are cut
 Dims larger(int C) { return {18, 17, C}; }
+Dims huge(int C) { return {77, 74, C}; }      // three into more parts than a block has threads to merge them
 
 Tensor front(Model& m, Tensor x, int C) { return m.add(Linear{0, C, false}, x); }
 Tensor back(Model& m, Tensor y) { return m.chain(y, Flatten{}, Linear{0, 3}); }
@@ -83,6 +86,52 @@ const Trial norms[] = {
     {"1d of rows, neither", row, MSELoss{}, BUILD(plainly(m, x, C, norm1(false, false)))},
     {"1d of steps", steps, MSELoss{}, BUILD(shared(m, x, C, norm1(true, true)))},
     {"1d of steps, frozen", steps, MSELoss{}, BUILD(frozen(m, x, C, norm1(true, true)))},
+};
+
+const Trial sums[] = {
+    {"of the input", huge, MSELoss{}, BUILD(back(m, m.add(norm(true, true), x)))},
+    {"shared", huge, MSELoss{}, BUILD(shared(m, x, C, norm(true, true)))},
+    {"of a Linear", huge, MSELoss{}, BUILD(back(m, m.chain(x, Linear{0, C}, Sigmoid{})))},
+    {"of a convolution", huge, MSELoss{}, BUILD(back(m, m.add(Conv2d{0, C, 1}, x)))},
+};
+
+// What the planner makes one step of, here or where the row before or behind it can do it, too.
+const Trial joined[] = {
+    {"norm, ReLU", large, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), norm(true, true), ReLU{})))},
+    {"norm of the input, ReLU", image, MSELoss{}, BUILD(back(m, m.chain(x, norm(true, true), ReLU{})))},
+    {"norm, ReLU, not affine", image, MSELoss{},
+     BUILD(back(m, m.chain(front(m, x, C), norm(false, true), ReLU{})))},
+    {"norm1d, ReLU", row, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), norm1(true, true), ReLU{})))},
+    {"norm, ReLU of two", image, MSELoss{}, [](Model& m, Tensor x, int C) {
+       const Tensor y = m.chain(front(m, x, C), norm(true, true), ReLU{});
+       return back(m, m.add(Concat{}, m.chain(y, MaxPool2d{3, 1, 1}), y));
+     }},
+    {"frozen norm, ReLU", image, MSELoss{}, [](Model& m, Tensor x, int C) {
+       const Tensor h = front(m, x, C), n = m.add(norm(true, true), h);
+       m.freeze(n);
+       return back(m, m.add(ReLU{}, n));
+     }},
+    {"norm, ReLU, biases alone", large, MSELoss{}, BUILD(back(m, m.chain(x, norm(true, true), ReLU{}))),
+     Trainable::bias},
+    {"norm, ReLU, twice", image, MSELoss{},
+     BUILD(back(m, m.chain(front(m, x, C), norm(true, true), ReLU{}, norm(true, true), ReLU{})))},
+    {"ReLU, norm", image, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), ReLU{}, norm(true, true))))},
+    {"sum, ReLU", image, MSELoss{},
+     BUILD(back(m, m.add(ReLU{}, m.add(Add{}, front(m, x, C), x, front(m, x, C)))))},
+    {"sum of one twice, ReLU", image, MSELoss{}, [](Model& m, Tensor x, int C) {
+       const Tensor h = front(m, x, C);
+       return back(m, m.add(ReLU{}, m.add(Add{}, h, front(m, x, C), h)));
+     }},
+    {"product, ReLU", image, MSELoss{},
+     BUILD(back(m, m.add(ReLU{}, m.add(Mul{}, front(m, x, C), front(m, x, C)))))},
+    {"ReLU, maximum", image, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), ReLU{}, MaxPool2d{2})))},
+    {"ReLU, maximum that overlaps", image, MSELoss{},
+     BUILD(back(m, m.chain(front(m, x, C), ReLU{}, MaxPool2d{3, 2, 1})))},
+    {"ReLU, mean", image, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), ReLU{}, AvgPool2d{3, 2, 1})))},
+    {"ReLU, adaptive mean", image, MSELoss{},
+     BUILD(back(m, m.chain(front(m, x, C), ReLU{}, AdaptiveAvgPool2d{2})))},
+    {"ReLU, upsample", image, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), ReLU{}, Upsample{})))},
+    {"ReLU, dropout", image, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), ReLU{}, Dropout{0.3f})))},
 };
 
 const Trial pools[] = {
@@ -274,6 +323,103 @@ void compare_all(const List& list) {
 TEST_CASE("cuda ops: batch norm") {
   NNLITE_ON_CUDA(cuda);
   compare_all(norms);
+}
+TEST_CASE("cuda ops: sums of many parts") {
+  NNLITE_ON_CUDA(cuda);
+  double worst = 0;
+  std::string place;
+  for (const Trial& t : sums)
+    for (const int C : {4, 17}) compare(t, C, 3, worst, place);
+  MESSAGE("the worst error " << worst << ": " << place);
+}
+TEST_CASE("cuda ops: statistics of values far from zero, some of them far from the others") {
+  NNLITE_ON_CUDA(cuda);
+  for (const int channels : {1, 3, 4, 20})
+    for (const int batch : {2, 40}) {
+      const Trial trial = {"", large, MSELoss{}, BUILD(back(m, m.add("n", norm(true, true, 1.0f), x)))};
+      const auto s = subject_of(trial, channels, batch);
+      std::vector<real>& x = s->x[0];
+      for (real& v : x) v += 1000;
+      for (size_t i = 0; i < x.size(); i += size_t(channels) * 97) x[i] = -3000;       // the first one, too
+      PlacedTrainer t(s->net.model, s->training(cuda));
+      REQUIRE(t.status == Status::ok);
+      REQUIRE(t.it.step(s->batch()) == Status::ok);
+      for (int p = 0; p < s->net.model.parameter_count(); p++) {
+        const std::string name = s->net.model.parameter(p).name;
+        if (name.rfind("n.running", 0) != 0) continue;
+        std::vector<real> values(static_cast<size_t>(channels));
+        REQUIRE(t.it.get(p, values.data()) == Status::ok);
+        for (size_t c = 0; c < values.size(); c++) {
+          double mean = 0, squares = 0, n = 0;
+          for (size_t i = c; i < x.size(); i += values.size()) mean += double(x[i]), n++;
+          mean /= n;
+          for (size_t i = c; i < x.size(); i += values.size())
+            squares += (double(x[i]) - mean) * (double(x[i]) - mean);
+          // of the variance: what rounding does to means a thousand times the deviation
+          const bool   is_mean = name == "n.running_mean";
+          const double right = is_mean ? mean : squares / (n - 1), share = is_mean ? 2e-7 : 3e-5;
+          CHECK_MESSAGE(std::fabs(double(values[c]) - right) <= share * std::fabs(right), name);
+        }
+      }
+      close_cuda(0);
+      cuda_backend(0);
+    }
+}
+TEST_CASE("cuda ops: with the ReLU before or behind them") {
+  NNLITE_ON_CUDA(cuda);
+  compare_all(joined);
+}
+
+// The rows of CUDA, but none that joins others.
+namespace {
+struct Apart {
+  std::vector<Kernel> rows;
+  std::vector<const Kernel*> list;
+};
+const Kernel* const* rows_apart(const char* op) {
+  static std::map<std::string, Apart> all;
+  Apart& a = all[op];
+  const Kernel* const* from = cuda_rows()->rows(op);
+  if (!a.list.empty() || from == nullptr) return from == nullptr ? nullptr : a.list.data();
+  for (; *from != nullptr; from++) a.rows.push_back(**from), a.rows.back().fuses = 0;
+  for (const Kernel& k : a.rows) a.list.push_back(&k);
+  a.list.push_back(nullptr);
+  return a.list.data();
+}
+using Fused = std::map<std::string, uint8_t>;  // bits of fusion by op
+void note_fused(void* fused, const StepView* step) {
+  if (step != nullptr && step->op != nullptr)
+    (*static_cast<Fused*>(fused))[step->op->name] |= step->run.fused;
+}
+}  // namespace
+
+TEST_CASE("cuda ops: the same bits whether or not steps are fused") {
+  NNLITE_ON_CUDA(cuda);
+  Fused fused;
+  Backend apart = *cuda;
+  apart.rows = rows_apart;
+  for (const Trial& trial : joined)
+    for (const int C : {3, 20}) {
+      CAPTURE(std::string(trial.name));
+      const auto s = subject_of(trial, C, 5);
+      CHECK(same(results(trial, *s, &apart), results(trial, *s, cuda)));
+      TrainerOptions o = s->training(cuda);
+      o.trainable = trial.trainable;
+      const Watch watch = {note_fused, &fused};
+      PlacedTrainer t(s->net.model, o);
+      REQUIRE(t.status == Status::ok);
+      t.it.watch(&watch);
+      REQUIRE(t.it.step(s->batch()) == Status::ok);
+      close_cuda(0);
+      cuda_backend(0);
+    }
+  for (const char* norm : {"BatchNorm1d", "BatchNorm2d"})
+    CHECK((fused[norm] & (fusion::relu | fusion::mask_dy)) == (fusion::relu | fusion::mask_dy));
+  CHECK((fused["BatchNorm2d"] & fusion::mask_dx) != 0);
+  for (const char* op : {"Add", "Mul"}) CHECK(fused[op] == (fusion::relu | fusion::mask_dy));
+  for (const char* op : {"AdaptiveAvgPool2d", "AvgPool2d", "Dropout", "Upsample"})
+    CHECK(fused[op] == fusion::mask_dx);
+  CHECK(fused["MaxPool2d"] == fusion::mask_max);
 }
 TEST_CASE("cuda ops: pooling and upsampling") {
   NNLITE_ON_CUDA(cuda);
