@@ -101,7 +101,7 @@ const Trial joined[] = {
     {"norm of the input, ReLU", image, MSELoss{}, BUILD(back(m, m.chain(x, norm(true, true), ReLU{})))},
     {"norm, ReLU, not affine", image, MSELoss{},
      BUILD(back(m, m.chain(front(m, x, C), norm(false, true), ReLU{})))},
-    {"norm1d, ReLU", row, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), norm1(true, true), ReLU{})))},
+    {"norm1d, ReLU", steps, MSELoss{}, BUILD(back(m, m.chain(front(m, x, C), norm1(true, true), ReLU{})))},
     {"norm, ReLU of two", image, MSELoss{}, [](Model& m, Tensor x, int C) {
        const Tensor y = m.chain(front(m, x, C), norm(true, true), ReLU{});
        return back(m, m.add(Concat{}, m.chain(y, MaxPool2d{3, 1, 1}), y));

@@ -227,21 +227,21 @@ TEST_CASE("fake_cuda: barriers and shuffles give the same bits in every order of
 TEST_CASE("fake_cuda: lanes see the values of their warp") {
   Gpu g(64);
   CHECK(fake::same_in_every_order([&] {
-    CHECK(gpu::launch(g.stream, exchanged, {}, 64, 0, g.data) == 0);
+    CHECK(gpu::launch(g.stream, false, exchanged, {}, 64, 0, g.data) == 0);
     return g.values();
   }));
   CHECK(g.values()[31] == 2 * 496);
   CHECK(g.values()[32] == 2 * 1520);
   CHECK(fake::findings().empty());
-  CHECK(dies([&] { (void)gpu::launch(g.stream, lane_keeps_its_values, {}, 32, 0, g.data); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, lane_keeps_its_values, {}, 32, 0, g.data); }));
 }
 
 TEST_CASE("fake_cuda: copies arrive with their wait, for others behind a barrier") {
   Gpu g(64);
   const auto all = [&](void (*kernel)(float*, const float*), uint64_t seed) {
     fake::set_order(seed == 0 ? fake::Order::backward : fake::Order::shuffled, seed);
-    CHECK(gpu::launch(g.stream, fill, {}, 64, 0, g.data, 64u, 1.0f) == 0);
-    CHECK(gpu::launch(g.stream, kernel, {}, 32, 160 * sizeof(float), g.data, g.data) == 0);
+    CHECK(gpu::launch(g.stream, false, fill, {}, 64, 0, g.data, 64u, 1.0f) == 0);
+    CHECK(gpu::launch(g.stream, false, kernel, {}, 32, 160 * sizeof(float), g.data, g.data) == 0);
     return g.values();
   };
   const std::vector<float> v = all(copied<0, true>, 0);
@@ -252,9 +252,9 @@ TEST_CASE("fake_cuda: copies arrive with their wait, for others behind a barrier
   for (uint64_t seed = 0; seed < 4; seed++) same = same && all(copied<0, false>, seed) == v;
   CHECK_FALSE(same);
   CHECK(fake::findings().empty());
-  CHECK(dies([&] { (void)gpu::launch(g.stream, never_waits, {}, 1, 16, g.data); }));
-  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, copies_from, {}, 1, 16, g.data, 4); }));
-  CHECK(dies([&] { (void)gpu::launch(g.stream, copies_from, {}, 1, 16, g.data, 2); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, never_waits, {}, 1, 16, g.data); }));
+  CHECK_FALSE(dies([&] { (void)gpu::launch(g.stream, false, copies_from, {}, 1, 16, g.data, 4); }));
+  CHECK(dies([&] { (void)gpu::launch(g.stream, false, copies_from, {}, 1, 16, g.data, 2); }));
 }
 
 TEST_CASE("fake_cuda: a missing barrier or another race changes bits with the order of threads") {
