@@ -97,11 +97,10 @@ inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, un
   return e;
 }
 
-// Inside a kernel. follow() comes first: a launch that overlaps begins before the one ahead of it ends, and
+// Inside a kernel. follow() comes first: a launch that overlaps comes up while the one ahead of it ends, and
 // waits there until all of its memory is written.
 NNLITE_DEVICE inline void follow() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
-  cudaTriggerProgrammaticLaunchCompletion();
   cudaGridDependencySynchronize();
 #endif
 }
@@ -1330,12 +1329,11 @@ struct Matrix {
   const float* data;
   int64_t      row, column;                    // strides
   const float* positive;                       // as data; where it is not > 0 there are zeros; or nullptr
-  int          ones;                           // this row, the last, is not there but has ones; -1: none
-  NNLITE_DEVICE int64_t at(int r, int c) const { return r * row + c * column; }
 };
 struct Product {
   int          M, N, K;
   Matrix       A, B;
+  int          ones;                           // this row of A, the last, is not there but has ones; -1: none
   const float* bias;                           // nullptr: zeros
   float*       C;
   int          wide;                           // columns of C; those from N on become zeros
@@ -1345,51 +1343,58 @@ struct Product {
   int          across, split, share;           // tiles side by side; warps of a tile; lines of k of one
   unsigned     blocks;
 };
-constexpr int edge = 16, warps = 8, chain = 128;
+constexpr int edge = 16, warps = 16, chain = 128;
 constexpr int over(int n, int by) { return (n + by - 1) / by; }
 
-// One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4]. Loads beyond an edge take
-// what lies at the edge and are zeros then: none waits for another.
+// What a lane reads of a matrix: two lines of it, 8 apart, and of each four values along k, of which the last
+// may not be there. Lines beyond the edge are the last one. All are fetched before one is looked at.
+struct Lane {
+  const float *at[2], *positive[2];
+  int64_t      along;                          // from one k to the next
+  float        value[4][2], sign[4][2];
+  NNLITE_DEVICE Lane(const Matrix& m, int64_t line, int64_t k_stride, int first, int count, int k)
+      : along(k_stride) {
+    for (int j = 0; j < 2; j++) {
+      const int i = first + j * 8;
+      const int64_t offset = (i < count ? i : count > 0 ? count - 1 : 0) * line + k * along;
+      at[j] = m.data + offset, positive[j] = m.positive != nullptr ? m.positive + offset : nullptr;
+    }
+  }
+  NNLITE_DEVICE static void fetch(const float* from[2], int64_t along, int there, float to[4][2]) {
+    for (int i = 0; i < 4; i++)
+      for (int j = 0; j < 2; j++) to[i][j] = i < there ? from[j][i * along] : 0.0f;
+    for (int j = 0; j < 2; j++) from[j] += edge * along;
+  }
+  NNLITE_DEVICE void fetch(int there) {
+    fetch(at, along, there, value);
+    if (positive[0] != nullptr) fetch(positive, along, there, sign);
+  }
+  NNLITE_DEVICE void mask() {
+    if (positive[0] == nullptr) return;
+    for (int i = 0; i < 4; i++)
+      for (int j = 0; j < 2; j++) value[i][j] = sign[i][j] > 0 ? value[i][j] : 0.0f;
+  }
+};
+
+// One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4].
 NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last, float sum[2][4]) {
-  const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4, t = lane % 4 * 4;
-  const int rows = p.A.ones < 0 ? p.M : p.A.ones;
-  const auto inside = [](int i, int count) { return i < count ? i : count - 1; };
-  // lines k0 + t .. k0 + t + 3 of k are this lane's: two for each of two products
-  const auto load = [&](int k0, float a[4][2], float b[4][2]) {
-    int64_t at_a[4][2], at_b[4][2];
-    for (int i = 0; i < 4; i++)
-      for (int j = 0; j < 2; j++) {
-        const int k = inside(k0 + t + i, last);
-        at_a[i][j] = p.A.at(rows > 0 ? inside(m0 + group + j * 8, rows) : 0, k);
-        at_b[i][j] = p.B.at(k, inside(n0 + group + j * 8, p.N));
-        a[i][j] = p.A.data[at_a[i][j]], b[i][j] = p.B.data[at_b[i][j]];
-      }
-    for (int i = 0; i < 4 && p.A.positive != nullptr; i++)
-      for (int j = 0; j < 2; j++) a[i][j] = p.A.positive[at_a[i][j]] > 0 ? a[i][j] : 0.0f;
-    for (int i = 0; i < 4 && p.B.positive != nullptr; i++)
-      for (int j = 0; j < 2; j++) b[i][j] = p.B.positive[at_b[i][j]] > 0 ? b[i][j] : 0.0f;
-    for (int i = 0; i < 4; i++)
-      for (int j = 0; j < 2; j++) {
-        const int m = m0 + group + j * 8, n = n0 + group + j * 8;
-        const bool there = k0 + t + i < last;
-        a[i][j] = !there || m >= p.M ? 0.0f : m == p.A.ones ? 1.0f : a[i][j];
-        b[i][j] = !there || n >= p.N ? 0.0f : b[i][j];
-      }
-  };
-  float a[4][2], b[4][2];
-  load(first, a, b);
+  const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4;
+  int k = first + lane % 4 * 4;                // lines k .. k + 3 are this lane's: two for each of two products
+  Lane a(p.A, p.A.row, p.A.column, m0 + group, p.ones < 0 ? p.M : p.ones, k);
+  Lane b(p.B, p.B.column, p.B.row, n0 + group, p.N, k);
   for (int k1 = first; k1 < last; k1 += chain) {
     float c[1][2][4] = {};
-    for (int k0 = k1; k0 < k1 + chain && k0 < last; k0 += 16) {
-      float next_a[4][2], next_b[4][2];
-      load(k0 + 16, next_a, next_b);
+    for (int k0 = k1; k0 < k1 + chain && k0 < last; k0 += edge, k += edge) {
+      a.fetch(last - k), b.fetch(last - k);
+      a.mask(), b.mask();
+      for (int i = 0; i < 4 && p.ones >= 0; i++)
+        for (int j = 0; j < 2; j++)
+          if (m0 + group + j * 8 == p.ones && k + i < last) a.value[i][j] = 1;
       for (int i = 0; i < 4; i += 2) {
-        const float across[1][4] = {{a[i][0], a[i][1], a[i + 1][0], a[i + 1][1]}};
-        const float columns[2][2] = {{b[i][0], b[i + 1][0]}, {b[i][1], b[i + 1][1]}};
-        multiply<true>(c, across, columns);
+        const float rows[1][4] = {{a.value[i][0], a.value[i][1], a.value[i + 1][0], a.value[i + 1][1]}};
+        const float columns[2][2] = {{b.value[i][0], b.value[i + 1][0]}, {b.value[i][1], b.value[i + 1][1]}};
+        multiply<true>(c, rows, columns);
       }
-      for (int i = 0; i < 4; i++)
-        for (int j = 0; j < 2; j++) a[i][j] = next_a[i][j], b[i][j] = next_b[i][j];
     }
     for (int j = 0; j < 2; j++)
       for (int i = 0; i < 4; i++) sum[j][i] += c[0][j][i];
@@ -1399,40 +1404,40 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
 struct Products { Product of[2]; };            // the blocks of one, then those of the other
 NNLITE_GLOBAL void product_kernel(Products all) {
   gpu::follow();
+  constexpr int  values = edge * edge;         // of a tile
   const bool     second = gpu::block().x >= all.of[0].blocks;
   const Product& p = all.of[second ? 1 : 0];
-  const int t = static_cast<int>(gpu::thread()), warp = t / 32, lane = t % 32;
-  const int block = static_cast<int>(gpu::block().x - (second ? all.of[0].blocks : 0));
-  const auto tile_row    = [&](int tile) { return tile / p.across * edge; };
-  const auto tile_column = [&](int tile) { return tile % p.across * edge; };
+  const int t = static_cast<int>(gpu::thread()), warp = t / 32, lane = t % 32, tiles = warps / p.split;
+  const int tile = (static_cast<int>(gpu::block().x - (second ? all.of[0].blocks : 0))) * tiles;
   float* const room = gpu::shared<float>();
   {
-    const int tile = block * (warps / p.split) + warp / p.split, first = warp % p.split * p.share;
+    const int mine = tile + warp / p.split, m0 = mine / p.across * edge, n0 = mine % p.across * edge;
+    const int first = warp % p.split * p.share, end = p.K < first + p.share ? p.K : first + p.share;
     float sum[2][4] = {};
-    if (tile_row(tile) < p.M)
-      sums_of_tile(p, tile_row(tile), tile_column(tile), first, p.K < first + p.share ? p.K : first + p.share, sum);
+    if (m0 < p.M && first < end) sums_of_tile(p, m0, n0, first, end, sum);
     for (int j = 0; j < 2; j++)
       for (int i = 0; i < 4; i++)
-        room[warp * edge * edge + (lane / 4 + i / 2 * 8) * edge + j * 8 + lane % 4 * 2 + i % 2] = sum[j][i];
+        room[warp * values + (lane / 4 + i / 2 * 8) * edge + j * 8 + lane % 4 * 2 + i % 2] = sum[j][i];
   }
   gpu::barrier();
-  for (int w = 0; w < warps; w += p.split) {
-    const int tile = block * (warps / p.split) + w / p.split;
-    const int m = tile_row(tile) + t / edge, n = tile_column(tile) + t % edge;
+  for (int e = t; e < tiles * values; e += warps * 32) {
+    const int mine = tile + e / values, of_tile = e % values;
+    const int m = mine / p.across * edge + of_tile / edge, n = mine % p.across * edge + of_tile % edge;
     if (m >= p.M || n >= p.wide) continue;
-    float v = room[w * edge * edge + t];
-    for (int i = 1; i < p.split; i++) v += room[(w + i) * edge * edge + t];
+    const float* const parts = room + e / values * p.split * values + of_tile;
+    float v = parts[0];
+    for (int i = 1; i < p.split; i++) v += parts[i * values];
     if (p.bias != nullptr && n < p.N) v += p.bias[n];
     if (p.relu) v = plain::value_of(ReLU{}, v);
     const int64_t at = int64_t(m) * p.wide + n;
-    if (p.positive != nullptr && !(p.positive[at] > 0)) v = 0;
+    if (n >= p.N || (p.positive != nullptr && !(p.positive[at] > 0))) v = 0;
     if (m == p.M - 1 && p.last != nullptr) p.last[n] = v;
     else give_to(p.C, at, v, p.more);
   }
 }
 static void set_tiles(Product& p) {
   p.across = over(p.wide, edge), p.split = 1;
-  while (p.split < warps && p.K > p.split * 32) p.split *= 2;
+  while (p.split < warps && p.K > p.split * edge) p.split *= 2;
   p.share = over(over(p.K, p.split), edge) * edge;
   p.blocks = static_cast<unsigned>(over(over(p.M, edge) * p.across, warps / p.split));
 }
@@ -1456,7 +1461,7 @@ static void linear_forward(const OpRun& r) {
   const int I = a.in_features, O = a.out_features;
   Product y = {};
   y.M = static_cast<int>(r.in_numel(0) / I), y.N = y.wide = O, y.K = I;
-  y.A = {r.in(0), I, 1, nullptr, -1}, y.B = {r.parameter(0), padded(O), 1, nullptr, -1};
+  y.A = {r.in(0), I, 1, nullptr}, y.B = {r.parameter(0), padded(O), 1, nullptr}, y.ones = -1;
   y.bias = r.parameter(1), y.C = r.out(), y.relu = (r.fused & fusion::relu) != 0;
   product(y);
 }
@@ -1468,7 +1473,7 @@ static void linear_backward(const OpRun& r) {
   Product dx = {}, dw = {};
   if (r.dx(0) != nullptr) {
     dx.M = N, dx.N = dx.wide = I, dx.K = O;
-    dx.A = {r.dy(), O, 1, positive, -1}, dx.B = {r.parameter(0), 1, wide, nullptr, -1};
+    dx.A = {r.dy(), O, 1, positive}, dx.B = {r.parameter(0), 1, wide, nullptr}, dx.ones = -1;
     dx.C = r.dx(0), dx.more = r.accumulate(0);
     if ((r.fused & fusion::mask_dx) != 0) dx.positive = r.in(0);
   }
@@ -1476,7 +1481,8 @@ static void linear_backward(const OpRun& r) {
   if (to_w != nullptr || to_b != nullptr) {    // the bias is a weight of an input that is one
     const int rows = to_w != nullptr ? I : 0;
     dw.M = to_b != nullptr ? rows + 1 : rows, dw.N = O, dw.K = N;
-    dw.A = {rows > 0 ? r.in(0) : r.dy(), 1, rows > 0 ? I : 0, nullptr, to_b != nullptr ? rows : -1}, dw.B = {r.dy(), O, 1, positive, -1};
+    dw.A = {rows > 0 ? r.in(0) : r.dy(), 1, rows > 0 ? I : 0, nullptr}, dw.B = {r.dy(), O, 1, positive};
+    dw.ones = to_b != nullptr ? rows : -1;
     dw.C = to_w, dw.wide = wide, dw.last = to_b;
   }
   product(dx, dw);
