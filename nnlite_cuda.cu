@@ -1138,9 +1138,9 @@ struct Window {
 };
 
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
-// for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of x,
-// by one place of the window, as with ConvTranspose2d of kernel and stride 2, these places are phases: y, whose
-// pixels they take in turn, and dw are those of a 1x1 convolution each.
+// for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of
+// x, as with ConvTranspose2d of kernel and stride 2, the places of the window are phases: y, whose pixels they
+// take in turn, and dw are those of a 1x1 convolution each.
 enum class Wanted { y, dx, dw };
 struct One { float of[1]; };
 struct alignas(8) Two { float of[2]; };
@@ -1148,7 +1148,7 @@ struct alignas(16) Four { float of[4]; };
 struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks, phases;
-  int          spread, jump;                   // pixels of y from one of x to the next, and more to the next row
+  int          spread, jump;                   // phases: from pixel to pixel in y, and more from row to row
   Divider      width;                          // of x
   const float* b;
   int          b_group, b_phase, b_tap, b_channel, b_column;   // strides; k is tap * a.channels + channel
@@ -1194,7 +1194,7 @@ struct Tile {
   static constexpr int  blocks = fours ? 512 / threads : 1;   // 128 registers for a thread
   static constexpr int  a_floats = depth * (dw ? height + 8 : height);
   static constexpr int  b_floats = depth * (turned ? width : width + 8);
-  static constexpr int  shared = stages * (a_floats + b_floats) + (dw ? 2 * 4 * depth : 0);   // dw: and pixels
+  static constexpr int  shared = stages * (a_floats + b_floats) + (dw ? 8 * depth : 0);  // dw: and pixels
   static constexpr int  along = (dw ? height : depth) / run;  // threads that copy A side by side
   static constexpr int  share = height * depth / run / threads;
   static constexpr int  a_line = dw ? 1 : depth, b_line = turned ? depth : 1;   // eight lines are 8 of it
@@ -1468,46 +1468,57 @@ static void set_chunks(Convolution& p) {
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
 }
 
+// The product of so many pixels with windows of so many places, but for where its matrices lie. Images have
+// one pixel until they get sides, so that y = x W of a Linear is that of one place; set_chunks follows for dw.
+static Convolution products(Wanted what, int pixels, int taps, int I, int O, int groups, bool depthwise) {
+  const bool    back = what == Wanted::dx;
+  const int     channels = back ? O : I;
+  const int64_t wide = padded(depthwise ? groups : O), tap = depthwise ? wide : I * wide,
+                group = depthwise ? 1 : taps * tap;
+  const Side    one = side_of(false, 1, 1, 0, 1);
+  Convolution p = {};
+  p.a = {nullptr, one, one, channels * groups, divider(1), divider(1), divider(1), divider(channels)};
+  p.N = back ? I : O, p.groups = groups, p.chunks = p.phases = p.spread = 1, p.width = divider(1);
+  p.a_fours = channels % 4 == 0, p.exact = true;
+  if (what == Wanted::dw) {
+    p.M = taps * I, p.K = pixels, p.used = depthwise ? groups : O;
+    p.b_group = O, p.b_channel = O * groups, p.b_column = 1, p.b_fours = O % 4 == 0;
+    p.c_group = group, p.c_row = wide, p.c_chunk = depthwise ? taps * tap : groups * group;
+  } else {
+    p.M = pixels, p.K = p.chunk = taps * channels;
+    p.b_group = int(group), p.b_tap = int(tap), p.b_channel = back ? 1 : int(wide);
+    p.b_column = back ? int(wide) : 1, p.c_group = p.N, p.c_row = p.N * groups;
+  }
+  return p;
+}
+
 template <class A>
 static Convolution convolution(const OpRun& r, Wanted what) {
-  const A&      a = *static_cast<const A*>(r.attributes);
-  const bool    back = what == Wanted::dx, up = goes_up(a) != back, deep = is_depthwise(a);
-  const Shape & x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x, &to = back ? x : y;
-  const int I = a.in_channels / a.groups, O = a.out_channels / a.groups,
-            taps = a.kernel_size.h * a.kernel_size.w;
-  const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide,
-                group = deep ? 1 : taps * tap;
-  const bool    apart = !back && in_phases(a, x, y);
-  const int     pixels = r.rows * (apart ? x : to).dim[1] * (apart ? x : to).dim[2];
-  const int     lines = (apart ? 1 : taps) * (back ? O : I);
-  Convolution p = {};
-  p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
-         side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w), from.last(), divider(to.dim[1]),
-         divider(to.dim[2]), divider(a.kernel_size.w), divider(back ? O : I)};
-  p.phases = p.spread = 1, p.width = divider(1);
+  const A&     a = *static_cast<const A*>(r.attributes);
+  const bool   back = what == Wanted::dx, up = goes_up(a) != back;
+  const Shape &x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x;
+  const bool   apart = !back && in_phases(a, x, y);
+  const Shape& to = back || apart ? x : y;
+  const int    taps = a.kernel_size.h * a.kernel_size.w, W = x.dim[2];
+  const int    I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  Convolution p = products(what, r.rows * to.dim[1] * to.dim[2], apart ? 1 : taps, I, O, a.groups,
+                           is_depthwise(a));
+  p.a.x = back ? r.dy() : r.in(0), p.b = what == Wanted::dw ? r.dy() : r.parameter(0);
+  p.c = what == Wanted::dw ? r.dparameter(0) : back ? r.dx(0) : r.out();
+  p.a.to_h = divider(to.dim[1]), p.a.to_w = divider(to.dim[2]), p.a.kernel_w = divider(a.kernel_size.w);
   if (apart) {
-    p.a.h = side_of(false, x.dim[1], 1, 0, 1), p.a.w = side_of(false, x.dim[2], 1, 0, 1);
-    p.a.to_h = divider(x.dim[1]), p.a.to_w = p.width = divider(x.dim[2]);
-    p.phases = taps, p.spread = a.stride.w, p.jump = x.dim[2] * a.stride.w * (a.stride.h - 1);
-    p.b_phase = what == Wanted::y ? int(tap) : 0, p.c_phase = what == Wanted::y ? 0 : tap;
-  }
-  p.a_fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
-  p.groups = a.groups, p.chunks = 1, p.N = back ? I : O, p.exact = true;
-  if (what == Wanted::dw) {
-    p.M = lines, p.K = pixels, p.used = deep ? a.out_channels : O;
-    p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_column = 1, p.b_fours = O % 4 == 0;
-    p.c = r.dparameter(0), p.c_group = group, p.c_row = wide,
-    p.c_chunk = deep ? taps * tap : a.groups * group;
-    set_chunks(p);
+    const int tap = int(I * padded(O));
+    p.a.h = side_of(false, x.dim[1], 1, 0, 1), p.a.w = side_of(false, W, 1, 0, 1);
+    p.phases = taps, p.spread = a.stride.w, p.jump = W * a.stride.w * (a.stride.h - 1), p.width = divider(W);
+    p.b_phase = what == Wanted::y ? tap : 0, p.c_phase = tap - p.b_phase, p.c_chunk *= taps;
   } else {
-    p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = int(group), p.b_channel = back ? 1 : int(wide);
-    p.b_column = back ? int(wide) : 1, p.b_tap = int(tap);
-    p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
-    p.more = back && r.accumulate(0), p.relu = !back && (r.fused & fusion::relu) != 0;
-    p.mask = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
-    p.c_group = p.N, p.c_row = to.last();
+    p.a.h = side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h);
+    p.a.w = side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w);
   }
+  if (what == Wanted::dw) set_chunks(p);
+  p.start = what == Wanted::y ? r.parameter(1) : nullptr, p.more = back && r.accumulate(0);
+  p.relu  = what == Wanted::y && (r.fused & fusion::relu) != 0;
+  p.mask  = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
   return p;
 }
 
