@@ -6,7 +6,7 @@
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
 //   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>tensor >>product >>linear
-//   >>convolution >>losses >>optimizers >>rows >>backend
+//   >>window >>convolution >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -872,6 +872,7 @@ NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], c
 }
 template <size_t n>
 NNLITE_DEVICE inline void split(const float (&v)[n], uint32_t (&big)[n], uint32_t (&small)[n], bool exact) {
+  NNLITE_UNROLL
   for (size_t q = 0; q < n; q++) {
     big[q]   = rounded(v[q], exact);
     small[q] = __float_as_uint(v[q] - __uint_as_float(big[q]));
@@ -885,11 +886,16 @@ NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a
                                    const float (&b)[columns][2]) {
 #ifdef NNLITE_TENSOR
   uint32_t a_big[rows][4], a_small[rows][4], b_big[2], b_small[2];
+  NNLITE_UNROLL
   for (size_t i = 0; i < rows; i++) split(a[i], a_big[i], a_small[i], exact);
+  NNLITE_UNROLL
   for (size_t j = 0; j < columns; j++) {
     split(b[j], b_big, b_small, exact);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_small[i], b_big);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_big[i], b_small);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows; i++) multiply_once(c[i][j], a_big[i], b_big);
   }
 #else
@@ -1062,16 +1068,7 @@ static size_t linear_back_scratch(const OpRun& r) {
   return dx > dw ? dx : dw;
 }
 
-// ================================================================================ >>convolution
-// Conv2d and ConvTranspose2d are sums over the window's places k and the channels of a group:
-//   y[p, o]     = b[o] + sum over k, i of x[p at k, i] w[k, i, o]
-//   dx[q, i]    = sum over k, o of dy[q at k, o] w[k, i, o]
-//   dw[k, i, o] = sum over the pixels p of y of x[p at k, i] dy[p, o]
-// where `at` goes down for Conv2d, to p stride - padding + k dilation, and up for ConvTranspose2d, to
-// (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
-// x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
-// A depthwise Conv2d has w [kH][kW][C padded].
-
+// ================================================================================ >>window
 // n / by for 0 <= n < 2^31: Granlund, Montgomery, "Division by invariant integers using multiplication",
 // 1994.
 struct Divider {
@@ -1137,10 +1134,20 @@ struct Window {
   }
 };
 
+// ================================================================================ >>convolution
+// Conv2d and ConvTranspose2d are sums over the window's places k and the channels of a group:
+//   y[p, o]     = b[o] + sum over k, i of x[p at k, i] w[k, i, o]
+//   dx[q, i]    = sum over k, o of dy[q at k, o] w[k, i, o]
+//   dw[k, i, o] = sum over the pixels p of y of x[p at k, i] dy[p, o]
+// where `at` goes down for Conv2d, to p stride - padding + k dilation, and up for ConvTranspose2d, to
+// (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
+// x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
+// A depthwise Conv2d has w [kH][kW][C padded].
+
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
 // for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of
-// x, as with ConvTranspose2d of kernel and stride 2, the places of the window are phases: y, whose pixels they
-// take in turn, and dw are those of a 1x1 convolution each.
+// x, as with ConvTranspose2d of kernel and stride 2, the places of the window are phases: y, whose pixels
+// they take in turn, and dw are those of a 1x1 convolution each.
 enum class Wanted { y, dx, dw };
 struct One { float of[1]; };
 struct alignas(8) Two { float of[2]; };
@@ -1221,6 +1228,7 @@ struct Copies {
         g(group),
         turn(phase),
         line(p.a.line(m0 + t % T::along * T::run, p.M, group)) {
+    NNLITE_UNROLL
     for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
   }
   // dw: one step ahead, by the first threads.
@@ -1287,21 +1295,24 @@ struct Share {
     NNLITE_UNROLL
     for (int k = 0; k < 4; k += 2) {
       float x[rows][4], y[columns][2];
+      NNLITE_UNROLL
       for (int i = 0; i < int(rows); i++)
         for (int q = 0; q < 4; q++) x[i][q] = room[a[k + q / 2] + (i * 16 + q % 2 * 8) * T::a_line];
+      NNLITE_UNROLL
       for (int j = 0; j < int(columns); j++)
         for (int q = 0; q < 2; q++) y[j][q] = room[b[k + q] + j * 8 * T::b_line];
       multiply<exact>(part, x, y);
     }
-    for (size_t i = 0; i < rows; i++)
-      for (size_t j = 0; j < columns; j++)
-        for (size_t q = 0; q < 4; q++) sum[i][j][q] += part[i][j][q];
+    NNLITE_UNROLL
+    for (size_t i = 0; i < rows * columns; i++)
+      for (size_t q = 0; q < 4; q++) sum[i / columns][i % columns][q] += part[i / columns][i % columns][q];
   }
   template <class V>                             // two sums side by side, or one after the other
   NNLITE_DEVICE void give(const Convolution& p, int group, int phase, int m0, int n0, int64_t place) const {
     constexpr int run = int(sizeof(V) / sizeof(float));
     const int     before = group * p.N, limit = T::dw ? int(p.c_row) : p.N;
     int at[rows * 2];
+    NNLITE_UNROLL
     for (int i = 0; i < int(rows) * 2; i++) {
       const int m = m0 + row() + i * 8;
       at[i] = m >= p.M ? -1 : T::what == Wanted::y ? p.place(m, phase) : m;
@@ -1469,7 +1480,7 @@ static void set_chunks(Convolution& p) {
 }
 
 // The product of so many pixels with windows of so many places, but for where its matrices lie. Images have
-// one pixel until they get sides, so that y = x W of a Linear is that of one place; set_chunks follows for dw.
+// one pixel until they get sides, so that a Linear has windows of one place. set_chunks follows for dw.
 static Convolution products(Wanted what, int pixels, int taps, int I, int O, int groups, bool depthwise) {
   const bool    back = what == Wanted::dx;
   const int     channels = back ? O : I;
