@@ -6,7 +6,7 @@
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
 //   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>tensor >>product >>linear
-//   >>convolution >>losses >>optimizers >>rows >>backend
+//   >>window >>convolution >>losses >>optimizers >>rows >>backend
 //
 // A row of the backend runs on the host and launches kernels; every pointer of its OpRun but the attributes
 // and shapes is the device's. Weights lie as [outer][lines][columns, padded to 16], see Blocks. Sums have a
@@ -1282,6 +1282,7 @@ NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], c
 }
 template <size_t n>
 NNLITE_DEVICE inline void split(const float (&v)[n], uint32_t (&big)[n], uint32_t (&small)[n], bool exact) {
+  NNLITE_UNROLL
   for (size_t q = 0; q < n; q++) {
     big[q]   = rounded(v[q], exact);
     small[q] = __float_as_uint(v[q] - __uint_as_float(big[q]));
@@ -1295,11 +1296,16 @@ NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a
                                    const float (&b)[columns][2]) {
 #ifdef NNLITE_TENSOR
   uint32_t a_big[rows][4], a_small[rows][4], b_big[2], b_small[2];
+  NNLITE_UNROLL
   for (size_t i = 0; i < rows; i++) split(a[i], a_big[i], a_small[i], exact);
+  NNLITE_UNROLL
   for (size_t j = 0; j < columns; j++) {
     split(b[j], b_big, b_small, exact);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_small[i], b_big);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows && exact; i++) multiply_once(c[i][j], a_big[i], b_small);
+    NNLITE_UNROLL
     for (size_t i = 0; i < rows; i++) multiply_once(c[i][j], a_big[i], b_big);
   }
 #else
@@ -1488,15 +1494,7 @@ static void linear_backward(const OpRun& r) {
   product(dx, dw);
 }
 
-// ================================================================================ >>convolution
-// Conv2d and ConvTranspose2d are sums over the window's places k and the channels of a group:
-//   y[p, o]     = b[o] + sum over k, i of x[p at k, i] w[k, i, o]
-//   dx[q, i]    = sum over k, o of dy[q at k, o] w[k, i, o]
-//   dw[k, i, o] = sum over the pixels p of y of x[p at k, i] dy[p, o]
-// where `at` goes down for Conv2d, to p stride - padding + k dilation, and up for ConvTranspose2d, to
-// (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
-// x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
-// A depthwise Conv2d has w [kH][kW][C padded].
+// ================================================================================ >>window
 
 // One side of the images that are read: the window of pixel p has its place k at
 // (p scale + start + k step) / stride.
@@ -1547,15 +1545,25 @@ struct Window {
   }
 };
 
+// ================================================================================ >>convolution
+// Conv2d and ConvTranspose2d are sums over the window's places k and the channels of a group:
+//   y[p, o]     = b[o] + sum over k, i of x[p at k, i] w[k, i, o]
+//   dx[q, i]    = sum over k, o of dy[q at k, o] w[k, i, o]
+//   dw[k, i, o] = sum over the pixels p of y of x[p at k, i] dy[p, o]
+// where `at` goes down for Conv2d, to p stride - padding + k dilation, and up for ConvTranspose2d, to
+// (p + padding - k dilation) / stride if that is whole; for dx it is the other one.
+// x [N, H, W, groups * I]   w [groups][kH][kW][I][O padded]   y [N, oH, oW, groups * O]
+// A depthwise Conv2d has w [kH][kW][C padded].
+
 // C[m, n] = start[n] + sum over k of A[m, k] B[k, n] in every group. A is a window: pixels m and lines k, or
-// for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of x,
-// by one place of the window, as with ConvTranspose2d of kernel and stride 2, these places are phases: y, whose
-// pixels they take in turn, and dw are those of a 1x1 convolution each.
+// for dw lines m and pixels k, which come in chunks with a C of their own. Where every pixel of y sees one of
+// x, as with ConvTranspose2d of kernel and stride 2, the places of the window are phases: y, whose pixels
+// they take in turn, and dw are those of a 1x1 convolution each.
 enum class Wanted { y, dx, dw };
 struct Convolution {
   Window       a;
   int          M, N, K, groups, chunk, chunks, phases;
-  int          spread, jump;                   // pixels of y from one of x to the next, and more to the next row
+  int          spread, jump;                   // phases: from pixel to pixel in y, and more from row to row
   Divider      width;                          // of x
   const float* b;
   int          b_group, b_phase, b_tap, b_channel, b_column;   // strides; k is tap * a.channels + channel
@@ -1601,7 +1609,7 @@ struct Tile {
   static constexpr int  blocks = fours ? 512 / threads : 1;   // 128 registers for a thread
   static constexpr int  a_floats = depth * (dw ? height + 8 : height);
   static constexpr int  b_floats = depth * (turned ? width : width + 8);
-  static constexpr int  shared = stages * (a_floats + b_floats) + (dw ? 2 * 4 * depth : 0);   // dw: and pixels
+  static constexpr int  shared = stages * (a_floats + b_floats) + (dw ? 8 * depth : 0);  // dw: and pixels
   static constexpr int  along = (dw ? height : depth) / run;  // threads that copy A side by side
   static constexpr int  share = height * depth / run / threads;
   static constexpr int  a_line = dw ? 1 : depth, b_line = turned ? depth : 1;   // eight lines are 8 of it
@@ -1628,6 +1636,7 @@ struct Copies {
         g(group),
         turn(phase),
         line(p.a.line(m0 + t % T::along * T::run, p.M, group)) {
+    NNLITE_UNROLL
     for (int i = 0; i < T::share && !T::dw; i++) pixels[i] = p.a.pixel(m0 + across(i), p.M);
   }
   // dw: one step ahead, by the first threads.
@@ -1694,21 +1703,24 @@ struct Share {
     NNLITE_UNROLL
     for (int k = 0; k < 4; k += 2) {
       float x[rows][4], y[columns][2];
+      NNLITE_UNROLL
       for (int i = 0; i < int(rows); i++)
         for (int q = 0; q < 4; q++) x[i][q] = room[a[k + q / 2] + (i * 16 + q % 2 * 8) * T::a_line];
+      NNLITE_UNROLL
       for (int j = 0; j < int(columns); j++)
         for (int q = 0; q < 2; q++) y[j][q] = room[b[k + q] + j * 8 * T::b_line];
       multiply<exact>(part, x, y);
     }
-    for (size_t i = 0; i < rows; i++)
-      for (size_t j = 0; j < columns; j++)
-        for (size_t q = 0; q < 4; q++) sum[i][j][q] += part[i][j][q];
+    NNLITE_UNROLL
+    for (size_t i = 0; i < rows * columns; i++)
+      for (size_t q = 0; q < 4; q++) sum[i / columns][i % columns][q] += part[i / columns][i % columns][q];
   }
   template <class V>                             // two sums side by side, or one after the other
   NNLITE_DEVICE void give(const Convolution& p, int group, int phase, int m0, int n0, int64_t place) const {
     constexpr int run = int(sizeof(V) / sizeof(float));
     const int     before = group * p.N, limit = T::dw ? int(p.c_row) : p.N;
     int at[rows * 2];
+    NNLITE_UNROLL
     for (int i = 0; i < int(rows) * 2; i++) {
       const int m = m0 + row() + i * 8;
       at[i] = m >= p.M ? -1 : T::what == Wanted::y ? p.place(m, phase) : m;
@@ -1878,46 +1890,57 @@ static void set_chunks(Convolution& p) {
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
 }
 
+// The product of so many pixels with windows of so many places, but for where its matrices lie. Images have
+// one pixel until they get sides, so that a Linear has windows of one place. set_chunks follows for dw.
+static Convolution products(Wanted what, int pixels, int taps, int I, int O, int groups, bool depthwise) {
+  const bool    back = what == Wanted::dx;
+  const int     channels = back ? O : I;
+  const int64_t wide = padded(depthwise ? groups : O), tap = depthwise ? wide : I * wide,
+                group = depthwise ? 1 : taps * tap;
+  const Side    one = side_of(false, 1, 1, 0, 1);
+  Convolution p = {};
+  p.a = {nullptr, one, one, channels * groups, divider(1), divider(1), divider(1), divider(channels)};
+  p.N = back ? I : O, p.groups = groups, p.chunks = p.phases = p.spread = 1, p.width = divider(1);
+  p.a_fours = channels % 4 == 0, p.exact = true;
+  if (what == Wanted::dw) {
+    p.M = taps * I, p.K = pixels, p.used = depthwise ? groups : O;
+    p.b_group = O, p.b_channel = O * groups, p.b_column = 1, p.b_fours = O % 4 == 0;
+    p.c_group = group, p.c_row = wide, p.c_chunk = depthwise ? taps * tap : groups * group;
+  } else {
+    p.M = pixels, p.K = p.chunk = taps * channels;
+    p.b_group = int(group), p.b_tap = int(tap), p.b_channel = back ? 1 : int(wide);
+    p.b_column = back ? int(wide) : 1, p.c_group = p.N, p.c_row = p.N * groups;
+  }
+  return p;
+}
+
 template <class A>
 static Convolution convolution(const OpRun& r, Wanted what) {
-  const A&      a = *static_cast<const A*>(r.attributes);
-  const bool    back = what == Wanted::dx, up = goes_up(a) != back, deep = is_depthwise(a);
-  const Shape & x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x, &to = back ? x : y;
-  const int I = a.in_channels / a.groups, O = a.out_channels / a.groups,
-            taps = a.kernel_size.h * a.kernel_size.w;
-  const int64_t wide = padded(deep ? a.out_channels : O), tap = deep ? wide : I * wide,
-                group = deep ? 1 : taps * tap;
-  const bool    apart = !back && in_phases(a, x, y);
-  const int     pixels = r.rows * (apart ? x : to).dim[1] * (apart ? x : to).dim[2];
-  const int     lines = (apart ? 1 : taps) * (back ? O : I);
-  Convolution p = {};
-  p.a = {back ? r.dy() : r.in(0), side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h),
-         side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w), from.last(), divider(to.dim[1]),
-         divider(to.dim[2]), divider(a.kernel_size.w), divider(back ? O : I)};
-  p.phases = p.spread = 1, p.width = divider(1);
+  const A&     a = *static_cast<const A*>(r.attributes);
+  const bool   back = what == Wanted::dx, up = goes_up(a) != back;
+  const Shape &x = r.in_shape(0), &y = r.out_shape(), &from = back ? y : x;
+  const bool   apart = !back && in_phases(a, x, y);
+  const Shape& to = back || apart ? x : y;
+  const int    taps = a.kernel_size.h * a.kernel_size.w, W = x.dim[2];
+  const int    I = a.in_channels / a.groups, O = a.out_channels / a.groups;
+  Convolution p = products(what, r.rows * to.dim[1] * to.dim[2], apart ? 1 : taps, I, O, a.groups,
+                           is_depthwise(a));
+  p.a.x = back ? r.dy() : r.in(0), p.b = what == Wanted::dw ? r.dy() : r.parameter(0);
+  p.c = what == Wanted::dw ? r.dparameter(0) : back ? r.dx(0) : r.out();
+  p.a.to_h = divider(to.dim[1]), p.a.to_w = divider(to.dim[2]), p.a.kernel_w = divider(a.kernel_size.w);
   if (apart) {
-    p.a.h = side_of(false, x.dim[1], 1, 0, 1), p.a.w = side_of(false, x.dim[2], 1, 0, 1);
-    p.a.to_h = divider(x.dim[1]), p.a.to_w = p.width = divider(x.dim[2]);
-    p.phases = taps, p.spread = a.stride.w, p.jump = x.dim[2] * a.stride.w * (a.stride.h - 1);
-    p.b_phase = what == Wanted::y ? int(tap) : 0, p.c_phase = what == Wanted::y ? 0 : tap;
-  }
-  p.a_fours = p.a.pitch % 4 == 0 && p.a.channels.by % 4 == 0;
-  p.groups = a.groups, p.chunks = 1, p.N = back ? I : O, p.exact = true;
-  if (what == Wanted::dw) {
-    p.M = lines, p.K = pixels, p.used = deep ? a.out_channels : O;
-    p.b = r.dy(), p.b_group = O, p.b_channel = y.last(), p.b_column = 1, p.b_fours = O % 4 == 0;
-    p.c = r.dparameter(0), p.c_group = group, p.c_row = wide,
-    p.c_chunk = deep ? taps * tap : a.groups * group;
-    set_chunks(p);
+    const int tap = int(I * padded(O));
+    p.a.h = side_of(false, x.dim[1], 1, 0, 1), p.a.w = side_of(false, W, 1, 0, 1);
+    p.phases = taps, p.spread = a.stride.w, p.jump = W * a.stride.w * (a.stride.h - 1), p.width = divider(W);
+    p.b_phase = what == Wanted::y ? tap : 0, p.c_phase = tap - p.b_phase, p.c_chunk *= taps;
   } else {
-    p.M = pixels, p.K = p.chunk = lines;
-    p.b = r.parameter(0), p.b_group = int(group), p.b_channel = back ? 1 : int(wide);
-    p.b_column = back ? int(wide) : 1, p.b_tap = int(tap);
-    p.start = back ? nullptr : r.parameter(1), p.c = back ? r.dx(0) : r.out(),
-    p.more = back && r.accumulate(0), p.relu = !back && (r.fused & fusion::relu) != 0;
-    p.mask = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
-    p.c_group = p.N, p.c_row = to.last();
+    p.a.h = side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h);
+    p.a.w = side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w);
   }
+  if (what == Wanted::dw) set_chunks(p);
+  p.start = what == Wanted::y ? r.parameter(1) : nullptr, p.more = back && r.accumulate(0);
+  p.relu  = what == Wanted::y && (r.fused & fusion::relu) != 0;
+  p.mask  = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
   return p;
 }
 
