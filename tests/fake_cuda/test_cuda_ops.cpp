@@ -167,6 +167,7 @@ const Trial others[] = {
     {"log softmax of columns", image, MSELoss{}, BUILD(shared(m, x, C, LogSoftmax{1}))},
     {"log softmax of channels", image, MSELoss{}, BUILD(plainly(m, x, C, LogSoftmax{-1}))},
     {"concat", image, MSELoss{}, BUILD(back(m, m.add(Concat{}, x, front(m, x, 5), front(m, x, C))))},
+    {"concat of fours", image, MSELoss{}, BUILD(shared(m, m.add(Concat{}, x, front(m, x, 8)), C, Sigmoid{}))},
     {"concat of rows", image, MSELoss{}, BUILD(back(m, m.add(Concat{1}, front(m, x, C), x)))},
     {"concat of one twice", image, MSELoss{}, [](Model& m, Tensor x, int C) {
        const Tensor h = front(m, x, C), y = m.add(Concat{2}, h, x, h), z = m.add(Concat{-1}, h);
@@ -183,6 +184,7 @@ const Trial losses[] = {
     {"NLL", row, NLLLoss{}, BUILD(m.chain(x, Linear{0, C}, LogSoftmax{}))},
     {"NLL of pixels", large, NLLLoss{}, BUILD(m.chain(x, Linear{0, C}, LogSoftmax{}))},
     {"cross entropy of pixels", large, CrossEntropyLoss{0.1f}, BUILD(m.add(Linear{0, C}, x))},
+    {"cross entropy of many", row, CrossEntropyLoss{0.2f}, BUILD(m.add(Linear{0, 300}, x))},
     {"BCE", row, BCELoss{}, BUILD(m.chain(x, Linear{0, C}, Sigmoid{}))},
     {"BCE of pixels", image, BCELoss{}, BUILD(m.chain(x, Linear{0, C}, Sigmoid{}))},
     {"BCE with logits", image, BCEWithLogitsLoss{}, BUILD(m.add(Linear{0, C}, x))},
