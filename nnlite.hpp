@@ -1200,6 +1200,7 @@ enum class Copy : uint8_t { to_device, from_device };
 struct Blocks { int64_t outer, panels, lines; };
 struct Backend {
   void* user;
+  uint8_t arithmetic;  // from 1: its number in checkpoints, as another one gives other bits; 0 is the CPU
   const Kernel* const* (*rows)(const char* op);          // ended by nullptr; nullptr: none
   // device memory for what lies at `host`; the same bytes again, or others over them, take its place
   Status (*mirror)(void* user, const void* host, size_t bytes, void** device);
@@ -1216,9 +1217,10 @@ struct Backend {
   Status (*wait)(void* user, void* device, uint64_t* failed);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. close_cuda frees its memory, when what was built on it
-// is used no more.
-const Backend* cuda_backend(int number);
+// In nnlite_cuda.cu. nullptr: there is no such GPU. tf32: products have factors of 11 bits, and are faster.
+// close_cuda frees a GPU's memory, when what was built on it is used no more.
+enum class Precision : uint8_t { fp32, tf32 };
+const Backend* cuda_backend(int number, Precision precision = Precision::fp32);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);
 
@@ -11529,7 +11531,9 @@ struct CheckpointAccess {
   CheckpointAccess() = default;
   explicit CheckpointAccess(const Trainer& t)
       : optimizer_states(uint16_t(t.engine_.parameter_stride - 2)), options(t.options_),
-        plateau(t.plateau_), step(t.step_), samples(t.samples_) { device = t.engine_.backend ? 1 : 0; }
+        plateau(t.plateau_), step(t.step_), samples(t.samples_) {
+    if (t.engine_.backend) device = t.engine_.backend->arithmetic;
+  }
 
   uint32_t         arithmetic = NNLITE_ARITHMETIC;
   uint8_t          arithmetic_class = sizeof(real) == 8 ? 3 : current_isa() == Isa::base ? 2 : 1;

@@ -2,6 +2,8 @@
 //
 //   options.backend = nnlite::cuda_backend(0);          // declared in nnlite.hpp; absent: a link error
 //
+// fp32 products are tf32's three times over, which have its errors: see >>tensor.
+//
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
 //
@@ -244,6 +246,7 @@ struct Current {
   Device*   device;
   Context*  context;                           // in the device's memory
   Recorded* recording;                         // where they go; nullptr: they run
+  Precision precision;
   Updates   updates;
 };
 static thread_local Current current;
@@ -353,9 +356,9 @@ static size_t chunk_bound(int64_t n, int64_t least) {
   return static_cast<size_t>(smaller(most_chunks, (n + least - 1) / least));
 }
 
-// What the threads of a block have, those a multiple of `width` apart, becomes one in those below width: halves
-// are merged, then the last eight in their order, so that few values are added up as the CPU does. `room` is
-// shared memory for all threads, at least 8 width of them.
+// What the threads of a block have, those a multiple of `width` apart, becomes one in those below width:
+// halves are merged, then the last eight in their order, so that few values are added up as the CPU does.
+// `room` is shared memory for all threads, at least 8 width of them.
 template <class F, class Own>
 NNLITE_DEVICE void fold(const F& f, Own& own, unsigned width, Own* room) {
   const unsigned t = gpu::thread();
@@ -1309,9 +1312,14 @@ NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a
     for (size_t i = 0; i < rows; i++) multiply_once(c[i][j], a_big[i], b_big);
   }
 #else
+  const auto factor = [](float v) {
+    uint32_t bits = 0;
+    memcpy(&bits, &v, sizeof bits);
+    return exact || (bits & 0x7F800000u) == 0x7F800000u ? v : float_of((bits + 0x1000u) & 0xFFFFE000u);
+  };
   float mine[4 * rows + 2 * columns];
-  for (size_t i = 0; i < 4 * rows; i++) mine[i] = a[i / 4][i % 4];
-  for (size_t j = 0; j < 2 * columns; j++) mine[4 * rows + j] = b[j / 2][j % 2];
+  for (size_t i = 0; i < 4 * rows; i++) mine[i] = factor(a[i / 4][i % 4]);
+  for (size_t j = 0; j < 2 * columns; j++) mine[4 * rows + j] = factor(b[j / 2][j % 2]);
   const gpu::Lanes<int(4 * rows + 2 * columns)> all(mine);
   const int lane = static_cast<int>(gpu::thread()) % 32, g = lane / 4, t = lane % 4;
   for (int k = 0; k < 8; k++) {
@@ -1328,9 +1336,9 @@ NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a
 }
 
 // ================================================================================ >>product
-// C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A warp makes a tile of 16 x 16 from a share of k, reading
-// what it needs where it lies; the warps of a tile are in one block, which adds their shares in order. For
-// products whose time is that of a launch.
+// C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A warp makes a tile of 16 x 16 from a share of k, and
+// reads what it needs where it lies; the warps of a tile are in one block, which adds their shares in order.
+// For products whose time is that of a launch.
 struct Matrix {
   const float* data;
   int64_t      row, column;                    // strides
@@ -1345,7 +1353,7 @@ struct Product {
   int          wide;                           // columns of C; those from N on become zeros
   float*       last;                           // where row M - 1 goes instead, or nullptr
   const float* positive;                       // as C: where it is not > 0, C becomes zero; or nullptr
-  bool         relu, more;                     // C = max(0, ...); C +=
+  bool         relu, more, exact;              // C = max(0, ...); C +=; not of tf32
   int          across, split, share;           // tiles side by side; warps of a tile; lines of k of one
   unsigned     blocks;
 };
@@ -1383,9 +1391,10 @@ struct Lane {
 };
 
 // One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4].
-NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last, float sum[2][4]) {
+NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last,
+                                       float sum[2][4]) {
   const int lane = static_cast<int>(gpu::thread()) % 32, group = lane / 4;
-  int k = first + lane % 4 * 4;                // lines k .. k + 3 are this lane's: two for each of two products
+  int k = first + lane % 4 * 4;                // k .. k + 3 are this lane's: two for each of two products
   Lane a(p.A, p.A.row, p.A.column, m0 + group, p.ones < 0 ? p.M : p.ones, k);
   Lane b(p.B, p.B.column, p.B.row, n0 + group, p.N, k);
   for (int k1 = first; k1 < last; k1 += chain) {
@@ -1399,7 +1408,8 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
       for (int i = 0; i < 4; i += 2) {
         const float rows[1][4] = {{a.value[i][0], a.value[i][1], a.value[i + 1][0], a.value[i + 1][1]}};
         const float columns[2][2] = {{b.value[i][0], b.value[i + 1][0]}, {b.value[i][1], b.value[i + 1][1]}};
-        multiply<true>(c, rows, columns);
+        if (p.exact) multiply<true>(c, rows, columns);
+        else multiply<false>(c, rows, columns);
       }
     }
     for (int j = 0; j < 2; j++)
@@ -1442,6 +1452,7 @@ NNLITE_GLOBAL void product_kernel(Products all) {
   }
 }
 static void set_tiles(Product& p) {
+  p.exact  = current.precision == Precision::fp32;
   p.across = over(p.wide, edge), p.split = 1;
   while (p.split < warps && p.K > p.split * edge) p.split *= 2;
   p.share = over(over(p.K, p.split), edge) * edge;
@@ -1901,7 +1912,7 @@ static Convolution products(Wanted what, int pixels, int taps, int I, int O, int
   Convolution p = {};
   p.a = {nullptr, one, one, channels * groups, divider(1), divider(1), divider(1), divider(channels)};
   p.N = back ? I : O, p.groups = groups, p.chunks = p.phases = p.spread = 1, p.width = divider(1);
-  p.a_fours = channels % 4 == 0, p.exact = true;
+  p.a_fours = channels % 4 == 0, p.exact = current.precision == Precision::fp32;
   if (what == Wanted::dw) {
     p.M = taps * I, p.K = pixels, p.used = depthwise ? groups : O;
     p.b_group = O, p.b_channel = O * groups, p.b_column = 1, p.b_fours = O % 4 == 0;
@@ -2326,10 +2337,12 @@ struct Prepare {
     if (k == count) return;
     const Draw&   d = draws[k];
     if (k > 0) i -= draws[k - 1].end;
-    const int64_t row = i / d.values, at = int64_t(d.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
+    const int64_t row = i / d.values;
+    const int64_t at = int64_t(d.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
     const bool    small = d.from == DType::u8;
     if (d.index != nullptr) {
-      d.index[i] = small ? static_cast<const uint8_t*>(d.column)[at] : static_cast<const int32_t*>(d.column)[at];
+      const int32_t* const labels = static_cast<const int32_t*>(d.column);
+      d.index[i] = small ? static_cast<const uint8_t*>(d.column)[at] : labels[at];
       return;
     }
     const float v = small ? static_cast<float>(static_cast<const uint8_t*>(d.column)[at])
@@ -2348,7 +2361,7 @@ static void prepare(Device& d, Context* to, const StepContext& next) {
 static void settle(Device& d) {
   if (current.device == &d) run_updates();
   if (d.draw_count == 0) return;
-  current = {&d, nullptr, nullptr, {}};
+  current = {&d, nullptr, nullptr, {}, {}};
   prepare(d, nullptr, {});
 }
 
@@ -2369,7 +2382,12 @@ struct Rearrange {
 static Context* context_of(void* device) {
   return reinterpret_cast<Context*>(static_cast<unsigned char*>(device) - context_bytes);
 }
-static Device& device_of(void* user) { return *static_cast<Device*>(user); }
+// What a backend has to say of itself.
+struct User {
+  Device*   device;
+  Precision precision;
+};
+static Device& device_of(void* user) { return *static_cast<User*>(user)->device; }
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
   Device& d = device_of(user);
@@ -2428,7 +2446,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Device& d = device_of(user);
   d.lock.lock();
   d.note(gpu::use_device(d.number));
-  current = {&d, context_of(device), nullptr, {}};
+  current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}};
   prepare(d, current.context, context);
   bool is_new = false;
   Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
@@ -2470,7 +2488,7 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (d.error != 0) return d.status();
   const gpu::Error e = gpu::take(&memory, bytes);
   if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
-  current = {&d, nullptr, nullptr, {}};
+  current = {&d, nullptr, nullptr, {}, {}};
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
   if (!back) (void)copy(user, here, host, bytes, way);
@@ -2512,16 +2530,17 @@ static Status wait(void* user, void* device, uint64_t* failed) {
 }
 
 static Device  devices[max_devices];
-static Backend backends[max_devices];
+static User    users[max_devices][2];          // by precision
+static Backend backends[max_devices][2];
 }  // namespace cuda
 
 const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, cuda::rows_of, nullptr, nullptr, nullptr,
-                               nullptr, nullptr,       nullptr, nullptr, nullptr};
+  static const Backend rows = {nullptr, 1,       cuda::rows_of, nullptr, nullptr, nullptr,
+                               nullptr, nullptr, nullptr,       nullptr, nullptr};
   return &rows;
 }
 
-const Backend* cuda_backend(int number) {
+const Backend* cuda_backend(int number, Precision precision) {
   if (number < 0 || number >= cuda::max_devices) return nullptr;
   cuda::Device& d = cuda::devices[number];
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
@@ -2530,10 +2549,13 @@ const Backend* cuda_backend(int number) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::can_overlap(number, d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.draw_count = 0, d.open = true;
-    cuda::backends[number] = {&d,          cuda::rows_of, cuda::mirror, cuda::copy,   cuda::copy_parameter,
-                              cuda::begin, cuda::end,     cuda::add,    cuda::gather, cuda::wait};
   }
-  return &cuda::backends[number];
+  cuda::User& user = cuda::users[number][static_cast<int>(precision)];
+  user = {&d, precision};
+  Backend& backend = cuda::backends[number][static_cast<int>(precision)];
+  backend = {&user,       uint8_t(1 + static_cast<int>(precision)), cuda::rows_of, cuda::mirror, cuda::copy,
+             cuda::copy_parameter, cuda::begin, cuda::end, cuda::add, cuda::gather, cuda::wait};
+  return &backend;
 }
 
 void close_cuda(int number) {

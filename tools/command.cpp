@@ -65,7 +65,8 @@ void add_common(CLI::App& command, Common& common) {
 }
 
 void add_cuda(CLI::App& command, Common& common) {
-  command.add_flag("--cuda", common.cuda, "Run on the first NVIDIA GPU");
+  CLI::Option* const cuda = command.add_flag("--cuda", common.cuda, "Run on the first NVIDIA GPU");
+  command.add_flag("--tf32", common.tf32, "There with products of factors of 11 bits, which are faster")->needs(cuda);
 }
 
 void print_json(const Json& json) {

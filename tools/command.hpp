@@ -17,7 +17,7 @@ struct Common {
   int threads = 0;  // 0: not given
   std::uint64_t seed = 1;
   bool json = false;
-  bool cuda = false;  // of the subcommands that have add_cuda
+  bool cuda = false, tf32 = false;  // of the subcommands that have add_cuda
 };
 
 // For options that take a number within limits, both included: no NaN, no sign, nothing behind it.

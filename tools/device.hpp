@@ -4,7 +4,7 @@
 #include "nnlite.hpp"
 
 // nullptr, the CPU, unless --cuda was given. Fails where there is no GPU, or this program knows none.
-const nnlite::Backend* backend_for(bool cuda);
+const nnlite::Backend* backend_for(bool cuda, bool tf32);
 
 // What of it plans need. Without a GPU, too; fails where this program knows none.
 const nnlite::Backend* backend_rows();

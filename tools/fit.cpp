@@ -215,7 +215,7 @@ int fit(const FitOptions& given) {
   FitOptions& o = f.o;
   if (o.checkpoint.empty()) o.checkpoint = o.resume;
   check_files(o);
-  const Backend* const backend = backend_for(o.common.cuda);
+  const Backend* const backend = backend_for(o.common.cuda, o.common.tf32);
   if (o.resume.empty()) {  // before the data is read
     parse_optimizer(o.optimizer);
     parse_schedule(o.schedule);

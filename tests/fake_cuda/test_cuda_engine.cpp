@@ -305,3 +305,25 @@ TEST_CASE("cuda: a device that is not there is nullptr") {
   close_cuda(-1);
   close_cuda(1000);
 }
+
+TEST_CASE("cuda: products of tf32 are near those of fp32, the same in every run, and another arithmetic in checkpoints") {
+  NNLITE_ON_CUDA(cuda);
+  const Backend* const tf32 = cuda_backend(0, Precision::tf32);
+  REQUIRE(tf32 != nullptr);
+  CHECK(tf32 != cuda);
+  const auto mlp = small_mlp(27);
+  const auto net = subject_of(networks[4], 3 * networks[4].rows);
+  for (const Subject* s : {mlp.get(), net.get()}) {
+    Training exact(*s, s->training(cuda)), rough(*s, s->training(tf32)), again(*s, s->training(tf32));
+    const Array losses = exact.steps(6), near = rough.steps(6);
+    CHECK(furthest(losses, near) <= 1e-2);
+    CHECK(furthest(losses, near) > 0);
+    CHECK(same_bytes(again.steps(6), near));
+    CHECK(same_bytes(again.parameters(), rough.parameters()));
+    const Bytes saved = checkpoint_of(rough.t.it);
+    CHECK(exact.resume(saved) == Status::wrong_arithmetic);
+    CHECK(again.resume(saved) == Status::ok);
+    REQUIRE(exact.resume(saved, true) == Status::ok);
+    CHECK(same_bytes(exact.parameters(), rough.parameters()));
+  }
+}
