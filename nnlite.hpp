@@ -8,9 +8,9 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>context >>threads >>text >>records
-// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_winograd
-//                      >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss
-//                      >>kernel_optim >>dispatch
+// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_col2im
+//                      >>kernel_winograd >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm
+//                      >>kernel_loss >>kernel_optim >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
@@ -3847,6 +3847,79 @@ static constexpr auto conv_transpose2d_grad_input = conv_grad_input<ConvTranspos
 static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<ConvTranspose2d, false>;
 }  // namespace NNLITE_ISA
 
+// ================================================================================ >>kernel_col2im
+// The gradient for the input of a Conv2d of few channels with steps of 1. P is up of dy by a kernel of one
+// column with kW C channels, which fill tiles where C would not; behind it the kernel's columns are added up:
+//   P[h][ow][kw][c] = sum over kh and o of dy[h + padding - kh][ow][o] weight[o][kh][kw][c]
+//   dx[h][w][c]     = sum over ow of P[h][ow][w + padding - ow][c]
+#ifdef NNLITE_ONCE
+struct Col2im : Conv {
+  Conv    product;
+  int64_t band, bands;                         // rows of dx in a task, tasks of an image
+  int64_t line, row, scratch;                  // floats: a row of P, before a row of dx, all
+};
+static NNLITE_NOINLINE Col2im col2im_sizes(const OpRun& r) {
+  Col2im s = {conv_sizes(attributes_of<Conv2d>(r), r), {}, 0, 0, 0, 0, 0};
+  s.product = {{s.h, {s.w.out, s.w.out, 1, 1, 0, 1}}, 1, 1, round_up(s.w.kernel * s.big, 8), s.small, 1};
+  s.line    = s.w.out * s.product.big;
+  s.band    = band_rows(s.h.in, patch_floats / s.line, (s.workers - 1) / s.images + 1);
+  s.bands   = (s.h.in + s.band - 1) / s.band;
+  s.row     = s.band * s.line + 16;            // whole vectors are read, and written
+  s.scratch = s.row + s.w.in * s.big + 16;
+  return s;
+}
+// By the shape of the layer alone: bits depend on it. 12 channels gain little, and rows of P stay small.
+static inline bool col2im_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  if ((a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) != 1 || a.kernel_size.w == 1 ||
+      a.in_channels > 10 || int64_t(a.kernel_size.w) * r.out_shape().dim[2] > patch_floats / 16)
+    return false;
+  const Col2im s = col2im_sizes(r);
+  p.stages = 2, p.tasks[0] = static_cast<uint32_t>(panels_of(s.product.big));
+  p.tasks[1] = static_cast<uint32_t>(s.images * s.bands);
+  p.scratch_per_worker = scratch_bytes(s.scratch);
+  p.scratch_shared = scratch_bytes(panels_of(s.product.big) * s.h.kernel * s.small * 16);
+  return true;
+}
+#endif
+
+namespace NNLITE_ISA {
+// A row of dx from one of P, in whole vectors: the next pixel covers what they write behind one.
+static void col2im_row(const Col2im& s, const float* P, float* dx) {
+  for (int64_t x = s.w.padding; x < s.w.in + s.w.padding; x++, dx += s.big) {
+    const Span of = Span{x - s.w.kernel + 1, s.w.kernel}.within(s.w.out);
+    for (int64_t c = 0; c < s.big; c += lanes) {
+      const float* from = P + of.first * s.product.big + (x - of.first) * s.big + c;
+      vf v = set(0.0f);
+      for (int64_t i = 0; i < of.count; i++, from += s.product.big - s.big) v = add(v, load(from));
+      store(dx + c, v);
+    }
+  }
+}
+NNLITE_RUN(col2im_grad_input) {
+  const Col2im  s = col2im_sizes(r);
+  const int64_t n = s.w.in * s.big;
+  float* const  P = worker_scratch(r, worker, s.scratch);
+  float* const  w = shared_scratch(r, s.scratch);
+  if (stage == 0) return turn_weights(s.product, r.parameter(0), s.small, s.w.kernel * s.big, w, first, last);
+  Product p;
+  set_gradient_epilogue(r, p);
+  for (int64_t task = first; task < last; task++) {
+    const int64_t image = task / s.bands, y = task % s.bands * s.band;
+    Conv          part = s.product;            // as if rows of a task were an image
+    part.h.in = smaller(s.h.in - y, s.band), part.h.padding += static_cast<int>(y);
+    conv_sum(part, false, r.dy() + image * s.h.out * s.w.out * s.small, w, nullptr, P, {}, nullptr, 0,
+             static_cast<uint32_t>(s.h.in), multiply);
+    float* dx = r.dx(0) + (image * s.h.in + y) * n;
+    for (int64_t i = 1; i <= part.h.in; i++, dx += n) {     // in place where later rows cover what is behind
+      float* const to = p.mask == nullptr && !p.add && (part.h.in - i) * n >= lanes ? dx : P + s.row;
+      col2im_row(s, P + (i - 1) * s.line, to);
+      if (to != dx) finish_tile(p, to, 1, static_cast<int>((n + lanes - 1) / lanes), dx, static_cast<int>(n));
+    }
+  }
+}
+}  // namespace NNLITE_ISA
+
 // ================================================================================ >>kernel_winograd
 // Conv2d of 3 x 3 with steps of 1, by F(2x2, 3x3) of Lavin and Gray, "Fast Algorithms for Convolutional
 // Neural Networks" (2016): 16 products for 4 outputs in place of 36, and half the rounding error.
@@ -5587,12 +5660,14 @@ bool set_isa(Isa isa) {
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_elements, element_loss_backward<Type>)
 
+NNLITE_TRAINING(NNLITE_PHASE(col2im, grad_input, 4, fusion::mask_dx))
 NNLITE_THREE(conv2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(conv_transpose2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(depthwise, 2, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(linear, 1, fusion::relu, fusion::update)
 NNLITE_THREE(winograd, 3, fusion::norm | fusion::relu, 0)
-NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(winograd) NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROWS(conv2d, NNLITE_TRAINING(&col2im_grad_input_row,) NNLITE_THREE_ROWS(winograd)
+                    NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
