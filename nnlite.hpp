@@ -8,9 +8,9 @@
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
 // Part 2, foundation:  >>platform >>math >>rng >>context >>threads >>text >>records
-// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_winograd
-//                      >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm >>kernel_loss
-//                      >>kernel_optim >>dispatch
+// Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_col2im
+//                      >>kernel_winograd >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm
+//                      >>kernel_loss >>kernel_optim >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
@@ -216,8 +216,7 @@ inline bool operator!=(const Shape& a, const Shape& b) { return !(a == b); }
 struct Tensor { uint16_t id = 0xFFFF, model = 0; };
 
 // Data: rows x row_numel elements, dense, NHWC.
-template <class T>
-struct View {
+template <class T> struct View {
   T*    data = nullptr;
   Shape shape;
   int   rows = 0;
@@ -241,8 +240,7 @@ struct Op;                                     // >>extension
 class AnyOp {
  public:
   AnyOp() = default;
-  template <class L>
-  AnyOp(const L& attributes) : AnyOp(&L::op, &attributes, sizeof(L)) {
+  template <class L> AnyOp(const L& attributes) : AnyOp(&L::op, &attributes, sizeof(L)) {
     static_assert(sizeof(L) <= max_attributes, "attribute struct too large");
   }
   AnyOp(const Op* op, const void* attributes, size_t size);
@@ -510,22 +508,18 @@ class Model : NotCopied {
  public:
   Model() = default;                                                    // for load
   Model(void* records, size_t bytes);                                   // for building; a few KB
-  template <size_t bytes>
-  explicit Model(unsigned char (&records)[bytes]) : Model(records, bytes) {}
+  template <size_t bytes> explicit Model(unsigned char (&records)[bytes]) : Model(records, bytes) {}
 
   // Building. A failed call poisons the rest: check once, at finish. Shapes are without the batch.
   Tensor input(const char* name, const Dims& dims, DType dtype = real_dtype);
-  template <class L, class... T>
-  Tensor add(const char* name, const L& layer, Tensor x, T... more) {
+  template <class L, class... T> Tensor add(const char* name, const L& layer, Tensor x, T... more) {
     const Tensor in[] = {x, Tensor(more)...};
     return add_any(name, AnyOp(layer), in, 1 + static_cast<int>(sizeof...(T)));
   }
-  template <class L, class... T>
-  Tensor add(const L& layer, Tensor x, T... more) {
+  template <class L, class... T> Tensor add(const L& layer, Tensor x, T... more) {
     return add(static_cast<const char*>(nullptr), layer, x, more...);
   }
-  template <class L, class... More>
-  Tensor chain(Tensor x, const L& layer, const More&... more) {
+  template <class L, class... More> Tensor chain(Tensor x, const L& layer, const More&... more) {
     x = add(layer, x);
     if constexpr (sizeof...(More) > 0) return chain(x, more...);
     return x;
@@ -1010,8 +1004,7 @@ struct Field {
   uint16_t    offset = 0;
   const char* name = nullptr;
 };
-template <class T>
-struct FieldTypeOf;
+template <class T> struct FieldTypeOf;
 template <> struct FieldTypeOf<int>   { static constexpr FieldType value = FieldType::i32; };
 template <> struct FieldTypeOf<float> { static constexpr FieldType value = FieldType::f32; };
 template <> struct FieldTypeOf<bool>  { static constexpr FieldType value = FieldType::boolean; };
@@ -1133,8 +1126,7 @@ struct OpRun {
   // nullptr: no such parameter. dparameter, always =: or its gradient is not wanted
   real* parameter(int p) const { return p < n_parameters ? static_cast<real*>(parameter_[p]) : nullptr; }
   real* dparameter(int p) const { return p < n_parameters ? static_cast<real*>(dparameter_[p]) : nullptr; }
-  template <class T = real>
-  T*          slot(int s) const { return static_cast<T*>(slot_[s]); }
+  template <class T = real> T* slot(int s) const { return static_cast<T*>(slot_[s]); }
   int64_t     in_numel(int i) const { return in_shapes[i]->numel(rows); }
   int64_t     out_numel() const { return out_shape_->numel(rows); }
 };
@@ -1245,8 +1237,7 @@ void op_thunk(const void* attributes, const OpRun& run) { f(*static_cast<const T
 template <class T, Status (*f)(T&, OpShape&)>
 NNLITE_COLD Status shape_thunk(void* attributes, OpShape& s) { return f(*static_cast<T*>(attributes), s); }
 
-template <class T>
-constexpr T op_defaults = {};
+template <class T> constexpr T op_defaults = {};
 
 // NNLITE_DEFINE_OP(Swish2, swish2, "acme.Swish2", 1, traits::elementwise, NNLITE_FIELD(1, beta))
 // needs swish2_shape, swish2_forward, swish2_backward. Without attributes the list is NNLITE_NO_FIELDS. With
@@ -1628,8 +1619,7 @@ NNLITE_SHARED static inline int64_t round_up(int64_t n, int64_t to) { return (n 
 NNLITE_SHARED static inline int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 
 // Shell's sort: in place, without recursion.
-template <class F>
-static void sort(uint16_t* list, int n, F before) {
+template <class F> static void sort(uint16_t* list, int n, F before) {
   for (int gap = n / 2; gap > 0; gap /= 2)
     for (int i = gap; i < n; i++) {
       const uint16_t v = list[i];
@@ -1639,8 +1629,7 @@ static void sort(uint16_t* list, int n, F before) {
     }
 }
 
-template <class To, class From>
-NNLITE_SHARED static inline To same_bits(From from) {
+template <class To, class From> NNLITE_SHARED static inline To same_bits(From from) {
   To to;
   __builtin_memcpy(&to, &from, sizeof to);
   return to;
@@ -1671,8 +1660,7 @@ static inline void put_bytes(uint8_t* p, uint64_t all, int n) {
 }
 
 // A product that no compiler may merge with the addition that follows it.
-template <class T>
-NNLITE_SHARED static inline T product(T a, T b) {
+template <class T> NNLITE_SHARED static inline T product(T a, T b) {
   T r = a * b;
   NNLITE_PIN(r);
   return r;
@@ -1874,8 +1862,7 @@ NNLITE_SHARED static real adagrad_rate(const Adagrad& a, const StepContext& cont
 struct AdamRates { real step, root, added, shrink; };
 NNLITE_SHARED static inline bool coupled_decay(const Adam&) { return true; }
 NNLITE_SHARED static inline bool coupled_decay(const AdamW&) { return false; }
-template <class A>
-NNLITE_SHARED static AdamRates adam_rates(const A& a, const StepContext& context) {
+template <class A> NNLITE_SHARED static AdamRates adam_rates(const A& a, const StepContext& context) {
   const double c1 = 1 - power(double(a.betas.first), context.update),
                c2 = 1 - power(double(a.betas.second), context.update);
   const real   decay = real(a.weight_decay);
@@ -1901,8 +1888,7 @@ static inline Share share_of(uint32_t tasks, int workers, int worker) {
 }
 
 // job(worker) for every worker, under the float control that bits need; without a pool, here.
-template <class F>
-static inline void run_workers(const Pool* pool, int workers, F job) {
+template <class F> static inline void run_workers(const Pool* pool, int workers, F job) {
   const auto run = [](void* context, int worker) {
     const FloatControl control;
     (*static_cast<F*>(context))(worker);
@@ -2253,8 +2239,7 @@ struct Axis {
 
 // Both sides of a window that slides over images of shape x and gives y.
 struct Axes { Axis h, w; };
-template <class A>
-static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
+template <class A> static Axes axes_of(const A& a, Pair dilation, const Shape& x, const Shape& y) {
   return {{x.dim[1], y.dim[1], a.kernel_size.h, a.stride.h, a.padding.h, dilation.h},
           {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, dilation.w}};
 }
@@ -2316,8 +2301,7 @@ static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
 static int64_t concat_runs(const OpRun& r) { return r.in_numel(0) / concat_length(r, 0); }
 
 // Calls f(input, place in the input, place in y, length) for what each gives to runs first .. last - 1.
-template <class F>
-static void each_concat_run(const OpRun& r, int64_t first, int64_t last, const F& f) {
+template <class F> static void each_concat_run(const OpRun& r, int64_t first, int64_t last, const F& f) {
   for (int64_t run = first, at = run * (r.out_numel() / concat_runs(r)); run < last; run++)
     for (int k = 0; k < r.n_in; k++) {
       const int64_t length = concat_length(r, k);
@@ -2411,8 +2395,7 @@ static inline void give(real* dx, int64_t i, real value, bool accumulate) {
 static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
 
 // Calls f(at, n, h, w, c) for every value of images of this shape, in their order.
-template <class F>
-static inline void each_value(int64_t images, const Shape& shape, F f) {
+template <class F> static inline void each_value(int64_t images, const Shape& shape, F f) {
   int64_t at = 0;
   for (int64_t n = 0; n < images; n++)
   for (int64_t h = 0; h < shape.dim[1]; h++)
@@ -2478,8 +2461,7 @@ typedef uint32_t BitsInMemory __attribute__((NNLITE_VECTOR aligned(4), may_alias
 struct vf { Floats v; };
 struct vi { Bits v; };
 struct vm { decltype(Floats() < Floats()) v; };
-template <class To, class From>
-NNLITE_VERB To same_bits(From from) {
+template <class To, class From> NNLITE_VERB To same_bits(From from) {
   To to;
   __builtin_memcpy(&to, &from, sizeof to);
   return to;
@@ -2655,8 +2637,7 @@ NNLITE_VERB vf  abs(vf a) { return as_float(bit_and(as_int(a), set(int32_t(0x7FF
 NNLITE_VERB int within(int n, int from) { return n < from ? 0 : n - from < lanes ? n - from : lanes; }
 
 // Folds 16 virtual lanes: lane i with i + 8, then + 4, + 2, + 1. The same tree on every instruction set.
-template <bool of_sum>
-static inline float tree(const vf (&a)[parts]) {
+template <bool of_sum> static inline float tree(const vf (&a)[parts]) {
   float t[16];
   for (int j = 0; j < parts; j++) store(t + j * lanes, a[j]);
   for (int half = 8; half > 0; half /= 2)
@@ -2864,8 +2845,7 @@ NNLITE_FORMULA vf clipped(vf g, bool clip, vf bound) {                       // 
 
 // Optimizers: what a weight w becomes by its gradient d, to which the decay was added. They change the states
 // m and v, of which they have as many as their shape function says. This one is Adam and AdamW.
-template <class A>
-struct Update {
+template <class A> struct Update {
   vf decay, step, root, shrink, eps, b1, rest1, b2, rest2;
   NNLITE_DEVICE Update(const A& a, const StepContext& c) : Update(a, adam_rates(a, c)) {}
   NNLITE_DEVICE Update(const A& a, const AdamRates& k)
@@ -2879,8 +2859,7 @@ struct Update {
 };
 
 // m is the sum of g^2 alone: the initial value is added on reading, so that the state starts as zeros.
-template <>
-struct Update<Adagrad> {
+template <> struct Update<Adagrad> {
   vf decay, lr, initial, eps;
   NNLITE_DEVICE Update(const Adagrad& a, const StepContext& c)
       : decay(set(a.weight_decay)), lr(set(-adagrad_rate(a, c))), initial(set(a.initial_accumulator_value)),
@@ -2891,8 +2870,7 @@ struct Update<Adagrad> {
   }
 };
 
-template <>
-struct Update<RMSprop> {
+template <> struct Update<RMSprop> {
   vf decay, lr, alpha, rest, eps, momentum;
   bool buffered;
   NNLITE_DEVICE Update(const RMSprop& a, const StepContext& c)
@@ -2906,8 +2884,7 @@ struct Update<RMSprop> {
   }
 };
 
-template <>
-struct Update<SGD> {
+template <> struct Update<SGD> {
   vf decay, lr, momentum, given;
   bool start, nesterov, buffered;
   NNLITE_DEVICE Update(const SGD& a, const StepContext& c)
@@ -3051,8 +3028,7 @@ static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogu
   }
 }
 // M rows of n columns, in V vectors, through a norm and ReLU.
-template <int M, int V>
-NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int n) {
+template <int M, int V> NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int n) {
   if (e.scale != nullptr)
     NNLITE_UNROLL for (int j = 0; j < V; j++) {
       const int w = within(n, j * lanes);
@@ -3149,8 +3125,7 @@ static void tile(const Product& t, const float* A, const float* B, float* C, con
 // Small code has tiles of `most` rows, half of them and so on; else of each height, above 10 of even ones.
 constexpr int  lower(int rows) { return NNLITE_SMALL ? rows / 2 : rows > 10 ? rows - 2 : rows - 1; }
 static int64_t fitting(int64_t most, int64_t rows) { return most > rows ? fitting(most / 2, rows) : most; }
-template <int V, int M>
-static Multiply* tile_of(int64_t rows) {
+template <int V, int M> static Multiply* tile_of(int64_t rows) {
   if constexpr (M == 1) return tile<1, V>;
   else return rows >= M ? tile<M, V> : tile_of<V, lower(M)>(rows);
 }
@@ -3739,15 +3714,13 @@ static bool conv_grad_plan(const Conv& c, bool columns_are_small, KernelPlan& p)
   return true;
 }
 
-template <class A, bool down, bool turned>
-static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
+template <class A, bool down, bool turned> static bool conv_sum_plan(const OpRun& r, KernelPlan& p) {
   const A& a = attributes_of<A>(r);
   return !is_depthwise(a) && conv_plan(conv_sizes(a, r), down, turned, turned ? 0 : norm_floats(r), p);
 }
 static constexpr auto conv2d_forward_plan = conv_sum_plan<Conv2d, true, false>;
 static constexpr auto conv_transpose2d_forward_plan = conv_sum_plan<ConvTranspose2d, false, false>;
-template <class A, bool in_is_big>
-static bool conv_grad_plan(const OpRun& r, KernelPlan& p) {
+template <class A, bool in_is_big> static bool conv_grad_plan(const OpRun& r, KernelPlan& p) {
   const A& a = attributes_of<A>(r);
   return !is_depthwise(a) && conv_grad_plan(conv_sizes(a, r), in_is_big, p);
 }
@@ -3842,8 +3815,7 @@ static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
   }
 }
 
-template <class A, bool down>
-NNLITE_RUN(conv_forward) {
+template <class A, bool down> NNLITE_RUN(conv_forward) {
   const Conv    c = conv_sizes(attributes_of<A>(r), r);
   const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
   float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
@@ -3853,8 +3825,7 @@ NNLITE_RUN(conv_forward) {
 }
 static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
-template <class A, bool down>
-NNLITE_RUN(conv_grad_input) {
+template <class A, bool down> NNLITE_RUN(conv_grad_input) {
   const Conv    c = conv_sizes(attributes_of<A>(r), r);
   const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
   float* const  turned = shared_scratch(r, patch);
@@ -3865,8 +3836,7 @@ NNLITE_RUN(conv_grad_input) {
   float* const scratch = worker_scratch(r, worker, patch);
   conv_sum(c, down, r.dy(), turned, nullptr, r.dx(0), e, scratch, first, last, multiply);
 }
-template <class A, bool in_is_big>
-NNLITE_RUN(conv_grad_parameter) {
+template <class A, bool in_is_big> NNLITE_RUN(conv_grad_parameter) {
   const Conv   c = conv_sizes(attributes_of<A>(r), r);
   float* const scratch = grad_patches(c, in_is_big).scratch(r, worker);
   if (stage == 0 && r.dparameter(0) != nullptr)
@@ -3878,6 +3848,79 @@ static constexpr auto conv2d_grad_input = conv_grad_input<Conv2d, false>;
 static constexpr auto conv2d_grad_parameter = conv_grad_parameter<Conv2d, true>;
 static constexpr auto conv_transpose2d_grad_input = conv_grad_input<ConvTranspose2d, true>;
 static constexpr auto conv_transpose2d_grad_parameter = conv_grad_parameter<ConvTranspose2d, false>;
+}  // namespace NNLITE_ISA
+
+// ================================================================================ >>kernel_col2im
+// The gradient for the input of a Conv2d of few channels with steps of 1. P is up of dy by a kernel of one
+// column with kW C channels, which fill tiles where C would not; behind it the kernel's columns are added up:
+//   P[h][ow][kw][c] = sum over kh and o of dy[h + padding - kh][ow][o] weight[o][kh][kw][c]
+//   dx[h][w][c]     = sum over ow of P[h][ow][w + padding - ow][c]
+#ifdef NNLITE_ONCE
+struct Col2im : Conv {
+  Conv    product;
+  int64_t band, bands;                         // rows of dx in a task, tasks of an image
+  int64_t line, row, scratch;                  // floats: a row of P, before a row of dx, all
+};
+static NNLITE_NOINLINE Col2im col2im_sizes(const OpRun& r) {
+  Col2im s = {conv_sizes(attributes_of<Conv2d>(r), r), {}, 0, 0, 0, 0, 0};
+  s.product = {{s.h, {s.w.out, s.w.out, 1, 1, 0, 1}}, 1, 1, round_up(s.w.kernel * s.big, 8), s.small, 1};
+  s.line    = s.w.out * s.product.big;
+  s.band    = band_rows(s.h.in, patch_floats / s.line, (s.workers - 1) / s.images + 1);
+  s.bands   = (s.h.in + s.band - 1) / s.band;
+  s.row     = s.band * s.line + 16;            // whole vectors are read, and written
+  s.scratch = s.row + s.w.in * s.big + 16;
+  return s;
+}
+// By the shape of the layer alone: bits depend on it. 12 channels gain little, and rows of P stay small.
+static inline bool col2im_grad_input_plan(const OpRun& r, KernelPlan& p) {
+  const Conv2d& a = attributes_of<Conv2d>(r);
+  if ((a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) != 1 || a.kernel_size.w == 1 ||
+      a.in_channels > 10 || int64_t(a.kernel_size.w) * r.out_shape().dim[2] > patch_floats / 16)
+    return false;
+  const Col2im s = col2im_sizes(r);
+  p.stages = 2, p.tasks[0] = static_cast<uint32_t>(panels_of(s.product.big));
+  p.tasks[1] = static_cast<uint32_t>(s.images * s.bands);
+  p.scratch_per_worker = scratch_bytes(s.scratch);
+  p.scratch_shared = scratch_bytes(panels_of(s.product.big) * s.h.kernel * s.small * 16);
+  return true;
+}
+#endif
+
+namespace NNLITE_ISA {
+// A row of dx from one of P, in whole vectors: the next pixel covers what they write behind one.
+static void col2im_row(const Col2im& s, const float* P, float* dx) {
+  for (int64_t x = s.w.padding; x < s.w.in + s.w.padding; x++, dx += s.big) {
+    const Span of = Span{x - s.w.kernel + 1, s.w.kernel}.within(s.w.out);
+    for (int64_t c = 0; c < s.big; c += lanes) {
+      const float* from = P + of.first * s.product.big + (x - of.first) * s.big + c;
+      vf v = set(0.0f);
+      for (int64_t i = 0; i < of.count; i++, from += s.product.big - s.big) v = add(v, load(from));
+      store(dx + c, v);
+    }
+  }
+}
+NNLITE_RUN(col2im_grad_input) {
+  const Col2im  s = col2im_sizes(r);
+  const int64_t n = s.w.in * s.big;
+  float* const  P = worker_scratch(r, worker, s.scratch);
+  float* const  w = shared_scratch(r, s.scratch);
+  if (stage == 0) return turn_weights(s.product, r.parameter(0), s.small, s.w.kernel * s.big, w, first, last);
+  Product p;
+  set_gradient_epilogue(r, p);
+  for (int64_t task = first; task < last; task++) {
+    const int64_t image = task / s.bands, y = task % s.bands * s.band;
+    Conv          part = s.product;            // as if rows of a task were an image
+    part.h.in = smaller(s.h.in - y, s.band), part.h.padding += static_cast<int>(y);
+    conv_sum(part, false, r.dy() + image * s.h.out * s.w.out * s.small, w, nullptr, P, {}, nullptr, 0,
+             static_cast<uint32_t>(s.h.in), multiply);
+    float* dx = r.dx(0) + (image * s.h.in + y) * n;
+    for (int64_t i = 1; i <= part.h.in; i++, dx += n) {     // in place where later rows cover what is behind
+      float* const to = p.mask == nullptr && !p.add && (part.h.in - i) * n >= lanes ? dx : P + s.row;
+      col2im_row(s, P + (i - 1) * s.line, to);
+      if (to != dx) finish_tile(p, to, 1, static_cast<int>((n + lanes - 1) / lanes), dx, static_cast<int>(n));
+    }
+  }
+}
 }  // namespace NNLITE_ISA
 
 // ================================================================================ >>kernel_winograd
@@ -3941,8 +3984,7 @@ static bool takes_winograd(const OpRun& r, const Winograd& s) {
          (a.stride.h | a.stride.w | a.dilation.h | a.dilation.w | a.groups) == 1 &&  // all of them are 1
          s.C >= 16 && s.O >= 16 && s.of_image >= 4;
 }
-template <bool forward>
-static bool winograd_plan(const OpRun& r, KernelPlan& p) {
+template <bool forward> static bool winograd_plan(const OpRun& r, KernelPlan& p) {
   const Winograd s = winograd_sizes(r, forward);
   if (!takes_winograd(r, s)) return false;
   p.stages   = 2;
@@ -4407,8 +4449,7 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
   finish_tile(t, held, M, 1, C, n);
 }
-template <int M, bool three>
-static Multiply* depthwise_tile_of(int64_t rows) {
+template <int M, bool three> static Multiply* depthwise_tile_of(int64_t rows) {
   if constexpr (M == 1) return depthwise_tile<1, three>;
   else return rows >= M ? depthwise_tile<M, three> : depthwise_tile_of<lower(M), three>(rows);
 }
@@ -4531,12 +4572,10 @@ NNLITE_VERB void give(float* to, vf a, int n, bool accumulate) {
 }
 
 // f(i, n) for every vector of [i, end): n is lanes, for the last one what is left.
-template <class F>
-NNLITE_VERB void each_vector(int64_t i, int64_t end, const F& f) {
+template <class F> NNLITE_VERB void each_vector(int64_t i, int64_t end, const F& f) {
   for (; i < end; i += lanes) f(i, static_cast<int>(smaller(end - i, lanes)));
 }
-template <class F>
-NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
+template <class F> NNLITE_VERB void each_element(const OpRun& r, uint32_t first, uint32_t last, const F& f) {
   each_vector(first * element_block, smaller(last * element_block, r.out_numel()), f);
 }
 
@@ -4549,8 +4588,7 @@ NNLITE_VERB vf masked(const float* y, const float* dy, int64_t i, int n) {
   return y == nullptr ? d : select(less(set(0.0f), load_part(y + i, n)), d, set(0.0f));
 }
 
-template <class A>
-NNLITE_RUN(activation_forward) {
+template <class A> NNLITE_RUN(activation_forward) {
   const A&     a = attributes_of<A>(r);
   const float* x = r.in(0);
   float*       y = r.out();
@@ -4599,8 +4637,7 @@ NNLITE_VERB void drop(const OpRun& r, uint32_t first, uint32_t last, const float
 }
 NNLITE_RUN(dropout_forward) { drop(r, first, last, r.in(0), r.out(), false); }
 
-template <class A>
-NNLITE_RUN(activation_backward) {
+template <class A> NNLITE_RUN(activation_backward) {
   if (r.dx(0) == nullptr) return;
   const A&     a = attributes_of<A>(r);
   const float *y = r.y(), *dy = r.dy();
@@ -4650,8 +4687,7 @@ static void add_into(float* to, const float* from, int64_t n) { give_all(to, fro
 // to = from scale + shift: numbers of a data set as an input wants them.
 NNLITE_VERB vf number(const float* p, int n) { return load_part(p, n); }
 NNLITE_VERB vf number(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
-template <class T>
-static void convert(const T* from, int64_t count, float scale, float shift, float* to) {
+template <class T> static void convert(const T* from, int64_t count, float scale, float shift, float* to) {
   each_vector(0, count, [=](int64_t i, int n) NNLITE_INLINED {
     store_part(to + i, fma(number(from + i, n), set(scale), set(shift)), n);
   });
@@ -4767,8 +4803,7 @@ NNLITE_RUN(max_pool2d_forward) {
 }
 
 // The mean of a region for the channels of every output.
-template <class A>
-NNLITE_RUN(average_forward) {
+template <class A> NNLITE_RUN(average_forward) {
   const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t W = x.dim[2], C = x.dim[3], oW = y.dim[2];
@@ -4854,8 +4889,7 @@ NNLITE_RUN(max_pool2d_backward) {
 }
 
 // dy / count of one region to every pixel of one of its rows.
-template <class A>
-NNLITE_RUN(average_backward) {
+template <class A> NNLITE_RUN(average_backward) {
   const A& a = attributes_of<A>(r);
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t C = x.dim[3], row = x.dim[2] * C;
@@ -5003,8 +5037,7 @@ static void sum_units(const NormRun& n, uint32_t first, uint32_t last, SumUnits 
 }
 
 // Mean and M2 of K units; `channels` where they may be fewer than 16.
-template <int K>
-static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
+template <int K> static void unit_statistics(const NormRun& n, int64_t unit, int channels) {
   constexpr size_t units = static_cast<size_t>(K);
   const int        count = K > 1 ? 16 : channels;
   const int64_t    end = n.unit_pixels(unit) * n.C;
@@ -5089,8 +5122,7 @@ NNLITE_RUN(batch_norm_forward) {
 }
 
 // sum dy and sum dy (x - mean) of K units.
-template <int K>
-static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
+template <int K> static void unit_gradients(const NormRun& n, int64_t unit, int channels) {
   constexpr size_t units = static_cast<size_t>(K);
   const int        count = K > 1 ? 16 : channels;
   const int64_t    end = n.unit_pixels(unit) * n.C;
@@ -5447,8 +5479,7 @@ static inline void element_slopes(const OpRun& r, uint32_t first, uint32_t last,
       if (r.dx(k) != nullptr) give(r.dx(k) + i, mul(by[k](r.attributes, x, t), share), n, r.accumulate(k));
   }
 }
-template <class A>
-NNLITE_RUN(element_loss_backward) {
+template <class A> NNLITE_RUN(element_loss_backward) {
   element_slopes(r, first, last, {slope_formula_x<A>, slope_formula_t<A>});
 }
 #endif
@@ -5464,8 +5495,7 @@ static inline bool plan_update(const OpRun& r, KernelPlan& plan) {
 #endif
 
 namespace NNLITE_ISA {
-template <class A>
-NNLITE_RUN(optimizer_update) {
+template <class A> NNLITE_RUN(optimizer_update) {
   const Update<A> rule(attributes_of<A>(r), *r.context);
   const float*  g = r.dparameter(0);
   float *const  w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1);
@@ -5633,12 +5663,14 @@ bool set_isa(Isa isa) {
 #define NNLITE_ELEMENT_LOSS(Type, op)                                                                        \
   NNLITE_PAIR(op, plan_element_loss, element_loss_forward<Type>, plan_elements, element_loss_backward<Type>)
 
+NNLITE_TRAINING(NNLITE_PHASE(col2im, grad_input, 4, fusion::mask_dx))
 NNLITE_THREE(conv2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(conv_transpose2d, 1, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(depthwise, 2, fusion::norm | fusion::relu, 0)
 NNLITE_THREE(linear, 1, fusion::relu, fusion::update)
 NNLITE_THREE(winograd, 3, fusion::norm | fusion::relu, 0)
-NNLITE_ROWS(conv2d, NNLITE_THREE_ROWS(winograd) NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
+NNLITE_ROWS(conv2d, NNLITE_TRAINING(&col2im_grad_input_row,) NNLITE_THREE_ROWS(winograd)
+                    NNLITE_THREE_ROWS(conv2d) NNLITE_THREE_ROWS(depthwise))
 NNLITE_ROWS(conv_transpose2d, NNLITE_THREE_ROWS(conv_transpose2d))
 NNLITE_ROWS(flatten, )
 NNLITE_ROWS(linear, NNLITE_THREE_ROWS(linear))
@@ -5682,8 +5714,7 @@ NNLITE_PAIR(upsample, plan_rows_of_y, upsample_forward, plan_rows_of_x, upsample
   static const decltype(&NNLITE_FIRST_ISA::f) runs[isa_count] = NNLITE_RUNS(f);           \
   return runs[static_cast<int>(current_isa())](__VA_ARGS__)
 static inline void add_into(real* to, const real* from, int64_t n) { NNLITE_BY_ISA(add_into, to, from, n); }
-template <class T>
-static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
+template <class T> static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
   NNLITE_BY_ISA(convert<T>, from, n, scale, shift, to);
 }
 static inline real sum_of_squares(const real* v, int64_t n) { NNLITE_BY_ISA(sum_of_squares, v, n); }
@@ -5691,8 +5722,7 @@ static inline real sum_of_squares(const real* v, int64_t n) { NNLITE_BY_ISA(sum_
 static inline void add_into(real* to, const real* from, int64_t n) {
   for (int64_t i = 0; i < n; i++) to[i] += from[i];
 }
-template <class T>
-static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
+template <class T> static void convert(const T* from, int64_t n, float scale, float shift, real* to) {
   for (int64_t i = 0; i < n; i++) to[i] = madd(real(from[i]), real(scale), real(shift));
 }
 static inline real sum_of_squares(const real* v, int64_t n) {
@@ -5709,23 +5739,20 @@ template <class A> static bool valid(const A&) { return true; }          // unle
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
 static bool valid(const LeakyReLU& a) { return a.negative_slope >= 0 && is_finite(a.negative_slope); }
 
-template <class A>
-static Status activation_shape(A& a, OpShape& s) {
+template <class A> static Status activation_shape(A& a, OpShape& s) {
   if (!valid(a)) return Status::bad_attribute;
   if (!real_input(s, 0)) return Status::bad_shape;
   s.dx_reads_out = true;
   return set_out(s, s.in[0]);
 }
 
-template <class A>
-static void activation_forward(const A& a, const OpRun& r) {
+template <class A> static void activation_forward(const A& a, const OpRun& r) {
   const real* x = r.in(0);
   real*       y = r.out();
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) y[i] = plain::value_of(a, x[i]);
 }
 
-template <class A>
-static void activation_backward(const A& a, const OpRun& r) {
+template <class A> static void activation_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const real *y = r.y(), *dy = r.dy();
   for (int64_t i = 0, n = r.out_numel(); i < n; i++)
@@ -5776,8 +5803,7 @@ static Status arithmetic_shape(Mul&, OpShape& s) {
   return arithmetic_shape(same, s);
 }
 
-template <class A>
-static void arithmetic_forward(const A& a, const OpRun& r) {
+template <class A> static void arithmetic_forward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
     real y = r.in(0)[i];
     for (int k = 1; k < r.n_in; k++) y = combined(a, y, r.in(k)[i]);
@@ -5785,8 +5811,7 @@ static void arithmetic_forward(const A& a, const OpRun& r) {
   }
 }
 
-template <class A>
-static void arithmetic_backward(const A& a, const OpRun& r) {
+template <class A> static void arithmetic_backward(const A& a, const OpRun& r) {
   for (int64_t i = 0, n = r.out_numel(); i < n; i++) {
     const real dy = r.dy()[i];                               // first: dx may lie over dy
     for (int k = 0; k < r.n_in; k++)
@@ -5805,8 +5830,7 @@ static bool norm_input(const BatchNorm1d&, OpShape& s) {
 }
 static bool norm_input(const BatchNorm2d&, OpShape& s) { return image_input(s); }
 
-template <class A>
-static Status batch_norm_shape(A& a, OpShape& s) {
+template <class A> static Status batch_norm_shape(A& a, OpShape& s) {
   if (!norm_input(a, s)) return Status::bad_shape;
   if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
     return Status::bad_attribute;
@@ -5832,12 +5856,10 @@ static Status batch_norm_shape(A& a, OpShape& s) {
 // Statistics of channel c: of the batch while training, and always where none are kept.
 template <class A>
 static bool by_batch(const A& a, const OpRun& r) { return r.training || !a.track_running_stats; }
-template <class A>
-static real mean_of(const A& a, const OpRun& r, int c) {
+template <class A> static real mean_of(const A& a, const OpRun& r, int c) {
   return by_batch(a, r) ? r.slot(0)[c] : r.parameter(a.affine ? 2 : 0)[c];
 }
-template <class A>
-static real inverse_deviation(const A& a, const OpRun& r, int c) {
+template <class A> static real inverse_deviation(const A& a, const OpRun& r, int c) {
   const real var = by_batch(a, r) ? r.slot(1)[c] : r.parameter(a.affine ? 3 : 1)[c];
   return 1 / real_sqrt(var + real(a.eps));
 }
@@ -5854,8 +5876,7 @@ static void channel_statistics(const OpRun& r, int C, int c) {
   r.slot(1)[c] = squares / static_cast<real>(n);
 }
 
-template <class A>
-static void batch_norm_forward(const A& a, const OpRun& r) {
+template <class A> static void batch_norm_forward(const A& a, const OpRun& r) {
   const int C = a.num_features;
   for (int c = 0; c < C; c++) {
     if (by_batch(a, r)) channel_statistics(r, C, c);
@@ -5869,8 +5890,7 @@ static void batch_norm_forward(const A& a, const OpRun& r) {
 // With xhat = (x - mean) / sqrt(var + eps) over the n values of a channel:
 //   dw = sum dy xhat     db = sum dy     dx = weight / sqrt(var + eps) (dy - db / n - xhat dw / n)
 // and through stored statistics, which do not depend on x: dx = weight / sqrt(var + eps) dy.
-template <class A>
-static void batch_norm_backward(const A& a, const OpRun& r) {
+template <class A> static void batch_norm_backward(const A& a, const OpRun& r) {
   const int     C = a.num_features;
   const int64_t numel = r.in_numel(0);
   const real   *x = r.in(0), *dy = r.dy();
@@ -5897,8 +5917,7 @@ static void batch_norm_backward(const A& a, const OpRun& r) {
 }
 
 // running = (1 - momentum) running + momentum statistic; var is unbiased; of one value a channel it is zero.
-template <class A>
-static void batch_norm_commit(const void* attributes, const OpRun& r) {
+template <class A> static void batch_norm_commit(const void* attributes, const OpRun& r) {
   const A& a = *static_cast<const A*>(attributes);
   if (!a.track_running_stats) return;
   const int64_t n = r.in_numel(0) / a.num_features;
@@ -5966,8 +5985,7 @@ template <class A> constexpr bool goes_down = false;
 template <> constexpr bool goes_down<Conv2d> = true;
 static int64_t conv_pixels(const Conv2d&, const Axis& k, int Pair::*) { return k.places(); }
 
-template <class A>
-static Status conv_shape(A& a, OpShape& s) {
+template <class A> static Status conv_shape(A& a, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
   NNLITE_TRY(infer_last(s, a.in_channels));
   const Axes k = axes_of(a, a.dilation, s.in[0], s.in[0]);
@@ -6035,13 +6053,11 @@ static void bias_backward(const OpRun& r, int O) {
     for (int64_t o = 0; o < O; o++) db[o] += r.dy()[i + o];
 }
 
-template <class A>
-static void conv_forward(const A& a, const OpRun& r) {
+template <class A> static void conv_forward(const A& a, const OpRun& r) {
   const Conv c = conv_sizes(a, r);
   conv_sum<goes_down<A>>(c, weight_of(a), r.in(0), r.parameter(0), r.parameter(1), r.out(), false);
 }
-template <class A>
-static void conv_backward(const A& a, const OpRun& r) {
+template <class A> static void conv_backward(const A& a, const OpRun& r) {
   const Conv  c   = conv_sizes(a, r);
   const real *big = goes_down<A> ? r.in(0) : r.dy(), *small = goes_down<A> ? r.dy() : r.in(0);
   if (r.dx(0) != nullptr)
@@ -6289,8 +6305,7 @@ NNLITE_DEFINE_LOSS(NLLLoss, nll_loss, nll_loss, NNLITE_NO_FIELDS);
 // ================================================================================ >>op_loss_elementwise
 // The loss of an element and its derivatives by x and by the target t, all by >>formulas. x, t [...] -> y [1]
 static bool valid(const HuberLoss& a) { return a.delta > 0 && is_finite(a.delta); }
-template <class A>
-static Status elementwise_loss_shape(A& a, OpShape& s) {
+template <class A> static Status elementwise_loss_shape(A& a, OpShape& s) {
   if (!valid(a)) return Status::bad_attribute;
   if (!rows_input(s, 0)) return Status::bad_shape;
   s.dx_reads_in = 3;
@@ -6298,8 +6313,7 @@ static Status elementwise_loss_shape(A& a, OpShape& s) {
 }
 
 // The sum is made of sums over 512 elements, so its rounding error grows with n / 512.
-template <class A>
-static void elementwise_loss_forward(const A& a, const OpRun& r) {
+template <class A> static void elementwise_loss_forward(const A& a, const OpRun& r) {
   const int64_t n = r.in_numel(0);
   real total = 0;
   for (int64_t first = 0; first < n; first += 512) {
@@ -6310,8 +6324,7 @@ static void elementwise_loss_forward(const A& a, const OpRun& r) {
   r.out()[0] = total / static_cast<real>(n);
 }
 
-template <class A>
-static void elementwise_loss_backward(const A& a, const OpRun& r) {
+template <class A> static void elementwise_loss_backward(const A& a, const OpRun& r) {
   const int64_t n = r.in_numel(0);
   const real share = 1 / static_cast<real>(n);
   for (int64_t i = 0; i < n; i++) {
@@ -6353,14 +6366,12 @@ static Status rmsprop_shape(RMSprop& a, OpShape& s) {
   const bool valid = at_least_zero(a.lr, a.alpha, a.weight_decay, a.momentum) && positive(a.eps);
   return optimizer_slots(valid, s, a.momentum > 0 ? 2 : 1);
 }
-template <class A>
-static Status adam_shape(A& a, OpShape& s) {
+template <class A> static Status adam_shape(A& a, OpShape& s) {
   const bool betas = below_one(a.betas.first) && below_one(a.betas.second);
   return optimizer_slots(at_least_zero(a.lr, a.weight_decay) && betas && positive(a.eps), s, 2);
 }
 
-template <class A>
-static void optimizer_update(const A& a, const OpRun& r) {
+template <class A> static void optimizer_update(const A& a, const OpRun& r) {
   const plain::Update<A> rule(a, *r.context);
   const real  scale = r.context->gradient_scale, bound = real(r.context->clip_value);
   real *const w = r.parameter(0), *const m = r.slot(0), *const v = r.slot(1), none = 0;
@@ -6388,8 +6399,7 @@ NNLITE_DEFINE_OPTIMIZER(SGD, sgd, sgd, NNLITE_FIELD(1, lr), NNLITE_FIELD(2, mome
 
 // ================================================================================ >>op_pool
 // Windows over images. x [N, H, W, C] -> y [N, oH, oW, C]
-template <class A>
-static Status pool_shape(A& a, Pair dilation, OpShape& s) {
+template <class A> static Status pool_shape(A& a, Pair dilation, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
   if (a.stride.h == 0) a.stride.h = a.kernel_size.h;
   if (a.stride.w == 0) a.stride.w = a.kernel_size.w;
@@ -6453,8 +6463,7 @@ static Status average_shape(AdaptiveAvgPool2d& a, OpShape& s) {
   return set_image_out(s, a.output_size.h, a.output_size.w, s.in[0].last());
 }
 
-template <class A>
-static void average_forward(const A& a, const OpRun& r) {
+template <class A> static void average_forward(const A& a, const OpRun& r) {
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
   each_value(r.rows, y, [&](int64_t at, int64_t n, int64_t oh, int64_t ow, int64_t c) {
@@ -6467,8 +6476,7 @@ static void average_forward(const A& a, const OpRun& r) {
 }
 
 // dx of every input of the region += dy / count
-template <class A>
-static void average_backward(const A& a, const OpRun& r) {
+template <class A> static void average_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   const Shape &x = r.in_shape(0), &y = r.out_shape();
   const int64_t H = x.dim[1], W = x.dim[2], C = x.dim[3];
@@ -6486,8 +6494,7 @@ NNLITE_DEFINE_LAYER(AvgPool2d, avg_pool2d, average, 0, NNLITE_FIELD(1, kernel_si
 
 // ================================================================================ >>op_softmax
 // Along dim of x, y [N, ...], with m the largest, S = sum exp(x - m): y = exp(x - m) / S or y = x - m - log S
-template <class A>
-static Status softmax_shape(A& a, OpShape& s) {
+template <class A> static Status softmax_shape(A& a, OpShape& s) {
   if (!rows_input(s, 0) || s.in[0].rank < 2) return Status::bad_shape;
   if (dimension(a.dim, s.in[0].rank) < 0) return Status::bad_attribute;
   s.dx_reads_out = true;
@@ -6495,8 +6502,7 @@ static Status softmax_shape(A& a, OpShape& s) {
 }
 
 // Calls f(first, count, stride) for every line of values along dim.
-template <class A, class F>
-static void each_line(const A& a, const OpRun& r, F f) {
+template <class A, class F> static void each_line(const A& a, const OpRun& r, F f) {
   const Shape& shape = r.out_shape();
   const int    dim = dimension(a.dim, shape.rank);
   const int64_t count = shape.dim[dim], total = r.out_numel();
@@ -6509,8 +6515,7 @@ static void each_line(const A& a, const OpRun& r, F f) {
 static inline bool of_log(const Softmax&) { return false; }
 static inline bool of_log(const LogSoftmax&) { return true; }
 
-template <class A>
-static void softmax_forward(const A& a, const OpRun& r) {
+template <class A> static void softmax_forward(const A& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     const real* x = r.in(0) + first;
     real *const y = r.out() + first, largest = x[0], sum = 0;
@@ -6523,8 +6528,7 @@ static void softmax_forward(const A& a, const OpRun& r) {
 }
 
 // dx = y (dy - sum dy y), of the logarithm dx = dy - exp(y) sum dy
-template <class A>
-static void softmax_backward(const A& a, const OpRun& r) {
+template <class A> static void softmax_backward(const A& a, const OpRun& r) {
   if (r.dx(0) == nullptr) return;
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     real sum = 0;
@@ -9098,8 +9102,7 @@ Status Session::build(const Trainer& trainer, const SessionOptions& options, Are
   return build_on(trainer.model(), &trainer, options, arena);
 }
 
-template <class T>
-static View<T> input_view(const Engine& e, int i, DType wanted) {
+template <class T> static View<T> input_view(const Engine& e, int i, DType wanted) {
   const InputData in = input_data(e, i);
   return {in.dtype == wanted ? static_cast<T*>(in.data) : nullptr, in.shape, e.batch};
 }
@@ -9219,8 +9222,7 @@ struct Taps {
 };
 
 // The sum of all f(row, column) that two taps read, by their weights; they are total_weight together.
-template <class F>
-static int64_t weighed(const Taps& down, const Taps& across, F f) {
+template <class F> static int64_t weighed(const Taps& down, const Taps& across, F f) {
   int64_t sum = 0;
   for (int64_t j = 0; j < down.count; j++) {
     int64_t row = 0;
@@ -9341,8 +9343,7 @@ struct Digit {
   bool      kept(int i) const { return own.parts[labels()[i]].area != 0; }
 
   // Averages of k x k pixels, fewer at the right and lower edges; transparency is laid over white.
-  template <int channels>
-  void reduce(const Image& image, int k) {
+  template <int channels> void reduce(const Image& image, int k) {
     constexpr int colours = channels < 3 ? 1 : 3;
     const uint8_t* p = image.pixels;
     const auto over_white = [&](uint32_t v) {
@@ -9895,8 +9896,7 @@ static void swap_elements(void* elements, size_t bytes, size_t element) {
 }
 
 // A number of a record, little-endian.
-template <class T>
-class Little {
+template <class T> class Little {
  public:
   Little(T v = 0) : stored_(turned(v)) {}
   operator T() const { return turned(stored_); }
@@ -10068,8 +10068,7 @@ static Status fetch(const File& f, uint64_t offset, void* to, size_t n) {
 // Record i of a section.
 template <class R>
 static uint64_t place(const File& f, SectionId id, uint64_t i) { return f.offset(id) + sizeof(R) * i; }
-template <class R>
-static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
+template <class R> static Status fetch(const File& f, SectionId id, uint64_t i, R& record) {
   if (f.size(id) / sizeof record <= i) return bad(f, id, "is cut off", sizeof record * (i + 1), f.size(id));
   return fetch(f, place<R>(f, id, i), &record, sizeof record);
 }
@@ -10089,8 +10088,7 @@ static Status check_record(const File& f, uint64_t here, const char* where, cons
 }
 
 // use(bytes, count) for n bytes at offset, piece by piece.
-template <class F>
-static Status fetch_pieces(const File& f, uint64_t offset, uint64_t n, F use) {
+template <class F> static Status fetch_pieces(const File& f, uint64_t offset, uint64_t n, F use) {
   if (f.memory != nullptr && offset <= f.source.size && n <= f.source.size - offset) {
     use(f.memory + offset, size_t(n));
     return Status::ok;
@@ -10297,8 +10295,7 @@ class Io {
   explicit Io(Emit& e) : e_(&e) {}
   Io(const File& f, SectionId id) : f_(&f), id_(id), at_(f.offset(id)), end_(at_ + f.size(id)) {}
   template <class... T> void state(T&... v) { (number(v), ...); }
-  template <class T>
-  void setting(const char* name, T& v) {
+  template <class T> void setting(const char* name, T& v) {
     const T own = v;
     number(v);
     if (match && ok(status_) && v != own)
@@ -10320,8 +10317,7 @@ class Io {
     if (ok(status_)) status_ = fetch(*f_, at_, p, n);
     if (ok(status_)) at_ += n;
   }
-  template <class T>
-  void number(T& v) {
+  template <class T> void number(T& v) {
     Little<T> l(v);
     bytes(&l, sizeof l);
     v = l;
@@ -10338,8 +10334,7 @@ class Io {
     v = b == 1;
   }
   template <class T, size_t n> void number(T (&list)[n]) { for (T& v : list) number(v); }
-  template <class T>
-  void same(T expected) {
+  template <class T> void same(T expected) {
     T v = expected;
     number(v);
     require(v == expected);
@@ -10368,8 +10363,7 @@ struct ExtrasReader {
   size_t         used   = 0;
   ModelExtras*   extras = nullptr;             // nullptr while measuring
 
-  template <class T>
-  T* take(uint64_t count) {
+  template <class T> T* take(uint64_t count) {
     unsigned char* p = base == nullptr ? nullptr : base + used;
     used += (sizeof(T) * size_t(count) + 15) & ~size_t(15);
     return reinterpret_cast<T*>(p);
@@ -11288,8 +11282,7 @@ static void emit_graph(const Content& c, Emit& e) {
 }
 
 // Every storage in order: f(values, elements).
-template <class F>
-static void each_storage(const Content& c, F f) {
+template <class F> static void each_storage(const Content& c, F f) {
   const int n = c.model->parameter_count();
   for (int i = 0; i < n; ++i) f(stored_values(c, i, -1), parameter_of(c, i).stored);
   for (int k = 0; k < n; ++k)
@@ -11459,8 +11452,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 }
 
 // A temporary file beside `path` takes its place once f(sink) has written it and it is on the disk.
-template <class F>
-static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
+template <class F> static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   char   directory[1024], prefix[1024], temporary[sizeof directory + sizeof prefix + 16];
   size_t cut = 0;
   for (size_t i = 0; path[i] != 0; ++i)
@@ -11492,8 +11484,7 @@ static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   return ok(s) ? Status::io_error : s;
 }
 
-template <class F>
-static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
+template <class F> static NNLITE_COLD Status open_path(const char* path, Problem* problem, F f) {
   FileHandle file;
   const auto read = [](void* user, uint64_t offset, void* to, size_t n) {
     return static_cast<FileHandle*>(user)->read(offset, to, n);

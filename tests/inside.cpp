@@ -4,6 +4,7 @@
 
 #include "test_augment.cpp"
 #include "test_executor.cpp"
+#include "test_kernel_col2im.cpp"
 #include "test_kernel_conv.cpp"
 #include "test_kernel_depthwise.cpp"
 #include "test_kernel_elementwise.cpp"
