@@ -1891,11 +1891,12 @@ static TileSize tile_of(const Convolution& p, Wanted what) {
   return s;
 }
 
-// dw by chunks of at least 128 pixels, as many as make some ten small or four large blocks a processor.
+// dw by chunks of at least 128 pixels, as many as make nine small or four large blocks a processor: all that
+// have room side by side.
 static void set_chunks(Convolution& p) {
   const TileSize s = tile_of(p, Wanted::dw);
   const int64_t  blocks = is_direct(p) ? (int64_t(p.M) * p.N * p.groups + 31) / 32 : blocks_of(p, p.c_row, s);
-  const int64_t  most = (s.width == 16 ? 1320 : s.width == 32 ? 792 : 528) / blocks, some = p.K / 128;
+  const int64_t  most = (s.width == 16 ? 1188 : 528) / blocks, some = p.K / 128;
   const int64_t  chunks = some < most ? some : most;
   p.chunks = chunks > 1 ? static_cast<int>(chunks) : 1;
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
