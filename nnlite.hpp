@@ -7817,9 +7817,13 @@ struct NodePlanner {
       nodes[step].fused_backward |= mask;
       nodes[i].masked = true;
     };
+    const int maker = nodes[i].absorbed ? before : -1;
+    // a device's norm makes the mask of what it reads anyway
+    if (request.backend && maker >= 0 && (g.node(maker).op->traits & traits::norm) != 0)
+      give_to(maker, fusion::mask_dy);
     give_to(reader, fusion::mask_dx);
     give_to(reader, fusion::mask_max);
-    give_to(nodes[i].absorbed ? before : -1, fusion::mask_dy);
+    give_to(maker, fusion::mask_dy);
   }
 };
 

@@ -248,10 +248,18 @@ struct Current {
   Recorded* recording;                         // where they go; nullptr: they run
   Precision precision;
   Updates   updates;
+  void (*loss)(const OpRun&);                  // forward of a loss, which its backward does, too; or nullptr
+  OpRun     of_loss;
 };
 static thread_local Current current;
 
-static void run_updates() {
+// What waits for a launch that it can be part of, and now goes alone.
+static void run_waiting() {
+  if (current.loss != nullptr) {
+    void (*const run)(const OpRun&) = current.loss;
+    current.loss = nullptr;
+    run(current.of_loss);
+  }
   if (current.updates.count == 0) return;
   const Updates all = current.updates;
   current.updates.count = 0;
@@ -259,7 +267,7 @@ static void run_updates() {
 }
 template <class... P, class... A>
 static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_t shared, A... arguments) {
-  run_updates();
+  run_waiting();
   Device& d = *current.device;
   d.note(gpu::launch<P...>(d.stream, d.overlaps, kernel, grid, threads, shared, P(arguments)...));
 }
@@ -2110,14 +2118,21 @@ static ClassLoss class_loss(const OpRun& r) {
                  false, false, 1 / static_cast<float>(positions)};
   return f;
 }
-static void cross_entropy_forward(const OpRun& r) {
-  const ClassLoss f = class_loss(r);
+static void class_loss_mean(const OpRun& r, const ClassLoss& f) {
   mean(r, f.positions, f.team.threads(f.positions), f);
+}
+static void cross_entropy_forward(const OpRun& r) {
+  run_waiting();
+  current.of_loss = r;
+  current.loss = [](const OpRun& own) { class_loss_mean(own, class_loss(own)); };
 }
 static void cross_entropy_backward(const OpRun& r) {
   ClassLoss f = class_loss(r);
   f.dx = r.dx(0), f.dtarget = r.dx(1), f.more = r.accumulate(0), f.more_target = r.accumulate(1);
-  each(f.team.threads(f.positions), f);
+  const bool both = current.loss != nullptr && current.of_loss.node == r.node;
+  if (!both) return each(f.team.threads(f.positions), f);
+  current.loss = nullptr;
+  class_loss_mean(current.of_loss, f);
 }
 
 // -x[target] of a position, x are log-probabilities.
@@ -2207,7 +2222,7 @@ static void update_all(const Updates& all) {
 template <class A>
 static void update(const OpRun& r) {
   Updates& all = current.updates;
-  if (all.count == max_updates) run_updates();
+  if (all.count == max_updates) run_waiting();
   const int i = all.count++;
   all.attributes = r.attributes, all.run = update_all<A>;
   all.end[i] = (i > 0 ? all.end[i - 1] : 0) + r.in_numel(0);
@@ -2360,9 +2375,9 @@ static void prepare(Device& d, Context* to, const StepContext& next) {
 }
 // What waits for launches to come, before anything else happens to the device's memory.
 static void settle(Device& d) {
-  if (current.device == &d) run_updates();
+  if (current.device == &d) run_waiting();
   if (d.draw_count == 0) return;
-  current = {&d, nullptr, nullptr, {}, {}};
+  current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
   prepare(d, nullptr, {});
 }
 
@@ -2447,7 +2462,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Device& d = device_of(user);
   d.lock.lock();
   d.note(gpu::use_device(d.number));
-  current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}};
+  current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
   prepare(d, current.context, context);
   bool is_new = false;
   Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
@@ -2466,7 +2481,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
 // What was recorded has not run yet.
 static void end(void* user) {
   Device& d = device_of(user);
-  run_updates();
+  run_waiting();
   if (current.recording != nullptr) {
     const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
     d.note(e);
@@ -2489,7 +2504,7 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (d.error != 0) return d.status();
   const gpu::Error e = gpu::take(&memory, bytes);
   if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
-  current = {&d, nullptr, nullptr, {}, {}};
+  current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
   if (!back) (void)copy(user, here, host, bytes, way);
