@@ -752,6 +752,7 @@ class Trainer : NotCopied {
   Status report(real metric);                  // for ReduceLROnPlateau: smaller is better
 
   real     loss() const { return loss_; }      // of the last step, before its update
+  double   mean_loss() const { return losses_ / double(loss_rows_); }   // of the rows of the last steps(n)
   uint64_t step_number() const { return step_; }        // steps done
   uint32_t epoch() const;                      // whole epochs done
   uint32_t epoch_position() const;             // samples done in this one
@@ -776,6 +777,8 @@ class Trainer : NotCopied {
   uint64_t step_    = 0;                       // optimizer updates done
   uint64_t samples_ = 0;  // position in the data: samples drawn so far, whole epochs included
   real     loss_ = 0, gradient_norm_ = 0;
+  double   losses_ = 0;                        // sum over the rows of the last call, and how many these are
+  uint64_t loss_rows_ = 1;
   float    lr_ = 0;
   Plateau  plateau_;
   Problem  problem_;
@@ -1071,6 +1074,7 @@ struct OpShape {
 struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 struct Gather;       // rows of a data set for an input
+struct Waited;       // what a device tells of its steps
 
 // What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
 // and OpRun::fused. The bits of every result are those of the steps one by one.
@@ -1205,8 +1209,8 @@ struct Backend {
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
   // a column that was mirrored, into an input; false: it was not
   bool   (*gather)(void* user, const Gather& g);
-  // until all is done. failed, or nullptr: 1 + the step whose loss was not finite, the last; else 0
-  Status (*wait)(void* user, void* device, uint64_t* failed);
+  // until all is done; of the steps since StepContext::first, unless that is nullptr
+  Status (*wait)(void* user, void* device, Waited* steps);
 };
 
 // In nnlite_cuda.cu. nullptr: there is no such GPU. tf32: products have factors of 11 bits, and are faster.
@@ -1843,6 +1847,11 @@ struct StepContext {
   float    lr      = 0;                        // of the optimizer, after the schedule
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
   float    clip_value = 0;
+  int32_t  rows = 0;
+};
+struct Waited {
+  uint64_t failed;  // 1 + the step whose loss was not finite: nothing changes from then on; or 0
+  double   losses;                             // their sum over the rows
 };
 
 // Numbers of one update that optimizers compute once, in double and without fma.
@@ -8907,14 +8916,16 @@ struct TrainerAccess {
     const Engine& e = t.engine_;
     NNLITE_TRY(run.copy_batch(Copy::from_device));
     const real loss = run.loss();
-    uint64_t failed = is_finite(loss) ? 0 : t.step_ + 1;
-    if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &failed));
-    if (failed == 0) {
-      t.loss_ = loss;
+    const double before = t.step_ == run.context.first ? 0 : t.losses_;
+    Waited all = {is_finite(loss) ? 0 : t.step_ + 1, before + double(loss) * run.rows};
+    if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &all));
+    if (all.failed == 0) {
+      t.loss_ = loss, t.losses_ = all.losses, t.loss_rows_ = t.samples_ - samples + uint64_t(run.rows);
       return Status::ok;
     }
     t.samples_ = samples;
-    for (t.step_ = run.context.first; t.step_ + 1 < failed; t.step_++) t.samples_ += uint64_t(next_rows(t));
+    for (t.step_ = run.context.first; t.step_ + 1 < all.failed; t.step_++)
+      t.samples_ += uint64_t(next_rows(t));
     if (!own) run.rows = next_rows(t);
     return not_finite(t, run, own);
   }
@@ -8926,7 +8937,7 @@ struct TrainerAccess {
     const Engine& e = t.engine_;
     Executor run(e);
     run.rows    = rows;
-    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value};
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value, rows};
     const bool drawn = !own && gather(t, rows);  // else it could fail, and the steps before must be known
     if (!drawn) {
       NNLITE_TRY(fill(t, own, rows));
@@ -8965,6 +8976,7 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   data_    = nullptr;
   step_ = samples_ = 0;
   loss_ = gradient_norm_ = 0;
+  losses_ = 0, loss_rows_ = 1;
   plateau_ = Plateau();
   MemoryPlan plan;
   const Status s = layout_trainer(model, options_, plan, &arena, &engine_);

@@ -169,9 +169,7 @@ constexpr int    max_devices = 16, max_mirrors = 256;
 constexpr size_t context_bytes = 256;          // in front of every mirror: the Context of its steps
 
 // What kernels read that changes from step to step.
-struct Context : StepContext {
-  uint64_t failed;                             // 1 + the step whose loss was not finite: nothing changes from
-};                                             // then on, until a run of steps begins; or 0
+struct Context : StepContext, Waited {};
 
 // Steps as one graph, by their key.
 struct Recorded {
@@ -2055,7 +2053,9 @@ NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int6
   fold(AddTwo(), sum, 1, gpu::shared<float>());
   if (gpu::thread() != 0) return;
   to[gpu::block().x] = n > 0 ? sum / static_cast<float>(n) : sum;                 // n > 0: it is the last
-  if (n > 0 && !is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
+  if (n == 0) return;
+  if (!is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
+  context->losses += double(to[0]) * context->rows;
 }
 constexpr int64_t least_losses = 1024;         // of a chunk, four for each thread
 template <class F>
@@ -2341,12 +2341,13 @@ static const Kernel* const* rows_of(const char* op) {
 struct Prepare {
   Context*    to;
   StepContext next;
+  bool        is_first;                        // of a run of steps that is waited for together
   int         count;
   Draw        draws[max_inputs + 1];
   NNLITE_DEVICE void operator()(int64_t i) const {
     if (i == 0 && to != nullptr) {
       static_cast<StepContext&>(*to) = next;
-      if (next.step == next.first) to->failed = 0;
+      if (is_first) static_cast<Waited&>(*to) = {0, 0};
     }
     int k = 0;
     while (k < count && i >= draws[k].end) k++;
@@ -2366,8 +2367,8 @@ struct Prepare {
     d.to[i] = d.scale == 1.0f && d.shift == 0.0f ? v : fmaf(v, d.scale, d.shift);
   }
 };
-static void prepare(Device& d, Context* to, const StepContext& next) {
-  Prepare p = {to, next, d.draw_count, {}};
+static void prepare(Device& d, Context* to, const StepContext& next, bool is_first) {
+  Prepare p = {to, next, is_first, d.draw_count, {}};
   for (int k = 0; k < d.draw_count; k++) p.draws[k] = d.draws[k];
   const int64_t all = d.draw_count > 0 ? d.draws[d.draw_count - 1].end : 0;
   d.draw_count = 0;
@@ -2378,7 +2379,7 @@ static void settle(Device& d) {
   if (current.device == &d) run_waiting();
   if (d.draw_count == 0) return;
   current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
-  prepare(d, nullptr, {});
+  prepare(d, nullptr, {}, false);
 }
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
@@ -2463,7 +2464,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   d.lock.lock();
   d.note(gpu::use_device(d.number));
   current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
-  prepare(d, current.context, context);
+  prepare(d, current.context, context, key[0] == 0 && context.step == context.first);
   bool is_new = false;
   Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
   if (r == nullptr) return true;
@@ -2536,13 +2537,13 @@ static bool gather(void* user, const Gather& g) {
   return true;
 }
 
-static Status wait(void* user, void* device, uint64_t* failed) {
+static Status wait(void* user, void* device, Waited* steps) {
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
   settle(d);
-  if (failed == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
-  if (failed == nullptr) return d.status();
-  return copy(user, &context_of(device)->failed, failed, sizeof *failed, Copy::from_device);
+  if (steps == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
+  if (steps == nullptr) return d.status();
+  return copy(user, static_cast<Waited*>(context_of(device)), steps, sizeof *steps, Copy::from_device);
 }
 
 static Device  devices[max_devices];

@@ -103,6 +103,7 @@ void end_epoch(Fit& f, std::uint32_t number) {
   Epoch e;
   e.number = number + 1;
   e.train_loss = f.running.mean();
+  e.train_seconds = f.running.seconds + now() - f.started;
   if (f.val.count() > 0) {
     const Evaluation evaluation = evaluate(f.session, f.val);
     e.val_loss = evaluation.loss;
@@ -165,7 +166,8 @@ void print_result(const Fit& f, const std::string& hash) {
                     {"train_loss", e.train_loss},
                     {"val_loss", e.val_loss},
                     {"val_accuracy", e.val_accuracy},
-                    {"seconds", e.seconds}});
+                    {"seconds", e.seconds},
+                    {"train_seconds", e.train_seconds}});
   Json unfinished = nullptr;
   if (f.running.rows > 0) unfinished = {{"epoch", f.trainer.epoch() + 1}, {"train_loss", f.running.mean()}};
   print_json({{"epochs", list},

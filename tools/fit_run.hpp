@@ -15,6 +15,7 @@
 struct Epoch {
   std::uint32_t number = 0;
   double train_loss = 0, val_loss = std::nan(""), val_accuracy = std::nan(""), seconds = 0;
+  double train_seconds = 0;  // of them, without validation
 };
 
 // The epoch in hand. A checkpoint carries it, so that the log does not show where a run was stopped.

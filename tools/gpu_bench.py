@@ -1,11 +1,13 @@
-"""Training steps and inference on the GPU beside PyTorch: eager, torch.compile and one CUDA graph, the same run.
+"""Training on the GPU beside PyTorch: eager, torch.compile and one CUDA graph, the same run.
 
   python3 tools/gpu_bench.py NNLITE [--short]
 
-Prints a row for every network: milliseconds a step, and PyTorch's best over nnlite's. Both in fp32; PyTorch's TF32 is off.
+Prints the milliseconds of a step for every network, data on the GPU, in fp32 without TF32 and in TF32, and those of an
+epoch of MNIST where NNLITE_DATA has it. "x" is PyTorch's time over nnlite's.
 """
 import json
 import math
+import os
 import statistics
 import subprocess
 import sys
@@ -36,74 +38,109 @@ def median_ms(step, seconds):
     return statistics.median(times)
 
 
-def trainer(make, shape, batch, compiled):
-    torch.manual_seed(1)
-    net = make().cuda().to(memory_format=torch.channels_last)
-    x = torch.randn(batch, *shape, device="cuda").contiguous(memory_format=torch.channels_last)
-    if make is UNet:
-        loss, t = nn.functional.binary_cross_entropy_with_logits, torch.rand(batch, 1, *shape[1:], device="cuda")
-    else:
-        loss, t = nn.functional.cross_entropy, torch.randint(10, (batch,), device="cuda")
-    optimizer = torch.optim.SGD(net.parameters(), lr=0.01, momentum=0.9, fused=True)
-    run = torch.compile(net) if compiled else net
+class Training:
+    def __init__(self, make, shape, batch, compiled=False):
+        torch.manual_seed(1)
+        self.net = make().cuda().to(memory_format=torch.channels_last)
+        self.x = torch.randn(batch, *shape, device="cuda").contiguous(memory_format=torch.channels_last)
+        if make is UNet:
+            self.loss = nn.functional.binary_cross_entropy_with_logits
+            self.t = torch.rand(batch, 1, *shape[1:], device="cuda")
+        else:
+            self.loss, self.t = nn.functional.cross_entropy, torch.randint(10, (batch,), device="cuda")
+        self.optimizer = torch.optim.SGD(self.net.parameters(), lr=0.01, momentum=0.9, fused=True)
+        self.run = torch.compile(self.net) if compiled else self.net
 
-    def step():
-        optimizer.zero_grad(set_to_none=True)
-        loss(run(x), t).backward()
-        optimizer.step()
-    return step
+    def step(self):
+        self.optimizer.zero_grad(set_to_none=True)
+        self.loss(self.run(self.x), self.t).backward()
+        self.optimizer.step()
+
+    def as_graph(self):
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(5):
+                self.step()
+        torch.cuda.current_stream().wait_stream(side)
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            self.step()
+        return graph.replay
 
 
-def as_graph(step):
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(5):
-            step()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        step()
-    return graph.replay
-
-
-def ours(program, name, batch):
-    run = subprocess.run([program, "bench", "--arch", name, "--batch", str(batch), "--train", "--cuda", "--json"],
-                         capture_output=True, text=True)
+def nnlite(*arguments):
+    run = subprocess.run(arguments, capture_output=True, text=True)
     if run.returncode != 0:
-        print(f"{name}: {run.stderr.strip()}")
-        return None
-    return json.loads(run.stdout)["ms"]["median"]
+        raise RuntimeError(run.stderr.strip())
+    return json.loads(run.stdout)
+
+
+# A whole epoch of MNIST, drawn from tensors on the GPU: the best of eager and a graph.
+def epoch_ms():
+    images, labels = torch.rand(60000, 1, 28, 28, device="cuda"), torch.randint(10, (60000,), device="cuda")
+    best = []
+    for graph in (False, True):
+        one = Training(mlp, (1, 28, 28), 64)
+        step = one.as_graph() if graph else one.step
+        times = []
+        for _ in range(3):
+            torch.cuda.synchronize()
+            begin = time.perf_counter()
+            order = torch.randperm(60000, device="cuda")
+            for i in range(0, 60000 - 63, 64):
+                rows = order[i:i + 64]
+                torch.index_select(images, 0, rows, out=one.x)
+                torch.index_select(labels, 0, rows, out=one.t)
+                step()
+            torch.cuda.synchronize()
+            times.append((time.perf_counter() - begin) * 1e3)
+        best.append(statistics.median(times))
+    return best
 
 
 def main():
     if len(sys.argv) not in (2, 3) or (len(sys.argv) == 3 and sys.argv[2] != "--short"):
         print("usage: gpu_bench.py NNLITE [--short]", file=sys.stderr)
         return 2
-    short = len(sys.argv) == 3
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    program, short = sys.argv[1], len(sys.argv) == 3
+    seconds = 0.3 if short else 0.7
     torch.backends.cudnn.benchmark = True
-    print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, training step, fp32 without TF32, ms")
-    print(f"{'network':<14}{'eager':>9}{'compile':>9}{'graph':>9}{'nnlite':>9}{'x eager':>9}{'x graph':>9}")
-    ratios, failed = [], False
-    for name, make, shape, batch in ROWS[:2] if short else ROWS:
-        eager = median_ms(trainer(make, shape, batch, False), 0.5 if short else 1.5)
-        graph = median_ms(as_graph(trainer(make, shape, batch, False)), 0.5 if short else 1.5)
-        compiled = math.nan
-        if not short:
+    failed, ratios = False, []
+    for tf32 in (False, True):
+        torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+        kind = "TF32" if tf32 else "fp32 without TF32"
+        print(f"{torch.cuda.get_device_name()}, PyTorch {torch.__version__}, training step, {kind}, ms")
+        print(f"{'network':<14}{'eager':>9}{'compile':>9}{'graph':>9}{'nnlite':>9}{'x eager':>9}{'x graph':>9}", flush=True)
+        for name, make, shape, batch in ROWS:
+            eager = median_ms(Training(make, shape, batch).step, seconds)
+            graph = median_ms(Training(make, shape, batch).as_graph(), seconds)
+            compiled = math.nan
+            if not short and not tf32 and name != "unet":  # which takes minutes to compile
+                try:
+                    compiled = median_ms(Training(make, shape, batch, True).step, seconds)
+                except Exception as problem:  # pylint: disable=broad-except
+                    print(f"{name}: torch.compile: {type(problem).__name__}")
             try:
-                compiled = median_ms(trainer(make, shape, batch, True), 1.5)
-            except Exception as problem:  # pylint: disable=broad-except
-                print(f"{name}: torch.compile: {type(problem).__name__}")
-        mine = ours(sys.argv[1], name, batch)
-        failed |= mine is None
-        if mine is None:
-            continue
-        ratios.append(graph / mine)
-        print(f"{name + ' B' + str(batch):<14}{eager:>9.3f}{compiled:>9.3f}{graph:>9.3f}{mine:>9.3f}{eager / mine:>9.2f}"
-              f"{graph / mine:>9.2f}")
-    if ratios:
-        print(f"geometric mean of x graph {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}")
+                mine = nnlite(program, "bench", "--arch", name, "--batch", str(batch), "--train", "--cuda", "--json",
+                              "--seconds", str(seconds), *(["--tf32"] if tf32 else []))["ms"]["median"]
+            except RuntimeError as problem:
+                print(f"{name}: {problem}")
+                failed = True
+                continue
+            ratios.append(graph / mine)
+            print(f"{name + ' B' + str(batch):<14}{eager:>9.3f}{compiled:>9.3f}{graph:>9.3f}{mine:>9.4f}"
+                  f"{eager / mine:>9.2f}{graph / mine:>9.2f}", flush=True)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    mnist = os.path.join(os.environ.get("NNLITE_DATA", ""), "mnist")
+    if os.path.isdir(mnist):
+        epochs = nnlite(program, "train", "--arch", "mlp", "--data", mnist, "--epochs", "5", "--cuda", "--json", "--out",
+                        "build/gpu_check/epoch.nnl")["epochs"]
+        mine = statistics.median(e["train_seconds"] for e in epochs[1:]) * 1e3
+        eager, graph = epoch_ms()
+        print(f"epoch of MNIST, mlp B64, ms: eager {eager:.1f}, graph {graph:.1f}, nnlite {mine:.1f}: x eager "
+              f"{eager / mine:.2f}, x graph {graph / mine:.2f}; accuracy {epochs[-1]['val_accuracy'] * 100:.2f} %")
+    print(f"geometric mean of x graph {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}")
     return 1 if failed else 0
 
 
