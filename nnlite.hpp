@@ -1074,7 +1074,6 @@ struct OpShape {
 struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 struct Gather;       // rows of a data set for an input
-struct Waited;       // what a device tells of its steps
 
 // What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
 // and OpRun::fused. The bits of every result are those of the steps one by one.
@@ -1194,6 +1193,11 @@ struct Kernel {
 enum class Copy : uint8_t { to_device, from_device };
 // A parameter lies as [outer][panels][lines][16] here and as [outer][lines][panels][16] on the device.
 struct Blocks { int64_t outer, panels, lines; };
+// What it tells of its steps.
+struct Waited {
+  uint64_t failed;  // 1 + the step whose loss was not finite: nothing changes from then on; or 0
+  double   losses;                             // their sum over the rows
+};
 struct Backend {
   void* user;
   uint8_t arithmetic;  // from 1: its number in checkpoints, as another one gives other bits; 0 is the CPU
@@ -1848,10 +1852,6 @@ struct StepContext {
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
   float    clip_value = 0;
   int32_t  rows = 0;
-};
-struct Waited {
-  uint64_t failed;  // 1 + the step whose loss was not finite: nothing changes from then on; or 0
-  double   losses;                             // their sum over the rows
 };
 
 // Numbers of one update that optimizers compute once, in double and without fma.

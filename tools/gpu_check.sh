@@ -94,6 +94,7 @@ targets="nnlite_program nnlite_tests_cuda"
 [ $short = yes ] || targets="$targets nnlite_tests"
 pattern='error|Built|Linking'
 part build configure
+[ $failed = 0 ] || exit 1
 pattern='assertions'
 part parity "$build/tests/nnlite_tests_cuda"
 [ $short = yes ] || part cpu "$build/tests/nnlite_tests"

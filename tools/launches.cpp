@@ -43,13 +43,13 @@ bool idle_begin(void*, void*, const std::uint32_t[3], const StepContext&) { retu
 void idle_end(void*) {}
 void idle_add(void*, real*, const real*, std::int64_t, bool) {}
 bool idle_gather(void*, const Gather&) { return false; }
-Status idle_wait(void*, void*, std::uint64_t* failed) {
-  if (failed) *failed = 0;
+Status idle_wait(void*, void*, Waited* steps) {
+  if (steps) *steps = {};
   return Status::ok;
 }
 
-const Backend idle = {nullptr,    idle_rows, idle_mirror, idle_copy,   idle_parameter,
-                      idle_begin, idle_end,  idle_add,    idle_gather, idle_wait};
+const Backend idle = {nullptr,    1,        idle_rows, idle_mirror, idle_copy, idle_parameter,
+                      idle_begin, idle_end, idle_add,  idle_gather, idle_wait};
 
 struct Recorder {
   const Model& model;
