@@ -752,7 +752,7 @@ class Trainer : NotCopied {
   Status report(real metric);                  // for ReduceLROnPlateau: smaller is better
 
   real     loss() const { return loss_; }      // of the last step, before its update
-  double   mean_loss() const { return losses_ / double(loss_rows_); }   // of the rows of the last steps(n)
+  double   loss_sum() const { return losses_; }         // over all rows of the last step() or steps(n)
   uint64_t step_number() const { return step_; }        // steps done
   uint32_t epoch() const;                      // whole epochs done
   uint32_t epoch_position() const;             // samples done in this one
@@ -777,8 +777,7 @@ class Trainer : NotCopied {
   uint64_t step_    = 0;                       // optimizer updates done
   uint64_t samples_ = 0;  // position in the data: samples drawn so far, whole epochs included
   real     loss_ = 0, gradient_norm_ = 0;
-  double   losses_ = 0;                        // sum over the rows of the last call, and how many these are
-  uint64_t loss_rows_ = 1;
+  double   losses_ = 0;
   float    lr_ = 0;
   Plateau  plateau_;
   Problem  problem_;
@@ -8920,7 +8919,7 @@ struct TrainerAccess {
     Waited all = {is_finite(loss) ? 0 : t.step_ + 1, before + double(loss) * run.rows};
     if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &all));
     if (all.failed == 0) {
-      t.loss_ = loss, t.losses_ = all.losses, t.loss_rows_ = t.samples_ - samples + uint64_t(run.rows);
+      t.loss_ = loss, t.losses_ = all.losses;
       return Status::ok;
     }
     t.samples_ = samples;
@@ -8976,7 +8975,7 @@ Status Trainer::build(const Model& model, const TrainerOptions& options, Arena& 
   data_    = nullptr;
   step_ = samples_ = 0;
   loss_ = gradient_norm_ = 0;
-  losses_ = 0, loss_rows_ = 1;
+  losses_ = 0;
   plateau_ = Plateau();
   MemoryPlan plan;
   const Status s = layout_trainer(model, options_, plan, &arena, &engine_);

@@ -133,11 +133,11 @@ bool done(const Fit& f) {
          (f.o.steps > 0 && f.trainer.step_number() >= f.o.steps);
 }
 
-// Steps until somebody looks at how it goes: one, on a device some milliseconds' worth, but not beyond the epoch.
+// Steps until somebody looks at how it goes: one, on a device what takes some 50 ms, but not beyond the epoch.
 int steps_at_once(const Fit& f) {
   if (!f.options.backend) return 1;
   const auto batch = static_cast<std::uint32_t>(f.options.batch);
-  std::uint64_t n = std::min(64u, (f.data.count - f.trainer.epoch_position() + batch - 1) / batch);
+  std::uint64_t n = std::min(f.at_once, (f.data.count - f.trainer.epoch_position() + batch - 1) / batch);
   if (f.o.steps > 0) n = std::min<std::uint64_t>(n, f.o.steps - f.trainer.step_number());
   if (f.o.checkpoint_every > 0) {
     const auto every = static_cast<std::uint64_t>(f.o.checkpoint_every);
@@ -152,9 +152,12 @@ bool run_epoch(Fit& f) {
   double last_save = now();
   while (!done(f) && f.trainer.epoch() == number) {
     const std::uint32_t before = f.trainer.epoch_position();
+    const double start = now();
     require(f.trainer.steps(steps_at_once(f)), f.trainer.problem(), f.base->name);
+    if (now() - start < 0.02) f.at_once = std::min(2 * f.at_once, 4096u);
+    else if (now() - start > 0.08) f.at_once = std::max(f.at_once / 2, 1u);
     const std::uint32_t after = f.trainer.epoch() == number ? f.trainer.epoch_position() : f.data.count;
-    f.running.loss += f.trainer.mean_loss() * (after - before);
+    f.running.loss += f.trainer.loss_sum();
     f.running.rows += after - before;
     show_progress(f, number, after);
     if (f.trainer.epoch() != number) break;

@@ -67,6 +67,7 @@ struct Fit {
   Rows probe;
   std::size_t arena_bytes = 0;
   Running running;
+  unsigned at_once = 8;  // steps that a device does before it is waited for
   double started = 0;  // when this run began with the epoch in hand
   std::vector<Epoch> epochs;
   std::string log;  // the whole file

@@ -88,7 +88,7 @@ again() {  # the same training 20 times, on the GPU: the same bytes
   done
   "$build/nnlite" eval "$logs/again1.nnl" --data "$NNLITE_DATA/mnist" --cuda
 }
-sanitize() { compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/nnlite_tests_cuda" -tc="$2"; }
+sanitize() { timeout 150 compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/nnlite_tests_cuda" -tc="$2"; }
 
 targets="nnlite_program nnlite_tests_cuda"
 [ $short = yes ] || targets="$targets nnlite_tests"
@@ -104,14 +104,14 @@ else echo "again          SKIP: no MNIST in NNLITE_DATA or gpu_pack/data" | tee 
 if python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   pattern='geometric mean'
   part bench python3 tools/gpu_bench.py "$build/nnlite" $([ $short = no ] || echo --short)
-  grep -v '^$' "$logs/bench.log" | tee -a "$table"
+  grep -E '^network|^[a-z0-9]+ B[0-9]|^NVIDIA|^epoch|^geometric' "$logs/bench.log" | tee -a "$table"
 else
   echo "bench          SKIP: no PyTorch that sees a GPU" | tee -a "$table"
 fi
 pattern='ERROR SUMMARY|assertions'
 if command -v compute-sanitizer > /dev/null; then
   part memcheck sanitize memcheck "*op table*"
-  [ $short = yes ] || part racecheck sanitize racecheck "*op table*"
+  [ $short = yes ] || part racecheck sanitize racecheck "*whole networks*"
 else
   echo "memcheck       SKIP: there is no compute-sanitizer" | tee -a "$table"
 fi
