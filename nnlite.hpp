@@ -752,7 +752,7 @@ class Trainer : NotCopied {
   Status report(real metric);                  // for ReduceLROnPlateau: smaller is better
 
   real     loss() const { return loss_; }      // of the last step, before its update
-  double   loss_sum() const { return losses_; }         // over all rows of the last step() or steps(n)
+  double   loss_sum() const { return losses_; }         // over all rows of the last step() or steps(n), if ok
   uint64_t step_number() const { return step_; }        // steps done
   uint32_t epoch() const;                      // whole epochs done
   uint32_t epoch_position() const;             // samples done in this one

@@ -2,7 +2,7 @@
 //
 //   options.backend = nnlite::cuda_backend(0);          // declared in nnlite.hpp; absent: a link error
 //
-// fp32 products are tf32's three times over, which have its errors: see >>tensor.
+// Products are made by tensor cores: one of fp32 is three of tf32, with the errors of fp32, see >>tensor.
 //
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
@@ -44,10 +44,12 @@ using Stream = cudaStream_t;
 
 inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
 inline Error use_device(int number) { return cudaSetDevice(number); }
-inline Error can_overlap(int number, bool& can) {         // launches, see follow()
-  int major = 0;
-  const Error e = cudaDeviceGetAttribute(&major, cudaDevAttrComputeCapabilityMajor, number);
-  can = e == 0 && major >= 9;
+static __global__ void some_kernel() {}
+inline Error can_overlap(bool& can) {          // whether launches can: they wait in follow()
+  cudaFuncAttributes a = {};
+  const Error e = cudaFuncGetAttributes(&a, some_kernel);
+  if (e != 0) (void)cudaGetLastError();
+  can = e == 0 && a.ptxVersion >= 90;
   return e;
 }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
@@ -216,9 +218,9 @@ struct Device {
     while (m.records > 0)
       if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
   }
-  const Mirror* mirror_of(const void* host) {
+  const Mirror* mirror_of(const void* host, size_t bytes) {
     for (const Mirror& m : mirrors)
-      if (m.device != nullptr && m.host == host) return &m;
+      if (m.device != nullptr && m.host == host && m.bytes >= bytes) return &m;
     return nullptr;
   }
   void drop(Mirror& m) {
@@ -249,7 +251,7 @@ struct Current {
   void (*loss)(const OpRun&);                  // forward of a loss, which its backward does, too; or nullptr
   OpRun     of_loss;
 };
-static thread_local Current current;
+static thread_local Current current, around;     // around: what ran when these steps began, inside of a Watch
 
 // What waits for a launch that it can be part of, and now goes alone.
 static void run_waiting() {
@@ -1424,7 +1426,7 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
 }
 
 struct Products { Product of[2]; };            // the blocks of one, then those of the other
-NNLITE_GLOBAL void product_kernel(Products all) {
+NNLITE_GLOBAL void NNLITE_THREADS(warps * 32, 1) product_kernel(Products all) {
   gpu::follow();
   constexpr int  values = edge * edge;         // of a tile
   const bool     second = gpu::block().x >= all.of[0].blocks;
@@ -1908,8 +1910,8 @@ static void set_chunks(Convolution& p) {
   p.chunk  = static_cast<int>(padded((p.K + p.chunks - 1) / p.chunks));
 }
 
-// The product of so many pixels with windows of so many places, but for where its matrices lie. Images have
-// one pixel until they get sides, so that a Linear has windows of one place. set_chunks follows for dw.
+// The product of so many pixels with windows of so many places, but for where its matrices lie, and for
+// the sides of its images, which have one pixel. set_chunks follows for dw.
 static Convolution products(Wanted what, int pixels, int taps, int I, int O, int groups, bool depthwise) {
   const bool    back = what == Wanted::dx;
   const int     channels = back ? O : I;
@@ -1978,11 +1980,10 @@ static void launch_wide(const Convolution& p, int width) {
 template <Wanted what>
 static void convolve(const Convolution& p) {
   constexpr bool dw = what == Wanted::dw;
-  const int      elements = p.M * p.N * p.groups;
   const TileSize s = tile_of(p, what);
   if (is_direct(p) && dw)
-    launch(convolution_dw_kernel, {unsigned(elements + 31) / 32, unsigned(p.chunks)}, 256,
-           256 * sizeof(float), p, elements);
+    launch(convolution_dw_kernel, {unsigned(p.M * p.N * p.groups + 31) / 32, unsigned(p.chunks)}, 256,
+           256 * sizeof(float), p, p.M * p.N * p.groups);
   else if (is_direct(p)) each(p.M * p.c_row, ConvolveDirectly{p});
   else if (!p.a_fours) launch_wide<what, false, 64>(p, s.width);
   else if (s.height == 64) launch_wide<what, true, 64>(p, s.width);
@@ -2378,8 +2379,10 @@ static void prepare(Device& d, Context* to, const StepContext& next, bool is_fir
 static void settle(Device& d) {
   if (current.device == &d) run_waiting();
   if (d.draw_count == 0) return;
+  const Current before = current;
   current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
   prepare(d, nullptr, {}, false);
+  current = before;
 }
 
 // [panels][lines][16] as [lines][panels][16], of every outer one, or back.
@@ -2462,6 +2465,8 @@ static Recorded* recorded(Device& d, const void* device, const uint32_t key[3], 
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.lock.lock();
+  run_waiting();
+  around = current;
   d.note(gpu::use_device(d.number));
   current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
   prepare(d, current.context, context, key[0] == 0 && context.step == context.first);
@@ -2475,6 +2480,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
     return true;
   }
   d.note(gpu::run_recorded(d.stream, r->graph));
+  current = around;
   d.lock.unlock();
   return false;
 }
@@ -2487,8 +2493,9 @@ static void end(void* user) {
     const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
     d.note(e);
     if (e == 0) d.note(gpu::run_recorded(d.stream, current.recording->graph));
-    current.recording = nullptr;
   }
+  current = around;
+  around = {};
   d.lock.unlock();
 }
 
@@ -2505,6 +2512,7 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (d.error != 0) return d.status();
   const gpu::Error e = gpu::take(&memory, bytes);
   if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
+  const Current before = current;
   current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
@@ -2513,6 +2521,7 @@ static Status copy_parameter(void* user, void* device, void* host, const Blocks&
   if (back) (void)copy(user, here, host, bytes, way);
   if (d.error == 0) d.note(gpu::sync(d.stream));
   d.note(gpu::give(memory));
+  current = before;
   return d.status();
 }
 
@@ -2524,8 +2533,9 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
-  const Mirror* const m =
-      g.column.data != nullptr && g.column.dtype != DType::f64 ? d.mirror_of(g.column.data) : nullptr;
+  if (g.column.data == nullptr || g.column.dtype == DType::f64) return false;
+  const size_t bytes = size_t(g.rows.order.count) * size_t(g.values) * size_of(g.column.dtype);
+  const Mirror* const m = d.mirror_of(g.column.data, bytes);
   if (m == nullptr) return false;
   if (d.draw_count == max_inputs + 1) settle(d);
   const bool    index = g.dtype == DType::i32;
@@ -2564,12 +2574,13 @@ const Backend* cuda_backend(int number, Precision precision) {
   int count = 0;
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
-    if (gpu::can_overlap(number, d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
+    if (gpu::can_overlap(d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
     d.number = number, d.error = 0, d.draw_count = 0, d.open = true;
   }
   cuda::User& user = cuda::users[number][static_cast<int>(precision)];
-  user = {&d, precision};
   Backend& backend = cuda::backends[number][static_cast<int>(precision)];
+  if (backend.user != nullptr) return &backend;  // others may be using it
+  user = {&d, precision};
   backend = {&user,       uint8_t(1 + static_cast<int>(precision)), cuda::rows_of, cuda::mirror, cuda::copy,
              cuda::copy_parameter, cuda::begin, cuda::end, cuda::add, cuda::gather, cuda::wait};
   return &backend;

@@ -94,13 +94,14 @@ Rows first_rows(const Samples& samples, const Model& model, bool soft, int most)
   return rows;
 }
 
-// A GPU goes on where a CPU stopped, and the other way round: not with the same bits, so it is said.
+// A GPU goes on where a CPU stopped, and the other way round, as tf32 does where fp32 stopped: not with the same
+// bits, so it is said.
 void resume(Fit& f) {
   const char* const path = f.o.resume.c_str();
   Status status = f.trainer.resume(path);
   if (status == Status::wrong_arithmetic && std::string(f.trainer.problem().where) == "device") {
-    fmt::print(stderr, "{} was made on {}: going on on {}\n", f.o.resume,
-               f.options.backend ? "the CPU" : "a GPU", f.options.backend ? "the GPU" : "the CPU");
+    fmt::print(stderr, "{} was not made on {}: going on there, with other bits than without a stop\n", f.o.resume,
+               !f.options.backend ? "the CPU" : f.o.common.tf32 ? "a GPU with tf32" : "a GPU with fp32");
     status = f.trainer.resume(path, true);
   }
   require(status, f.trainer.problem(), f.o.resume);
@@ -136,8 +137,8 @@ bool done(const Fit& f) {
 // Steps until somebody looks at how it goes: one, on a device what takes some 50 ms, but not beyond the epoch.
 int steps_at_once(const Fit& f) {
   if (!f.options.backend) return 1;
-  const auto batch = static_cast<std::uint32_t>(f.options.batch);
-  std::uint64_t n = std::min(f.at_once, (f.data.count - f.trainer.epoch_position() + batch - 1) / batch);
+  const auto batch = static_cast<std::uint32_t>(f.options.batch), left = f.data.count - f.trainer.epoch_position();
+  std::uint64_t n = std::min(f.at_once, f.options.drop_last ? std::max(left / batch, 1u) : (left + batch - 1) / batch);
   if (f.o.steps > 0) n = std::min<std::uint64_t>(n, f.o.steps - f.trainer.step_number());
   if (f.o.checkpoint_every > 0) {
     const auto every = static_cast<std::uint64_t>(f.o.checkpoint_every);
@@ -153,9 +154,11 @@ bool run_epoch(Fit& f) {
   while (!done(f) && f.trainer.epoch() == number) {
     const std::uint32_t before = f.trainer.epoch_position();
     const double start = now();
-    require(f.trainer.steps(steps_at_once(f)), f.trainer.problem(), f.base->name);
-    if (now() - start < 0.02) f.at_once = std::min(2 * f.at_once, 4096u);
-    else if (now() - start > 0.08) f.at_once = std::max(f.at_once / 2, 1u);
+    const int n = steps_at_once(f);
+    require(f.trainer.steps(n), f.trainer.problem(), f.base->name);
+    const double took = now() - start;
+    if (n == static_cast<int>(f.at_once) && took < 0.02) f.at_once = std::min(2 * f.at_once, 4096u);
+    if (took > 0.08) f.at_once = std::max(f.at_once / 2, 1u);
     const std::uint32_t after = f.trainer.epoch() == number ? f.trainer.epoch_position() : f.data.count;
     f.running.loss += f.trainer.loss_sum();
     f.running.rows += after - before;

@@ -11,6 +11,7 @@ import os
 import statistics
 import subprocess
 import sys
+import tempfile
 import time
 
 import torch
@@ -76,10 +77,10 @@ def nnlite(*arguments):
     return json.loads(run.stdout)
 
 
-# A whole epoch of MNIST, drawn from tensors on the GPU: the best of eager and a graph.
+# A whole epoch of MNIST without its last 32 rows, drawn from tensors on the GPU: eager, and with a graph.
 def epoch_ms():
     images, labels = torch.rand(60000, 1, 28, 28, device="cuda"), torch.randint(10, (60000,), device="cuda")
-    best = []
+    medians = []
     for graph in (False, True):
         one = Training(mlp, (1, 28, 28), 64)
         step = one.as_graph() if graph else one.step
@@ -95,8 +96,8 @@ def epoch_ms():
                 step()
             torch.cuda.synchronize()
             times.append((time.perf_counter() - begin) * 1e3)
-        best.append(statistics.median(times))
-    return best
+        medians.append(statistics.median(times))
+    return medians
 
 
 def main():
@@ -133,14 +134,16 @@ def main():
                   f"{eager / mine:>9.2f}{graph / mine:>9.2f}", flush=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     mnist = os.path.join(os.environ.get("NNLITE_DATA", ""), "mnist")
-    if os.path.isdir(mnist):
-        epochs = nnlite(program, "train", "--arch", "mlp", "--data", mnist, "--epochs", "5", "--cuda", "--json", "--out",
-                        "build/gpu_check/epoch.nnl")["epochs"]
+    if os.path.isdir(mnist) and not failed:
+        with tempfile.TemporaryDirectory() as folder:
+            epochs = nnlite(program, "train", "--arch", "mlp", "--data", mnist, "--epochs", "5", "--cuda", "--json",
+                            "--out", os.path.join(folder, "epoch.nnl"))["epochs"]
         mine = statistics.median(e["train_seconds"] for e in epochs[1:]) * 1e3
         eager, graph = epoch_ms()
         print(f"epoch of MNIST, mlp B64, ms: eager {eager:.1f}, graph {graph:.1f}, nnlite {mine:.1f}: x eager "
               f"{eager / mine:.2f}, x graph {graph / mine:.2f}; accuracy {epochs[-1]['val_accuracy'] * 100:.2f} %")
-    print(f"geometric mean of x graph {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}")
+    if ratios:
+        print(f"geometric mean of x graph {math.exp(sum(map(math.log, ratios)) / len(ratios)):.2f}")
     return 1 if failed else 0
 
 

@@ -58,7 +58,7 @@ inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, un
   return fake::launch(s, {__PRETTY_FUNCTION__, Call<P...>::run, call, sizeof(values), grid, threads, shared});
 }
 
-inline Error can_overlap(int, bool& can) {
+inline Error can_overlap(bool& can) {
   can = true;
   return fake::no_error;
 }

@@ -17,6 +17,24 @@ Bytes checkpoint_of(const Trainer& t) {
   return b;
 }
 
+// Looks at everything while steps run: weights of the trainer, and a session of its own.
+struct Curious {
+  const Trainer* trainer;
+  Session*       session;
+  const Subject* subject;
+  int            looks;
+};
+void look(void* user, const StepView* step) {
+  Curious& c = *static_cast<Curious*>(user);
+  if (step == nullptr || c.looks++ % 3 != 0) return;
+  const Model& m = c.subject->net.model;
+  for (int p = 0; p < m.parameter_count(); p++) {
+    std::vector<real> values(static_cast<size_t>(m.parameter(p).count));
+    CHECK(c.trainer->get(p, values.data()) == Status::ok);
+  }
+  CHECK(!forward(*c.session, *c.subject).empty());
+}
+
 // A trainer with its data.
 struct Training {
   const Subject& s;
@@ -347,4 +365,19 @@ TEST_CASE("cuda: the sum of the losses of steps(n) is that of single steps, here
       CHECK(together.t.it.loss() == apart.t.it.loss());
     }
   }
+}
+
+TEST_CASE("cuda: a watch that reads weights and runs a session in the middle of a step changes nothing") {
+  NNLITE_ON_CUDA(cuda);
+  const auto s = small_mlp(27), other = small_mlp(27);
+  other->loss = AnyOp();
+  Training watched(*s, s->training(cuda)), alone(*s, s->training(cuda));
+  PlacedSession session(other->net.model, other->running(cuda));
+  REQUIRE_MESSAGE(session.status == Status::ok, session.problem());
+  Curious curious = {&watched.t.it, &session.it, other.get(), 0};
+  const Watch watch = {look, &curious};
+  watched.t.it.watch(&watch);
+  CHECK(same_bytes(watched.steps(5), alone.steps(5)));
+  CHECK(curious.looks > 50);
+  CHECK(same_bytes(watched.parameters(), alone.parameters()));
 }
