@@ -58,15 +58,15 @@ if [ -n "$gpu" ]; then
     check "the device is named" grep -q '"isa": "cuda"' out
   done
   expect 0 0 "$gpu" finetune gpu.nnl --data data --epochs 1 --out tuned.nnl --update head --cuda
-  for way in "cpu.ck --cuda:the CPU" "gpu.ck:a GPU"; do
+  for way in "cpu.ck --cuda:a GPU with fp32" "gpu.ck --cuda --tf32:a GPU with tf32" "gpu.ck:the CPU"; do
     cp "${way%%.ck*}.ck" there.ck
     flag=${way%:*}
     expect 0 0 "$gpu" train --data data --epochs 3 --resume there.ck ${flag#*.ck} --out on.nnl
-    says "there.ck was made on ${way#*:}"
+    says "there.ck was not made on ${way#*:}: going on there"
     check "it went on" grep -q '^epoch 3/3' err
   done
   expect 0 0 "$gpu" train --data data --epochs 3 --resume gpu.ck --out on.nnl --cuda
-  check "the same device needs no word" [ "$(grep -c 'was made on' err)" -eq 0 ]
+  check "the same device needs no word" [ "$(grep -c 'made on' err)" -eq 0 ]
   expect 0 0 "$gpu" train --arch "flatten, linear 10" --data data --epochs 3 --lr 0.05 --batch 16 --schedule constant \
     --out whole.nnl --checkpoint whole.ck --cuda
   expect 0 0 "$gpu" train --arch "flatten, linear 10" --data data --epochs 3 --steps 4 --lr 0.05 --batch 16 \
