@@ -73,18 +73,26 @@ inline Error clear(Stream s, void* device, size_t bytes) { return cudaMemsetAsyn
 inline Error sync(Stream s) { return cudaStreamSynchronize(s); }
 inline bool  no_memory(Error e) { return e == cudaErrorMemoryAllocation; }
 
-// Launches between start and stop are not run but recorded.
-using Graph = cudaGraphExec_t;
+// Launches between start and stop are not run but recorded, and a graph runs them so many times.
+using Recording = cudaGraph_t;
+using Graph     = cudaGraphExec_t;
 inline Error start_recording(Stream s) { return cudaStreamBeginCapture(s, cudaStreamCaptureModeThreadLocal); }
-inline Error stop_recording(Stream s, Graph& to) {
-  cudaGraph_t graph = nullptr;
-  Error e = cudaStreamEndCapture(s, &graph);
-  if (e == 0) e = cudaGraphInstantiate(&to, graph, 0);
-  if (graph != nullptr) (void)cudaGraphDestroy(graph);
+inline Error stop_recording(Stream s, Recording& to) { return cudaStreamEndCapture(s, &to); }
+inline Error end_recording(Recording r) { return cudaGraphDestroy(r); }
+inline Error new_graph(Recording of, int times, Graph& to) {
+  cudaGraph_t all = nullptr;
+  cudaGraphNode_t last = nullptr;
+  Error e = cudaGraphCreate(&all, 0);
+  for (int i = 0; i < times && e == 0; i++) {
+    const cudaGraphNode_t before = last;
+    e = cudaGraphAddChildGraphNode(&last, all, &before, i > 0 ? 1 : 0, of);
+  }
+  if (e == 0) e = cudaGraphInstantiate(&to, all, 0);
+  if (all != nullptr) (void)cudaGraphDestroy(all);
   return e;
 }
-inline Error run_recorded(Stream s, Graph g) { return cudaGraphLaunch(g, s); }
-inline Error end_recorded(Graph g) { return cudaGraphExecDestroy(g); }
+inline Error run_graph(Stream s, Graph g) { return cudaGraphLaunch(g, s); }
+inline Error end_graph(Graph g) { return cudaGraphExecDestroy(g); }
 
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 template <class... P, class... A>
@@ -167,37 +175,63 @@ static_assert(sizeof(real) == 4, "nnlite_cuda.cu is for float");
 // ================================================================================ >>device
 // One GPU: its stream, its first error, and its memory, which mirrors pieces of the host's.
 
-constexpr int    max_devices = 16, max_mirrors = 256;
-constexpr size_t context_bytes = 256;          // in front of every mirror: the Context of its steps
+constexpr int max_devices = 16, max_mirrors = 256;
 
-// What kernels read that changes from step to step.
-struct Context : StepContext, Waited {};
-
-// Steps as one graph, by their key.
-struct Recorded {
-  uint32_t   key[3];
-  gpu::Graph graph;
+// What differs from a step to the next, and what steps find where they begin.
+struct Turn {
+  StepContext next;
+  Rows        rows;                            // that it draws
+  uint32_t    is_first;                        // of those that are waited for together
 };
-constexpr int max_recorded = 8;                // of a mirror; others run one by one
-
-struct Mirror {
-  const unsigned char* host = nullptr;
-  size_t               bytes = 0;
-  unsigned char*       device = nullptr;       // behind the context
-  Recorded             recorded[max_recorded] = {};
-  int                  records = 0;
+// What kernels read of the step that runs, in front of every mirror. A graph of several steps finds their
+// turns here: the first launch takes the one that is coming, and the loss says which comes then.
+constexpr int turns = 16;
+struct Context : StepContext, Waited {
+  int  taken, coming;
+  Turn queue[turns];
 };
+constexpr size_t context_bytes = 2048;
+static_assert(sizeof(Context) <= context_bytes, "Context does not fit");
 
-// Rows of a column that was mirrored, for the steps that come next:
+// A column that was mirrored, for the steps that come next:
 // to[r, v] = column[rows[r], v] scale + shift; an index as it is.
 struct Draw {
-  Rows        rows;
   int64_t     values, end;                     // of a row; of the elements of all draws up to this one
   const void* column;
   DType       from;
   float       scale, shift;
   float*      to;
   int32_t*    index;                           // instead
+  bool operator==(const Draw& o) const {
+    return values == o.values && end == o.end && column == o.column && from == o.from && scale == o.scale &&
+           shift == o.shift && to == o.to && index == o.index;
+  }
+};
+struct Draws {
+  int  count;
+  Draw of[max_inputs + 1];
+  int64_t elements() const { return count > 0 ? of[count - 1].end : 0; }
+  bool operator==(const Draws& o) const {
+    bool same = count == o.count;
+    for (int i = 0; i < count && same; i++) same = of[i] == o.of[i];
+    return same;
+  }
+};
+
+// Steps as a graph, by the arena that they run in, their key and what they draw. Those that draw are a graph
+// of `turns` steps, too.
+struct Recorded {
+  const void* arena;                           // nullptr: this place is free
+  uint32_t    key[3];
+  Draws       draws;
+  gpu::Graph  once, often;
+};
+constexpr int max_recorded = 64;               // others run launch by launch
+
+struct Mirror {
+  const unsigned char* host = nullptr;
+  size_t               bytes = 0;
+  unsigned char*       device = nullptr;       // behind the context
 };
 
 struct Device {
@@ -206,17 +240,25 @@ struct Device {
   gpu::Stream stream = {};
   gpu::Error  error = 0;                       // the first; every Status tells of it from then on
   Mirror      mirrors[max_mirrors];
-  int         draw_count = 0;
-  Draw        draws[max_inputs + 1];           // they wait for the steps, to be one launch with their context
+  Recorded    recorded[max_recorded];
+  Draws       draws;                           // they wait for the steps, to be one launch with their context
+  Rows        rows;                            // of these draws
+  Recorded*   queued;                          // steps that wait for more of them, to be one graph
+  int         queue_count;
+  Turn        queue[turns];
   std::recursive_mutex lock;                   // of all calls; from begin to end, as a stream records for one
 
   void note(gpu::Error e) { if (error == 0) error = e; }
   Status status() const {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
-  void forget(Mirror& m) {
-    while (m.records > 0)
-      if (m.recorded[--m.records].graph != nullptr) note(gpu::end_recorded(m.recorded[m.records].graph));
+  void forget(const Mirror& m) {
+    for (Recorded& r : recorded) {
+      if (m.device == nullptr || r.arena != m.device) continue;
+      if (r.once != nullptr) note(gpu::end_graph(r.once));
+      if (r.often != nullptr) note(gpu::end_graph(r.often));
+      r = {};
+    }
   }
   const Mirror* mirror_of(const void* host, size_t bytes) {
     for (const Mirror& m : mirrors)
@@ -2057,6 +2099,7 @@ NNLITE_GLOBAL void sum_kernel(F f, int64_t count, int64_t chunk, float* to, int6
   if (n == 0) return;
   if (!is_finite(to[0]) && context->failed == 0) context->failed = context->step + 1;
   context->losses += double(to[0]) * context->rows;
+  context->coming = context->taken + 1;
 }
 constexpr int64_t least_losses = 1024;         // of a chunk, four for each thread
 template <class F>
@@ -2338,25 +2381,28 @@ static const Kernel* const* rows_of(const char* op) {
 }
 
 // ================================================================================ >>backend
-// What steps find when they begin: their context, nullptr for none, and the rows they draw.
+// The first launch of steps: their context and the rows they draw, by a turn of their own or the one that
+// comes in the queue.
 struct Prepare {
-  Context*    to;
-  StepContext next;
-  bool        is_first;                        // of a run of steps that is waited for together
-  int         count;
-  Draw        draws[max_inputs + 1];
+  Context* to;                                 // nullptr: nobody wants one
+  Turn     own;
+  bool     from_queue;
+  Draws    draws;
   NNLITE_DEVICE void operator()(int64_t i) const {
+    const int   place = from_queue ? to->coming : 0;
+    const Turn& turn = from_queue ? to->queue[place] : own;
     if (i == 0 && to != nullptr) {
-      static_cast<StepContext&>(*to) = next;
-      if (is_first) static_cast<Waited&>(*to) = {0, 0};
+      static_cast<StepContext&>(*to) = turn.next;
+      if (turn.is_first != 0) static_cast<Waited&>(*to) = {0, 0};
+      to->taken = place;
     }
     int k = 0;
-    while (k < count && i >= draws[k].end) k++;
-    if (k == count) return;
-    const Draw&   d = draws[k];
-    if (k > 0) i -= draws[k - 1].end;
+    while (k < draws.count && i >= draws.of[k].end) k++;
+    if (k == draws.count) return;
+    const Draw&   d = draws.of[k];
+    if (k > 0) i -= draws.of[k - 1].end;
     const int64_t row = i / d.values;
-    const int64_t at = int64_t(d.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
+    const int64_t at = int64_t(turn.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
     const bool    small = d.from == DType::u8;
     if (d.index != nullptr) {
       const int32_t* const labels = static_cast<const int32_t*>(d.column);
@@ -2368,20 +2414,43 @@ struct Prepare {
     d.to[i] = d.scale == 1.0f && d.shift == 0.0f ? v : fmaf(v, d.scale, d.shift);
   }
 };
-static void prepare(Device& d, Context* to, const StepContext& next, bool is_first) {
-  Prepare p = {to, next, is_first, d.draw_count, {}};
-  for (int k = 0; k < d.draw_count; k++) p.draws[k] = d.draws[k];
-  const int64_t all = d.draw_count > 0 ? d.draws[d.draw_count - 1].end : 0;
-  d.draw_count = 0;
-  each(all > 0 ? all : 1, p);
+static void prepare(Context* to, const Turn& own, bool from_queue, const Draws& draws) {
+  each(draws.count > 0 ? draws.elements() : 1, Prepare{to, own, from_queue, draws});
+}
+struct Enqueue {
+  Context* to;
+  Turn     all[turns];
+  NNLITE_DEVICE void operator()(int64_t i) const {
+    to->queue[i] = all[i];
+    if (i == 0) to->coming = 0;
+  }
+};
+static Context* context_of(const void* device) {
+  return reinterpret_cast<Context*>(static_cast<unsigned char*>(const_cast<void*>(device)) - context_bytes);
+}
+static void enqueue(const void* device, const Turn* all, int count) {
+  Enqueue to = {context_of(device), {}};
+  for (int i = 0; i < count; i++) to.all[i] = all[i];
+  each(count, to);
+}
+static void run_queue(Device& d) {
+  const int n = d.queue_count;
+  if (n == 0) return;
+  d.queue_count = 0;
+  enqueue(d.queued->arena, d.queue, n);
+  if (n == turns && d.error == 0) d.note(gpu::run_graph(d.stream, d.queued->often));
+  for (int i = 0; i < n && n < turns && d.error == 0; i++) d.note(gpu::run_graph(d.stream, d.queued->once));
 }
 // What waits for launches to come, before anything else happens to the device's memory.
 static void settle(Device& d) {
   if (current.device == &d) run_waiting();
-  if (d.draw_count == 0) return;
+  if (d.queue_count == 0 && d.draws.count == 0) return;
   const Current before = current;
   current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
-  prepare(d, nullptr, {}, false);
+  run_queue(d);
+  const Draws draws = d.draws;
+  d.draws.count = 0;
+  if (draws.count > 0) prepare(nullptr, {{}, d.rows, 0}, false, draws);
   current = before;
 }
 
@@ -2399,9 +2468,6 @@ struct Rearrange {
   }
 };
 
-static Context* context_of(void* device) {
-  return reinterpret_cast<Context*>(static_cast<unsigned char*>(device) - context_bytes);
-}
 // What a backend has to say of itself.
 struct User {
   Device*   device;
@@ -2447,39 +2513,57 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
   return d.status();
 }
 
-// Where the graph of these steps is in their mirror's list, or becomes the next; nullptr: it has none.
-static Recorded* recorded(Device& d, const void* device, const uint32_t key[3], bool& is_new) {
-  for (Mirror& m : d.mirrors) {
-    if (m.device != device) continue;
-    for (int i = 0; i < m.records; i++) {
-      Recorded& r = m.recorded[i];
-      if (r.key[0] == key[0] && r.key[1] == key[1] && r.key[2] == key[2]) return &r;
-    }
-    is_new = m.records < max_recorded;
-    if (!is_new) return nullptr;
-    m.recorded[m.records] = {{key[0], key[1], key[2]}, {}};
-    return &m.recorded[m.records++];
+// The place of these steps among the recorded, or one for them; nullptr: there is none left.
+static Recorded* recorded(Device& d, const void* arena, const uint32_t key[3], const Draws& draws) {
+  Recorded* place = nullptr;
+  for (Recorded& r : d.recorded) {
+    const bool same = r.key[0] == key[0] && r.key[1] == key[1] && r.key[2] == key[2] && r.draws == draws;
+    if (r.arena == arena && same) return &r;
+    if (r.arena == nullptr && place == nullptr) place = &r;
   }
-  return nullptr;
+  return place;
 }
+// The draws that wait are this arena's.
+static bool are_of(const Draws& draws, const Mirror& m) {
+  for (int i = 0; i < draws.count; i++) {
+    const void* const to = draws.of[i].to != nullptr ? static_cast<void*>(draws.of[i].to) : draws.of[i].index;
+    if (to < m.device || to >= m.device + m.bytes) return false;
+  }
+  return true;
+}
+// A device that has failed runs nothing more.
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   d.lock.lock();
   run_waiting();
   around = current;
   d.note(gpu::use_device(d.number));
+  for (const Mirror& m : d.mirrors)
+    if (m.device == device && !are_of(d.draws, m)) settle(d);
+  const bool  is_first = key[0] == 0 && context.step == context.first;
+  const Turn  turn = {context, d.rows, is_first ? 1u : 0u};
+  const Draws draws = d.draws;
+  d.draws.count = 0;
+  Recorded* const r = key[1] - key[0] < 2 ? nullptr : recorded(d, device, key, draws);
+  const bool is_new = r != nullptr && r->arena == nullptr, queues = r != nullptr && draws.count > 0;
+  if (d.queue_count > 0 && (!queues || d.queued != r)) settle(d);
   current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
-  prepare(d, current.context, context, key[0] == 0 && context.step == context.first);
-  bool is_new = false;
-  Recorded* const r = key[1] - key[0] < 2 || d.error != 0 ? nullptr : recorded(d, device, key, is_new);
-  if (r == nullptr) return true;
-  if (is_new) {
-    const gpu::Error e = gpu::start_recording(d.stream);
-    d.note(e);
-    if (e == 0) current.recording = r;
-    return true;
+  if (!queues) prepare(current.context, turn, false, draws);
+  else if (is_new) enqueue(device, &turn, 1);
+  else {
+    d.queued = r, d.queue[d.queue_count++] = turn;
+    if (d.queue_count == turns) run_queue(d);
   }
-  d.note(gpu::run_recorded(d.stream, r->graph));
+  if (is_new && d.error == 0) {
+    d.note(gpu::start_recording(d.stream));
+    if (d.error == 0) {
+      *r = {device, {key[0], key[1], key[2]}, draws, {}, {}};
+      current.recording = r;
+      if (queues) prepare(current.context, {}, true, draws);
+    }
+  }
+  if (current.recording != nullptr || (r == nullptr && d.error == 0)) return true;
+  if (!queues && d.error == 0) d.note(gpu::run_graph(d.stream, r->once));
   current = around;
   d.lock.unlock();
   return false;
@@ -2490,9 +2574,14 @@ static void end(void* user) {
   Device& d = device_of(user);
   run_waiting();
   if (current.recording != nullptr) {
-    const gpu::Error e = gpu::stop_recording(d.stream, current.recording->graph);
+    Recorded& r = *current.recording;
+    gpu::Recording made = {};
+    gpu::Error e = gpu::stop_recording(d.stream, made);
+    if (e == 0) e = gpu::new_graph(made, 1, r.once);
+    if (e == 0 && r.draws.count > 0) e = gpu::new_graph(made, turns, r.often);
     d.note(e);
-    if (e == 0) d.note(gpu::run_recorded(d.stream, current.recording->graph));
+    if (made != nullptr) d.note(gpu::end_recording(made));
+    if (d.error == 0) d.note(gpu::run_graph(d.stream, r.once));
   }
   current = around;
   around = {};
@@ -2530,6 +2619,12 @@ static void add(void* user, float* to, const float* from, int64_t count, bool ac
   fours(count, AddUp{to, from, accumulate});
 }
 
+static bool same(const Rows& a, const Rows& b) {
+  bool keys = true;
+  for (int i = 0; i < 4; i++) keys = keys && a.order.keys[i] == b.order.keys[i];
+  return keys && a.order.count == b.order.count && a.order.shuffle == b.order.shuffle &&
+         a.position == b.position && a.rows == b.rows;
+}
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
@@ -2537,13 +2632,13 @@ static bool gather(void* user, const Gather& g) {
   const size_t bytes = size_t(g.rows.order.count) * size_t(g.values) * size_of(g.column.dtype);
   const Mirror* const m = d.mirror_of(g.column.data, bytes);
   if (m == nullptr) return false;
-  if (d.draw_count == max_inputs + 1) settle(d);
+  if (d.draws.count > 0 && (d.draws.count == max_inputs + 1 || !same(d.rows, g.rows))) settle(d);
   const bool    index = g.dtype == DType::i32;
-  const int     i = d.draw_count++;
-  const int64_t before = i > 0 ? d.draws[i - 1].end : 0;
-  d.draws[i] = {g.rows, g.values, before + g.rows.rows * g.values, m->device, g.column.dtype, g.column.scale,
-                g.column.shift, index ? nullptr : static_cast<float*>(g.to),
-                index ? static_cast<int32_t*>(g.to) : nullptr};
+  const int64_t before = d.draws.elements();
+  d.rows = g.rows;
+  d.draws.of[d.draws.count++] = {g.values, before + g.rows.rows * g.values, m->device, g.column.dtype,
+                                 g.column.scale, g.column.shift, index ? nullptr : static_cast<float*>(g.to),
+                                 index ? static_cast<int32_t*>(g.to) : nullptr};
   return true;
 }
 
@@ -2575,7 +2670,7 @@ const Backend* cuda_backend(int number, Precision precision) {
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::can_overlap(d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
-    d.number = number, d.error = 0, d.draw_count = 0, d.open = true;
+    d.number = number, d.error = 0, d.draws.count = d.queue_count = 0, d.open = true;
   }
   cuda::User& user = cuda::users[number][static_cast<int>(precision)];
   Backend& backend = cuda::backends[number][static_cast<int>(precision)];

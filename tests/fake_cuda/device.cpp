@@ -26,6 +26,9 @@ struct Stream {
 struct Recording {
   std::vector<std::function<Error(State&)>> work;
 };
+struct Graph : Recording {
+  int times = 0;
+};
 
 namespace {
 constexpr size_t alignment = 256, kept_closed = 1024;
@@ -106,6 +109,7 @@ struct State {
   std::deque<Range>    closed;                 // pages of what was given back
   std::vector<Stream*> streams;
   std::vector<Recording*> recordings;
+  std::vector<Graph*> graphs;
   std::vector<std::string> findings;
 
   Memory* holder(const void* p, size_t bytes) {
@@ -166,8 +170,9 @@ struct Call {
     stream->recording->work.push_back(work);
     return 0;
   }
-  bool knows(const Recording* r) const {
-    return std::find(s.recordings.begin(), s.recordings.end(), r) != s.recordings.end();
+  template <class T>
+  static bool knows(const std::vector<T*>& live, const T* t) {
+    return std::find(live.begin(), live.end(), t) != live.end();
   }
 };
 
@@ -380,25 +385,37 @@ Error stop_recording(Stream* s, Recording*& to) {      // the stream records no 
   c.s.recordings.push_back(to = new Recording(*made));
   return 0;
 }
-Error run_recorded(Stream* s, Recording* r) {
-  const Call c("run_recorded");
+Error new_graph(Recording* of, int times, Graph*& to) {
+  const Call c("new_graph");
   if (c.error != 0) return c.error;
-  if (!c.knows(s) || !c.knows(r)) return handle_error;
+  if (!c.knows(c.s.recordings, of)) return handle_error;
+  c.s.graphs.push_back(to = new Graph{*of, times});
+  return 0;
+}
+Error run_graph(Stream* s, Graph* g) {
+  const Call c("run_graph");
+  if (c.error != 0) return c.error;
+  if (!c.knows(s) || !c.knows(c.s.graphs, g)) return handle_error;
   Error e = 0;
-  for (const auto& work : r->work)
-    if (e == 0) e = work(c.s);
+  for (int i = 0; i < g->times; i++)
+    for (const auto& work : g->work)
+      if (e == 0) e = work(c.s);
   return e;
 }
-Error end_recorded(Recording* r) {             // even if it is to fail
+// Both even if they are to fail.
+template <class T>
+static Error end(std::vector<T*>& live, T* t) {
   const Call c;
-  if (!c.knows(r)) {
-    found("end_recorded: not what stop_recording gave");
+  if (!c.knows(live, t)) {
+    found("ended twice, or never made: a recording or a graph");
     return value_error;
   }
-  c.s.recordings.erase(std::find(c.s.recordings.begin(), c.s.recordings.end(), r));
-  delete r;
+  live.erase(std::find(live.begin(), live.end(), t));
+  delete t;
   return c.error;
 }
+Error end_recording(Recording* r) { return end(state().recordings, r); }
+Error end_graph(Graph* g) { return end(state().graphs, g); }
 
 // ================================================================================ control
 void reset() {
@@ -412,7 +429,7 @@ void    fail_call(long n, Error error) { state().fail_in = n, state().fail_with 
 long    calls() { return state().calls; }
 long    launches() { return state().launches; }
 size_t  live_bytes() { return state().bytes_of(-1); }
-size_t  live_recordings() { return state().recordings.size(); }
+size_t  live_recordings() { return state().recordings.size() + state().graphs.size(); }
 std::vector<std::string> findings() {
   std::vector<std::string> all;
   all.swap(state().findings);

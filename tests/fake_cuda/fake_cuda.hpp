@@ -30,6 +30,7 @@ enum : Error {
 };
 struct Stream;
 struct Recording;
+struct Graph;
 struct Grid { unsigned x = 1, y = 1, z = 1; };
 struct Launch {
   const char* name;
@@ -56,8 +57,10 @@ Error launch(Stream* s, const Launch& l);
 // Launches in between are kept, not run. Whatever CUDA's graphs refuse there is found.
 Error start_recording(Stream* s);
 Error stop_recording(Stream* s, Recording*& to);
-Error run_recorded(Stream* s, Recording* r);
-Error end_recorded(Recording* r);
+Error end_recording(Recording* r);
+Error new_graph(Recording* of, int times, Graph*& to);
+Error run_graph(Stream* s, Graph* g);
+Error end_graph(Graph* g);
 
 // The thread of a kernel that runs now.
 struct Here {

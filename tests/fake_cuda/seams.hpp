@@ -17,18 +17,21 @@
 namespace nnlite_gpu {
 using Error  = fake::Error;
 using Stream = fake::Stream*;
-using Graph  = fake::Recording*;
+using Graph  = fake::Graph*;
 using Grid   = fake::Grid;
+using Recording = fake::Recording*;
 using fake::clear;
 using fake::copy_in;
 using fake::copy_out;
 using fake::copy_within;
 using fake::device_count;
-using fake::end_recorded;
+using fake::end_graph;
+using fake::end_recording;
 using fake::end_stream;
 using fake::give;
+using fake::new_graph;
 using fake::new_stream;
-using fake::run_recorded;
+using fake::run_graph;
 using fake::start_recording;
 using fake::stop_recording;
 using fake::sync;

@@ -1,14 +1,15 @@
 // A data set on the device: the rows that a trainer draws there, labels, and runs of steps that wait once.
 #include "cuda_run.hpp"
+#include "fake_cuda.hpp"
 
 namespace {
 
 // The same network and data for every trainer.
 struct Runs {
-  std::unique_ptr<Subject> s = small_mlp(27);
+  std::unique_ptr<Subject> s;
   std::vector<uint8_t>     pixels, small_labels;
-  Dataset                  data = s->data();
-  Runs() { s->optimizer = SGD{0.05f, 0.9f}; }
+  Dataset                  data;
+  explicit Runs(int samples = 27) : s(small_mlp(samples)), data(s->data()) { s->optimizer = SGD{0.05f, 0.9f}; }
   // Pictures and labels of one byte.
   void as_bytes() {
     pixels.resize(s->x[0].size());
@@ -76,11 +77,29 @@ TEST_CASE("cuda: many steps at once have the bits of as many alone") {
   CHECK(same_bytes(together.parameters(r), alone.parameters(r)));
 }
 
+TEST_CASE("cuda: many steps are few graphs, and have the bits of as many alone") {
+  NNLITE_ON_CUDA(cuda);
+  constexpr int batch = 8, in_one_graph = 16, steps = 3 * in_one_graph + 5;
+  Runs r(batch * (steps + 4) + 3);             // 61 of them, in epochs of 58 with a small last one
+  r.as_bytes();
+  Run alone(r, cuda), together(r, cuda);
+  for (int i = 0; i < 2 + 2 * steps; i++) REQUIRE(alone.t.it.step() == Status::ok);
+  REQUIRE(together.t.it.steps(2) == Status::ok);
+  const long before = fake::calls();
+  REQUIRE(together.t.it.steps(steps) == Status::ok);
+  // each step says on which device; 4 launches of their turns, 3 large graphs, 5 small ones, the loss and sum
+  CHECK(fake::calls() - before == steps + 4 + 3 + 5 + 2 * 3);
+  REQUIRE(together.t.it.steps(steps) == Status::ok);           // with the end of an epoch
+  CHECK(together.t.it.step_number() == alone.t.it.step_number());
+  CHECK(double(together.t.it.loss()) == double(alone.t.it.loss()));
+  CHECK(same_bytes(together.parameters(r), alone.parameters(r)));
+}
+
 TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there") {
   NNLITE_ON_CUDA(cuda);
-  for (const int bad : {0, 11, 26}) {
+  for (const int bad : {0, 11, 26, 8 * 20 + 3}) {
     CAPTURE(bad);
-    Runs r;
+    Runs r(bad < 27 ? 27 : 8 * 40);
     TrainerOptions o = r.s->training(nullptr);
     o.shuffle = false;
     const size_t at = static_cast<size_t>(bad) * 9 + 2;
@@ -89,7 +108,7 @@ TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there"
     r.s->x[0][at] = real(NAN);
     Run run(r, cuda, &o), calm(r, cuda, &o);
     for (uint64_t i = 0; i < good; i++) REQUIRE(calm.t.it.step() == Status::ok);
-    CHECK(run.t.it.steps(9) == Status::not_finite);
+    CHECK(run.t.it.steps(bad < 27 ? 9 : 40) == Status::not_finite);
     CHECK(std::string(run.t.it.problem().where) == "x");
     CHECK(std::string(run.t.it.problem().what).find("step " + std::to_string(good + 1)) != std::string::npos);
     CHECK(run.t.it.step_number() == good);

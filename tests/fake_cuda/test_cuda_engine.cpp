@@ -213,11 +213,11 @@ TEST_CASE("cuda: a session on a trainer sees the weights of the moment, one of i
 
 TEST_CASE("cuda: trainers of two threads on one device have the bits of one alone") {
   NNLITE_ON_CUDA(cuda);
-  const auto s = small_mlp(27);
+  const auto s = small_mlp(8 * 40);
   Training alone(*s, s->training(cuda)), one(*s, s->training(cuda)), other(*s, s->training(cuda));
-  for (int i = 0; i < 12; i++) REQUIRE(alone.t.it.step() == Status::ok);
+  for (int i = 0; i < 60; i++) REQUIRE(alone.t.it.step() == Status::ok);
   const auto train = [](Trainer& t, Status& last) {
-    for (int i = 0; i < 12 && ok(last); i++) last = t.step();
+    for (int i = 0; i < 3 && ok(last); i++) last = t.steps(20);
   };
   Status a = Status::ok, b = Status::ok;
   std::thread thread([&] { train(one.t.it, a); });

@@ -411,7 +411,6 @@ TEST_CASE("fake_cuda: a copy to the host is there after sync") {
 TEST_CASE("fake_cuda: what is recorded runs when it is asked to; what graphs refuse is found") {
   Gpu   g(2);
   float host = 0;
-  gpu::Graph   graph  = nullptr;
   const size_t before = fake::live_recordings();
   CHECK(gpu::start_recording(g.stream) == 0);
   CHECK(gpu::clear(g.stream, g.data, 4) == 0);
@@ -422,12 +421,22 @@ TEST_CASE("fake_cuda: what is recorded runs when it is asked to; what graphs ref
   CHECK(found_by([&] { CHECK(gpu::sync(g.stream) != 0); }) == 1);
   CHECK(found_by([&] { CHECK(gpu::copy_in(g.stream, g.data, &host, 4) != 0); }) == 1);
   CHECK(found_by([&] { CHECK(gpu::copy_out(g.stream, &host, g.data, 4) != 0); }) == 1);
-  CHECK(gpu::stop_recording(g.stream, graph) == 0);
+  gpu::Recording made = nullptr;
+  gpu::Graph     once = nullptr, twice = nullptr;
+  CHECK(gpu::stop_recording(g.stream, made) == 0);
+  CHECK(gpu::new_graph(made, 1, once) == 0);
+  CHECK(gpu::new_graph(made, 2, twice) == 0);
+  CHECK(gpu::end_recording(made) == 0);
   CHECK(std::isnan(g.values()[0]));
-  for (int i = 0; i < 2; i++) CHECK(gpu::run_recorded(g.stream, graph) == 0);
+  for (int i = 0; i < 2; i++) CHECK(gpu::run_graph(g.stream, once) == 0);
   CHECK(g.values() == std::vector<float>{3, 3});
-  CHECK(fake::live_recordings() == before + 1);
-  CHECK(gpu::end_recorded(graph) == 0);
+  const long launches = fake::launches();
+  CHECK(gpu::run_graph(g.stream, twice) == 0);
+  CHECK(fake::launches() == launches + 6);
+  CHECK(g.values() == std::vector<float>{3, 3});
+  CHECK(fake::live_recordings() == before + 2);
+  CHECK(gpu::end_graph(once) == 0);
+  CHECK(gpu::end_graph(twice) == 0);
   CHECK(fake::live_recordings() == before);
 }
 
