@@ -1405,6 +1405,7 @@ struct Product {
   const float* positive;                       // as C: where it is not > 0, C becomes zero; or nullptr
   bool         relu, more, exact;              // C = max(0, ...); C +=; not of tf32
   int          across, split, share;           // tiles side by side; warps of a tile; lines of k of one
+  int          tiles;                          // of a block
   unsigned     blocks;
 };
 constexpr int edge = 16, warps = 16, chain = 128;
@@ -1473,10 +1474,10 @@ NNLITE_GLOBAL void NNLITE_THREADS(warps * 32, 1) product_kernel(Products all) {
   constexpr int  values = edge * edge;         // of a tile
   const bool     second = gpu::block().x >= all.of[0].blocks;
   const Product& p = all.of[second ? 1 : 0];
-  const int t = static_cast<int>(gpu::thread()), warp = t / 32, lane = t % 32, tiles = warps / p.split;
-  const int tile = (static_cast<int>(gpu::block().x - (second ? all.of[0].blocks : 0))) * tiles;
+  const int t = static_cast<int>(gpu::thread()), warp = t / 32, lane = t % 32;
+  const int tile = (static_cast<int>(gpu::block().x - (second ? all.of[0].blocks : 0))) * p.tiles;
   float* const room = gpu::shared<float>();
-  {
+  if (warp < p.tiles * p.split) {
     const int mine = tile + warp / p.split, m0 = mine / p.across * edge, n0 = mine % p.across * edge;
     const int first = warp % p.split * p.share, end = p.K < first + p.share ? p.K : first + p.share;
     float sum[2][4] = {};
@@ -1486,7 +1487,7 @@ NNLITE_GLOBAL void NNLITE_THREADS(warps * 32, 1) product_kernel(Products all) {
         room[warp * values + (lane / 4 + i / 2 * 8) * edge + j * 8 + lane % 4 * 2 + i % 2] = sum[j][i];
   }
   gpu::barrier();
-  for (int e = t; e < tiles * values; e += warps * 32) {
+  for (int e = t; e < p.tiles * values; e += warps * 32) {
     const int mine = tile + e / values, of_tile = e % values;
     const int m = mine / p.across * edge + of_tile / edge, n = mine % p.across * edge + of_tile % edge;
     if (m >= p.M || n >= p.wide) continue;
@@ -1501,16 +1502,20 @@ NNLITE_GLOBAL void NNLITE_THREADS(warps * 32, 1) product_kernel(Products all) {
     else give_to(p.C, at, v, p.more);
   }
 }
-static void set_tiles(Product& p) {
+// In about `most` blocks: more warps a tile while there are few tiles, then as few tiles a block.
+static void set_tiles(Product& p, int most) {
   p.exact  = current.precision == Precision::fp32;
   p.across = over(p.wide, edge), p.split = 1;
-  while (p.split < warps && p.K > p.split * edge) p.split *= 2;
-  p.share = over(over(p.K, p.split), edge) * edge;
-  p.blocks = static_cast<unsigned>(over(over(p.M, edge) * p.across, warps / p.split));
+  const int all = over(p.M, edge) * p.across, allowed = most * warps / all;
+  while (p.split < warps && p.K > p.split * edge && p.split * 2 <= allowed) p.split *= 2;
+  p.share  = over(over(p.K, p.split), edge) * edge;
+  p.tiles  = over(all, most) < warps / p.split ? over(all, most) : warps / p.split;
+  p.blocks = static_cast<unsigned>(over(all, p.tiles));
 }
 static void product(Product one, Product other = {}) {
-  if (one.M > 0) set_tiles(one);
-  if (other.M > 0) set_tiles(other);
+  const int most = one.M > 0 && other.M > 0 ? 64 : 128;        // one at a time on each processor of a large GPU
+  if (one.M > 0) set_tiles(one, most);
+  if (other.M > 0) set_tiles(other, most);
   if (one.blocks + other.blocks > 0)
     launch(product_kernel, {one.blocks + other.blocks}, warps * 32, warps * edge * edge * sizeof(float),
            Products{{one, other}});

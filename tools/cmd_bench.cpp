@@ -95,7 +95,7 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
   const Batch batch(inputs.data(), classes ? static_cast<const void*>(labels.data()) : targets.data(),
                     o.batch);
   if (place.backend && !o.profile) {  // as in training: the data set lies on the device, steps are not waited for
-    constexpr int steps = 20;
+    constexpr int steps = 32;
     Dataset data;
     data.count = static_cast<std::uint32_t>(o.batch);
     data.columns[0] = {inputs.data()};
