@@ -1981,6 +1981,18 @@ static Convolution products(Wanted what, int pixels, int taps, int I, int O, int
   return p;
 }
 
+// With what all layers have alike.
+static Convolution connected(Convolution p, const OpRun& r, Wanted what) {
+  const bool back = what == Wanted::dx;
+  p.a.x = back ? r.dy() : r.in(0), p.b = what == Wanted::dw ? r.dy() : r.parameter(0);
+  p.c = what == Wanted::dw ? r.dparameter(0) : back ? r.dx(0) : r.out();
+  if (what == Wanted::dw) set_chunks(p);
+  p.start = what == Wanted::y ? r.parameter(1) : nullptr, p.more = back && r.accumulate(0);
+  p.relu  = what == Wanted::y && (r.fused & fusion::relu) != 0;
+  p.mask  = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
+  return p;
+}
+
 template <class A>
 static Convolution convolution(const OpRun& r, Wanted what) {
   const A&     a = *static_cast<const A*>(r.attributes);
@@ -1992,8 +2004,6 @@ static Convolution convolution(const OpRun& r, Wanted what) {
   const int    I = a.in_channels / a.groups, O = a.out_channels / a.groups;
   Convolution p = products(what, r.rows * to.dim[1] * to.dim[2], apart ? 1 : taps, I, O, a.groups,
                            is_depthwise(a));
-  p.a.x = back ? r.dy() : r.in(0), p.b = what == Wanted::dw ? r.dy() : r.parameter(0);
-  p.c = what == Wanted::dw ? r.dparameter(0) : back ? r.dx(0) : r.out();
   p.a.to_h = divider(to.dim[1]), p.a.to_w = divider(to.dim[2]), p.a.kernel_w = divider(a.kernel_size.w);
   if (apart) {
     const int tap = int(I * padded(O));
@@ -2004,11 +2014,7 @@ static Convolution convolution(const OpRun& r, Wanted what) {
     p.a.h = side_of(up, from.dim[1], a.stride.h, a.padding.h, a.dilation.h);
     p.a.w = side_of(up, from.dim[2], a.stride.w, a.padding.w, a.dilation.w);
   }
-  if (what == Wanted::dw) set_chunks(p);
-  p.start = what == Wanted::y ? r.parameter(1) : nullptr, p.more = back && r.accumulate(0);
-  p.relu  = what == Wanted::y && (r.fused & fusion::relu) != 0;
-  p.mask  = back && (r.fused & fusion::mask_dx) != 0 ? r.in(0) : nullptr;
-  return p;
+  return connected(p, r, what);
 }
 
 template <Wanted what, bool fours, int height, int width>
@@ -2053,26 +2059,45 @@ static bool fits(const OpRun& r) {
     if (n > 4 * int64_t(Window::limit)) return false;
   return true;
 }
-template <class A>
-static size_t convolution_scratch(const OpRun& r) { return fits<A>(r) ? 0 : refused; }
-template <class A>
+// A Linear of many products is a convolution of one place; others are those of room >>linear.
+#ifndef WIDE
+#define WIDE 28
+#endif
+constexpr int64_t many_products = int64_t(1) << WIDE;
+static bool fits_wide(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  bool fits = a.in_features % 4 == 0 && a.out_features % 4 == 0 &&
+              r.in_numel(0) * a.out_features >= many_products;
+  for (const int64_t n : {r.in_numel(0), r.out_numel(), a.in_features * padded(a.out_features)})
+    fits = fits && n <= 4 * int64_t(Window::limit);
+  return fits;
+}
+static Convolution wide_linear(const OpRun& r, Wanted what) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  const int rows = static_cast<int>(r.in_numel(0) / a.in_features);
+  return connected(products(what, rows, 1, a.in_features, a.out_features, 1, false), r, what);
+}
+
+// Rows of a layer that fits and is the convolution `of`.
+template <bool (*fits)(const OpRun&)>
+static size_t convolution_scratch(const OpRun& r) { return fits(r) ? 0 : refused; }
+template <bool (*fits)(const OpRun&), Convolution (*of)(const OpRun&, Wanted)>
 static size_t convolution_back_scratch(const OpRun& r) {
-  if (!fits<A>(r)) return refused;
-  const Convolution p = convolution<A>(r, Wanted::dw);
+  if (!fits(r)) return refused;
+  const Convolution p = of(r, Wanted::dw);
   const int64_t of_dw = r.dparameter(0) != nullptr && p.chunks > 1 ? p.chunks * p.c_chunk : 0;
   const int64_t O = r.out_shape().last();
   const size_t  dw = size_t(of_dw) * sizeof(float),
                 db = r.dparameter(1) != nullptr ? column_sums_bytes(r.out_numel() / O, O) : 0;
   return dw > db ? dw : db;
 }
-
-template <class A>
-static void convolution_forward(const OpRun& r) { convolve<Wanted::y>(convolution<A>(r, Wanted::y)); }
-template <class A>
+template <Convolution (*of)(const OpRun&, Wanted)>
+static void convolution_forward(const OpRun& r) { convolve<Wanted::y>(of(r, Wanted::y)); }
+template <Convolution (*of)(const OpRun&, Wanted)>
 static void convolution_backward(const OpRun& r) {
-  if (r.dx(0) != nullptr) convolve<Wanted::dx>(convolution<A>(r, Wanted::dx));
+  if (r.dx(0) != nullptr) convolve<Wanted::dx>(of(r, Wanted::dx));
   if (r.dparameter(0) != nullptr) {
-    Convolution p = convolution<A>(r, Wanted::dw);
+    Convolution p = of(r, Wanted::dw);
     if (p.chunks > 1) p.c = scratch_of(r);
     convolve<Wanted::dw>(p);
     if (p.chunks > 1) add_chunks(p, r.dparameter(0));
@@ -2324,11 +2349,25 @@ struct BatchNorm {
            fusion::mask_dx | fusion::mask_dy>::kernel,
       &Row<Phase::commit, batch_norm_commit<A>>::kernel, nullptr};
 };
+template <bool (*fits)(const OpRun&), Convolution (*of)(const OpRun&, Wanted)>
+struct AsConvolution {
+  static constexpr const Kernel* forward =
+      &Row<Phase::forward, convolution_forward<of>, convolution_scratch<fits>, fusion::relu>::kernel;
+  static constexpr const Kernel* backward =
+      &Row<Phase::backward, convolution_backward<of>, convolution_back_scratch<fits, of>,
+           fusion::mask_dx>::kernel;
+};
 template <class A>
 struct ConvolutionLayer {
+  using Both = AsConvolution<fits<A>, convolution<A>>;
+  static constexpr const Kernel* rows[] = {Both::forward, Both::backward, nullptr};
+};
+struct LinearLayer {
+  using Wide = AsConvolution<fits_wide, wide_linear>;
   static constexpr const Kernel* rows[] = {
-      &Row<Phase::forward, convolution_forward<A>, convolution_scratch<A>, fusion::relu>::kernel,
-      &Row<Phase::backward, convolution_backward<A>, convolution_back_scratch<A>, fusion::mask_dx>::kernel,
+      Wide::forward, Wide::backward,
+      &Row<Phase::forward, linear_forward, linear_scratch, fusion::relu>::kernel,
+      &Row<Phase::backward, linear_backward, linear_scratch, fusion::mask_dx | fusion::mask_dy>::kernel,
       nullptr};
 };
 
@@ -2359,8 +2398,7 @@ static constexpr RowsOf all_rows[] = {
     {"HuberLoss", ElementsLoss<HuberLoss>::rows},
     {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
-    {"Linear", Layer<linear_forward, linear_backward, linear_scratch, linear_scratch, fusion::relu,
-                     fusion::mask_dx | fusion::mask_dy>::rows},
+    {"Linear", LinearLayer::rows},
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward, pool_scratch<MaxPool2d>,
