@@ -7642,10 +7642,11 @@ struct NodePlanner {
     }
   }
 
-  // Gradients that outlive their layer: for clipping by norm, inspection, and layers used more than once.
+  // Gradients that outlive their layer: for clipping by norm, inspection, layers used more than once, and
+  // devices, whose updates are one launch.
   bool materialised(int i) const {
     const TrainerOptions& o = *request.training;
-    if (o.clip_norm > 0 || o.keep_gradients) return true;
+    if (o.clip_norm > 0 || o.keep_gradients || request.backend) return true;
     const int owner = graph().node(i).owner;
     for (int k = 0; k < graph().model_nodes; k++)
       if (k != owner && graph().node(k).owner == owner) return true;
@@ -8095,8 +8096,9 @@ struct StepPlanner : NodePlanner {
       if (!n.op) continue;
       for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
         if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
-      if (nodes[i].runs && n.op->commit && runs_training(i)) commit_step(i);
     }
+    for (int i = 0; i < graph().model_nodes; i++)
+      if (graph().node(i).op && nodes[i].runs && graph().node(i).op->commit && runs_training(i)) commit_step(i);
   }
 
   NNLITE_COLD void walk() {

@@ -278,7 +278,7 @@ struct Updates {
   int          count;
   const void*  attributes;                     // of the optimizer
   void (*run)(const Updates&);
-  int64_t      end[max_updates];               // of the elements of all up to this one
+  int64_t      end[max_updates];               // of the fours of all up to this one
   const float* g[max_updates];
   float *      w[max_updates], *m[max_updates], *v[max_updates];
 };
@@ -2280,13 +2280,20 @@ struct Step {
     if (context->failed != 0) return;
     int k = 0;
     while (i >= all.end[k]) k++;
-    if (k > 0) i -= all.end[k - 1];
+    i = (k > 0 ? i - all.end[k - 1] : i) * 4;
     const plain::Update<A> rule(a, *context);
     const float bound = context->clip_value;
-    const float d = plain::clipped(all.g[k][i] * context->gradient_scale, bound > 0, bound);
-    float *const w = all.w[k], *const m = all.m[k], *const v = all.v[k];
-    float none = 0, other = 0;
-    w[i] = rule(w[i], fmaf(rule.decay, w[i], d), m != nullptr ? m[i] : none, v != nullptr ? v[i] : other);
+    const Four  g = load<Four>(all.g[k], i);
+    Four w = load<Four>(all.w[k], i), m = {}, v = {};
+    if (all.m[k] != nullptr) m = load<Four>(all.m[k], i);
+    if (all.v[k] != nullptr) v = load<Four>(all.v[k], i);
+    for (int j = 0; j < 4; j++) {
+      const float d = plain::clipped(g.of[j] * context->gradient_scale, bound > 0, bound);
+      w.of[j] = rule(w.of[j], fmaf(rule.decay, w.of[j], d), m.of[j], v.of[j]);
+    }
+    give_to(all.w[k], i, w, false);
+    if (all.m[k] != nullptr) give_to(all.m[k], i, m, false);
+    if (all.v[k] != nullptr) give_to(all.v[k], i, v, false);
   }
 };
 template <class A>
@@ -2299,7 +2306,7 @@ static void update(const OpRun& r) {
   if (all.count == max_updates) run_waiting();
   const int i = all.count++;
   all.attributes = r.attributes, all.run = update_all<A>;
-  all.end[i] = (i > 0 ? all.end[i - 1] : 0) + r.in_numel(0);
+  all.end[i] = (i > 0 ? all.end[i - 1] : 0) + r.in_numel(0) / 4;                  // a parameter fills 16's
   all.g[i] = r.dparameter(0), all.w[i] = r.parameter(0), all.m[i] = r.slot(0), all.v[i] = r.slot(1);
 }
 
