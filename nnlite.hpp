@@ -1216,9 +1216,10 @@ struct Backend {
   Status (*wait)(void* user, void* device, Waited* steps);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. tf32: products have factors of 11 bits, and are faster.
-// close_cuda frees a GPU's memory, when what was built on it is used no more.
-enum class Precision : uint8_t { fp32, tf32 };
+// In nnlite_cuda.cu. nullptr: there is no such GPU. tf32, bf16: products have factors of 11 or 8 bits, and
+// are faster; what is in memory, and every sum, stays fp32. close_cuda frees a GPU's memory, when what was
+// built on it is used no more.
+enum class Precision : uint8_t { fp32, tf32, bf16 };
 const Backend* cuda_backend(int number, Precision precision = Precision::fp32);
 const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
 void close_cuda(int number);

@@ -3,6 +3,7 @@
 //   options.backend = nnlite::cuda_backend(0);          // declared in nnlite.hpp; absent: a link error
 //
 // Products are made by tensor cores: one of fp32 is three of tf32, with the errors of fp32, see >>tensor.
+// Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32.
 //
 // Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
 // stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
@@ -1321,6 +1322,10 @@ static void softmax_backward(const OpRun& r) {
 // Tensor cores read 11 bits of a float, and cut off what they add. An exact product has each factor as
 // big + small of 11 bits and more, and leaves out small * small: some 22 bits, as in Ootomo, Yokota,
 // "Recovering single precision accuracy from Tensor Cores", 2022. Callers add up few of them in one C.
+// Those of bf16 are m16n8k16, with two factors in a register, from k on: lane 4 g + t has
+//   of A [16][16]  (g, 2 t) (g + 8, 2 t) (g, 2 t + 8) (g + 8, 2 t + 8)
+//   of B [16][8]   (2 t, g) (2 t + 8, g)
+// A sum may take its k's in any order that A and B agree on, so lanes pair what they have of two m16n8k8.
 #ifdef NNLITE_TENSOR
 NNLITE_DEVICE inline uint32_t rounded(float v, bool exact) {        // to 11 bits
   uint32_t bits = (__float_as_uint(v) + 0x1000u) & 0xFFFFE000u;    // a rest of NaN is NaN, whatever this is
@@ -1329,6 +1334,12 @@ NNLITE_DEVICE inline uint32_t rounded(float v, bool exact) {        // to 11 bit
 }
 NNLITE_DEVICE inline void multiply_once(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
   asm("mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
+      : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
+}
+NNLITE_DEVICE inline void multiply_pairs(float (&c)[4], const uint32_t (&a)[4], const uint32_t (&b)[2]) {
+  asm("mma.sync.aligned.m16n8k16.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
       "{%0, %1, %2, %3};"
       : "+f"(c[0]), "+f"(c[1]), "+f"(c[2]), "+f"(c[3])
       : "r"(a[0]), "r"(a[1]), "r"(a[2]), "r"(a[3]), "r"(b[0]), "r"(b[1]));
@@ -1342,6 +1353,21 @@ NNLITE_DEVICE inline void split(const float (&v)[n], uint32_t (&big)[n], uint32_
   }
 }
 #endif
+
+// Two factors of bf16, the first one in the lower half; to the nearest, of two the even one.
+NNLITE_DEVICE inline uint32_t pair_of(float first, float second) {
+#ifdef NNLITE_TENSOR
+  uint32_t bits;
+  asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(bits) : "f"(second), "f"(first));
+  return bits;
+#else
+  const auto half = [](float v) {
+    const uint32_t bits = bits_of(v);
+    return v == v ? (bits + 0x7FFFu + (bits >> 16 & 1u)) >> 16 : 0x7FFFu;
+  };
+  return half(second) << 16 | half(first);
+#endif
+}
 
 // c[i][j] += a[i] b[j]
 template <bool exact, size_t rows, size_t columns>
@@ -1385,6 +1411,53 @@ NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a
 #endif
 }
 
+// How many steps of k are multiplied together: those of m16n8k16 are two.
+template <Precision p>
+constexpr size_t steps_of = p == Precision::bf16 ? 2 : 1;
+template <Precision precision, size_t rows, size_t columns>
+NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a)[1][rows][4],
+                                   const float (&b)[1][columns][2]) {
+  multiply<precision == Precision::fp32>(c, a[0], b[0]);
+}
+// c[i][j] += a[0][i] b[0][j] + a[1][i] b[1][j] of bf16
+template <Precision, size_t rows, size_t columns>
+NNLITE_DEVICE inline void multiply(float (&c)[rows][columns][4], const float (&a)[2][rows][4],
+                                   const float (&b)[2][columns][2]) {
+  uint32_t x[rows][4], y[columns][2];
+  NNLITE_UNROLL
+  for (size_t i = 0; i < rows; i++)
+    for (size_t q = 0; q < 4; q++) x[i][q] = pair_of(a[q / 2][i][q % 2], a[q / 2][i][q % 2 + 2]);
+  NNLITE_UNROLL
+  for (size_t j = 0; j < columns; j++)
+    for (size_t q = 0; q < 2; q++) y[j][q] = pair_of(b[q][j][0], b[q][j][1]);
+#ifdef NNLITE_TENSOR
+  NNLITE_UNROLL
+  for (size_t i = 0; i < rows * columns; i++)
+    multiply_pairs(c[i % rows][i / rows], x[i % rows], y[i / rows]);
+#else
+  float mine[4 * rows + 2 * columns];
+  for (size_t i = 0; i < 4 * rows; i++) mine[i] = float_of(x[i / 4][i % 4]);
+  for (size_t j = 0; j < 2 * columns; j++) mine[4 * rows + j] = float_of(y[j / 2][j % 2]);
+  const gpu::Lanes<int(4 * rows + 2 * columns)> all(mine);
+  const int lane = static_cast<int>(gpu::thread()) % 32, g = lane / 4, t = lane % 4;
+  const auto factor = [](float pair, int k) {
+    return float_of(k % 2 == 0 ? bits_of(pair) << 16 : bits_of(pair) & 0xFFFF0000u);
+  };
+  for (int k = 0; k < 16; k++) {
+    const int from = k % 8 / 2;                // the lane of a row or column that has k
+    float     u[rows][2], v[columns][2];
+    for (size_t i = 0; i < rows; i++)
+      for (int q = 0; q < 2; q++) u[i][q] = factor(all.of(4 * g + from, int(4 * i) + k / 8 * 2 + q), k);
+    for (size_t j = 0; j < columns; j++)
+      for (int q = 0; q < 2; q++)
+        v[j][q] = factor(all.of(4 * (2 * t + q) + from, int(4 * rows + 2 * j) + k / 8), k);
+    for (size_t i = 0; i < rows; i++)
+      for (size_t j = 0; j < columns; j++)
+        for (size_t q = 0; q < 4; q++) c[i][j][q] = fmaf(u[i][q / 2], v[j][q % 2], c[i][j][q]);
+  }
+#endif
+}
+
 // ================================================================================ >>product
 // C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A warp makes a tile of 16 x 16 from a share of k, and
 // reads what it needs where it lies; the warps of a tile are in one block, which adds their shares in order.
@@ -1403,7 +1476,8 @@ struct Product {
   int          wide;                           // columns of C; those from N on become zeros
   float*       last;                           // where row M - 1 goes instead, or nullptr
   const float* positive;                       // as C: where it is not > 0, C becomes zero; or nullptr
-  bool         relu, more, exact;              // C = max(0, ...); C +=; not of tf32
+  bool         relu, more;                     // C = max(0, ...); C +=
+  Precision    precision;
   int          across, split, share;           // tiles side by side; warps of a tile; lines of k of one
   int          tiles;                          // of a block
   unsigned     blocks;
@@ -1441,6 +1515,20 @@ struct Lane {
   }
 };
 
+template <Precision precision>
+NNLITE_DEVICE inline void multiply_lanes(const Lane& a, const Lane& b, float (&c)[1][2][4]) {
+  constexpr size_t steps = steps_of<precision>;
+  for (size_t i = 0; i < 4; i += 2 * steps) {
+    float rows[steps][1][4], columns[steps][2][2];
+    for (size_t k = 0; k < 2 * steps; k++)
+      for (size_t j = 0; j < 2; j++) {
+        rows[k / 2][0][k % 2 * 2 + j] = a.value[i + k][j];
+        columns[k / 2][j][k % 2]      = b.value[i + k][j];
+      }
+    multiply<precision>(c, rows, columns);
+  }
+}
+
 // One warp's sums of a tile, as multiply() has them in its lanes: [8 columns][4].
 NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int first, int last,
                                        float sum[2][4]) {
@@ -1456,12 +1544,9 @@ NNLITE_DEVICE inline void sums_of_tile(const Product& p, int m0, int n0, int fir
       for (int i = 0; i < 4 && p.ones >= 0; i++)
         for (int j = 0; j < 2; j++)
           if (m0 + group + j * 8 == p.ones && k + i < last) a.value[i][j] = 1;
-      for (int i = 0; i < 4; i += 2) {
-        const float rows[1][4] = {{a.value[i][0], a.value[i][1], a.value[i + 1][0], a.value[i + 1][1]}};
-        const float columns[2][2] = {{b.value[i][0], b.value[i + 1][0]}, {b.value[i][1], b.value[i + 1][1]}};
-        if (p.exact) multiply<true>(c, rows, columns);
-        else multiply<false>(c, rows, columns);
-      }
+      if (p.precision == Precision::fp32) multiply_lanes<Precision::fp32>(a, b, c);
+      else if (p.precision == Precision::tf32) multiply_lanes<Precision::tf32>(a, b, c);
+      else multiply_lanes<Precision::bf16>(a, b, c);
     }
     for (int j = 0; j < 2; j++)
       for (int i = 0; i < 4; i++) sum[j][i] += c[0][j][i];
@@ -1504,7 +1589,7 @@ NNLITE_GLOBAL void NNLITE_THREADS(warps * 32, 1) product_kernel(Products all) {
 }
 // In about `most` blocks: more warps a tile while there are few tiles, then as few tiles a block.
 static void set_tiles(Product& p, int most) {
-  p.exact  = current.precision == Precision::fp32;
+  p.precision = current.precision;
   p.across = over(p.wide, edge), p.split = 1;
   const int all = over(p.M, edge) * p.across, allowed = most * warps / all;
   while (p.split < warps && p.K > p.split * edge && p.split * 2 <= allowed) p.split *= 2;
@@ -1513,7 +1598,7 @@ static void set_tiles(Product& p, int most) {
   p.blocks = static_cast<unsigned>(over(all, p.tiles));
 }
 static void product(Product one, Product other = {}) {
-  const int most = one.M > 0 && other.M > 0 ? 64 : 128;        // one at a time on each processor of a large GPU
+  const int most = one.M > 0 && other.M > 0 ? 64 : 128;        // a large GPU has room for all of them at once
   if (one.M > 0) set_tiles(one, most);
   if (other.M > 0) set_tiles(other, most);
   if (one.blocks + other.blocks > 0)
@@ -1637,7 +1722,8 @@ struct Convolution {
   float*       c;
   int64_t      c_group, c_phase, c_row, c_chunk;
   int          used;                           // dw: columns used .. c_row - 1 become zeros
-  bool         more, relu, exact, a_fours, b_fours;             // whether channels come in fours
+  bool         more, relu, a_fours, b_fours;   // whether channels come in fours
+  Precision    precision;
   const float* mask;                           // dx: the output of a ReLU, whose gradient it becomes
   NNLITE_DEVICE int place(int pixel, int phase) const {        // in y
     return pixel * spread + width.of(pixel) * jump + phase / spread * width.by * spread + phase % spread;
@@ -1763,19 +1849,24 @@ struct Share {
       b[q] = T::a_floats + T::b_at(q * 4 + lane() % 4, column() + lane() / 4);
     }
   }
-  template <bool exact>
+  template <Precision precision>
   NNLITE_DEVICE void add(const float* room) {
+    constexpr size_t steps = steps_of<precision>;
     float part[rows][columns][4] = {};
     NNLITE_UNROLL
-    for (int k = 0; k < 4; k += 2) {
-      float x[rows][4], y[columns][2];
+    for (size_t k = 0; k < 4; k += 2 * steps) {
+      float x[steps][rows][4], y[steps][columns][2];
       NNLITE_UNROLL
-      for (int i = 0; i < int(rows); i++)
-        for (int q = 0; q < 4; q++) x[i][q] = room[a[k + q / 2] + (i * 16 + q % 2 * 8) * T::a_line];
-      NNLITE_UNROLL
-      for (int j = 0; j < int(columns); j++)
-        for (int q = 0; q < 2; q++) y[j][q] = room[b[k + q] + j * 8 * T::b_line];
-      multiply<exact>(part, x, y);
+      for (size_t s = 0; s < steps; s++) {
+        const int *const of_a = a + k + s * 2, *const of_b = b + k + s * 2;
+        NNLITE_UNROLL
+        for (int i = 0; i < int(rows); i++)
+          for (int q = 0; q < 4; q++) x[s][i][q] = room[of_a[q / 2] + (i * 16 + q % 2 * 8) * T::a_line];
+        NNLITE_UNROLL
+        for (int j = 0; j < int(columns); j++)
+          for (int q = 0; q < 2; q++) y[s][j][q] = room[of_b[q] + j * 8 * T::b_line];
+      }
+      multiply<precision>(part, x, y);
     }
     NNLITE_UNROLL
     for (size_t i = 0; i < rows * columns; i++)
@@ -1832,8 +1923,9 @@ NNLITE_GLOBAL void NNLITE_THREADS(T::threads, T::blocks) convolution_kernel(Conv
     gpu::commit_copies();
     at = at + step < T::stages * step ? at + step : 0;
     if (k0 < first) continue;
-    if (p.exact) own.template add<true>(room + at);
-    else own.template add<false>(room + at);
+    if (p.precision == Precision::fp32) own.template add<Precision::fp32>(room + at);
+    else if (p.precision == Precision::tf32) own.template add<Precision::tf32>(room + at);
+    else own.template add<Precision::bf16>(room + at);
   }
   const int64_t place = chunk * p.c_chunk + group * p.c_group + phase * p.c_phase;
   if (p.c_row % 2 == 0 && p.N % 2 == 0) own.template give<Two>(p, group, phase, m0, n0, place);
@@ -1968,7 +2060,7 @@ static Convolution products(Wanted what, int pixels, int taps, int I, int O, int
   Convolution p = {};
   p.a = {nullptr, one, one, channels * groups, divider(1), divider(1), divider(1), divider(channels)};
   p.N = back ? I : O, p.groups = groups, p.chunks = p.phases = p.spread = 1, p.width = divider(1);
-  p.a_fours = channels % 4 == 0, p.exact = current.precision == Precision::fp32;
+  p.a_fours = channels % 4 == 0, p.precision = current.precision;
   if (what == Wanted::dw) {
     p.M = taps * I, p.K = pixels, p.used = depthwise ? groups : O;
     p.b_group = O, p.b_channel = O * groups, p.b_column = 1, p.b_fours = O % 4 == 0;
@@ -2702,8 +2794,8 @@ static Status wait(void* user, void* device, Waited* steps) {
 }
 
 static Device  devices[max_devices];
-static User    users[max_devices][2];          // by precision
-static Backend backends[max_devices][2];
+static User    users[max_devices][3];          // by precision
+static Backend backends[max_devices][3];
 }  // namespace cuda
 
 const Backend* cuda_rows() {

@@ -26,6 +26,14 @@ if [ -n "$reason" ]; then
   check "nothing was written" [ ! -e not.nnl ]
 fi
 
+for command in "bench cpu.nnl" "eval cpu.nnl --data data" "predict cpu.nnl pictures" \
+  "finetune cpu.nnl $* --out not.nnl" "train --arch flatten $* --out not.nnl"; do
+  expect 2 1 "$NNLITE" $command --cuda --tf32 --bf16
+  says "--tf32 excludes --bf16"
+  expect 2 1 "$NNLITE" $command --bf16
+  says "--bf16 requires --cuda"
+done
+
 # ---- what runs, without a GPU
 shows_launches() {
   expect 0 0 "$1" info cpu.nnl --cuda --train
@@ -58,7 +66,11 @@ if [ -n "$gpu" ]; then
     check "the device is named" grep -q '"isa": "cuda"' out
   done
   expect 0 0 "$gpu" finetune gpu.nnl --data data --epochs 1 --out tuned.nnl --update head --cuda
-  for way in "cpu.ck --cuda:a GPU with fp32" "gpu.ck --cuda --tf32:a GPU with tf32" "gpu.ck:the CPU"; do
+  expect 0 0 "$gpu" train --arch "flatten, linear 10" "$@" --out bf16.nnl --checkpoint bf16.ck --cuda --bf16
+  check "factors of 8 bits give another model" [ "$(cmp -s bf16.nnl gpu.nnl; echo $?)" -eq 1 ]
+  for way in "cpu.ck --cuda:a GPU with fp32" "gpu.ck --cuda --tf32:a GPU with tf32" "gpu.ck:the CPU" \
+    "gpu.ck --cuda --bf16:a GPU with bf16" "bf16.ck --cuda --tf32:a GPU with tf32" \
+    "bf16.ck --cuda:a GPU with fp32"; do
     cp "${way%%.ck*}.ck" there.ck
     flag=${way%:*}
     expect 0 0 "$gpu" train --data data --epochs 3 --resume there.ck ${flag#*.ck} --out on.nnl
@@ -67,6 +79,8 @@ if [ -n "$gpu" ]; then
   done
   expect 0 0 "$gpu" train --data data --epochs 3 --resume gpu.ck --out on.nnl --cuda
   check "the same device needs no word" [ "$(grep -c 'made on' err)" -eq 0 ]
+  expect 0 0 "$gpu" train --data data --epochs 3 --resume bf16.ck --out on.nnl --cuda --bf16
+  check "nor does the same precision" [ "$(grep -c 'made on' err)" -eq 0 ]
   expect 0 0 "$gpu" train --arch "flatten, linear 10" --data data --epochs 3 --lr 0.05 --batch 16 --schedule constant \
     --out whole.nnl --checkpoint whole.ck --cuda
   expect 0 0 "$gpu" train --arch "flatten, linear 10" --data data --epochs 3 --steps 4 --lr 0.05 --batch 16 \

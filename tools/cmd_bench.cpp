@@ -111,7 +111,7 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
 }
 
 void run(const Options& o) {
-  const Backend* const backend = backend_for(o.common.cuda, o.common.tf32);
+  const Backend* const backend = backend_for(o.common);
   const LoadedSubject subject = load_subject(o.subject, o.common.seed, true);
   const Model& model = subject.network->model;
   check_usable(model, o.subject.name());

@@ -57,7 +57,7 @@ void print_text(const Evaluation& e, const Json& classes) {
 }
 
 void run(const Options& o) {
-  const Backend* const backend = backend_for(o.common.cuda, o.common.tf32);
+  const Backend* const backend = backend_for(o.common);
   const std::unique_ptr<Network> network = load_network(o.model);
   const Model& model = network->model;
   check_usable(model, o.model);

@@ -175,7 +175,7 @@ void print_text(const Result& r, const std::vector<std::string>& labels, int top
 }
 
 int run(const Options& o) {
-  const Backend* const backend = backend_for(o.common.cuda, o.common.tf32);
+  const Backend* const backend = backend_for(o.common);
   std::vector<Result> results = collect(o.paths);
   std::vector<NamedFile> inputs = {{"MODEL", o.model}};
   for (const Result& r : results) inputs.push_back({"IMAGE", r.path});

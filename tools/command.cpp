@@ -66,7 +66,12 @@ void add_common(CLI::App& command, Common& common) {
 
 void add_cuda(CLI::App& command, Common& common) {
   CLI::Option* const cuda = command.add_flag("--cuda", common.cuda, "Run on the first NVIDIA GPU");
-  command.add_flag("--tf32", common.tf32, "There with products of factors of 11 bits, which are faster")->needs(cuda);
+  CLI::Option* const tf32 =
+      command.add_flag("--tf32", common.tf32, "There with products of factors of 11 bits, which are faster");
+  tf32->needs(cuda);
+  command.add_flag("--bf16", common.bf16, "The same of 8 bits; weights and sums stay fp32")
+      ->needs(cuda)
+      ->excludes(tf32);
 }
 
 void print_json(const Json& json) {

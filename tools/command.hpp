@@ -17,7 +17,8 @@ struct Common {
   int threads = 0;  // 0: not given
   std::uint64_t seed = 1;
   bool json = false;
-  bool cuda = false, tf32 = false;  // of the subcommands that have add_cuda
+  bool cuda = false, tf32 = false, bf16 = false;  // of the subcommands that have add_cuda
+  const char* precision() const { return tf32 ? "tf32" : bf16 ? "bf16" : "fp32"; }
 };
 
 // For options that take a number within limits, both included: no NaN, no sign, nothing behind it.

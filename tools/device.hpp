@@ -1,10 +1,11 @@
 // --cuda: where sessions and trainers run. Other programs link device.cpp of their own (tests/fake_cuda).
 #pragma once
 
+#include "command.hpp"
 #include "nnlite.hpp"
 
 // nullptr, the CPU, unless --cuda was given. Fails where there is no GPU, or this program knows none.
-const nnlite::Backend* backend_for(bool cuda, bool tf32);
+const nnlite::Backend* backend_for(const Common& common);
 
 // What of it plans need. Without a GPU, too; fails where this program knows none.
 const nnlite::Backend* backend_rows();

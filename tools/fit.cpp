@@ -94,14 +94,14 @@ Rows first_rows(const Samples& samples, const Model& model, bool soft, int most)
   return rows;
 }
 
-// A GPU goes on where a CPU stopped, and the other way round, as tf32 does where fp32 stopped: not with the same
-// bits, so it is said.
+// A GPU goes on where a CPU stopped, and the other way round, as one precision does where another stopped: not
+// with the same bits, so it is said.
 void resume(Fit& f) {
   const char* const path = f.o.resume.c_str();
   Status status = f.trainer.resume(path);
   if (status == Status::wrong_arithmetic && std::string(f.trainer.problem().where) == "device") {
     fmt::print(stderr, "{} was not made on {}: going on there, with other bits than without a stop\n", f.o.resume,
-               !f.options.backend ? "the CPU" : f.o.common.tf32 ? "a GPU with tf32" : "a GPU with fp32");
+               f.options.backend ? fmt::format("a GPU with {}", f.o.common.precision()) : "the CPU");
     status = f.trainer.resume(path, true);
   }
   require(status, f.trainer.problem(), f.o.resume);
@@ -234,7 +234,7 @@ int fit(const FitOptions& given) {
   FitOptions& o = f.o;
   if (o.checkpoint.empty()) o.checkpoint = o.resume;
   check_files(o);
-  const Backend* const backend = backend_for(o.common.cuda, o.common.tf32);
+  const Backend* const backend = backend_for(o.common);
   if (o.resume.empty()) {  // before the data is read
     parse_optimizer(o.optimizer);
     parse_schedule(o.schedule);

@@ -120,6 +120,6 @@ std::string command_to_go_on(const FitOptions& o) {
   if (o.steps > 0) add("--steps", std::to_string(o.steps));
   if (o.checkpoint_every > 0) add("--checkpoint-every", std::to_string(o.checkpoint_every));
   if (o.common.threads > 0) add("--threads", std::to_string(o.common.threads));
-  if (o.common.cuda) text += o.common.tf32 ? " --cuda --tf32" : " --cuda";
+  if (o.common.cuda) text += o.common.tf32 ? " --cuda --tf32" : o.common.bf16 ? " --cuda --bf16" : " --cuda";
   return text + (o.common.json ? " --json" : "");
 }

@@ -324,26 +324,35 @@ TEST_CASE("cuda: a device that is not there is nullptr") {
   close_cuda(1000);
 }
 
-TEST_CASE("cuda: products of tf32 are near those of fp32, the same in every run, and another arithmetic in checkpoints") {
+TEST_CASE(
+    "cuda: products of tf32 and bf16 are near those of fp32, the same in every run, told in checkpoints") {
   NNLITE_ON_CUDA(cuda);
   const Backend* const tf32 = cuda_backend(0, Precision::tf32);
+  const Backend* const bf16 = cuda_backend(0, Precision::bf16);
   REQUIRE(tf32 != nullptr);
+  REQUIRE(bf16 != nullptr);
   CHECK(tf32 != cuda);
+  CHECK(bf16 != cuda);
+  CHECK(bf16 != tf32);
   const auto mlp = small_mlp(27);
   const auto net = subject_of(networks[4], 3 * networks[4].rows);
-  for (const Subject* s : {mlp.get(), net.get()}) {
-    Training exact(*s, s->training(cuda)), rough(*s, s->training(tf32)), again(*s, s->training(tf32));
-    const Array losses = exact.steps(6), near = rough.steps(6);
-    CHECK(furthest(losses, near) <= 1e-2);
-    CHECK(furthest(losses, near) > 0);
-    CHECK(same_bytes(again.steps(6), near));
-    CHECK(same_bytes(again.parameters(), rough.parameters()));
-    const Bytes saved = checkpoint_of(rough.t.it);
-    CHECK(exact.resume(saved) == Status::wrong_arithmetic);
-    CHECK(again.resume(saved) == Status::ok);
-    REQUIRE(exact.resume(saved, true) == Status::ok);
-    CHECK(same_bytes(exact.parameters(), rough.parameters()));
-  }
+  for (const bool halves : {false, true})
+    for (const Subject* s : {mlp.get(), net.get()}) {
+      const Backend *const on = halves ? bf16 : tf32, *const other = halves ? tf32 : bf16;
+      Training exact(*s, s->training(cuda)), rough(*s, s->training(on)), again(*s, s->training(on));
+      Training beside(*s, s->training(other));
+      const Array losses = exact.steps(6), near = rough.steps(6);
+      CHECK(furthest(losses, near) <= 1e-2);
+      CHECK(furthest(losses, near) > 0);
+      CHECK(same_bytes(again.steps(6), near));
+      CHECK(same_bytes(again.parameters(), rough.parameters()));
+      const Bytes saved = checkpoint_of(rough.t.it);
+      CHECK(exact.resume(saved) == Status::wrong_arithmetic);
+      CHECK(beside.resume(saved) == Status::wrong_arithmetic);
+      CHECK(again.resume(saved) == Status::ok);
+      REQUIRE(exact.resume(saved, true) == Status::ok);
+      CHECK(same_bytes(exact.parameters(), rough.parameters()));
+    }
 }
 
 TEST_CASE("cuda: the sum of the losses of steps(n) is that of single steps, here and on the device") {
