@@ -8098,8 +8098,10 @@ struct StepPlanner : NodePlanner {
       for (int p = 0; p < n.n_parameters && nodes[i].has_parameter_grad; p++)    // set for owners alone
         if (is_trained(n.parameters[p], i) && materialised(i)) update_step(i, p, no_value);
     }
-    for (int i = 0; i < graph().model_nodes; i++)
-      if (graph().node(i).op && nodes[i].runs && graph().node(i).op->commit && runs_training(i)) commit_step(i);
+    for (int i = 0; i < graph().model_nodes; i++) {
+      const Op* const op = graph().node(i).op;
+      if (op && op->commit && nodes[i].runs && runs_training(i)) commit_step(i);
+    }
   }
 
   NNLITE_COLD void walk() {
@@ -8940,15 +8942,17 @@ struct TrainerAccess {
     Executor run(e);
     run.rows    = rows;
     run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value, rows};
-    const bool drawn = !own && gather(t, rows);  // else it could fail, and the steps before must be known
-    if (!drawn) {
-      NNLITE_TRY(fill(t, own, rows));
-      NNLITE_TRY(run.check_labels(t.problem_));
-      NNLITE_TRY(run.copy_batch(Copy::to_device));
+    if (own || !gather(t, rows)) {
+      Status sent = fill(t, own, rows);          // while a device is busy with the step before
+      if (ok(sent)) sent = run.check_labels(t.problem_);
+      if (ok(sent)) sent = run.copy_batch(Copy::to_device);
+      if (e.backend && !last && ok(sent)) sent = e.backend->wait(e.backend->user, e.device, nullptr);
+      if (e.backend && !ok(sent) && t.step_ > first) NNLITE_TRY(look_at_loss(t, run, own, samples));
+      NNLITE_TRY(sent);
     }
     const bool clips = t.options_.clip_norm > 0, whole = e.backend && !clips;
     run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
-    if (!whole || !drawn || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
+    if (!whole || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
     t.lr_ = run.context.lr;
     uint32_t first_update = whole ? e.step_count : e.forward_count;
     if (clips) {

@@ -138,20 +138,100 @@ TEST_CASE("cuda: labels of a data set are looked at when it is set") {
   CHECK(run.t.it.steps(3) == Status::ok);
 }
 
-TEST_CASE("cuda: rows from a read function, and rows that augmentation changes, come by way of the CPU") {
-  NNLITE_ON_CUDA(cuda);
+namespace {
+
+// Rows come by calls, of which that for `refused` fails.
+struct Calls {
   Runs r;
-  Run resident(r, cuda);
-  Runs read;
-  read.data.columns[0].data = nullptr;
-  read.data.read = [](void* user, uint32_t index, int column, void* row) {
-    if (column != 0) return false;
-    std::memcpy(row, static_cast<const Subject*>(user)->x[0].data() + size_t(index) * 9, 9 * sizeof(real));
-    return true;
-  };
-  read.data.user = read.s.get();
-  Run called(read, cuda);
+  uint32_t refused = UINT32_MAX;
+  Calls() {
+    r.data.columns[0].data = r.data.columns[1].data = nullptr;
+    r.data.user = this;
+    r.data.read = [](void* user, uint32_t index, int column, void* row) {
+      const Calls& c = *static_cast<const Calls*>(user);
+      if (index == c.refused) return false;
+      if (column == 0) std::memcpy(row, c.r.s->x[0].data() + size_t(index) * 9, 9 * sizeof(real));
+      else std::memcpy(row, &c.r.s->labels[index], sizeof(int32_t));
+      return true;
+    };
+  }
+};
+
+}  // namespace
+
+TEST_CASE("cuda: rows from a read function come by way of the CPU") {
+  NNLITE_ON_CUDA(cuda);
+  Runs  r;
+  Calls read;
+  Run resident(r, cuda), called(read.r, cuda);
   REQUIRE(resident.t.it.steps(10) == Status::ok);
   REQUIRE(called.t.it.steps(10) == Status::ok);
-  CHECK(same_bytes(called.parameters(read), resident.parameters(r)));
+  CHECK(double(called.t.it.loss_sum()) == double(resident.t.it.loss_sum()));
+  CHECK(same_bytes(called.parameters(read.r), resident.parameters(r)));
+}
+
+TEST_CASE("cuda: a row that cannot be read, a wrong label or a loss that is not finite end a run where they are") {
+  NNLITE_ON_CUDA(cuda);
+  for (const Status expected : {Status::io_error, Status::bad_label, Status::not_finite})
+    for (const uint32_t bad : {1u, 20u}) {       // in the first step of 8 rows, and in the third
+      CAPTURE(static_cast<int>(expected));
+      CAPTURE(bad);
+      Runs  r;
+      Calls read;
+      TrainerOptions o = r.s->training(nullptr);
+      o.shuffle = false;
+      Run calm(r, cuda, &o), called(read.r, cuda, &o);
+      const uint64_t good = bad / 8;
+      REQUIRE(calm.t.it.steps(static_cast<int>(good)) == Status::ok);
+      if (expected == Status::io_error) read.refused = bad;
+      if (expected == Status::not_finite) read.r.s->x[0][bad * 9] = real(NAN);
+      if (expected == Status::bad_label) read.r.s->labels[bad] = 77;
+      CHECK(called.t.it.steps(4) == expected);
+      CHECK(called.t.it.step_number() == good);
+      CHECK(called.t.it.epoch_position() == calm.t.it.epoch_position());
+      CHECK(same_bytes(called.parameters(read.r), calm.parameters(r)));
+    }
+}
+
+TEST_CASE("cuda: of a loss that is not finite and a row that cannot be read behind it, the loss is told") {
+  NNLITE_ON_CUDA(cuda);
+  Calls read;
+  TrainerOptions o = read.r.s->training(nullptr);
+  o.shuffle = false;
+  Run called(read.r, cuda, &o);
+  const std::vector<real> before = called.parameters(read.r);
+  read.r.s->x[0][3 * 9] = real(NAN), read.refused = 20;
+  CHECK(called.t.it.steps(4) == Status::not_finite);
+  CHECK(called.t.it.step_number() == 0);
+  CHECK(same_bytes(called.parameters(read.r), before));
+  read.r.s->x[0][3 * 9] = 0;
+  CHECK(called.t.it.steps(4) == Status::io_error);
+  CHECK(called.t.it.step_number() == 2);
+  CHECK(double(called.t.it.loss_sum()) > 0);
+}
+
+TEST_CASE("cuda: pictures that augmentation changes come by way of the CPU") {
+  NNLITE_ON_CUDA(cuda);
+  Subject s;
+  Model&  m = s.net.model;
+  m.output("y", m.chain(m.input("x", {6, 6, 1}), Flatten{}, Linear{0, 8}, ReLU{}, Linear{0, 10}));
+  s.loss = CrossEntropyLoss{}, s.rows = 8;
+  REQUIRE(s.finish() == Status::ok);
+  s.fill(27, 10);
+  const Dataset  data = s.data();
+  TrainerOptions o = s.training(nullptr);
+  o.augment.degrees = 20, o.augment.shift = 1;
+  const auto train = [&](const Backend* on, int at_once) {
+    o.backend = on;
+    PlacedTrainer t(m, o);
+    REQUIRE_MESSAGE(t.status == Status::ok, t.problem());
+    REQUIRE(t.it.set_data(data) == Status::ok);
+    for (int i = 0; i < 12; i += at_once) REQUIRE(t.it.steps(at_once) == Status::ok);
+    return all_parameters(m, t.it);
+  };
+  const std::vector<real> together = train(cuda, 12);
+  CHECK(same_bytes(together, train(cuda, 1)));
+  CHECK(error_of(as_doubles(together), as_doubles(train(nullptr, 1))) <= 1e-4);
+  o.augment = {};
+  CHECK_FALSE(same_bytes(together, train(cuda, 12)));
 }
