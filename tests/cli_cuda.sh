@@ -37,10 +37,10 @@ done
 # ---- what runs, without a GPU
 shows_launches() {
   expect 0 0 "$1" info cpu.nnl --cuda --train
-  check "a pass is one launch" grep -q '^inference: 1 launches' out
+  check "a pass is one row" grep -q '^inference: 1 rows' out
   check "a step trains the weights" grep -q '^  linear_1 *SGD *update *cuda' out
   expect 0 0 "$1" info --arch "flatten, linear 10" --cuda --json
-  check "JSON has the launches" grep -q '"phase": "forward"' out
+  check "JSON has the rows" grep -q '"phase": "forward"' out
 }
 if [ "$reason" = "built without CUDA" ]; then
   expect 1 1 "$NNLITE" info cpu.nnl --cuda

@@ -48,7 +48,7 @@ Json launches_json(const std::vector<Launch>& launches) {
 }
 
 void print_launches(const char* what, const Json& launches) {
-  fmt::print("\n{}: {} launches\n", what, launches.size());
+  fmt::print("\n{}: {} rows, a launch or a few each, updates side by side one\n", what, launches.size());
   for (const Json& l : launches)
     fmt::print("  {:24} {:20} {:10} {}\n", l["layer"].get<std::string>(), l["op"].get<std::string>(),
                l["phase"].get<std::string>(), l["row"].get<std::string>());
