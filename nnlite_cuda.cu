@@ -253,13 +253,14 @@ struct Device {
   Status status() const {
     return error == 0 ? Status::ok : gpu::no_memory(error) ? Status::out_of_memory : Status::device_error;
   }
+  void forget(Recorded& r) {
+    if (r.once != nullptr) note(gpu::end_graph(r.once));
+    if (r.often != nullptr) note(gpu::end_graph(r.often));
+    r = {};
+  }
   void forget(const Mirror& m) {
-    for (Recorded& r : recorded) {
-      if (m.device == nullptr || r.arena != m.device) continue;
-      if (r.once != nullptr) note(gpu::end_graph(r.once));
-      if (r.often != nullptr) note(gpu::end_graph(r.often));
-      r = {};
-    }
+    for (Recorded& r : recorded)
+      if (m.device != nullptr && r.arena == m.device) forget(r);
   }
   const Mirror* mirror_of(const void* host, size_t bytes) {
     for (const Mirror& m : mirrors)
@@ -2655,13 +2656,19 @@ static Status copy(void* user, void* device, void* host, size_t bytes, Copy way)
   return d.status();
 }
 
-// The place of these steps among the recorded, or one for them; nullptr: there is none left.
+// The place of these steps among the recorded, or one for them, of which other data may have been drawn till
+// now; nullptr: there is none left.
 static Recorded* recorded(Device& d, const void* arena, const uint32_t key[3], const Draws& draws) {
   Recorded* place = nullptr;
   for (Recorded& r : d.recorded) {
-    const bool same = r.key[0] == key[0] && r.key[1] == key[1] && r.key[2] == key[2] && r.draws == draws;
-    if (r.arena == arena && same) return &r;
     if (r.arena == nullptr && place == nullptr) place = &r;
+    if (r.arena != arena || r.key[0] != key[0] || r.key[1] != key[1] || r.key[2] != key[2]) continue;
+    if (r.draws == draws) return &r;
+    if (r.draws.count == 0 || draws.count == 0) continue;
+    settle(d);
+    d.note(gpu::sync(d.stream));
+    d.forget(r);
+    return &r;
   }
   return place;
 }

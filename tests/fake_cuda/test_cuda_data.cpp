@@ -101,6 +101,26 @@ TEST_CASE("cuda: many steps are few graphs, and have the bits of as many alone")
   CHECK(same_bytes(together.parameters(r), alone.parameters(r)));
 }
 
+TEST_CASE("cuda: data that takes the place of other data takes that of its graphs, too") {
+  NNLITE_ON_CUDA(cuda);
+  Runs first, second;
+  for (real& v : second.s->x[0]) v += 1;
+  Run changes(first, cuda), calm(first, nullptr);
+  const auto train = [](Run& run, const Runs& r) {
+    REQUIRE(run.t.it.set_data(r.data) == Status::ok);
+    REQUIRE(run.t.it.steps(7) == Status::ok);
+  };
+  for (const Runs* r : {&first, &second}) train(changes, *r), train(calm, *r);
+#ifdef NNLITE_FAKE_CUDA
+  const size_t graphs = fake::live_recordings();
+#endif
+  for (const Runs* r : {&first, &second}) train(changes, *r), train(calm, *r);
+#ifdef NNLITE_FAKE_CUDA
+  CHECK(fake::live_recordings() == graphs);
+#endif
+  CHECK(error_of(as_doubles(changes.parameters(first)), as_doubles(calm.parameters(first))) <= 1e-4);
+}
+
 TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there") {
   NNLITE_ON_CUDA(cuda);
   for (const int bad : {0, 11, 26, 8 * 20 + 3}) {
