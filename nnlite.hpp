@@ -7,14 +7,14 @@
 //
 // Part 1, interface:   >>config >>status >>memory >>pool >>tensor >>layers >>losses >>optim >>model
 //                      >>session >>trainer >>image >>metrics >>io >>extension
-// Part 2, foundation:  >>platform >>math >>rng >>context >>threads >>text >>records
+// Part 2, foundation:  >>platform >>math >>rng >>augment >>context >>threads >>text >>records
 // Part 2, kernels:     >>simd >>formulas >>kernel_gemm >>kernel_linear >>kernel_conv >>kernel_col2im
 //                      >>kernel_winograd >>kernel_depthwise >>kernel_elementwise >>kernel_pool >>kernel_norm
 //                      >>kernel_loss >>kernel_optim >>dispatch
 // Part 2, ops:         >>op_activation >>op_arithmetic >>op_batch_norm >>op_concat >>op_conv2d
 //                      >>op_conv_transpose2d >>op_dropout >>op_flatten >>op_linear >>op_loss_class
 //                      >>op_loss_elementwise >>op_optimizer >>op_pool >>op_softmax >>op_upsample >>op_list
-// Part 2, engine:      >>schedule >>sampler >>augment >>graph >>init >>planner >>plan_steps >>packing
+// Part 2, engine:      >>schedule >>sampler >>graph >>init >>planner >>plan_steps >>packing
 //                      >>executor >>layout >>trainer_impl >>session_impl >>metrics_impl >>image_impl >>digit
 // Part 2, files:       >>hash >>container >>fields >>extras >>reader >>load >>writer >>save
 //                      >>checkpoint >>golden
@@ -1073,7 +1073,6 @@ struct OpShape {
 struct Kernel;
 struct StepContext;  // rows, seed, step, learning rate, workers of the step that runs
 struct Gather;       // rows of a data set for an input
-
 // What a kernel does beside its op where the planner merges neighbours into one step: bits of Kernel::fuses
 // and OpRun::fused. The bits of every result are those of the steps one by one.
 namespace fusion {
@@ -1729,7 +1728,6 @@ NNLITE_DEVICE constexpr float tanh_poly[5] = {-5.70498872745e-3f, 2.06390887954e
 // step, purpose, node). Block b has the words of elements 4 b .. 4 b + 3. The same floats everywhere.
 enum class Purpose : uint32_t { init = 1, shuffle = 2, dropout = 3, sample = 4, augment = 5 };
 struct Words { uint32_t word[4]; };
-
 NNLITE_SHARED static inline Words philox(Words counter, uint32_t key_low, uint32_t key_high) {
   for (int round = 0; round < 10; round++) {
     const uint64_t a = uint64_t(0xD2511F53u) * counter.word[0];
@@ -1751,7 +1749,7 @@ NNLITE_SHARED static inline Words random_block(uint64_t seed, uint64_t step, Pur
 // [0, 1) in steps of 2^-24.
 NNLITE_SHARED static inline float uniform_of(uint32_t word) { return float(word >> 8) * 0x1p-24f; }
 
-static inline double horner(double x, const double* coefficients, int count) {
+NNLITE_SHARED static inline double horner(double x, const double* coefficients, int count) {
   double r = coefficients[0];
   for (int i = 1; i < count; i++) r = product(r, x) + coefficients[i];
   return r;
@@ -1767,7 +1765,7 @@ static inline double log_unit(double u) {
 }
 
 // Taylor series: within an eighth of a turn they end below 1e-15, within half a turn below 1e-6.
-static inline void sine_cosine(double angle, double& s, double& c) {
+NNLITE_SHARED static inline void sine_cosine(double angle, double& s, double& c) {
   static constexpr double sine[8]   = {-1.0 / 1307674368000, 1.0 / 6227020800, -1.0 / 39916800, 1.0 / 362880,
                                        -1.0 / 5040, 1.0 / 120, -1.0 / 6, 1.0};
   static constexpr double cosine[9] = {1.0 / 20922789888000, -1.0 / 87178291200, 1.0 / 479001600,
@@ -1839,7 +1837,114 @@ struct Gather {
   int64_t values;
   DType   dtype;
   void*   to;
+  const Augment* augment;                      // pictures of such a shape change; nullptr: they stay
+  Shape    shape;
+  uint64_t seed;
+  uint32_t epoch;
 };
+
+// ================================================================================ >>augment
+// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
+// fused multiply-add, so that every machine gives the same bits.
+static inline bool augments(const Augment& a) {
+  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
+}
+
+static inline bool augment_fits(const Augment& a) {
+  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
+  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
+         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
+}
+
+// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
+struct Change {
+  int64_t m[4], by[2];
+  real    thicker;                             // below 0: thinner
+
+  NNLITE_SHARED Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
+    const uint64_t key  = uint64_t(epoch) << 32 | sample;
+    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
+                           random_block(seed, key, Purpose::augment, 0, 1)};
+    const auto draw = [&](int i, float range) {
+      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
+    };
+    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
+    double s, c;
+    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
+    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
+    m[0]  = whole(product(c, unit));
+    m[1]  = whole(product(product(c, slant) - s, unit));
+    m[2]  = whole(product(s, unit));
+    m[3]  = whole(product(product(s, slant) + c, unit));
+    by[0] = whole(product(draw(3, a.shift), 65536.0));
+    by[1] = whole(product(draw(4, a.shift), 65536.0));
+    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
+    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
+  }
+};
+
+// A picture, by the number of a value, and what is around it.
+template <class F>
+struct Canvas {
+  F       value;
+  int64_t H, W, C;
+  real    background;
+  NNLITE_SHARED real at(int64_t x, int64_t y, int64_t c) const {
+    return x >= 0 && y >= 0 && x < W && y < H ? value((y * W + x) * C + c) : background;
+  }
+};
+struct Stored {
+  const real* data;
+  NNLITE_SHARED real operator()(int64_t i) const { return data[i]; }
+};
+NNLITE_SHARED static inline real between(real a, real b, real share) { return a + product(b - a, share); }
+
+// A pixel towards the largest of itself and its four neighbours, or towards the smallest.
+template <class F>
+NNLITE_SHARED static inline real thickened(const Canvas<F>& from, real by, int64_t x, int64_t y) {
+  const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
+                                                  from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
+  real most = here;
+  for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
+  return between(here, most, by > 0 ? by : -by);
+}
+
+// What pixel (x, y) shows, between four others.
+template <class F>
+NNLITE_SHARED static inline real warped(const Canvas<F>& from, const Change& change, int64_t x, int64_t y,
+                                        int64_t c) {
+  const int64_t* const m = change.m;
+  const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;          // twice the way from the middle
+  const int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0] + m[0] * x;
+  const int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1] + m[2] * x;
+  const int64_t i = at_x >> 16, j = at_y >> 16;
+  const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
+             down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+  return between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
+                 between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
+}
+
+// Scratch of a worker: the picture, and the picture with thicker strokes.
+static inline size_t augment_bytes(const Shape& shape) {
+  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
+}
+
+// Changes a picture where it lies.
+static inline void augment_row(const Augment& how, const Change& change, const Shape& shape, real* picture,
+                               unsigned char* scratch) {
+  const int64_t H = shape.dim[1], W = shape.dim[2], C = shape.dim[3];
+  real *const copy = reinterpret_cast<real*>(scratch),
+       *const other = reinterpret_cast<real*>(scratch + augment_bytes(shape) / 2);
+  Canvas<Stored> from = {{copy}, H, W, C, real(how.background)};
+  __builtin_memcpy(copy, picture, static_cast<size_t>(H * W * C) * sizeof(real));
+  const bool strokes = how.thinner > 0 || how.thicker > 0;
+  for (int64_t y = 0; y < H && strokes; y++)
+    for (int64_t x = 0; x < W; x++) other[y * W + x] = thickened(from, change.thicker, x, y);
+  if (strokes) from.value.data = other;
+  for (int64_t y = 0; y < H; y++)
+    for (int64_t x = 0; x < W; x++)
+      for (int64_t c = 0; c < C; c++) *picture++ = warped(from, change, x, y, c);
+}
 
 // ================================================================================ >>context
 // The step that runs, for ops that need more than data.
@@ -2095,7 +2200,6 @@ static int compare_text(const char* a, const char* b) {
   return int(static_cast<unsigned char>(*a)) - int(static_cast<unsigned char>(*b));
 }
 static bool same_text(const char* a, const char* b) { return compare_text(a, b) == 0; }
-
 // UTF-8 without zeros, of the shortest form, and no surrogates (RFC 3629).
 static bool valid_utf8(const char* s, size_t n) {
   static constexpr uint32_t least[4] = {1, 0x80, 0x800, 0x10000};     // by the number of bytes that follow
@@ -2134,7 +2238,6 @@ bool operator==(const Shape& a, const Shape& b) {
   return same;
 }
 static Shape flat_shape(int64_t count) { return {{static_cast<int32_t>(count)}, 1}; }
-
 AnyOp::AnyOp(const Op* op, const void* attributes, size_t size) : op_(op) {
   __builtin_memcpy(bytes_, attributes, size < sizeof bytes_ ? size : sizeof bytes_);
 }
@@ -2166,7 +2269,6 @@ struct Node {
 
 // The most elements that one row of a tensor, or a parameter with its padding, may have.
 constexpr int64_t max_elements = 0x7FFFFFFF;
-
 // a b for sizes from outside: what is too large, and a negative size, gives max_elements + 1. So one
 // comparison at the end checks a whole chain of products.
 static inline int64_t size_product(int64_t a, int64_t b) {
@@ -2176,7 +2278,6 @@ static inline int64_t size_product(int64_t a, int64_t b) {
 
 // Outputs come in panels of 16 that never cross a group.
 constexpr int panel = 16;
-
 // A parameter lies as [outer][panels][lines][16]; `width` of the lanes of all panels hold values.
 struct Panels {
   int64_t outer = 1, lines = 1, width = 0;
@@ -2253,7 +2354,6 @@ template <class A> static Axes axes_of(const A& a, Pair dilation, const Shape& x
           {x.dim[2], y.dim[2], a.kernel_size.w, a.stride.w, a.padding.w, dilation.w}};
 }
 static bool small_window(const MaxPool2d& a) { return int64_t(a.kernel_size.h) * a.kernel_size.w <= 256; }
-
 // The sum of inputs [first, last) of each side (1: rows, 2: columns), divided by `count` of both, is a mean.
 struct Region { int64_t first, last, count; };
 static Region region_of(const AvgPool2d& a, int side, int64_t o, const Shape& x, const Shape& y) {
@@ -2298,7 +2398,6 @@ static bool is_depthwise(const Conv2d& a) {
   return a.groups > 1 && a.groups == a.in_channels && a.groups == a.out_channels;
 }
 static inline bool is_depthwise(const ConvTranspose2d&) { return false; }
-
 // y of Concat is runs, each made of one run of every input.
 static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   const Shape& x = r.in_shape(k);
@@ -2308,7 +2407,6 @@ static NNLITE_NOINLINE int64_t concat_length(const OpRun& r, int k) {
   return length;
 }
 static int64_t concat_runs(const OpRun& r) { return r.in_numel(0) / concat_length(r, 0); }
-
 // Calls f(input, place in the input, place in y, length) for what each gives to runs first .. last - 1.
 template <class F> static void each_concat_run(const OpRun& r, int64_t first, int64_t last, const F& f) {
   for (int64_t run = first, at = run * (r.out_numel() / concat_runs(r)); run < last; run++)
@@ -6769,106 +6867,6 @@ static bool column_fits(const Column& c, const Dataset& data, DType input) {
   return c.dtype != DType::i32;
 }
 
-// ================================================================================ >>augment
-// Pictures changed at random. Places are whole numbers, in units of 2^-16 of a pixel, and values need no
-// fused multiply-add, so that every machine gives the same bits.
-static bool augments(const Augment& a) {
-  return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
-}
-
-static bool augment_fits(const Augment& a) {
-  const auto within = [](float v, float most) { return v >= 0 && v <= most; };
-  return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
-         within(a.thinner, 1) && within(a.thicker, 1) && is_finite(a.background);
-}
-
-// The change of one sample in one epoch: (x, y) shows what was at middle + by + m ((x, y) - middle).
-struct Change {
-  int64_t m[4], by[2];
-  real    thicker;                             // below 0: thinner
-
-  Change(const Augment& a, uint64_t seed, uint32_t epoch, uint32_t sample) {
-    const uint64_t key  = uint64_t(epoch) << 32 | sample;
-    const Words words[] = {random_block(seed, key, Purpose::augment, 0, 0),
-                           random_block(seed, key, Purpose::augment, 0, 1)};
-    const auto draw = [&](int i, float range) {
-      return product(2 * double(uniform_of(words[i / 4].word[i % 4])) - 1, double(range));
-    };
-    const auto whole = [](double v) { return static_cast<int64_t>(v < 0 ? v - 0.5 : v + 0.5); };
-    double s, c;
-    sine_cosine(product(draw(0, a.degrees), 3.14159265358979324 / 180), s, c);
-    const double unit = 65536 / (1 + draw(1, a.scale)), slant = draw(2, a.shear);
-    m[0]  = whole(product(c, unit));
-    m[1]  = whole(product(product(c, slant) - s, unit));
-    m[2]  = whole(product(s, unit));
-    m[3]  = whole(product(product(s, slant) + c, unit));
-    by[0] = whole(product(draw(3, a.shift), 65536.0));
-    by[1] = whole(product(draw(4, a.shift), 65536.0));
-    const double middle = (double(a.thicker) - double(a.thinner)) / 2;
-    thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
-  }
-};
-
-// A picture and what is around it.
-struct Canvas {
-  const real* data;
-  int64_t H, W, C;
-  real    background;
-  real at(int64_t x, int64_t y, int64_t c) const {
-    return x >= 0 && y >= 0 && x < W && y < H ? data[(y * W + x) * C + c] : background;
-  }
-};
-
-static inline real between(real a, real b, real share) { return a + product(b - a, share); }
-
-// Towards the largest of a pixel and its four neighbours, or towards the smallest.
-static void thicken(const Canvas& from, real by, real* to) {
-  for (int64_t y = 0; y < from.H; y++)
-    for (int64_t x = 0; x < from.W; x++) {
-      const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
-                                                      from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
-      real most = here;
-      for (const real v : around) most = (by > 0 ? v > most : v < most) ? v : most;
-      *to++ = between(here, most, by > 0 ? by : -by);
-    }
-}
-
-static void warp(const Canvas& from, const Change& change, real* to) {
-  const int64_t* m = change.m;
-  for (int64_t y = 0; y < from.H; y++) {
-    const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;        // twice the way from the middle
-    int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0];
-    int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1];
-    for (int64_t x = 0; x < from.W; x++, at_x += m[0], at_y += m[2]) {
-      const int64_t i = at_x >> 16, j = at_y >> 16;
-      const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
-                 down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
-      for (int64_t c = 0; c < from.C; c++)
-        *to++ = between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
-                        between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
-    }
-  }
-}
-
-// Scratch of a worker: the picture, and the picture with thicker strokes.
-static size_t augment_bytes(const Shape& shape) {
-  return 2 * static_cast<size_t>(round_up(shape.row_numel() * int64_t(sizeof(real)), 64));
-}
-
-// Changes a picture where it lies.
-static void augment_row(const Augment& how, const Change& change, const Shape& shape, real* picture,
-                        unsigned char* scratch) {
-  const size_t n     = static_cast<size_t>(shape.row_numel());
-  real* const  copy  = reinterpret_cast<real*>(scratch);
-  real* const  other = reinterpret_cast<real*>(scratch + augment_bytes(shape) / 2);
-  Canvas from = {copy, shape.dim[1], shape.dim[2], shape.dim[3], real(how.background)};
-  __builtin_memcpy(copy, picture, n * sizeof(real));
-  const bool strokes = how.thinner > 0 || how.thicker > 0;
-  if (strokes) thicken(from, change.thicker, other);
-  if (strokes) from.data = other;
-  warp(from, change, picture);
-}
-
 // ================================================================================ >>graph
 Model::Model(void* records, size_t bytes) {
   const uintptr_t at = reinterpret_cast<uintptr_t>(records), start = (at + 15) & ~uintptr_t(15);
@@ -8855,16 +8853,18 @@ struct TrainerAccess {
     }
     return Status::ok;
   }
-  // The same on the device, where it has all columns as they are.
+  // The same on the device, where it has all columns.
   static bool gather(const Trainer& t, int rows) {
     const Engine& e = t.engine_;
-    bool all = e.backend && t.data_ && !augments(t.options_.augment);
+    bool all = e.backend && t.data_;
     for (int c = 0; c < input_count(e) && all; c++) {
       const InputData to = input_data(e, c);
       if (!to.data) continue;
       const ptrdiff_t at = static_cast<unsigned char*>(to.data) - e.arena;
+      const Augment* const how = c == 0 && augments(t.options_.augment) ? &t.options_.augment : nullptr;
       all = e.backend->gather(e.backend->user, {rows_of(t, rows), t.data_->columns[c], to.shape.row_numel(),
-                                                to.dtype, static_cast<unsigned char*>(e.device) + at});
+                                                to.dtype, static_cast<unsigned char*>(e.device) + at, how,
+                                                to.shape, t.options_.seed, t.epoch()});
     }
     return all;
   }

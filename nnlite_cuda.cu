@@ -182,6 +182,7 @@ constexpr int max_devices = 16, max_mirrors = 256;
 struct Turn {
   StepContext next;
   Rows        rows;                            // that it draws
+  uint32_t    epoch;                           // whose pictures they are, where those change
   uint32_t    is_first;                        // of those that are waited for together
 };
 // What kernels read of the step that runs, in front of every mirror. A graph of several steps finds their
@@ -197,23 +198,42 @@ static_assert(sizeof(Context) <= context_bytes, "Context does not fit");
 // A column that was mirrored, for the steps that come next:
 // to[r, v] = column[rows[r], v] scale + shift; an index as it is.
 struct Draw {
-  int64_t     values, end;                     // of a row; of the elements of all draws up to this one
+  int64_t     values, end;                     // of a row; of all draws up to this one, of pictures: rows
   const void* column;
   DType       from;
   float       scale, shift;
   float*      to;
   int32_t*    index;                           // instead
+  NNLITE_DEVICE float value(int64_t at) const {
+    const float v = from == DType::u8 ? static_cast<float>(static_cast<const uint8_t*>(column)[at])
+                                      : static_cast<const float*>(column)[at];
+    return scale == 1.0f && shift == 0.0f ? v : fmaf(v, scale, shift);
+  }
   bool operator==(const Draw& o) const {
     return values == o.values && end == o.end && column == o.column && from == o.from && scale == o.scale &&
            shift == o.shift && to == o.to && index == o.index;
   }
 };
+// Pictures of a column that change at random on their way.
+struct Pictures {
+  Draw     draw;
+  Augment  how;
+  int64_t  H, W, C;
+  uint64_t seed;
+  bool operator==(const Pictures& o) const {
+    return draw == o.draw && __builtin_memcmp(&how, &o.how, sizeof how) == 0 && H == o.H && W == o.W &&
+           C == o.C && seed == o.seed;
+  }
+};
 struct Draws {
-  int  count;
-  Draw of[max_inputs + 1];
+  int      count;
+  Draw     of[max_inputs + 1];
+  bool     changes;                            // whether there are pictures, too
+  Pictures pictures;
+  bool    any() const { return count > 0 || changes; }
   int64_t elements() const { return count > 0 ? of[count - 1].end : 0; }
   bool operator==(const Draws& o) const {
-    bool same = count == o.count;
+    bool same = count == o.count && changes == o.changes && (!changes || pictures == o.pictures);
     for (int i = 0; i < count && same; i++) same = of[i] == o.of[i];
     return same;
   }
@@ -227,7 +247,7 @@ struct Recorded {
   Draws       draws;
   gpu::Graph  once, often;
 };
-constexpr int max_recorded = 64;               // others run launch by launch
+constexpr int max_recorded = 32;               // others run launch by launch
 
 struct Mirror {
   const unsigned char* host = nullptr;
@@ -243,7 +263,7 @@ struct Device {
   Mirror      mirrors[max_mirrors];
   Recorded    recorded[max_recorded];
   Draws       draws;                           // they wait for the steps, to be one launch with their context
-  Rows        rows;                            // of these draws
+  Turn        drawn;                           // of these draws
   Recorded*   queued;                          // steps that wait for more of them, to be one graph
   int         queue_count;
   Turn        queue[turns];
@@ -2546,18 +2566,45 @@ struct Prepare {
     if (k > 0) i -= draws.of[k - 1].end;
     const int64_t row = i / d.values;
     const int64_t at = int64_t(turn.rows[static_cast<uint32_t>(row)]) * d.values + i % d.values;
-    const bool    small = d.from == DType::u8;
-    if (d.index != nullptr) {
-      const int32_t* const labels = static_cast<const int32_t*>(d.column);
-      d.index[i] = small ? static_cast<const uint8_t*>(d.column)[at] : labels[at];
-      return;
-    }
-    const float v = small ? static_cast<float>(static_cast<const uint8_t*>(d.column)[at])
-                          : static_cast<const float*>(d.column)[at];
-    d.to[i] = d.scale == 1.0f && d.shift == 0.0f ? v : fmaf(v, d.scale, d.shift);
+    if (d.index == nullptr) d.to[i] = d.value(at);
+    else d.index[i] = d.from == DType::u8 ? static_cast<const uint8_t*>(d.column)[at]
+                                          : static_cast<const int32_t*>(d.column)[at];
   }
 };
+
+// A block a picture, which goes the ways of augment_row in one.
+struct Unchanged {
+  const Draw& d;
+  int64_t     first;
+  NNLITE_DEVICE float operator()(int64_t i) const { return d.value(first + i); }
+};
+struct Strokes {
+  Canvas<Unchanged> from;
+  float             by;
+  NNLITE_DEVICE float operator()(int64_t i) const { return thickened(from, by, i % from.W, i / from.W); }
+};
+NNLITE_GLOBAL void picture_kernel(const Context* context, Turn own, bool from_queue, Pictures p) {
+  gpu::follow();
+  const Turn&    turn = from_queue ? context->queue[context->coming] : own;
+  const unsigned row = gpu::block().x, sample = turn.rows[row];
+  Change* const  change = gpu::shared<Change>();
+  if (gpu::thread() == 0) *change = Change(p.how, p.seed, turn.epoch, sample);
+  gpu::barrier();
+  const float   background = p.how.background;
+  const bool    strokes = p.how.thinner > 0 || p.how.thicker > 0;
+  const int64_t n = p.draw.values;
+  const Canvas<Unchanged> from = {{p.draw, sample * n}, p.H, p.W, p.C, background};
+  const Canvas<Strokes>   thick = {{from, change->thicker}, p.H, p.W, p.C, background};
+  for (int64_t i = gpu::thread(); i < n; i += gpu::threads()) {
+    const int64_t c = i % p.C, x = i / p.C % p.W, y = i / p.C / p.W;
+    p.draw.to[row * n + i] = strokes ? warped(thick, *change, x, y, c) : warped(from, *change, x, y, c);
+  }
+}
+
 static void prepare(Context* to, const Turn& own, bool from_queue, const Draws& draws) {
+  if (draws.changes)
+    launch(picture_kernel, {static_cast<unsigned>(draws.pictures.draw.end)}, 256, sizeof(Change), to, own,
+           from_queue, draws.pictures);
   each(draws.count > 0 ? draws.elements() : 1, Prepare{to, own, from_queue, draws});
 }
 struct Enqueue {
@@ -2587,13 +2634,13 @@ static void run_queue(Device& d) {
 // What waits for launches to come, before anything else happens to the device's memory.
 static void settle(Device& d) {
   if (current.device == &d) run_waiting();
-  if (d.queue_count == 0 && d.draws.count == 0) return;
+  if (d.queue_count == 0 && !d.draws.any()) return;
   const Current before = current;
   current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
   run_queue(d);
   const Draws draws = d.draws;
-  d.draws.count = 0;
-  if (draws.count > 0) prepare(nullptr, {{}, d.rows, 0}, false, draws);
+  d.draws.count = 0, d.draws.changes = false;
+  if (draws.any()) prepare(nullptr, d.drawn, false, draws);
   current = before;
 }
 
@@ -2664,7 +2711,7 @@ static Recorded* recorded(Device& d, const void* arena, const uint32_t key[3], c
     if (r.arena == nullptr && place == nullptr) place = &r;
     if (r.arena != arena || r.key[0] != key[0] || r.key[1] != key[1] || r.key[2] != key[2]) continue;
     if (r.draws == draws) return &r;
-    if (r.draws.count == 0 || draws.count == 0) continue;
+    if (!r.draws.any() || !draws.any()) continue;
     settle(d);
     d.note(gpu::sync(d.stream));
     d.forget(r);
@@ -2674,8 +2721,9 @@ static Recorded* recorded(Device& d, const void* arena, const uint32_t key[3], c
 }
 // The draws that wait are this arena's.
 static bool are_of(const Draws& draws, const Mirror& m) {
-  for (int i = 0; i < draws.count; i++) {
-    const void* const to = draws.of[i].to != nullptr ? static_cast<void*>(draws.of[i].to) : draws.of[i].index;
+  for (int i = draws.changes ? -1 : 0; i < draws.count; i++) {
+    const Draw& d = i < 0 ? draws.pictures.draw : draws.of[i];
+    const void* const to = d.to != nullptr ? static_cast<void*>(d.to) : d.index;
     if (to < m.device || to >= m.device + m.bytes) return false;
   }
   return true;
@@ -2690,11 +2738,11 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   for (const Mirror& m : d.mirrors)
     if (m.device == device && !are_of(d.draws, m)) settle(d);
   const bool  is_first = key[0] == 0 && context.step == context.first;
-  const Turn  turn = {context, d.rows, is_first ? 1u : 0u};
+  const Turn  turn = {context, d.drawn.rows, d.drawn.epoch, is_first ? 1u : 0u};
   const Draws draws = d.draws;
-  d.draws.count = 0;
+  d.draws.count = 0, d.draws.changes = false;
   Recorded* const r = key[1] - key[0] < 2 ? nullptr : recorded(d, device, key, draws);
-  const bool is_new = r != nullptr && r->arena == nullptr, queues = r != nullptr && draws.count > 0;
+  const bool is_new = r != nullptr && r->arena == nullptr, queues = r != nullptr && draws.any();
   if (d.queue_count > 0 && (!queues || d.queued != r)) settle(d);
   current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
   if (!queues) prepare(current.context, turn, false, draws);
@@ -2727,7 +2775,7 @@ static void end(void* user) {
     gpu::Recording made = {};
     gpu::Error e = gpu::stop_recording(d.stream, made);
     if (e == 0) e = gpu::new_graph(made, 1, r.once);
-    if (e == 0 && r.draws.count > 0) e = gpu::new_graph(made, turns, r.often);
+    if (e == 0 && r.draws.any()) e = gpu::new_graph(made, turns, r.often);
     d.note(e);
     if (made != nullptr) d.note(gpu::end_recording(made));
     if (d.error == 0) d.note(gpu::run_graph(d.stream, r.once));
@@ -2781,13 +2829,19 @@ static bool gather(void* user, const Gather& g) {
   const size_t bytes = size_t(g.rows.order.count) * size_t(g.values) * size_of(g.column.dtype);
   const Mirror* const m = d.mirror_of(g.column.data, bytes);
   if (m == nullptr) return false;
-  if (d.draws.count > 0 && (d.draws.count == max_inputs + 1 || !same(d.rows, g.rows))) settle(d);
+  const bool pictures = g.augment != nullptr;
+  const bool full = pictures ? d.draws.changes : d.draws.count == max_inputs + 1;
+  if (d.draws.any() && (full || !same(d.drawn.rows, g.rows))) settle(d);
+  d.drawn.rows = g.rows, d.drawn.epoch = g.epoch;
+  const int64_t end = pictures ? g.rows.rows : d.draws.elements() + g.rows.rows * g.values;
   const bool    index = g.dtype == DType::i32;
-  const int64_t before = d.draws.elements();
-  d.rows = g.rows;
-  d.draws.of[d.draws.count++] = {g.values, before + g.rows.rows * g.values, m->device, g.column.dtype,
-                                 g.column.scale, g.column.shift, index ? nullptr : static_cast<float*>(g.to),
-                                 index ? static_cast<int32_t*>(g.to) : nullptr};
+  const Draw    draw = {g.values, end, m->device, g.column.dtype, g.column.scale, g.column.shift,
+                        index ? nullptr : static_cast<float*>(g.to),
+                        index ? static_cast<int32_t*>(g.to) : nullptr};
+  d.draws.changes = d.draws.changes || pictures;
+  const int32_t* const size = g.shape.dim;
+  if (pictures) d.draws.pictures = {draw, *g.augment, size[1], size[2], size[3], g.seed};
+  else d.draws.of[d.draws.count++] = draw;
   return true;
 }
 
@@ -2819,7 +2873,7 @@ const Backend* cuda_backend(int number, Precision precision) {
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::can_overlap(d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
-    d.number = number, d.error = 0, d.draws.count = d.queue_count = 0, d.open = true;
+    d.number = number, d.error = 0, d.queue_count = 0, d.draws.count = 0, d.draws.changes = false, d.open = true;
   }
   cuda::User& user = cuda::users[number][static_cast<int>(precision)];
   Backend& backend = cuda::backends[number][static_cast<int>(precision)];
