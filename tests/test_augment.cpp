@@ -13,8 +13,18 @@ using Values = std::vector<real>;
 static Change still() { return Change(Augment(), 0, 0, 0); }
 
 static Values warped(const Values& picture, int H, int W, int C, const Change& change, real background = 0) {
-  Values to(picture.size());
-  warp({picture.data(), H, W, C, background}, change, to.data());
+  const Canvas<Stored> from = {{picture.data()}, H, W, C, background};
+  Values to;
+  for (int y = 0; y < H; y++)
+    for (int x = 0; x < W; x++)
+      for (int c = 0; c < C; c++) to.push_back(nnlite::warped(from, change, x, y, c));
+  return to;
+}
+static Values thickened(const Values& picture, int H, int W, real by, real background = 0) {
+  const Canvas<Stored> from = {{picture.data()}, H, W, 1, background};
+  Values to;
+  for (int y = 0; y < H; y++)
+    for (int x = 0; x < W; x++) to.push_back(nnlite::thickened(from, by, x, y));
   return to;
 }
 
@@ -54,15 +64,10 @@ TEST_CASE("augment: twice as large, and slanted") {
 
 TEST_CASE("augment: strokes grow and shrink by a share of a pixel") {
   const Values dot = {0, 0, 0, 0, 8, 0, 0, 0, 0}, hole = {8, 8, 8, 8, 0, 8, 8, 8, 8};
-  Values to(9);
-  thicken({dot.data(), 3, 3, 1, 0}, 1, to.data());
-  CHECK(to == Values{0, 8, 0, 8, 8, 8, 0, 8, 0});
-  thicken({dot.data(), 3, 3, 1, 0}, 0.25f, to.data());
-  CHECK(to == Values{0, 2, 0, 2, 8, 2, 0, 2, 0});
-  thicken({dot.data(), 3, 3, 1, 0}, -0.5f, to.data());
-  CHECK(to == Values{0, 0, 0, 0, 4, 0, 0, 0, 0});
-  thicken({hole.data(), 3, 3, 1, 8}, -1, to.data());
-  CHECK(to == Values{8, 0, 8, 0, 0, 0, 8, 0, 8});
+  CHECK(thickened(dot, 3, 3, 1) == Values{0, 8, 0, 8, 8, 8, 0, 8, 0});
+  CHECK(thickened(dot, 3, 3, 0.25f) == Values{0, 2, 0, 2, 8, 2, 0, 2, 0});
+  CHECK(thickened(dot, 3, 3, -0.5f) == Values{0, 0, 0, 0, 4, 0, 0, 0, 0});
+  CHECK(thickened(hole, 3, 3, -1, 8) == Values{8, 0, 8, 0, 0, 0, 8, 0, 8});
 }
 
 TEST_CASE("augment: draws fill their ranges evenly, and every sample and epoch has its own") {
@@ -184,11 +189,10 @@ TEST_CASE("augment: a sample's change depends on the epoch and on itself, not on
     (void)r.after(0, &other);                                // the first 5 of epoch 0
     const Permutation order(5, 0, 23, shuffle);
     for (uint32_t i = 0; i < 5; i++) {
-      Values picture(72), thick(72);
+      Values picture(72);
       for (size_t k = 0; k < 72; k++) picture[k] = real(r.pixels[order[i] * 72 + k]) * (1.0f / 255);
       const Change change(r.o.augment, 5, 0, order[i]);
-      thicken({picture.data(), 9, 8, 1, 0}, change.thicker, thick.data());
-      const Values want = warped(thick, 9, 8, 1, change);
+      const Values want = warped(thickened(picture, 9, 8, change.thicker), 9, 8, 1, change);
       for (size_t k = 0; k < 72; k++) CHECK(other[i * 72 + k] == want[k]);
     }
   }
