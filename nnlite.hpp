@@ -1881,6 +1881,13 @@ struct Change {
     const double middle = (double(a.thicker) - double(a.thinner)) / 2;
     thicker = static_cast<real>(middle + draw(5, (a.thicker + a.thinner) / 2));
   }
+  // Where pixel (0, y) of a picture comes from; each next one is (m[0], m[2]) further.
+  struct Place { int64_t x, y; };
+  NNLITE_SHARED Place row(int64_t H, int64_t W, int64_t y) const {
+    const int64_t u = 1 - W, v = 2 * y + 1 - H;                  // twice the way from the middle
+    return {((m[0] * u + m[1] * v - 65536 * u) >> 1) + by[0],
+            ((m[2] * u + m[3] * v + 65536 * (H - 1)) >> 1) + by[1]};
+  }
 };
 
 // A picture, by the number of a value, and what is around it.
@@ -1909,17 +1916,12 @@ NNLITE_SHARED static inline real thickened(const Canvas<F>& from, real by, int64
   return between(here, most, by > 0 ? by : -by);
 }
 
-// What pixel (x, y) shows, between four others.
+// What is at a place, between four pixels.
 template <class F>
-NNLITE_SHARED static inline real warped(const Canvas<F>& from, const Change& change, int64_t x, int64_t y,
-                                        int64_t c) {
-  const int64_t* const m = change.m;
-  const int64_t u = 1 - from.W, v = 2 * y + 1 - from.H;          // twice the way from the middle
-  const int64_t at_x = ((m[0] * u + m[1] * v - 65536 * u) >> 1) + change.by[0] + m[0] * x;
-  const int64_t at_y = ((m[2] * u + m[3] * v + 65536 * (from.H - 1)) >> 1) + change.by[1] + m[2] * x;
-  const int64_t i = at_x >> 16, j = at_y >> 16;
-  const real across = static_cast<real>(at_x & 65535) * real(0x1p-16),
-             down   = static_cast<real>(at_y & 65535) * real(0x1p-16);
+NNLITE_SHARED static inline real sampled(const Canvas<F>& from, Change::Place at, int64_t c) {
+  const int64_t i = at.x >> 16, j = at.y >> 16;
+  const real across = static_cast<real>(at.x & 65535) * real(0x1p-16),
+             down   = static_cast<real>(at.y & 65535) * real(0x1p-16);
   return between(between(from.at(i, j, c), from.at(i + 1, j, c), across),
                  between(from.at(i, j + 1, c), from.at(i + 1, j + 1, c), across), down);
 }
@@ -1941,9 +1943,11 @@ static inline void augment_row(const Augment& how, const Change& change, const S
   for (int64_t y = 0; y < H && strokes; y++)
     for (int64_t x = 0; x < W; x++) other[y * W + x] = thickened(from, change.thicker, x, y);
   if (strokes) from.value.data = other;
-  for (int64_t y = 0; y < H; y++)
-    for (int64_t x = 0; x < W; x++)
-      for (int64_t c = 0; c < C; c++) *picture++ = warped(from, change, x, y, c);
+  for (int64_t y = 0; y < H; y++) {
+    Change::Place at = change.row(H, W, y);
+    for (int64_t x = 0; x < W; x++, at.x += change.m[0], at.y += change.m[2])
+      for (int64_t c = 0; c < C; c++) *picture++ = sampled(from, at, c);
+  }
 }
 
 // ================================================================================ >>context

@@ -2597,7 +2597,9 @@ NNLITE_GLOBAL void picture_kernel(const Context* context, Turn own, bool from_qu
   const Canvas<Strokes>   thick = {{from, change->thicker}, p.H, p.W, p.C, background};
   for (int64_t i = gpu::thread(); i < n; i += gpu::threads()) {
     const int64_t c = i % p.C, x = i / p.C % p.W, y = i / p.C / p.W;
-    p.draw.to[row * n + i] = strokes ? warped(thick, *change, x, y, c) : warped(from, *change, x, y, c);
+    Change::Place at = change->row(p.H, p.W, y);
+    at.x += change->m[0] * x, at.y += change->m[2] * x;
+    p.draw.to[row * n + i] = strokes ? sampled(thick, at, c) : sampled(from, at, c);
   }
 }
 

@@ -17,7 +17,10 @@ static Values warped(const Values& picture, int H, int W, int C, const Change& c
   Values to;
   for (int y = 0; y < H; y++)
     for (int x = 0; x < W; x++)
-      for (int c = 0; c < C; c++) to.push_back(nnlite::warped(from, change, x, y, c));
+      for (int c = 0; c < C; c++) {
+        const Change::Place row = change.row(H, W, y);
+        to.push_back(sampled(from, {row.x + change.m[0] * x, row.y + change.m[2] * x}, c));
+      }
   return to;
 }
 static Values thickened(const Values& picture, int H, int W, real by, real background = 0) {
