@@ -168,6 +168,7 @@ double compare(const Size& s, const Kind& kind) {
   CAPTURE(s.in);
   CAPTURE(s.out);
   CAPTURE(kind.bits);
+  close_cuda(0);                               // with the memory of the one before
   const Backend* const on = cuda_backend(0, kind.precision);
   REQUIRE(on != nullptr);
   const size_t I = size_t(s.in), O = size_t(s.out), N = size_t(s.rows);
