@@ -3,10 +3,12 @@
 //   options.backend = nnlite::cuda_backend(0);          // declared in nnlite.hpp; absent: a link error
 //
 // Products are made by tensor cores: one of fp32 is three of tf32, with the errors of fp32, see >>tensor.
-// Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32.
+// Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32. Large ones of these
+// are left to cuBLASLt.
 //
-// Compile this file with nvcc (C++17) and link it with the program, whose one file with NNLITE_IMPLEMENTATION
-// stays as it is. Search for ">>room" to jump: every name appears twice, here and at its room. MIT licence.
+// Compile this file with nvcc (C++17) and link it and -lcublasLt with the program, whose one file with
+// NNLITE_IMPLEMENTATION stays as it is. Search for ">>room" to jump: every name appears twice, here and at
+// its room. MIT licence.
 //
 //   >>seams >>device >>reduce >>elementwise >>normalise >>pooling >>softmax >>tensor >>product >>linear
 //   >>window >>convolution >>losses >>optimizers >>rows >>backend
@@ -20,6 +22,7 @@
 #ifdef NNLITE_CUDA_SEAMS
 #include NNLITE_CUDA_SEAMS
 #else
+#include <cublasLt.h>
 #include <cuda_runtime.h>
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
@@ -108,6 +111,91 @@ inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, un
   const Error e = cudaLaunchKernelEx(&c, kernel, P(arguments)...);
   if (e != 0) (void)cudaGetLastError();
   return e;
+}
+
+// Products by cuBLASLt, which is opened once for a device.
+using Multiplier = cublasLtHandle_t;
+inline Error error_of(cublasStatus_t s) {
+  if (s == CUBLAS_STATUS_SUCCESS) return 0;
+  (void)cudaGetLastError();
+  return s == CUBLAS_STATUS_ALLOC_FAILED ? cudaErrorMemoryAllocation : cudaErrorUnknown;
+}
+inline Error new_multiplier(Multiplier& m) { return error_of(cublasLtCreate(&m)); }
+inline Error end_multiplier(Multiplier m) { return error_of(cublasLtDestroy(m)); }
+// A Linear of so many is large. (Tests without a GPU have fewer.)
+constexpr int64_t many_products() { return int64_t(1) << 28; }
+
+// C[m, n] = bias[n] + sum over k of A[m, k] B[k, n]. A line of a matrix begins so many floats behind the one
+// before, and every pointer at a multiple of 16 bytes. Of transposed matrices columns lie as lines.
+struct Matmul {
+  int          M, N, K;
+  const float *A, *B;
+  float*       C;
+  int64_t      a_line, b_line, c_line;
+  bool         a_transposed, b_transposed;
+  const float* bias;                           // nullptr: zeros
+  bool         relu, more;                     // C = max(0, ...); C +=
+  int          bits;                           // of a factor: 11 are tf32, 8 bf16
+};
+// cuBLASLt has columns where we have lines: it takes what lies there for the transposed matrix, A for A'
+// [K, M], B for B' [N, K], C for C' [N, M], from column to column as far as ours from line to line. So it is
+// to make C' = B' A': its first factor is our B, its second our A; its rows are our N, and along them an
+// epilogue has its bias. A matrix of ours that is transposed lies there as [M, K] of A or [K, N] of B, for it
+// to transpose. Without a workspace and without reductions between blocks every sum has one order, and a
+// recording needs no memory. The algorithm follows from shapes alone: of addresses it is told that they are
+// multiples of 16 bytes, and no more.
+inline Error matmul(Multiplier with, Stream stream, const Matmul& m) {
+  cublasLtMatmulDescOpaque_t       product = {};
+  cublasLtMatrixLayoutOpaque_t     first = {}, second = {}, result = {};
+  cublasLtMatmulPreferenceOpaque_t wanted = {};
+  cublasLtMatmulHeuristicResult_t  found = {};
+  cublasStatus_t s = CUBLAS_STATUS_SUCCESS;
+  const auto step = [&](cublasStatus_t next) { s = s == CUBLAS_STATUS_SUCCESS ? next : s; };
+  const auto describe = [&](cublasLtMatmulDescAttributes_t what, const auto& as) {
+    step(cublasLtMatmulDescSetAttribute(&product, what, &as, sizeof as));
+  };
+  const auto want = [&](cublasLtMatmulPreferenceAttributes_t what, const auto& as) {
+    step(cublasLtMatmulPreferenceSetAttribute(&wanted, what, &as, sizeof as));
+  };
+  const auto layout = [&](cublasLtMatrixLayoutOpaque_t& to, bool transposed, int rows, int columns,
+                          int64_t from_column_to_column) {
+    step(cublasLtMatrixLayoutInit(&to, CUDA_R_32F, static_cast<uint64_t>(transposed ? columns : rows),
+                                  static_cast<uint64_t>(transposed ? rows : columns), from_column_to_column));
+  };
+  const auto operation = [](bool transposed) { return int32_t(transposed ? CUBLAS_OP_T : CUBLAS_OP_N); };
+  step(cublasLtMatmulDescInit(
+      &product, m.bits == 8 ? CUBLAS_COMPUTE_32F_FAST_16BF : CUBLAS_COMPUTE_32F_FAST_TF32, CUDA_R_32F));
+  describe(CUBLASLT_MATMUL_DESC_TRANSA, operation(m.b_transposed));
+  describe(CUBLASLT_MATMUL_DESC_TRANSB, operation(m.a_transposed));
+  describe(CUBLASLT_MATMUL_DESC_EPILOGUE,
+           m.bias != nullptr ? m.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS
+                             : m.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+  if (m.bias != nullptr) describe(CUBLASLT_MATMUL_DESC_BIAS_POINTER, m.bias);
+  layout(first, m.b_transposed, m.N, m.K, m.b_line);
+  layout(second, m.a_transposed, m.K, m.M, m.a_line);
+  layout(result, false, m.N, m.M, m.c_line);
+  step(cublasLtMatmulPreferenceInit(&wanted));
+  want(CUBLASLT_MATMUL_PREF_MAX_WORKSPACE_BYTES, uint64_t(0));
+  want(CUBLASLT_MATMUL_PREF_REDUCTION_SCHEME_MASK, uint32_t(CUBLASLT_REDUCTION_SCHEME_NONE));
+  for (const auto alignment :
+       {CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_A_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_B_BYTES,
+        CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_C_BYTES, CUBLASLT_MATMUL_PREF_MIN_ALIGNMENT_D_BYTES})
+    want(alignment, uint32_t(16));
+  if (s != CUBLAS_STATUS_SUCCESS) return error_of(s);
+  // A kernel is loaded where it is first wanted, which a thread that records would not be allowed to.
+  cudaStreamCaptureMode mode = cudaStreamCaptureModeRelaxed;
+  const Error e = cudaThreadExchangeStreamCaptureMode(&mode);
+  if (e != 0) return e;
+  const float one = 1, before = m.more ? 1.0f : 0.0f;
+  int count = 0;
+  s = cublasLtMatmulAlgoGetHeuristic(with, &product, &first, &second, &result, &result, &wanted, 1, &found,
+                                     &count);
+  if (s == CUBLAS_STATUS_SUCCESS && count < 1) s = CUBLAS_STATUS_NOT_SUPPORTED;
+  if (s == CUBLAS_STATUS_SUCCESS)
+    s = cublasLtMatmul(with, &product, &one, m.B, &first, m.A, &second, &before, m.C, &result, m.C, &result,
+                       &found.algo, nullptr, 0, stream);
+  (void)cudaThreadExchangeStreamCaptureMode(&mode);
+  return error_of(s);
 }
 
 // Inside a kernel. follow() comes first: a launch that overlaps comes up while the one ahead of it ends, and
@@ -259,6 +347,7 @@ struct Device {
   int         number = 0;
   bool        open = false, overlaps = false;
   gpu::Stream stream = {};
+  gpu::Multiplier multiplier = {};
   gpu::Error  error = 0;                       // the first; every Status tells of it from then on
   Mirror      mirrors[max_mirrors];
   Recorded    recorded[max_recorded];
@@ -334,6 +423,12 @@ static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_
   run_waiting();
   Device& d = *current.device;
   d.note(gpu::launch<P...>(d.stream, d.overlaps, kernel, grid, threads, shared, P(arguments)...));
+}
+static void launch(gpu::Matmul m) {            // of tf32 or bf16
+  run_waiting();
+  Device& d = *current.device;
+  m.bits = current.precision == Precision::bf16 ? 8 : 11;
+  d.note(gpu::matmul(d.multiplier, d.stream, m));
 }
 
 inline int64_t padded(int64_t n) { return (n + 15) / 16 * 16; }          // columns of a weight
@@ -1666,6 +1761,45 @@ static void linear_backward(const OpRun& r) {
   product(dx, dw);
 }
 
+// Many products of rounded factors are the library's, with weights that have no padding. It can do neither
+// mask: it has those of its own forward alone, as bits.
+static bool fits_library(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  return fits_linear(r) && a.in_features % 16 == 0 && a.out_features % 16 == 0 &&
+         r.in_numel(0) * a.out_features >= gpu::many_products();
+}
+static size_t library_scratch(const OpRun& r) { return fits_library(r) ? 0 : refused; }
+static size_t library_back_scratch(const OpRun& r) {
+  const int64_t O = r.out_shape().last();
+  if (!fits_library(r)) return refused;
+  return r.dparameter(1) != nullptr ? column_sums_bytes(r.out_numel() / O, O) : 0;
+}
+static gpu::Matmul matmul(int M, int N, int K, const float* A, const float* B, float* C) {
+  return {M, N, K, A, B, C, K, N, N, false, false, nullptr, false, false, 0};
+}
+static void library_forward(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  const int I = a.in_features, O = a.out_features, N = static_cast<int>(r.in_numel(0) / I);
+  gpu::Matmul y = matmul(N, O, I, r.in(0), r.parameter(0), r.out());
+  y.bias = r.parameter(1), y.relu = (r.fused & fusion::relu) != 0;
+  launch(y);
+}
+static void library_backward(const OpRun& r) {
+  const Linear& a = *static_cast<const Linear*>(r.attributes);
+  const int I = a.in_features, O = a.out_features, N = static_cast<int>(r.in_numel(0) / I);
+  if (r.dx(0) != nullptr) {
+    gpu::Matmul dx = matmul(N, I, O, r.dy(), r.parameter(0), r.dx(0));
+    dx.b_transposed = true, dx.b_line = O, dx.more = r.accumulate(0);
+    launch(dx);
+  }
+  if (r.dparameter(0) != nullptr) {
+    gpu::Matmul dw = matmul(I, O, N, r.in(0), r.dy(), r.dparameter(0));
+    dw.a_transposed = true, dw.a_line = I;
+    launch(dw);
+  }
+  if (r.dparameter(1) != nullptr) column_sums(r.dy(), N, O, r.dparameter(1), scratch_of(r));
+}
+
 // ================================================================================ >>window
 
 // One side of the images that are read: the window of pixel p has its place k at
@@ -2173,14 +2307,10 @@ static bool fits(const OpRun& r) {
   return true;
 }
 // A Linear of many products is a convolution of one place; others are those of room >>linear.
-#ifndef WIDE
-#define WIDE 28
-#endif
-constexpr int64_t many_products = int64_t(1) << WIDE;
 static bool fits_wide(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
   bool fits = a.in_features % 4 == 0 && a.out_features % 4 == 0 &&
-              r.in_numel(0) * a.out_features >= many_products;
+              r.in_numel(0) * a.out_features >= gpu::many_products();
   for (const int64_t n : {r.in_numel(0), r.out_numel(), a.in_features * padded(a.out_features)})
     fits = fits && n <= 4 * int64_t(Window::limit);
   return fits;
@@ -2484,11 +2614,14 @@ struct ConvolutionLayer {
 };
 struct LinearLayer {
   using Wide = AsConvolution<fits_wide, wide_linear>;
+  using Library = Layer<library_forward, library_backward, library_scratch, library_back_scratch,
+                        fusion::relu>;
   static constexpr const Kernel* rows[] = {
-      Wide::forward, Wide::backward,
+      Library::rows[0], Library::rows[1], Wide::forward, Wide::backward,
       &Row<Phase::forward, linear_forward, linear_scratch, fusion::relu>::kernel,
       &Row<Phase::backward, linear_backward, linear_scratch, fusion::mask_dx | fusion::mask_dy>::kernel,
       nullptr};
+  static constexpr const Kernel* const* exact_rows = rows + 2;
 };
 
 template <class A>
@@ -2518,7 +2651,7 @@ static constexpr RowsOf all_rows[] = {
     {"HuberLoss", ElementsLoss<HuberLoss>::rows},
     {"L1Loss", ElementsLoss<L1Loss>::rows},
     {"LeakyReLU", Activation<LeakyReLU>::rows},
-    {"Linear", LinearLayer::rows},
+    {"Linear", LinearLayer::exact_rows},
     {"LogSoftmax", Softmaxes<LogSoftmax, true>::rows},
     {"MSELoss", ElementsLoss<MSELoss>::rows},
     {"MaxPool2d", Layer<max_pool2d_forward, max_pool2d_backward, pool_scratch<MaxPool2d>,
@@ -2541,6 +2674,11 @@ static const Kernel* const* rows_of(const char* op) {
     if (op[i] == r.op[i]) return r.rows;
   }
   return nullptr;
+}
+// Those of backends whose products have rounded factors: where plans are made, rows know no precision.
+static const Kernel* const* rounded_rows_of(const char* op) {
+  const Kernel* const* const rows = rows_of(op);
+  return rows == LinearLayer::exact_rows ? LinearLayer::rows : rows;
 }
 
 // ================================================================================ >>backend
@@ -2875,13 +3013,19 @@ const Backend* cuda_backend(int number, Precision precision) {
   if (!d.open) {
     if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
     if (gpu::can_overlap(d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
-    d.number = number, d.error = 0, d.queue_count = 0, d.draws.count = 0, d.draws.changes = false, d.open = true;
+    if (gpu::new_multiplier(d.multiplier) != 0) {
+      (void)gpu::end_stream(d.stream);
+      return nullptr;
+    }
+    d.number = number, d.error = 0, d.queue_count = 0, d.draws.count = 0, d.draws.changes = false;
+    d.open = true;
   }
   cuda::User& user = cuda::users[number][static_cast<int>(precision)];
   Backend& backend = cuda::backends[number][static_cast<int>(precision)];
   if (backend.user != nullptr) return &backend;  // others may be using it
+  const auto rows = precision == Precision::fp32 ? cuda::rows_of : cuda::rounded_rows_of;
   user = {&d, precision};
-  backend = {&user,       uint8_t(1 + static_cast<int>(precision)), cuda::rows_of, cuda::mirror, cuda::copy,
+  backend = {&user, uint8_t(1 + static_cast<int>(precision)), rows, cuda::mirror, cuda::copy,
              cuda::copy_parameter, cuda::begin, cuda::end, cuda::add, cuda::gather, cuda::wait};
   return &backend;
 }
@@ -2893,6 +3037,7 @@ void close_cuda(int number) {
   if (!d.open) return;
   d.note(gpu::use_device(number));
   for (cuda::Mirror& m : d.mirrors) d.drop(m);
+  (void)gpu::end_multiplier(d.multiplier);
   (void)gpu::end_stream(d.stream);
   d.open = false;
 }

@@ -29,9 +29,13 @@ struct Recording {
 struct Graph : Recording {
   int times = 0;
 };
+struct Multiplier {
+  int device;
+};
 
 namespace {
 constexpr size_t alignment = 256, kept_closed = 1024;
+constexpr int64_t at_first_many = int64_t(1) << 28;
 
 struct Range {
   unsigned char* data;
@@ -103,13 +107,15 @@ struct State {
   size_t  limit = SIZE_MAX;
   Order   order = Order::forward;
   uint64_t seed = 1;
-  long    calls = 0, launches = 0, fail_in = 0;
+  long    calls = 0, launches = 0, matmuls = 0, fail_in = 0;
+  int64_t many_products = at_first_many;
   Error   fail_with = no_error;
   std::vector<Memory>  live;
   std::deque<Range>    closed;                 // pages of what was given back
   std::vector<Stream*> streams;
   std::vector<Recording*> recordings;
   std::vector<Graph*> graphs;
+  std::vector<Multiplier*> multipliers;
   std::vector<std::string> findings;
 
   Memory* holder(const void* p, size_t bytes) {
@@ -369,6 +375,77 @@ Error launch(Stream* s, const Launch& l) {
   return c.run_or_record(s, [l](State& all) { return run(all, l); });
 }
 
+// ---- products
+// To 11 bits, of two as near the one further from zero; to 8, of two as near the even one.
+static float factor(float v, int bits) {
+  uint32_t word = 0;
+  memcpy(&word, &v, sizeof(word));
+  if ((word & 0x7F800000u) == 0x7F800000u) return v;
+  word = bits == 8 ? (word + 0x7FFFu + (word >> 16 & 1u)) & 0xFFFF0000u : (word + 0x1000u) & 0xFFFFE000u;
+  memcpy(&v, &word, sizeof(v));
+  return v;
+}
+static void multiply(const Matmul& m) {
+  const size_t M = static_cast<size_t>(m.M), N = static_cast<size_t>(m.N), K = static_cast<size_t>(m.K);
+  const size_t a_line = static_cast<size_t>(m.a_line), b_line = static_cast<size_t>(m.b_line);
+  std::vector<float> b(K * N), sum(N);
+  for (size_t k = 0; k < K; k++)
+    for (size_t n = 0; n < N; n++)
+      b[k * N + n] = factor(m.B[m.b_transposed ? n * b_line + k : k * b_line + n], m.bits);
+  for (size_t i = 0; i < M; i++) {
+    std::fill(sum.begin(), sum.end(), 0.0f);
+    for (size_t k = 0; k < K; k++) {
+      const float a = factor(m.A[m.a_transposed ? k * a_line + i : i * a_line + k], m.bits);
+      for (size_t n = 0; n < N; n++) sum[n] += a * b[k * N + n];
+    }
+    float* const c = m.C + i * static_cast<size_t>(m.c_line);
+    for (size_t n = 0; n < N; n++) {
+      if (m.bias != nullptr) sum[n] += m.bias[n];
+      if (m.relu && sum[n] < 0) sum[n] = 0;    // what is no number stays so
+      c[n] = m.more ? c[n] + sum[n] : sum[n];
+    }
+  }
+}
+static Error run(State& s, const Matmul& m) {
+  std::vector<Memory*> used;
+  bool fine = true;
+  const auto use = [&](const float* p, bool transposed, int rows, int columns, int64_t line) {
+    if (transposed) std::swap(rows, columns);
+    const int64_t floats = (rows - 1) * line + columns;
+    Memory* const memory = s.holder(p, static_cast<size_t>(floats) * sizeof(float));
+    fine = fine && line >= columns && memory != nullptr && memory->device == device_now &&
+           reinterpret_cast<uintptr_t>(p) % 16 == 0;
+    if (fine && std::find(used.begin(), used.end(), memory) == used.end()) used.push_back(memory);
+  };
+  use(m.A, m.a_transposed, m.M, m.K, m.a_line);
+  use(m.B, m.b_transposed, m.K, m.N, m.b_line);
+  use(m.C, false, m.M, m.N, m.c_line);
+  if (m.bias != nullptr) use(m.bias, false, 1, m.N, m.N);
+  if (!fine) {
+    found("matmul: not inside of live memory of the device, or not at a multiple of 16 bytes");
+    return value_error;
+  }
+  s.launches++, s.matmuls++;
+  for (Memory* memory : used) memory->open(true);
+  multiply(m);
+  for (Memory* memory : used) memory->open(false);
+  return 0;
+}
+Error new_multiplier(Multiplier*& m) {
+  const Call c("new_multiplier");
+  if (c.error != 0) return c.error;
+  c.s.multipliers.push_back(m = new Multiplier{device_now});
+  return 0;
+}
+Error matmul(Multiplier* with, Stream* s, const Matmul& m) {
+  const Call c;
+  if (c.error != 0) return c.error;
+  if (!c.knows(c.s.multipliers, with) || !c.knows(s)) return handle_error;
+  if (with->device != device_now || s->device != device_now) return handle_error;
+  if (m.M < 1 || m.N < 1 || m.K < 1 || (m.bits != 11 && m.bits != 8)) return value_error;
+  return c.run_or_record(s, [m](State& all) { return run(all, m); });
+}
+
 // ---- recordings
 Error start_recording(Stream* s) {
   const Call c("start_recording");
@@ -402,12 +479,12 @@ Error run_graph(Stream* s, Graph* g) {
       if (e == 0) e = work(c.s);
   return e;
 }
-// Both even if they are to fail.
+// All of them even if they are to fail.
 template <class T>
 static Error end(std::vector<T*>& live, T* t) {
   const Call c;
   if (!c.knows(live, t)) {
-    found("ended twice, or never made: a recording or a graph");
+    found("ended twice, or never made: a recording, a graph or a multiplier");
     return value_error;
   }
   live.erase(std::find(live.begin(), live.end(), t));
@@ -416,20 +493,26 @@ static Error end(std::vector<T*>& live, T* t) {
 }
 Error end_recording(Recording* r) { return end(state().recordings, r); }
 Error end_graph(Graph* g) { return end(state().graphs, g); }
+Error end_multiplier(Multiplier* m) { return end(state().multipliers, m); }
 
 // ================================================================================ control
 void reset() {
   State& s = state();
   s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0, device_now = 0;
+  s.many_products = at_first_many;
 }
 void    set_devices(int count) { state().devices = count; }
 void    set_memory(size_t bytes) { state().limit = bytes; }
+void    set_many_products(int64_t count) { state().many_products = count; }
 void    set_order(Order order, uint64_t seed) { state().order = order, state().seed = seed; }
 void    fail_call(long n, Error error) { state().fail_in = n, state().fail_with = error; }
 long    calls() { return state().calls; }
 long    launches() { return state().launches; }
+long    matmuls() { return state().matmuls; }
+int64_t many_products() { return state().many_products; }
 size_t  live_bytes() { return state().bytes_of(-1); }
 size_t  live_recordings() { return state().recordings.size() + state().graphs.size(); }
+size_t  live_multipliers() { return state().multipliers.size(); }
 std::vector<std::string> findings() {
   std::vector<std::string> all;
   all.swap(state().findings);

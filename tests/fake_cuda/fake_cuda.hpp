@@ -54,6 +54,21 @@ Error copy_within(Stream* s, void* to, const void* from, size_t bytes);
 Error clear(Stream* s, void* device, size_t bytes);
 Error sync(Stream* s);
 Error launch(Stream* s, const Launch& l);
+// C[m, n] = bias[n] + sum over k of A[m, k] B[k, n], in this order, of factors rounded to 11 or 8 bits.
+struct Matmul {
+  int          M, N, K;
+  const float *A, *B;
+  float*       C;
+  int64_t      a_line, b_line, c_line;
+  bool         a_transposed, b_transposed;
+  const float* bias;                           // nullptr: zeros
+  bool         relu, more;                     // C = max(0, ...); C +=
+  int          bits;
+};
+struct Multiplier;
+Error new_multiplier(Multiplier*& m);
+Error end_multiplier(Multiplier* m);
+Error matmul(Multiplier* with, Stream* s, const Matmul& m);
 // Launches in between are kept, not run. Whatever CUDA's graphs refuse there is found.
 Error start_recording(Stream* s);
 Error stop_recording(Stream* s, Recording*& to);
@@ -91,12 +106,16 @@ enum class Order { forward, backward, shuffled, all };
 void     reset();
 void     set_devices(int count);               // 1
 void     set_memory(size_t bytes);             // of every device; no limit
+void     set_many_products(int64_t count);     // a Linear of so many is large; 2^28
 void     set_order(Order order, uint64_t seed = 1);   // of threads between barriers, and of blocks; forward
 void     fail_call(long n, Error error = other_error);   // the n-th from now on, 1: the next one; 0: none
 long     calls();                              // of the functions above, launches among them
 long     launches();                           // of kernels, the recorded ones whenever they run
+long     matmuls();                            // run so far
+int64_t  many_products();
 size_t   live_bytes();
 size_t   live_recordings();
+size_t   live_multipliers();
 void     poison(void* device, size_t bytes);   // memory that no kernel may touch; NaN
 void     unpoison(void* device, size_t bytes);
 

@@ -80,6 +80,18 @@ std::unique_ptr<Subject> tiny() {
   return s;
 }
 
+// 16 -> 32 -> 16 -> 3, of which two are large where 512 products are many.
+std::unique_ptr<Subject> large() {
+  auto s = std::make_unique<Subject>();
+  Model& m = s->net.model;
+  m.output("y", m.chain(m.input("x", {16}), Linear{0, 32}, ReLU{}, Linear{0, 16}, ReLU{}, Linear{0, 3}));
+  s->loss = CrossEntropyLoss{};
+  s->rows = 4;
+  REQUIRE(s->finish() == Status::ok);
+  s->fill(10, 3);
+  return s;
+}
+
 // Whether f(), which returns numbers, gives the same bits in every order of threads and blocks.
 template <class F>
 bool same_in_every_order(F f) {
@@ -99,23 +111,29 @@ void check_nothing_left() {
   fake::reset();
   close_cuda(0);
   CHECK(fake::live_bytes() == 0);
+  CHECK(fake::live_multipliers() == 0);
   const std::vector<std::string> findings = fake::findings();
   CHECK_MESSAGE(findings.empty(), findings.front());
 }
 
-}  // namespace
-
-TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing and leaves the CPU usable") {
-  const auto s = tiny();
+// Every call failing in turn, in a run that has so many products by the library.
+void fail_in_turn(const Subject& subject, Precision precision, double tolerance, int64_t many, long matmuls) {
+  const Subject* const s = &subject;
+  const auto open = [&] {
+    fake::set_many_products(many);
+    return cuda_backend(0, precision);
+  };
   Course on_cpu;
   on_cpu.run(*s, nullptr);
   CHECK(on_cpu.first_failure() == Status::ok);
   check_nothing_left();
   const int64_t before = fake::calls();
+  const long none = fake::matmuls();
   Course right;
-  right.run(*s, cuda_backend(0));
+  right.run(*s, open());
   CHECK(right.first_failure() == Status::ok);
-  CHECK(error_of(right.numbers, on_cpu.numbers) <= 1e-4);
+  CHECK(error_of(right.numbers, on_cpu.numbers) <= tolerance);
+  CHECK(fake::matmuls() - none == matmuls);
   const int64_t calls = fake::calls() - before;
   CHECK(calls > 100);
   check_nothing_left();
@@ -126,7 +144,7 @@ TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing
       CAPTURE(error);
       fake::fail_call(n, error);
       Course c;
-      const Backend* const cuda = cuda_backend(0);
+      const Backend* const cuda = open();
       if (cuda) {
         c.run(*s, cuda);
         const Status wanted = error == fake::no_memory_error ? Status::out_of_memory : Status::device_error;
@@ -145,10 +163,17 @@ TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing
   CHECK(same_bytes(after.numbers, on_cpu.numbers));
   CHECK(after.file == on_cpu.file);
   Course again;
-  again.run(*s, cuda_backend(0));
+  again.run(*s, open());
   CHECK(same_bytes(again.numbers, right.numbers));
   CHECK(again.file == right.file);
   check_nothing_left();
+}
+
+}  // namespace
+
+TEST_CASE("cuda: every call of the device failing in turn is told, leaks nothing and leaves the CPU usable") {
+  fail_in_turn(*tiny(), Precision::fp32, 1e-4, fake::many_products(), 0);
+  fail_in_turn(*large(), Precision::tf32, 1e-2, 512, 4 * 5 + 4 * 2);           // of 4 steps and 4 passes
 }
 
 TEST_CASE("cuda: memory that does not suffice is out_of_memory, and what fits runs on") {

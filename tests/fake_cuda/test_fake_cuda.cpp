@@ -440,6 +440,80 @@ TEST_CASE("fake_cuda: what is recorded runs when it is asked to; what graphs ref
   CHECK(fake::live_recordings() == before);
 }
 
+TEST_CASE("fake_cuda: products have rounded factors, are recorded and stay where they are told to") {
+  Gpu g(64);
+  const size_t    none = fake::live_multipliers();
+  gpu::Multiplier with = nullptr;
+  CHECK(gpu::new_multiplier(with) == 0);
+  CHECK(fake::live_multipliers() == none + 1);
+  const auto launch = [&](const gpu::Matmul& m) { return gpu::matmul(with, g.stream, m); };
+  std::vector<float> v(64, NAN);
+  const float a[2][3] = {{1, 2, 3}, {4, 5, 6}}, b[3][2] = {{1, -1}, {2, -2}, {3, 1}};
+  for (size_t i = 0; i < 6; i++) {
+    v[i / 3 * 4 + i % 3] = a[i / 3][i % 3];                    // A, lines 4 apart
+    v[12 + i % 3 * 2 + i / 3] = a[i / 3][i % 3];               // transposed
+    v[20 + i] = b[i / 2][i % 2];
+    v[28 + i % 2 * 3 + i / 2] = b[i / 2][i % 2];
+  }
+  v[36] = 10, v[37] = 1;                                       // the bias
+  CHECK(gpu::copy_in(g.stream, g.data, v.data(), v.size() * sizeof(float)) == 0);
+  float* const d = g.data;
+  const gpu::Matmul plain = {2, 2, 3, d, d + 20, d + 40, 4, 2, 3, false, false, nullptr, false, false, 11};
+  const auto c = [&] {
+    const std::vector<float> all = g.values();
+    CHECK(std::isnan(all[42]));                                // between the lines of C
+    CHECK(std::isnan(all[45]));
+    return std::vector<float>{all[40], all[41], all[43], all[44]};
+  };
+  CHECK(launch(plain) == 0);
+  CHECK(c() == std::vector<float>{14, -2, 32, -8});
+  gpu::Matmul other = plain;
+  other.A = d + 12, other.a_line = 2, other.a_transposed = true;
+  other.B = d + 28, other.b_line = 3, other.b_transposed = true, other.bias = d + 36;
+  CHECK(launch(other) == 0);
+  CHECK(c() == std::vector<float>{24, -1, 42, -7});
+  other.relu = other.more = true;
+  CHECK(launch(other) == 0);
+  CHECK(c() == std::vector<float>{48, -1, 84, -7});
+
+  const float near[2] = {1 + 0x1p-9f, 1 + 0x1p-11f};           // 10 bits; halfway between two of 11
+  CHECK(gpu::copy_in(g.stream, d, near, sizeof near) == 0);
+  const float one = 1;
+  CHECK(gpu::copy_in(g.stream, d + 20, &one, sizeof one) == 0);
+  gpu::Matmul small = {2, 1, 1, d, d + 20, d + 48, 1, 1, 1, false, false, nullptr, false, false, 11};
+  CHECK(launch(small) == 0);
+  CHECK((g.values()[48] == 1 + 0x1p-9f && g.values()[49] == 1 + 0x1p-10f));
+  small.bits = 8;
+  CHECK(launch(small) == 0);
+  CHECK((g.values()[48] == 1 && g.values()[49] == 1));
+
+  const long before = fake::matmuls();
+  gpu::Recording made = nullptr;
+  gpu::Graph     twice = nullptr;
+  CHECK(gpu::start_recording(g.stream) == 0);
+  gpu::Matmul more = small;
+  more.more = true;
+  CHECK(launch(more) == 0);
+  CHECK(gpu::stop_recording(g.stream, made) == 0);
+  CHECK(gpu::new_graph(made, 2, twice) == 0);
+  CHECK(fake::matmuls() == before);
+  CHECK(gpu::run_graph(g.stream, twice) == 0);
+  CHECK(fake::matmuls() == before + 2);
+  CHECK(g.values()[48] == 3);
+  CHECK(gpu::end_recording(made) == 0);
+  CHECK(gpu::end_graph(twice) == 0);
+
+  CHECK(fake::findings().empty());
+  more.C = d + 49;                             // not at a multiple of 16 bytes
+  CHECK(found_by([&] { CHECK(launch(more) == fake::value_error); }) == 1);
+  more.C = d + 60, more.c_line = 8;            // its second line is beyond
+  CHECK(found_by([&] { CHECK(launch(more) == fake::value_error); }) == 1);
+  fake::fail_call(1);
+  CHECK(gpu::end_multiplier(with) == fake::other_error);       // and yet ended
+  CHECK(fake::live_multipliers() == none);
+  CHECK(launch(small) == fake::handle_error);
+}
+
 TEST_CASE("fake_cuda: launches have CUDA's limits") {
   Gpu g(1);
   const long before = fake::launches();
