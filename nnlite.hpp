@@ -4452,6 +4452,9 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   vf c[static_cast<size_t>(M)][1];
   const vf from = load(start);
   NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
+  if (t.mask != nullptr && !NNLITE_SMALL)      // in training what the next line writes may be in no cache
+    NNLITE_UNROLL for (int i = 0; i < 2 * M; i++)
+      __builtin_prefetch((i < M ? C : t.mask + (C - t.base)) + t.c_line + i % M * t.c_row, 1);
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float *a = A, *b = B;
     if constexpr (three) {
