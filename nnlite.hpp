@@ -3237,8 +3237,19 @@ static Multiply* pair_of(int64_t rows) {
 // to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
+#if NNLITE_PASS == NNLITE_PASS_AVX512                   // four times rows i and i + 8 become 2 i and 2 i + 1
+    const __m512i low  = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    vf row[5][16];
+    NNLITE_UNROLL for (int i = 0; i < 16; i++) row[0][i] = load(from + i * 16);
+    NNLITE_UNROLL for (int k = 0; k < 4; k++)
+      NNLITE_UNROLL for (int i = 0; i < 16; i++)
+        row[k + 1][i] = {_mm512_permutex2var_ps(row[k][i / 2].v, i % 2 ? high : low, row[k][i / 2 + 8].v)};
+    NNLITE_UNROLL for (int i = 0; i < 16; i++) store(to + i * 16, row[4][i]);
+#else
     for (int r = 0; r < 16; r += 4)
       for (int c = 0; c < 16; c += 4) transpose_4x4(from + r * 16 + c, to + c * 16 + r);
+#endif
     return;
   }
   for (int64_t c = 0; c < columns && c < 16; c++)
