@@ -211,7 +211,6 @@ struct Shape {
 };
 bool operator==(const Shape& a, const Shape& b);
 inline bool operator!=(const Shape& a, const Shape& b) { return !(a == b); }
-
 // A handle in a graph. One from another model is caught.
 struct Tensor { uint16_t id = 0xFFFF, model = 0; };
 
@@ -260,9 +259,7 @@ class AnyOp {
 
 // y = mean over each of output_size regions, region i of n covers floor(i H / n) .. ceil((i + 1) H / n).
 struct AdaptiveAvgPool2d { Pair output_size = 1; NNLITE_OP; };
-
 struct Add { NNLITE_OP; };                     // y = a + b (+ c ...), all of one shape
-
 // y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
   Pair kernel_size;
@@ -296,7 +293,6 @@ struct BatchNorm2d {
 
 // y = the inputs one after another along dim (0 is the batch and not allowed; of an image 3 is channels).
 struct Concat { int dim = 3; NNLITE_OP; };
-
 // y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high.
 // weight [O, I / groups, kH, kW].
 struct Conv2d {
@@ -328,19 +324,13 @@ struct ConvTranspose2d {
 
 // While training y = x / (1 - p) with probability 1 - p, else 0, by (seed, step, node, element); else y = x.
 struct Dropout { float p = 0.5f; NNLITE_OP; };
-
 struct ELU { float alpha = 1.0f; NNLITE_OP; };          // y = x for x > 0, else alpha (exp(x) - 1)
-
 // y = x with dimensions start_dim .. end_dim as one, in H, W, C order.
 struct Flatten { int start_dim = 1, end_dim = -1; NNLITE_OP; };
-
 struct LeakyReLU { float negative_slope = 0.01f; NNLITE_OP; };  // y = x for x > 0, else negative_slope x
-
 // y = x W^T + b. x [N, ..., in_features] -> y [N, ..., out_features]. weight [out_features, in_features].
 struct Linear { int in_features = 0, out_features = 0; bool bias = true; NNLITE_OP; };
-
 struct LogSoftmax { int dim = -1; NNLITE_OP; };         // y = x - log(sum(exp(x))) along dim
-
 // y = maximum of the window; padding counts as minus infinity. stride 0 means kernel_size.
 struct MaxPool2d {
   Pair kernel_size;
@@ -356,7 +346,6 @@ struct ReLU { NNLITE_OP; };                    // y = max(x, 0)
 struct Sigmoid { NNLITE_OP; };                 // y = 1 / (1 + exp(-x))
 struct Softmax { int dim = -1; NNLITE_OP; };   // y = exp(x) / sum(exp(x)) along dim
 struct Tanh { NNLITE_OP; };                    // y = tanh(x)
-
 // y[h, w] = x[h / scale_factor, w / scale_factor] (nearest).
 struct Upsample { Pair scale_factor = 2; NNLITE_OP; };
 
@@ -366,15 +355,12 @@ struct Upsample { Pair scale_factor = 2; NNLITE_OP; };
 // Target: class index (i32) in [0, C) for logits [N, ..., C], or with probabilities = true a tensor like the
 // logits. loss = -sum_c q_c log softmax(x)_c with q = (1 - label_smoothing) target + label_smoothing / C.
 struct CrossEntropyLoss { float label_smoothing = 0.0f; bool probabilities = false; NNLITE_OP; };
-
 // loss = -x[target] for log-probabilities x [N, ..., C] and class index target.
 struct NLLLoss { NNLITE_OP; };
-
 struct BCELoss { NNLITE_OP; };                 // loss = -(t log x + (1 - t) log(1 - x)), logarithms >= -100
 struct BCEWithLogitsLoss { NNLITE_OP; };       // loss = max(x, 0) - x t + log(1 + exp(-|x|))
 struct MSELoss { NNLITE_OP; };                 // loss = (x - t)^2
 struct L1Loss { NNLITE_OP; };                  // loss = |x - t|
-
 // loss = (x - t)^2 / 2 where |x - t| < delta, else delta (|x - t| - delta / 2).
 struct HuberLoss { float delta = 1.0f; NNLITE_OP; };
 
@@ -434,12 +420,9 @@ struct AdamW {
 // epochs. Any of them may be preceded by TrainerOptions::warmup_steps of linear growth.
 
 struct ConstantLR { NNLITE_OP; };              // lr
-
 // lr eta_min + (lr - eta_min) (1 + cos(pi epoch / T_max)) / 2; T_max 0 means TrainerOptions::epochs.
 struct CosineAnnealingLR { int T_max = 0; float eta_min = 0.0f; NNLITE_OP; };
-
 struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };               // lr gamma^epoch
-
 // From max_lr / div_factor up to max_lr during pct_start of the steps, then down to its final_div_factor-th
 // part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
 // TrainerOptions::epochs. Smith, Topin 2017.
@@ -1700,7 +1683,6 @@ NNLITE_SHARED static inline float madd(float a, float b, float c) {
   return fuses() ? fma_exact(a, b, c) : product(a, b) + c;
 }
 NNLITE_SHARED static inline double madd(double a, double b, double c) { return a * b + c; }
-
 NNLITE_SHARED static inline float  real_abs(float x) { return float_of(bits_of(x) & 0x7FFFFFFFu); }
 NNLITE_SHARED static inline float  real_sqrt(float x) { return __builtin_sqrtf(x); }
 NNLITE_SHARED static inline double real_abs(double x) { return __builtin_fabs(x); }
@@ -1748,7 +1730,6 @@ NNLITE_SHARED static inline Words random_block(uint64_t seed, uint64_t step, Pur
 
 // [0, 1) in steps of 2^-24.
 NNLITE_SHARED static inline float uniform_of(uint32_t word) { return float(word >> 8) * 0x1p-24f; }
-
 NNLITE_SHARED static inline double horner(double x, const double* coefficients, int count) {
   double r = coefficients[0];
   for (int i = 1; i < count; i++) r = product(r, x) + coefficients[i];
@@ -1849,7 +1830,6 @@ struct Gather {
 static inline bool augments(const Augment& a) {
   return a.degrees > 0 || a.scale > 0 || a.shear > 0 || a.shift > 0 || a.thinner > 0 || a.thicker > 0;
 }
-
 static inline bool augment_fits(const Augment& a) {
   const auto within = [](float v, float most) { return v >= 0 && v <= most; };
   return within(a.degrees, 180) && within(a.scale, 0.9f) && within(a.shear, 1) && within(a.shift, 16384) &&
@@ -1890,25 +1870,21 @@ struct Change {
   }
 };
 
-// A picture, by the number of a value, and what is around it.
-template <class F>
+// A picture, values[i], and what is around it.
+template <class Values>
 struct Canvas {
-  F       value;
+  Values  values;
   int64_t H, W, C;
   real    background;
   NNLITE_SHARED real at(int64_t x, int64_t y, int64_t c) const {
-    return x >= 0 && y >= 0 && x < W && y < H ? value((y * W + x) * C + c) : background;
+    return x >= 0 && y >= 0 && x < W && y < H ? values[(y * W + x) * C + c] : background;
   }
-};
-struct Stored {
-  const real* data;
-  NNLITE_SHARED real operator()(int64_t i) const { return data[i]; }
 };
 NNLITE_SHARED static inline real between(real a, real b, real share) { return a + product(b - a, share); }
 
 // A pixel towards the largest of itself and its four neighbours, or towards the smallest.
-template <class F>
-NNLITE_SHARED static inline real thickened(const Canvas<F>& from, real by, int64_t x, int64_t y) {
+template <class V>
+NNLITE_SHARED static inline real thickened(const Canvas<V>& from, real by, int64_t x, int64_t y) {
   const real here = from.at(x, y, 0), around[] = {from.at(x - 1, y, 0), from.at(x + 1, y, 0),
                                                   from.at(x, y - 1, 0), from.at(x, y + 1, 0)};
   real most = here;
@@ -1917,8 +1893,8 @@ NNLITE_SHARED static inline real thickened(const Canvas<F>& from, real by, int64
 }
 
 // What is at a place, between four pixels.
-template <class F>
-NNLITE_SHARED static inline real sampled(const Canvas<F>& from, Change::Place at, int64_t c) {
+template <class V>
+NNLITE_SHARED static inline real sampled(const Canvas<V>& from, Change::Place at, int64_t c) {
   const int64_t i = at.x >> 16, j = at.y >> 16;
   const real across = static_cast<real>(at.x & 65535) * real(0x1p-16),
              down   = static_cast<real>(at.y & 65535) * real(0x1p-16);
@@ -1937,12 +1913,12 @@ static inline void augment_row(const Augment& how, const Change& change, const S
   const int64_t H = shape.dim[1], W = shape.dim[2], C = shape.dim[3];
   real *const copy = reinterpret_cast<real*>(scratch),
        *const other = reinterpret_cast<real*>(scratch + augment_bytes(shape) / 2);
-  Canvas<Stored> from = {{copy}, H, W, C, real(how.background)};
+  Canvas<const real*> from = {copy, H, W, C, real(how.background)};
   __builtin_memcpy(copy, picture, static_cast<size_t>(H * W * C) * sizeof(real));
   const bool strokes = how.thinner > 0 || how.thicker > 0;
   for (int64_t y = 0; y < H && strokes; y++)
     for (int64_t x = 0; x < W; x++) other[y * W + x] = thickened(from, change.thicker, x, y);
-  if (strokes) from.value.data = other;
+  if (strokes) from.values = other;
   for (int64_t y = 0; y < H; y++) {
     Change::Place at = change.row(H, W, y);
     for (int64_t x = 0; x < W; x++, at.x += change.m[0], at.y += change.m[2])
@@ -2379,6 +2355,7 @@ static Region region_of(const AdaptiveAvgPool2d&, int side, int64_t o, const Sha
 //   grad   dw[k]    = sum over o of big[o stride - padding + k dilation] small[o]
 // Forward is down for Conv2d and up for ConvTranspose2d; the gradient for the input is the other one. Weights
 // are [small channels][big channels of a group] for both.
+constexpr int64_t narrow_taps = 64;            // at most, where down is by multiply_narrow
 struct Conv : Axes {                           // in: big, out: small
   int64_t images, groups, big, small;          // channels of one group
   int64_t workers;
@@ -2388,6 +2365,7 @@ struct Conv : Axes {                           // in: big, out: small
   int64_t taps() const { return int64_t(h.kernel) * w.kernel; }
   int64_t big_pitch() const { return groups * big; }
   int64_t small_pitch() const { return groups * small; }
+  bool    is_narrow() const { return big * groups * w.stride == 1 && small <= 8 && taps() <= narrow_taps; }
 };
 static NNLITE_NOINLINE Conv conv_sizes(const Conv2d& a, const OpRun& r) {
   return {axes_of(a, a.dilation, r.in_shape(0), r.out_shape()), r.rows, a.groups, a.in_channels / a.groups,
@@ -2504,7 +2482,6 @@ static inline void give(real* dx, int64_t i, real value, bool accumulate) {
   dx[i] = accumulate ? dx[i] + value : value;
 }
 static inline void zero(real* to, int64_t count) { for (int64_t i = 0; i < count; i++) to[i] = 0; }
-
 // Calls f(at, n, h, w, c) for every value of images of this shape, in their order.
 template <class F> static inline void each_value(int64_t images, const Shape& shape, F f) {
   int64_t at = 0;
@@ -2710,29 +2687,29 @@ NNLITE_VERB void store_bytes_part(uint8_t* p, vi a, int n) {
   if (n > 8) put_bytes(p + 8, get_bytes(t + 8, 8), n - 8);
 }
 
-// Four rows of four numbers turned over; steps of 16 from row to row on both sides.
-NNLITE_VERB void transpose_4x4(const float* from, float* to) {
+// Four rows of four numbers, 16 apart, turned over into rows `step` apart, written one after another.
+NNLITE_VERB void transpose_4x4(const float* from, float* to, int64_t step = 16) {
 #if defined(NNLITE_X86) && NNLITE_PASS != NNLITE_PASS_SCALAR
   const __m128 a = _mm_loadu_ps(from), b = _mm_loadu_ps(from + 16), c = _mm_loadu_ps(from + 32),
                d = _mm_loadu_ps(from + 48);
   const __m128 ab = _mm_unpacklo_ps(a, b), cd = _mm_unpacklo_ps(c, d), AB = _mm_unpackhi_ps(a, b),
                CD = _mm_unpackhi_ps(c, d);
   _mm_storeu_ps(to, _mm_movelh_ps(ab, cd));
-  _mm_storeu_ps(to + 16, _mm_movehl_ps(cd, ab));
-  _mm_storeu_ps(to + 32, _mm_movelh_ps(AB, CD));
-  _mm_storeu_ps(to + 48, _mm_movehl_ps(CD, AB));
+  _mm_storeu_ps(to + step, _mm_movehl_ps(cd, ab));
+  _mm_storeu_ps(to + 2 * step, _mm_movelh_ps(AB, CD));
+  _mm_storeu_ps(to + 3 * step, _mm_movehl_ps(CD, AB));
 #elif NNLITE_PASS == NNLITE_PASS_NEON
   const float32x4_t a = vld1q_f32(from), b = vld1q_f32(from + 16), c = vld1q_f32(from + 32),
                     d = vld1q_f32(from + 48);
   const float32x4_t ac = vzip1q_f32(a, c), bd = vzip1q_f32(b, d), AC = vzip2q_f32(a, c),
                     BD = vzip2q_f32(b, d);
   vst1q_f32(to, vzip1q_f32(ac, bd));
-  vst1q_f32(to + 16, vzip2q_f32(ac, bd));
-  vst1q_f32(to + 32, vzip1q_f32(AC, BD));
-  vst1q_f32(to + 48, vzip2q_f32(AC, BD));
+  vst1q_f32(to + step, vzip2q_f32(ac, bd));
+  vst1q_f32(to + 2 * step, vzip1q_f32(AC, BD));
+  vst1q_f32(to + 3 * step, vzip2q_f32(AC, BD));
 #else
-  for (int r = 0; r < 4; r++)
-    for (int c = 0; c < 4; c++) to[c * 16 + r] = from[r * 16 + c];
+  for (int c = 0; c < 4; c++)
+    for (int r = 0; r < 4; r++) to[c * step + r] = from[r * 16 + c];
 #endif
 }
 
@@ -3079,17 +3056,14 @@ using Multiply = void(const Product&, const float* A, const float* B, float* C, 
                       int64_t columns);
 // Rows of n numbers, `step` apart, to rows of whole sixteens with zeros behind them.
 using PadRows = void(const float* from, int64_t rows, int64_t step, int64_t n, float* to);
-
 // Tiles of so many columns and at most so many rows.
 struct Tiles {
   int64_t columns, rows;
   Multiply* (*of)(int64_t rows);
 };
 constexpr float zeros[128] = {};               // where a product starts without a bias
-
 template <class A>
 static inline const A& attributes_of(const OpRun& r) { return *static_cast<const A*>(r.attributes); }
-
 // Scratch: a piece of so many floats for every worker, then the piece that they share.
 static inline size_t scratch_bytes(int64_t floats) {
   return static_cast<size_t>(round_up(floats, 16)) * sizeof(float);
@@ -3294,6 +3268,56 @@ static void multiply(const Product& t, const float* A, const float* B, float* C,
   }
 }
 
+// The product where rows of A follow each other and columns are few, which would leave vectors half empty:
+// they run along the rows instead, 32 at a time. Their sums [2][8][16] are turned over.
+template <int O>
+static void narrow_tile(const Product& t, const int64_t* places, int64_t taps, const float* A, const float* B,
+                        const float* start, float* sums, int64_t rows) {
+  constexpr int V = O <= 6 || lanes == 16 ? 2 : 1;
+  for (int64_t i = 0; i < rows; i += V * lanes, A += V * lanes) {
+    vf c[static_cast<size_t>(O)][static_cast<size_t>(V)], a[static_cast<size_t>(V)];
+    NNLITE_UNROLL for (int o = 0; o < O; o++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) c[o][j] = set(start[o]);
+    const float* b = B;
+    for (int64_t k = 0; k < taps; k++, b += 16) {
+      NNLITE_UNROLL for (int j = 0; j < V; j++) a[j] = load(A + places[k] + j * lanes);
+      NNLITE_UNROLL for (int o = 0; o < O; o++)
+        NNLITE_UNROLL for (int j = 0; j < V; j++) c[o][j] = fma(a[j], set(b[o]), c[o][j]);
+    }
+    const vf floor = set(t.floor);
+    NNLITE_UNROLL for (int o = 0; o < O; o++)
+      NNLITE_UNROLL for (int j = 0; j < V; j++) {
+        const int64_t at = i + j * lanes;
+        if (t.scale != nullptr) c[o][j] = fma(c[o][j], set(t.scale[o]), set(t.shift[o]));
+        store(sums + at / 16 * 128 + o * 16 + at % 16, max(floor, c[o][j]));
+      }
+  }
+}
+static void multiply_narrow(const Product& t, const float* A, const float* B, float* C, const float* start,
+                            int64_t columns) {
+  int64_t places[narrow_taps], taps = 0;
+  for (int64_t p = 0; p < t.outer.count; p++)
+    for (int64_t q = 0; q < t.middle.count; q++)
+      for (int64_t k = 0; k < t.inner.count; k++)
+        places[taps++] = p * t.outer.a + q * t.middle.a + k * t.inner.a;
+  float sums[256], held[64];
+  for (int64_t line = 0; line < t.lines; line++, A += t.a_line, C += t.c_line)
+    for (int64_t at = 0; at < t.rows; at += 32) {
+      const int64_t rows = smaller(t.rows - at, 32);
+      (columns > 6 ? narrow_tile<8> : narrow_tile<6>)(t, places, taps, A + at, B,
+                                                      start == nullptr ? zeros : start, sums, rows);
+      for (int64_t i = 0; i < rows; i += 4) {
+        const bool    inside = i + 8 <= rows;  // later rows cover what is written behind these
+        const int64_t step = inside ? columns : 16;
+        float* const  c = C + (at + i) * columns;
+        for (int64_t o = (columns - 1) / 4 * 4; o >= 0; o -= 4)
+          transpose_4x4(sums + i / 16 * 128 + o * 16 + i % 16, (inside ? c : held) + o, step);
+        for (int64_t r = 0; !inside && r < smaller(4, rows - i); r++)
+          for (int64_t o = 0; o < columns; o++) c[r * columns + o] = held[r * 16 + o];
+      }
+    }
+}
+
 static void pad_rows(const float* from, int64_t rows, int64_t step, int64_t n, float* to) {
   for (int64_t r = 0; r < rows; r++, from += step)
     for (int64_t j = 0; j < round_up(n, 16); j += lanes, to += lanes)
@@ -3318,8 +3342,19 @@ static Multiply* pair_of(int64_t rows) {
 // to[c][r] = from[r][c] of two panels' blocks of 16 x 16. `from` has rows x columns; more rows are zeros.
 static void transpose_block(const float* from, int64_t rows, int64_t columns, float* to) {
   if (rows >= 16 && columns >= 16) {
+#if NNLITE_PASS == NNLITE_PASS_AVX512                   // four times rows i and i + 8 become 2 i and 2 i + 1
+    const __m512i low  = _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
+    const __m512i high = _mm512_add_epi32(low, _mm512_set1_epi32(8));
+    vf row[5][16];
+    NNLITE_UNROLL for (int i = 0; i < 16; i++) row[0][i] = load(from + i * 16);
+    NNLITE_UNROLL for (int k = 0; k < 4; k++)
+      NNLITE_UNROLL for (int i = 0; i < 16; i++)
+        row[k + 1][i] = {_mm512_permutex2var_ps(row[k][i / 2].v, i % 2 ? high : low, row[k][i / 2 + 8].v)};
+    NNLITE_UNROLL for (int i = 0; i < 16; i++) store(to + i * 16, row[4][i]);
+#else
     for (int r = 0; r < 16; r += 4)
       for (int c = 0; c < 16; c += 4) transpose_4x4(from + r * 16 + c, to + c * 16 + r);
+#endif
     return;
   }
   for (int64_t c = 0; c < columns && c < 16; c++)
@@ -3362,7 +3397,6 @@ static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
 }
 constexpr int64_t linear_rows = 64;            // of the batch, in one task of forward
 constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
-
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
@@ -3405,7 +3439,6 @@ NNLITE_RUN(linear_forward) {
     task += static_cast<uint32_t>(at.count);
   }
 }
-
 NNLITE_RUN(linear_grad_input) {
   const LinearSizes s = linear_sizes(r);
   float* turned = worker_scratch(r, worker, s.O * 32);
@@ -3450,7 +3483,6 @@ static void linear_update(const OpRun& r, uint32_t first, uint32_t last, float* 
     r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
   }
 }
-
 NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
   const int64_t whole = s.O / 16;                                    // panels without a tail
@@ -3495,7 +3527,6 @@ NNLITE_RUN(linear_grad_parameter) {
 #ifdef NNLITE_ONCE
 static inline int64_t panels_of(int64_t channels) { return (channels + 15) / 16; }
 static inline int64_t floor_div(int64_t a, int64_t b) { return a >= 0 ? a / b : -((b - 1 - a) / b); }
-
 // From `first`, `count` places of one side of an image; some may lie outside it.
 struct Span {
   int64_t first, count;
@@ -3556,7 +3587,8 @@ static inline int64_t band_rows(int64_t rows, int64_t fit, int64_t workers) {
 static NNLITE_NOINLINE Bands down_bands(const Conv& c) {
   const int64_t line = down_span(c.w, 0, c.w.out).count * c.big_pitch();
   const int64_t rows = band_rows(c.h.out, (patch_floats / line - c.h.extent()) / c.h.stride + 1, c.workers);
-  return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line, c.w.padding == 0};
+  return {rows, (c.h.out + rows - 1) / rows, down_span(c.h, 0, rows).count * line + (c.is_narrow() ? 32 : 0),
+          c.w.padding == 0 && !c.is_narrow()};
 }
 static NNLITE_NOINLINE Bands up_bands(const Conv& c) {
   const Span    across = up_span(c.w, 0, c.w.in);
@@ -3791,7 +3823,7 @@ static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from
     Sum s = {c, down, area, patch, rows, columns, in.channels * 16, T};
     s.p.b_panel = c.taps() * s.tap;
     while (s.next()) {
-      if (s.p.rows < s.p.lines) turn(s.p);
+      if (s.p.rows < s.p.lines && !c.is_narrow()) turn(s.p);
       s.p.inner = {in.channels, 1, 16};
       if (s.p.middle.a == in.channels) s.p.inner.count *= s.p.middle.count, s.p.middle.count = 1;
       for (int64_t g = 0; g < c.groups; g++) {
@@ -3925,14 +3957,14 @@ static void bias_grad(const OpRun& r, uint32_t first, uint32_t last) {
     }
   }
 }
-
 template <class A, bool down> NNLITE_RUN(conv_forward) {
   const Conv    c = conv_sizes(attributes_of<A>(r), r);
   const int64_t patch = (down ? down_bands(c) : up_bands(c)).scratch();
   float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
   Epilogue      e;
   set_epilogue(r, scratch + patch, e);
-  conv_sum(c, down, r.in(0), r.parameter(0), r.parameter(1), r.out(), e, scratch, first, last, multiply);
+  conv_sum(c, down, r.in(0), r.parameter(0), r.parameter(1), r.out(), e, scratch, first, last,
+           down && c.is_narrow() && !NNLITE_SMALL ? multiply_narrow : multiply);
 }
 static constexpr auto conv2d_forward = conv_forward<Conv2d, true>;
 static constexpr auto conv_transpose2d_forward = conv_forward<ConvTranspose2d, false>;
@@ -4065,7 +4097,6 @@ struct Winograd {
   int64_t scratch() const { return 16 * (v_step + m_step); }
 };
 constexpr int64_t winograd_tiles = 42;         // fills tiles of the product on every instruction set
-
 static NNLITE_NOINLINE Winograd winograd_sizes(const OpRun& r, bool forward) {
   const Pair   padding = attributes_of<Conv2d>(r).padding;
   const Shape& x = forward ? r.in_shape(0) : r.out_shape();
@@ -4537,6 +4568,9 @@ static void depthwise_tile(const Product& t, const float* A, const float* B, flo
   vf c[static_cast<size_t>(M)][1];
   const vf from = load(start);
   NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
+  if (t.mask != nullptr && !NNLITE_SMALL)      // in training what the next line writes may be in no cache
+    NNLITE_UNROLL for (int i = 0; i < 2 * M; i++)
+      __builtin_prefetch((i < M ? C : t.mask + (C - t.base)) + t.c_line + i % M * t.c_row, 1);
   for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
     const float *a = A, *b = B;
     if constexpr (three) {
@@ -4577,7 +4611,6 @@ static void depthwise_stripe(const Product& t, const float* A, const float* B, f
              ? Tiles{lanes, depthwise_rows, depthwise_tile_of<depthwise_rows, true>}
              : Tiles{lanes, apart_rows, depthwise_tile_of<apart_rows, false>});
 }
-
 NNLITE_RUN(depthwise_forward) {
   const int64_t patch = depthwise_scratch(r, true);
   float* const  scratch = worker_scratch(r, worker, patch + norm_floats(r));
@@ -4586,7 +4619,6 @@ NNLITE_RUN(depthwise_forward) {
   depthwise_sum(r, true, r.in(0), r.parameter(1), r.out(), e, scratch, first, last, depthwise_stripe,
                 lanes, pad_rows);
 }
-
 NNLITE_RUN(depthwise_grad_input) {
   Epilogue e;
   set_gradient_epilogue(r, e);
@@ -4636,7 +4668,6 @@ static void depthwise_grad_chunk(const Conv& c, Patch x, Patch dy, int64_t rows,
     left -= count;
   }
 }
-
 NNLITE_RUN(depthwise_grad_parameter) {
   if (stage == 1) return bias_grad(r, first, last);
   if (r.dparameter(0) == nullptr) return;
@@ -4698,7 +4729,6 @@ NNLITE_VERB vf masked(const float* y, const float* dy, int64_t i, int n) {
   const vf d = load_part(dy + i, n);
   return y == nullptr ? d : select(less(set(0.0f), load_part(y + i, n)), d, set(0.0f));
 }
-
 template <class A> NNLITE_RUN(activation_forward) {
   const A&     a = attributes_of<A>(r);
   const float* x = r.in(0);
@@ -4707,7 +4737,6 @@ template <class A> NNLITE_RUN(activation_forward) {
     store_part(y + i, value_of(a, load_part(x + i, n)), n);
   });
 }
-
 NNLITE_RUN(add_forward) {
   const vf floor = set(floor_of(r));
   each_element(r, first, last, [&r, floor](int64_t i, int n) NNLITE_INLINED {
@@ -4782,7 +4811,6 @@ NNLITE_RUN(mul_backward) {
     }
   });
 }
-
 NNLITE_RUN(dropout_backward) {
   if (r.dx(0) != nullptr) drop(r, first, last, r.dy(), r.dx(0), r.accumulate(0));
 }
@@ -4794,7 +4822,6 @@ NNLITE_VERB void give_all(float* to, const float* from, int64_t count, bool accu
   });
 }
 static void add_into(float* to, const float* from, int64_t n) { give_all(to, from, n, true); }
-
 // to = from scale + shift: numbers of a data set as an input wants them.
 NNLITE_VERB vf number(const float* p, int n) { return load_part(p, n); }
 NNLITE_VERB vf number(const uint8_t* p, int n) { return to_float(load_bytes_part(p, n)); }
@@ -4844,7 +4871,6 @@ static inline int64_t spare_floats(const Axis& w, int64_t C) {
 }
 
 static bool plan_concat(const OpRun& r, KernelPlan& plan) { return plan_tasks(plan, concat_runs(r)); }
-
 // Outputs first .. last - 1 of an axis are those whose windows may read input i.
 struct Reach { int64_t first, last; };
 static inline Reach reach_of(const Axis& a, int64_t i) {
@@ -4898,7 +4924,6 @@ static void max_row(const Axes& k, const Axis::Inside& down, const float* x, int
     });
   }
 }
-
 NNLITE_RUN(max_pool2d_forward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
@@ -4936,7 +4961,6 @@ template <class A> NNLITE_RUN(average_forward) {
     }
   }
 }
-
 NNLITE_RUN(upsample_forward) {
   const Pair f = attributes_of<Upsample>(r).scale_factor;
   const Shape &x = r.in_shape(0), &y = r.out_shape();
@@ -4976,7 +5000,6 @@ static void max_row_backward(const Axes& k, const float* dy, const uint8_t* plac
     });
   }
 }
-
 NNLITE_RUN(max_pool2d_backward) {
   const MaxPool2d& a = attributes_of<MaxPool2d>(r);
   const Axes       k = axes_of(a, a.dilation, r.in_shape(0), r.out_shape());
@@ -5043,7 +5066,6 @@ NNLITE_RUN(upsample_backward) {
     }
   }
 }
-
 NNLITE_RUN(concat_backward) {
   each_concat_run(r, first, last, [&r](int k, int64_t to, int64_t from, int64_t length) {
     if (r.dx(k) != nullptr) give_all(r.dx(k) + to, r.dy() + from, length, r.accumulate(k));
@@ -5057,7 +5079,6 @@ NNLITE_RUN(concat_backward) {
 // Normalising goes over the flat tensor with a pattern of coefficients that makes whole vectors.
 #ifdef NNLITE_ONCE
 constexpr int64_t norm_chunk = 512;
-
 // What both ops have in common, and how the shared scratch is divided.
 struct NormRun {
   const OpRun& r;
@@ -5209,7 +5230,6 @@ static void normal_coefficients(const NormRun& n, int64_t c, int count) {
   fill_pattern(n, 0, c, scale, count);
   fill_pattern(n, 1, c, shift, count);
 }
-
 NNLITE_RUN(batch_norm_forward) {
   const NormRun n(r);
   if (stage == 0) return sum_units(n, first, last, unit_statistics<1>, unit_statistics<together>);
@@ -5284,7 +5304,6 @@ static void gradient_coefficients(const NormRun& n, int64_t c, int count) {
   const Sixteen* const all[4] = {&mean, &scale, &slope, &shift};
   for (int i = 0; i < 4; i++) fill_pattern(n, i, c, *all[i], count);
 }
-
 NNLITE_RUN(batch_norm_backward) {
   const NormRun n(r);
   if (stage == 0) return sum_units(n, first, last, unit_gradients<1>, unit_gradients<together>);
@@ -5330,7 +5349,6 @@ static bool plan_chunks(KernelPlan& plan, int64_t count) {
 }
 static bool plan_class_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, positions_of(r)); }
 static bool plan_element_loss(const OpRun& r, KernelPlan& plan) { return plan_chunks(plan, r.in_numel(0)); }
-
 // The second stage: the mean from the sums of the chunks.
 static float* chunk_losses(const OpRun& r) { return reinterpret_cast<float*>(r.scratch); }
 static void finish_loss(const OpRun& r, int64_t count) {
@@ -5462,7 +5480,6 @@ static float cross_entropy_at(const Target& target, const float* x, int64_t posi
   }
   return tree_sum(loss.part);
 }
-
 NNLITE_RUN(cross_entropy_forward) {
   if (stage == 1) return finish_loss(r, positions_of(r));
   const Target target(r);
@@ -5473,7 +5490,6 @@ NNLITE_RUN(cross_entropy_forward) {
     chunk_losses(r)[task] = sum;
   }
 }
-
 NNLITE_RUN(nll_forward) {
   if (stage == 1) return finish_loss(r, positions_of(r));
   for (uint32_t task = first; task < last; task++) {
@@ -5488,7 +5504,6 @@ NNLITE_RUN(nll_forward) {
 using LossFormula = vf (*)(const void* attributes, vf x, vf t);
 template <class A>
 static vf loss_formula(const void* a, vf x, vf t) { return loss_of(*static_cast<const A*>(a), x, t); }
-
 static void element_losses(const OpRun& r, uint32_t stage, uint32_t first, uint32_t last, LossFormula f) {
   const int64_t n = r.in_numel(0);
   if (stage == 1) return finish_loss(r, n);
@@ -5563,7 +5578,6 @@ NNLITE_RUN(cross_entropy_backward) {
     }
   }
 }
-
 NNLITE_RUN(nll_backward) {
   if (r.dx(0) == nullptr) return;
   const Lines l(r, first, last);
@@ -5579,7 +5593,6 @@ template <class A>
 static vf slope_formula_x(const void* a, vf x, vf t) { return slope_by_x(*static_cast<const A*>(a), x, t); }
 template <class A>
 static vf slope_formula_t(const void* a, vf x, vf t) { return slope_by_t(*static_cast<const A*>(a), x, t); }
-
 static inline void element_slopes(const OpRun& r, uint32_t first, uint32_t last, const LossFormula (&by)[2]) {
   const int64_t end = smaller(last * element_block, r.in_numel(0));
   const vf share = set(1 / static_cast<float>(r.in_numel(0)));
@@ -5849,7 +5862,6 @@ static inline real sum_of_squares(const real* v, int64_t n) {
 template <class A> static bool valid(const A&) { return true; }          // unless one of the next says more
 static bool valid(const ELU& a) { return a.alpha >= 0 && is_finite(a.alpha); }
 static bool valid(const LeakyReLU& a) { return a.negative_slope >= 0 && is_finite(a.negative_slope); }
-
 template <class A> static Status activation_shape(A& a, OpShape& s) {
   if (!valid(a)) return Status::bad_attribute;
   if (!real_input(s, 0)) return Status::bad_shape;
@@ -5893,7 +5905,6 @@ NNLITE_DEFINE_LAYER(Tanh, tanh, activation, pointwise, NNLITE_NO_FIELDS);
 // y = a + b (+ c ...) and y = a b (c ...), left to right. All inputs and y [...]
 static inline real combined(const Add&, real a, real b) { return a + b; }
 static inline real combined(const Mul&, real a, real b) { return a * b; }
-
 // Element i of dx_k: dy, and dy times the product of the other inputs.
 static inline real slope_times(const Add&, const OpRun&, int, int64_t, real dy) { return dy; }
 static inline real slope_times(const Mul&, const OpRun& r, int k, int64_t i, real dy) {
@@ -5940,7 +5951,6 @@ static bool norm_input(const BatchNorm1d&, OpShape& s) {
   return rows_input(s, 0) && (s.in[0].rank == 2 || s.in[0].rank == 3);
 }
 static bool norm_input(const BatchNorm2d&, OpShape& s) { return image_input(s); }
-
 template <class A> static Status batch_norm_shape(A& a, OpShape& s) {
   if (!norm_input(a, s)) return Status::bad_shape;
   if (!(a.eps > 0) || !is_finite(a.eps) || !(a.momentum >= 0 && a.momentum <= 1))
@@ -6095,7 +6105,6 @@ static ParameterSpec weight_of(const Conv2d& a) {
 template <class A> constexpr bool goes_down = false;
 template <> constexpr bool goes_down<Conv2d> = true;
 static int64_t conv_pixels(const Conv2d&, const Axis& k, int Pair::*) { return k.places(); }
-
 template <class A> static Status conv_shape(A& a, OpShape& s) {
   if (!image_input(s)) return Status::bad_shape;
   NNLITE_TRY(infer_last(s, a.in_channels));
@@ -6394,7 +6403,6 @@ NNLITE_DEFINE_LOSS(CrossEntropyLoss, cross_entropy_loss, cross_entropy_loss, NNL
 
 // y = mean of -x[target], x are log-probabilities
 static Status nll_loss_shape(NLLLoss&, OpShape& s) { s.dx_reads_in = 2; return set_class_target(s); }
-
 static void nll_loss_forward(const NLLLoss&, const OpRun& r) {
   const int64_t C = r.in_shape(0).last(), positions = r.in_numel(0) / C;
   real total = 0;
@@ -6455,7 +6463,6 @@ NNLITE_DEFINE_LOSS(MSELoss, mse_loss, elementwise_loss, NNLITE_NO_FIELDS);
 template <class... T> static bool at_least_zero(T... x) { return (... && (x >= 0 && is_finite(x))); }
 static bool positive(float x) { return x > 0 && is_finite(x); }
 static bool below_one(float x) { return x >= 0 && x < 1; }
-
 static Status optimizer_slots(bool valid, OpShape& s, int count) {
   if (!valid) return Status::bad_attribute;
   if (!real_input(s, 0)) return Status::bad_shape;
@@ -6625,7 +6632,6 @@ template <class A, class F> static void each_line(const A& a, const OpRun& r, F 
 
 static inline bool of_log(const Softmax&) { return false; }
 static inline bool of_log(const LogSoftmax&) { return true; }
-
 template <class A> static void softmax_forward(const A& a, const OpRun& r) {
   each_line(a, r, [&](int64_t first, int64_t count, int64_t stride) {
     const real* x = r.in(0) + first;
@@ -6806,7 +6812,6 @@ static bool valid(const ReduceLROnPlateau& a) {
          in_range(a.min_lr, 0, 1e9f);
 }
 static bool valid(const StepLR& a) { return a.step_size > 0 && in_range(a.gamma, 0, 10); }
-
 template <class A>
 static Status schedule_shape(A& a, OpShape&) { return valid(a) ? Status::ok : Status::bad_attribute; }
 template <class T, float (*f)(const T&, const RateContext&)>
@@ -7296,7 +7301,6 @@ const char* Model::output_name(int i) const { return i >= 0 && i < output_count_
 
 // ================================================================================ >>init
 static bool is_normal(Init init) { return init == Init::glorot_normal || init == Init::he_normal; }
-
 // Largest or standard deviation of a fresh weight (PyTorch: kaiming_uniform with a = sqrt(5); Glorot, Bengio
 // 2010: sqrt(6 / (in + out)); He et al. 2015: sqrt(6 / in)); a normal has the variance of its uniform.
 static float init_scale(const ParameterSpec& spec, Init init) {
@@ -7399,7 +7403,6 @@ using Ref = uint32_t;
 constexpr Ref no_ref = 0xFFFFFFFFu;
 enum class Base : uint8_t { arena, model, trainer };
 static Ref make_ref(Base base, uint32_t units) { return static_cast<uint32_t>(base) << 29 | units; }
-
 // One step. Its refs: forward: in, out, parameters, slots; backward: in, out, dx, dy, parameters, their
 // gradients, slots; update: parameter, gradient, slots; add: to, from. Then: derived weights that are kept;
 // with fusion::norm its parameters, with fusion::update the refs of an update. Everywhere of one size.
@@ -7422,7 +7425,6 @@ struct StepRecord {
   StepRecord() : room(0), training(false), per_row(false), derived(false) {}
 };
 static_assert(sizeof(StepRecord) == 32, "a plan made on a PC holds on a microcontroller");
-
 // The two nodes of a loss in options.
 struct LossNodes {
   Node     nodes[2];
@@ -8519,10 +8521,8 @@ static Status mirror(Engine& e, const Model& model, void* arena, size_t bytes) {
 }
 constexpr uint64_t loss_bytes = 256;           // the same on every machine
 static_assert(sizeof(LossNodes) <= loss_bytes, "a plan made on a PC holds on a microcontroller");
-
 // How the records of a session or trainer follow each other, and what comes behind them.
 struct RecordPlaces { uint32_t loss, steps, refs, io, parameters, pool, scratch; };
-
 struct Layouter {
   Graph       graph;
   LossNodes   loss;
@@ -9258,7 +9258,6 @@ template <class F> static int64_t weighed(const Taps& down, const Taps& across, 
   return sum;
 }
 static int64_t total_weight(const Taps& down, const Taps& across) { return down.total() * across.total(); }
-
 // 1000 times channel c of a pixel, as a model of `channels` wants it: transparency is laid over white where
 // the model has no alpha, gray made from colour, gray repeated for colour, alpha opaque where there is none.
 static int64_t pixel_value(const uint8_t* p, int has, int channels, int c) {
@@ -9317,7 +9316,6 @@ static double resized_value(const Image& image, const Placement& p, const Taps& 
 // ink; its large connected parts are the digit. It gets the look of MNIST (LeCun et al. 1998): the longest
 // side 20, grey edges, the centre of mass in the middle of 28 x 28.
 constexpr int digit_cells = 16, digit_parts = 2048;          // of the background a side; of the ink
-
 struct DigitPart { uint32_t area; uint8_t x0, y0, x1, y1; };  // its box, both ends inside
 struct DigitScratch {
   uint32_t  sums[3 * 256];
@@ -10677,7 +10675,6 @@ static NNLITE_COLD Status read_extras(ExtrasReader& x) {
 // they lie. What a record must be is made from the engine's own nodes and parameters, for reader and writer.
 constexpr uint8_t role_activation = 5, role_input = 6, role_state = 7;
 constexpr size_t  file_name_bytes = 64;        // of the longest name that the engine keeps, with its end
-
 static uint8_t file_dtype(DType t) {
   return t == DType::f32 ? 1 : t == DType::f64 ? 4 : t == DType::u8 ? 6 : 8;
 }
@@ -10726,7 +10723,6 @@ static NodeRecord node_record(const Node& n, uint32_t number) {
   return r;
 }
 static bool has_attributes(const Node& n, uint32_t number) { return n.op != nullptr && n.owner == number; }
-
 // The string at a reference, with its end. It must lie where the last one ended, unless it is absent.
 static Status fetch_string(const File& f, uint64_t here, uint32_t offset, uint8_t bytes, uint64_t& cursor,
                            char* to) {

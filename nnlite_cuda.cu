@@ -2714,12 +2714,12 @@ struct Prepare {
 struct Unchanged {
   const Draw& d;
   int64_t     first;
-  NNLITE_DEVICE float operator()(int64_t i) const { return d.value(first + i); }
+  NNLITE_DEVICE float operator[](int64_t i) const { return d.value(first + i); }
 };
 struct Strokes {
   Canvas<Unchanged> from;
   float             by;
-  NNLITE_DEVICE float operator()(int64_t i) const { return thickened(from, by, i % from.W, i / from.W); }
+  NNLITE_DEVICE float operator[](int64_t i) const { return thickened(from, by, i % from.W, i / from.W); }
 };
 NNLITE_GLOBAL void picture_kernel(const Context* context, Turn own, bool from_queue, Pictures p) {
   gpu::follow();

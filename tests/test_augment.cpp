@@ -13,7 +13,7 @@ using Values = std::vector<real>;
 static Change still() { return Change(Augment(), 0, 0, 0); }
 
 static Values warped(const Values& picture, int H, int W, int C, const Change& change, real background = 0) {
-  const Canvas<Stored> from = {{picture.data()}, H, W, C, background};
+  const Canvas<const real*> from = {picture.data(), H, W, C, background};
   Values to;
   for (int y = 0; y < H; y++)
     for (int x = 0; x < W; x++)
@@ -24,7 +24,7 @@ static Values warped(const Values& picture, int H, int W, int C, const Change& c
   return to;
 }
 static Values thickened(const Values& picture, int H, int W, real by, real background = 0) {
-  const Canvas<Stored> from = {{picture.data()}, H, W, 1, background};
+  const Canvas<const real*> from = {picture.data(), H, W, 1, background};
   Values to;
   for (int y = 0; y < H; y++)
     for (int x = 0; x < W; x++) to.push_back(nnlite::thickened(from, by, x, y));

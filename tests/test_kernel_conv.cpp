@@ -42,6 +42,13 @@ TEST_CASE("kernel_conv: Conv2d has the same bits on every instruction set and nu
     check(Conv2d{2, 7, {1, 3}}, 5, 6, 2, 2);
     check(Conv2d{2, 1, {5, 3}, {3, 2}, 1}, 14, 13, 2, 1);
   }
+  SUBCASE("few output channels of one input channel: vectors along the pixels") {
+    check(Conv2d{1, 6, 5, 1, 2}, 28, 28, 1, 2);
+    check(Conv2d{1, 1, 3, 1, 1}, 5, 70, 1, 2);
+    check(Conv2d{1, 8, {3, 8}, {2, 1}}, 9, 43, 1, 1);
+    check(Conv2d{1, 7, 2, 1, 0, 1, 1, false}, 3, 6, 1, 3);
+    check(Conv2d{1, 2, {1, 64}, 1, {0, 40}}, 2, 33, 1, 2);
+  }
   SUBCASE("columns that end with the tensor") {
     check(Conv2d{5, 24, 1}, 4, 4, 5, 2);
     check(Conv2d{1, 120, 1}, 3, 2, 1, 2);
