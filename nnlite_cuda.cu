@@ -134,7 +134,7 @@ struct Matmul {
   int64_t      a_line, b_line, c_line;
   bool         a_transposed, b_transposed;
   const float* bias;                           // nullptr: zeros
-  bool         relu, more;                     // C = max(0, ...); C +=
+  bool         more;                           // C +=
   int          bits;                           // of a factor: 11 are tf32, 8 bf16
 };
 // cuBLASLt has columns where we have lines: it takes what lies there for the transposed matrix, A for A'
@@ -168,8 +168,7 @@ inline Error matmul(Multiplier with, Stream stream, const Matmul& m) {
   describe(CUBLASLT_MATMUL_DESC_TRANSA, operation(m.b_transposed));
   describe(CUBLASLT_MATMUL_DESC_TRANSB, operation(m.a_transposed));
   describe(CUBLASLT_MATMUL_DESC_EPILOGUE,
-           m.bias != nullptr ? m.relu ? CUBLASLT_EPILOGUE_RELU_BIAS : CUBLASLT_EPILOGUE_BIAS
-                             : m.relu ? CUBLASLT_EPILOGUE_RELU : CUBLASLT_EPILOGUE_DEFAULT);
+           m.bias != nullptr ? CUBLASLT_EPILOGUE_BIAS : CUBLASLT_EPILOGUE_DEFAULT);
   if (m.bias != nullptr) describe(CUBLASLT_MATMUL_DESC_BIAS_POINTER, m.bias);
   layout(first, m.b_transposed, m.N, m.K, m.b_line);
   layout(second, m.a_transposed, m.K, m.M, m.a_line);
@@ -1775,13 +1774,13 @@ static size_t library_back_scratch(const OpRun& r) {
   return r.dparameter(1) != nullptr ? column_sums_bytes(r.out_numel() / O, O) : 0;
 }
 static gpu::Matmul matmul(int M, int N, int K, const float* A, const float* B, float* C) {
-  return {M, N, K, A, B, C, K, N, N, false, false, nullptr, false, false, 0};
+  return {M, N, K, A, B, C, K, N, N, false, false, nullptr, false, 0};
 }
 static void library_forward(const OpRun& r) {
   const Linear& a = *static_cast<const Linear*>(r.attributes);
   const int I = a.in_features, O = a.out_features, N = static_cast<int>(r.in_numel(0) / I);
   gpu::Matmul y = matmul(N, O, I, r.in(0), r.parameter(0), r.out());
-  y.bias = r.parameter(1), y.relu = (r.fused & fusion::relu) != 0;
+  y.bias = r.parameter(1);
   launch(y);
 }
 static void library_backward(const OpRun& r) {
@@ -2614,8 +2613,8 @@ struct ConvolutionLayer {
 };
 struct LinearLayer {
   using Wide = AsConvolution<fits_wide, wide_linear>;
-  using Library = Layer<library_forward, library_backward, library_scratch, library_back_scratch,
-                        fusion::relu>;
+  // Its epilogue with ReLU would make zeros of what is no number: no fusion.
+  using Library = Layer<library_forward, library_backward, library_scratch, library_back_scratch>;
   static constexpr const Kernel* rows[] = {
       Library::rows[0], Library::rows[1], Wide::forward, Wide::backward,
       &Row<Phase::forward, linear_forward, linear_scratch, fusion::relu>::kernel,

@@ -110,7 +110,7 @@ else
 fi
 pattern='ERROR SUMMARY|assertions'
 if command -v compute-sanitizer > /dev/null; then
-  part memcheck sanitize memcheck "*op table*"
+  part memcheck sanitize memcheck "*op table*,*many steps*,*pictures*,*large*"
   [ $short = yes ] || part racecheck sanitize racecheck "*whole networks*"
 else
   echo "memcheck       SKIP: there is no compute-sanitizer" | tee -a "$table"

@@ -401,7 +401,6 @@ static void multiply(const Matmul& m) {
     float* const c = m.C + i * static_cast<size_t>(m.c_line);
     for (size_t n = 0; n < N; n++) {
       if (m.bias != nullptr) sum[n] += m.bias[n];
-      if (m.relu && sum[n] < 0) sum[n] = 0;    // what is no number stays so
       c[n] = m.more ? c[n] + sum[n] : sum[n];
     }
   }

@@ -62,7 +62,7 @@ struct Matmul {
   int64_t      a_line, b_line, c_line;
   bool         a_transposed, b_transposed;
   const float* bias;                           // nullptr: zeros
-  bool         relu, more;                     // C = max(0, ...); C +=
+  bool         more;                           // C +=
   int          bits;
 };
 struct Multiplier;
