@@ -88,10 +88,16 @@ again() {  # the same training 20 times, on the GPU: the same bytes
   done
   "$build/nnlite" eval "$logs/again1.nnl" --data "$NNLITE_DATA/mnist" --cuda
 }
+system() {  # on the GPU
+  "$build/tests/systems/nnlite_systems" -tc="$1 full*" > "$logs/system.txt" 2>&1
+  right=$?
+  cat "$logs/system.txt"
+  [ $right = 0 ] && grep -q 'device: GPU' "$logs/system.txt"
+}
 sanitize() { timeout 150 compute-sanitizer --tool "$1" --error-exitcode 9 "$build/tests/nnlite_tests_cuda" -tc="$2"; }
 
 targets="nnlite_program nnlite_tests_cuda"
-[ $short = yes ] || targets="$targets nnlite_tests"
+[ $short = yes ] || targets="$targets nnlite_tests nnlite_systems"
 pattern='error|Built|Linking'
 part build configure
 [ $failed = 0 ] || exit 1
@@ -99,7 +105,9 @@ pattern='assertions'
 part parity "$build/tests/nnlite_tests_cuda"
 [ $short = yes ] || part cpu "$build/tests/nnlite_tests"
 pattern='accuracy'
-if [ -d "${NNLITE_DATA:-none}/mnist" ]; then part again again
+if [ -d "${NNLITE_DATA:-none}/mnist" ]; then
+  part again again
+  [ $short = yes ] || part S8 system S8
 else echo "again          SKIP: no MNIST in NNLITE_DATA or gpu_pack/data" | tee -a "$table"; fi
 if python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   pattern='geometric mean'

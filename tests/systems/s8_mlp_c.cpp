@@ -1,5 +1,6 @@
 // S8: MNIST, 784-256-64-10, ReLU, a sigmoid output fed to cross-entropy, Adam 1e-4, batch 128. The device is
-// chosen at run time: the CPU, its fastest instruction set. A progress bar where stderr is a terminal.
+// chosen at run time: the GPU if there is one and this was built with CUDA, or else the CPU, its fastest instruction
+// set. A progress bar where stderr is a terminal.
 #include <string>
 
 #include "progress.hpp"
@@ -19,7 +20,10 @@ static double accuracy_after(const systems::Mnist& mnist, int epochs) {
   options.loss      = CrossEntropyLoss{};
   options.optimizer = Adam{1e-4f};
   options.seed      = 1;
-  std::printf("device: CPU, %s\n", isa_name(current_isa()));
+#ifdef NNLITE_CUDA
+  options.backend = cuda_backend(0);
+#endif
+  std::printf("device: %s\n", options.backend ? "GPU" : (std::string("CPU, ") + isa_name(current_isa())).c_str());
   const uint64_t steps = (mnist.train.count() + 127) / 128 * static_cast<uint64_t>(epochs);
   Progress progress;
   return systems::train_and_test(model, options, mnist, {}, steps, [&](const Trainer& t) {

@@ -21,12 +21,13 @@ bool read_mnist(Mnist& mnist) {
   return true;
 }
 
-static double test_accuracy(const Model& model, const Trainer& trainer, const Samples& test, Scaling scaling,
-                            Pool& pool) {
+static double test_accuracy(const Model& model, const Trainer& trainer, const TrainerOptions& trained,
+                            const Samples& test, Scaling scaling) {
   constexpr int batch = 100;
   SessionOptions options;
-  options.batch = batch;
-  options.pool  = &pool;
+  options.batch   = batch;
+  options.pool    = trained.pool;
+  options.backend = trained.backend;
   MemoryPlan plan;
   REQUIRE(Session::plan(model, options, plan) == Status::ok);
   Memory memory(plan.total);
@@ -62,7 +63,7 @@ double train_and_test(const Model& model, TrainerOptions options, const Mnist& m
     REQUIRE(trainer.step() == Status::ok);
     after(trainer);
   }
-  const double accuracy = test_accuracy(model, trainer, mnist.test, scaling, pool);
+  const double accuracy = test_accuracy(model, trainer, options, mnist.test, scaling);
   std::printf("%d steps in %zu bytes, test accuracy %.2f %%\n", int(steps), plan.total, 100 * accuracy);
   return accuracy;
 }
