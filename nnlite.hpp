@@ -2708,8 +2708,7 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to, int64_t step = 16) 
   vst1q_f32(to + 2 * step, vzip1q_f32(AC, BD));
   vst1q_f32(to + 3 * step, vzip2q_f32(AC, BD));
 #else
-  for (int c = 0; c < 4; c++)
-    for (int r = 0; r < 4; r++) to[c * step + r] = from[r * 16 + c];
+  for (int c = 0; c < 4; c++) for (int r = 0; r < 4; r++) to[c * step + r] = from[r * 16 + c];
 #endif
 }
 
@@ -3397,6 +3396,10 @@ static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
 }
 constexpr int64_t linear_rows = 64;            // of the batch, in one task of forward
 constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
+constexpr int64_t linear_piece = linear_inputs * 32;  // of dw, from which weights are updated at once
+static inline int64_t linear_scratch(const LinearSizes& s, bool updates) {
+  return (updates ? linear_piece : 0) + (s.O % 16 != 0 ? s.N * 16 : 0);
+}
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
@@ -3411,10 +3414,8 @@ static inline bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
 static inline bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
-  if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
-  if ((r.fused & fusion::update) == 0) return true;
-  p.scratch_per_worker = scratch_bytes(linear_inputs * 16);
-  return s.N == 1;                             // with more rows it would not pay
+  p.scratch_per_worker = scratch_bytes(linear_scratch(s, (r.fused & fusion::update) != 0));
+  return true;
 }
 #endif
 
@@ -3457,17 +3458,24 @@ NNLITE_RUN(linear_grad_input) {
   }
 }
 
-// For a batch of one row dw[i, o] = x[i] dy[o]: a panel at a time, in the order of memory, a piece of the
-// gradient in scratch from which the weights are updated at once.
+// Updates n weights from `at` on by a piece of their gradient. u is a copy of r.update.
+NNLITE_VERB void update_piece(const OpRun& r, OpRun& u, float* gradient, int64_t at, int64_t n) {
+  const OpRun& all = *r.update;
+  const Shape  flat = flat_shape(n);
+  u.in_shapes[0] = u.out_shape_ = &flat;
+  u.dparameter_[0] = gradient;
+  u.parameter_[0] = all.parameter(0) + at;
+  for (int k = 0; k < max_slots && u.slot(k) != nullptr; k++) u.slot_[k] = all.slot(k) + at;
+  r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
+}
+
+// For a batch of one row dw[i, o] = x[i] dy[o]: a panel at a time, in the order of memory.
 static void linear_update(const OpRun& r, uint32_t first, uint32_t last, float* piece) {
   const LinearSizes s = linear_sizes(r);
-  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
   OpRun u = *r.update;
-  Shape flat = flat_shape(0);
-  u.in_shapes[0] = u.out_shape_ = &flat;
-  u.dparameter_[0] = piece;
+  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
   for (uint32_t task = first; task < last; task++) {
-    const int64_t panel = task / blocks, i = task % blocks * linear_inputs, at = (panel * s.I + i) * 16;
+    const int64_t panel = task / blocks, i = task % blocks * linear_inputs;
     const int64_t rows = smaller(s.I - i, linear_inputs);
     const int     n = static_cast<int>(smaller(s.O - panel * 16, 16));
     const float*  dy = r.dy() + panel * 16;
@@ -3477,21 +3485,19 @@ static void linear_update(const OpRun& r, uint32_t first, uint32_t last, float* 
       NNLITE_UNROLL for (int j = 0; j < parts; j++)
           store(piece + k * 16 + j * lanes, fma(set(r.in(0)[i + k]), d[j], set(0.0f)));
     if (i == 0 && r.dparameter(1) != nullptr) sum_rows(dy, 1, s.O, n, r.dparameter(1) + panel * 16, false);
-    flat.dim[0] = static_cast<int32_t>(rows * 16);
-    u.parameter_[0] = r.update->parameter(0) + at;
-    for (int k = 0; k < max_slots && u.slot(k) != nullptr; k++) u.slot_[k] = r.update->slot(k) + at;
-    r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
+    update_piece(r, u, piece, (panel * s.I + i) * 16, rows * 16);
   }
 }
 NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
   const int64_t whole = s.O / 16;                                    // panels without a tail
-  float* dw = r.dparameter(0);
-  float* db = r.dparameter(1);
-  if (r.update != nullptr)
-    return linear_update(r, first, last, worker_scratch(r, worker, linear_inputs * 16));
-  float* tail = worker_scratch(r, worker, s.N * 16);
-  bool   padded = whole == s.panels;
+  const bool    updates = r.update != nullptr;
+  bool          padded = whole == s.panels;
+  float *const  dw = r.dparameter(0), *const db = r.dparameter(1);
+  float* const  piece = worker_scratch(r, worker, linear_scratch(s, updates));
+  float* const  tail = updates ? piece + linear_piece : piece;
+  if (updates && s.N == 1) return linear_update(r, first, last, piece);
+  OpRun u = updates ? *r.update : OpRun();
   for (uint32_t task = first; task < last;) {
     const Stretch at = stretch_at(task, last, s.panels);
     task += static_cast<uint32_t>(at.count);
@@ -3502,15 +3508,18 @@ NNLITE_RUN(linear_grad_parameter) {
     const int64_t i = at.block * linear_inputs;
     for (int64_t panel = at.panel, end = at.panel + at.count; panel < end;) {
       const bool    last_one = panel >= whole;
-      const int64_t count = last_one ? 1 : smaller(end, whole) - panel;
+      const int64_t count = last_one ? 1 : smaller(smaller(end, whole) - panel, updates ? 2 : end);
       const float*  dy = last_one ? tail : r.dy() + panel * 16;
       Product p;
       p.inner   = {s.N, s.I, last_one ? 16 : s.O};
       p.rows    = s.I - i < linear_inputs ? s.I - i : linear_inputs;
       p.a_row   = 1;
       p.c_row   = 16;
-      p.c_panel = s.I * 16;
-      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
+      p.c_panel = updates ? linear_piece / 2 : s.I * 16;
+      float* const to = updates ? piece : dw == nullptr ? dw : dw + (panel * s.I + i) * 16;
+      if (to != nullptr) multiply(p, r.in(0) + i, dy, to, nullptr, count * 16);
+      for (int64_t j = 0; j < count && updates; j++)
+        update_piece(r, u, piece + j * p.c_panel, ((panel + j) * s.I + i) * 16, p.rows * 16);
       for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
         sum_rows(dy + j * 16, s.N, p.inner.b, 16, db + (panel + j) * 16, false);
       panel += count;
@@ -5727,8 +5736,7 @@ static Isa chosen_isa() {
     if (strcmp(wish, isa_name(Isa(i))) == 0 && isa_present(Isa(i))) return Isa(i);
 #endif
   static const Isa fastest_first[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::base};
-  for (Isa isa : fastest_first)
-    if (isa_present(isa)) return isa;
+  for (Isa isa : fastest_first) if (isa_present(isa)) return isa;
   return Isa::scalar;
 }
 
@@ -6747,8 +6755,7 @@ OpSet all_ops() {
 
 // The op of this name; nullptr when the set has none.
 static const Op* find_op(const OpSet& set, const char* name) {
-  for (int i = 0; i < set.count; i++)
-    if (same_text(set.ops[i]->name, name)) return set.ops[i];
+  for (int i = 0; i < set.count; i++) if (same_text(set.ops[i]->name, name)) return set.ops[i];
   return nullptr;
 }
 
@@ -7270,8 +7277,7 @@ int64_t Model::parameter_elements() const {
   return n;
 }
 int Model::find_parameter(const char* name) const {
-  for (int i = 0; i < parameter_count_; i++)
-    if (same_text(parameter(i).name, name)) return i;
+  for (int i = 0; i < parameter_count_; i++) if (same_text(parameter(i).name, name)) return i;
   return -1;
 }
 
@@ -8124,8 +8130,7 @@ struct StepPlanner : NodePlanner {
         if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
       final_steps();
     }
-    for (int i = 0; i < g.count; i++)
-      if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
+    for (int i = 0; i < g.count; i++) if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
     for (int o = 0; o < g.model->output_count() && !training(); o++)
       use(nodes[ModelAccess::output_node(*g.model, o)].out);
   }
@@ -8250,8 +8255,7 @@ struct Planner : StepPlanner {
 // Walks the step list. Every pointer is a base and an offset; workers of the pool share a kernel's tasks.
 
 static bool all_finite(const real* v, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(v[i] - v[i] == 0)) return false;
+  for (int64_t i = 0; i < n; i++) if (!(v[i] - v[i] == 0)) return false;
   return true;
 }
 
@@ -9174,8 +9178,7 @@ real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : r
 // ================================================================================ >>metrics_impl
 int argmax(const real* values, int count) {
   int best = 0;
-  for (int i = 1; i < count; i++)
-    if (values[i] > values[best]) best = i;
+  for (int i = 1; i < count; i++) if (values[i] > values[best]) best = i;
   return best;
 }
 
@@ -10010,8 +10013,7 @@ static constexpr SectionKind section_kinds[section_kind_count] = {
     {0xFFFF, "DATA", true, Presence::always}};
 
 static int find_section_kind(uint32_t type) {
-  for (int i = 0; i < section_kind_count; ++i)
-    if (section_kinds[i].type == type) return i;
+  for (int i = 0; i < section_kind_count; ++i) if (section_kinds[i].type == type) return i;
   return -1;
 }
 
@@ -10629,8 +10631,7 @@ static NNLITE_COLD const char* find_bad_extras(const Model& m, const ModelExtras
     return "the answer is out of range";
   id = id_labl;
   if (x.label_count != 0 && x.label_count != m.output_shape(0).last()) return "number of labels";
-  for (int i = 0; i < x.label_count; ++i)
-    if (!valid_text(x.labels[i])) return "a label is not UTF-8";
+  for (int i = 0; i < x.label_count; ++i) if (!valid_text(x.labels[i])) return "a label is not UTF-8";
   id = id_meta;
   size_t bytes = 0;
   for (int i = 0; i < x.metadata_count; ++i) {
@@ -11477,8 +11478,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 template <class F> static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   char   directory[1024], prefix[1024], temporary[sizeof directory + sizeof prefix + 16];
   size_t cut = 0;
-  for (size_t i = 0; path[i] != 0; ++i)
-    if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
+  for (size_t i = 0; path[i] != 0; ++i) if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
   if (cut + 1 > sizeof directory ||
       snprintf(prefix, sizeof prefix, ".%s.tmp-", path + cut) >= int(sizeof prefix))
     return refuse_path(problem, path, "cannot be written", "the path is too long");
