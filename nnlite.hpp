@@ -2492,7 +2492,8 @@ template <class F> static inline void each_value(int64_t images, const Shape& sh
   int64_t at = 0;
   for (int64_t n = 0; n < images; n++)
   for (int64_t h = 0; h < shape.dim[1]; h++)
-  for (int64_t w = 0; w < shape.dim[2]; w++) for (int64_t c = 0; c < shape.dim[3]; c++) f(at++, n, h, w, c);
+  for (int64_t w = 0; w < shape.dim[2]; w++)
+  for (int64_t c = 0; c < shape.dim[3]; c++) f(at++, n, h, w, c);
 }
 
 #ifdef NNLITE_KERNELS
@@ -9409,7 +9410,8 @@ struct Digit {
   // The median of channel c in w x h pixels.
   int32_t median(int x, int y, int w, int h, int c) const {
     uint32_t counts[256] = {};
-    for (int v = y; v < y + h; v++) for (int u = x; u < x + w; u++) counts[planes[3 * (v * W + u) + c]]++;
+    for (int v = y; v < y + h; v++)
+      for (int u = x; u < x + w; u++) counts[planes[3 * (v * W + u) + c]]++;
     int m = 0;
     for (uint32_t seen = counts[0]; seen * 2 < static_cast<uint32_t>(w * h); seen += counts[m]) m++;
     return m;
