@@ -35,6 +35,7 @@
 //   NNLITE_NO_STRINGS       no texts of problems
 //   NNLITE_NO_THREADS       no ThreadPool; a Pool of your own still works
 //   NNLITE_NO_TRAINING      no Trainer, no gradients: the smallest build that runs models
+//   NNLITE_SHARED_FROM      multiply-adds a step, per float of a vector, from which threads share (20000)
 //   NNLITE_SELF             how this file includes itself, "nnlite.hpp" unless you renamed it
 //   NNLITE_ASSERT(c)        what to do about a bug in the calling program; nothing by default
 #define NNLITE_VERSION "0.1.0"
@@ -49,6 +50,9 @@
 #define NNLITE_COLD __attribute__((cold))       // seldom run: small, and compiled fast
 #ifndef NNLITE_SELF
 #define NNLITE_SELF "nnlite.hpp"
+#endif
+#ifndef NNLITE_SHARED_FROM
+#define NNLITE_SHARED_FROM 20000
 #endif
 #ifndef NNLITE_ASSERT
 #define NNLITE_ASSERT(condition) ((void)0)
@@ -611,6 +615,7 @@ struct Engine {
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
   int            workers = 1;                  // of the pool at build: scratch is planned for them
+  bool           shared = false;               // they are worth it
 };
 
 struct SessionOptions {
@@ -2708,8 +2713,7 @@ NNLITE_VERB void transpose_4x4(const float* from, float* to, int64_t step = 16) 
   vst1q_f32(to + 2 * step, vzip1q_f32(AC, BD));
   vst1q_f32(to + 3 * step, vzip2q_f32(AC, BD));
 #else
-  for (int c = 0; c < 4; c++)
-    for (int r = 0; r < 4; r++) to[c * step + r] = from[r * 16 + c];
+  for (int c = 0; c < 4; c++) for (int r = 0; r < 4; r++) to[c * step + r] = from[r * 16 + c];
 #endif
 }
 
@@ -3043,9 +3047,7 @@ static inline void set_gradient_epilogue(const OpRun& r, Epilogue& e) {
 }
 
 // Tasks are numbered block * panels + panel: a run [first, last) is a few stretches of panels in one block.
-struct Stretch {
-  int64_t block, panel, count;
-};
+struct Stretch { int64_t block, panel, count; };
 static inline Stretch stretch_at(uint32_t task, uint32_t last, int64_t panels) {
   const int64_t block = task / panels, from = task % panels, left = int64_t(last) - task;
   return {block, from, from + left < panels ? left : panels - from};
@@ -3397,6 +3399,10 @@ static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
 }
 constexpr int64_t linear_rows = 64;            // of the batch, in one task of forward
 constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
+constexpr int64_t linear_piece = linear_inputs * 32;  // of dw, from which weights are updated at once
+static inline int64_t linear_scratch(const LinearSizes& s, bool updates) {
+  return (updates ? linear_piece : 0) + (s.O % 16 != 0 ? s.N * 16 : 0);
+}
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
   p.tasks[0] = static_cast<uint32_t>((s.N + linear_rows - 1) / linear_rows * s.panels);
@@ -3410,11 +3416,10 @@ static inline bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
 }
 static inline bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
-  p.tasks[0] = static_cast<uint32_t>((s.I + linear_inputs - 1) / linear_inputs * s.panels);
-  if (s.O % 16 != 0) p.scratch_per_worker = scratch_bytes(s.N * 16);
-  if ((r.fused & fusion::update) == 0) return true;
-  p.scratch_per_worker = scratch_bytes(linear_inputs * 16);
-  return s.N == 1;                             // with more rows it would not pay
+  const bool updates = (r.fused & fusion::update) != 0;
+  p.tasks[0] = static_cast<uint32_t>((updates ? 1 : (s.I + linear_inputs - 1) / linear_inputs) * s.panels);
+  p.scratch_per_worker = scratch_bytes(linear_scratch(s, updates));
+  return true;
 }
 #endif
 
@@ -3457,44 +3462,41 @@ NNLITE_RUN(linear_grad_input) {
   }
 }
 
-// For a batch of one row dw[i, o] = x[i] dy[o]: a panel at a time, in the order of memory, a piece of the
-// gradient in scratch from which the weights are updated at once.
-static void linear_update(const OpRun& r, uint32_t first, uint32_t last, float* piece) {
-  const LinearSizes s = linear_sizes(r);
-  const int64_t blocks = (s.I + linear_inputs - 1) / linear_inputs;
-  OpRun u = *r.update;
-  Shape flat = flat_shape(0);
+// Updates n weights from `at` on by a piece of their gradient. u is a copy of r.update.
+NNLITE_VERB void update_piece(const OpRun& r, OpRun& u, float* gradient, int64_t at, int64_t n) {
+  const OpRun& all = *r.update;
+  const Shape  flat = flat_shape(n);
   u.in_shapes[0] = u.out_shape_ = &flat;
-  u.dparameter_[0] = piece;
-  for (uint32_t task = first; task < last; task++) {
-    const int64_t panel = task / blocks, i = task % blocks * linear_inputs, at = (panel * s.I + i) * 16;
-    const int64_t rows = smaller(s.I - i, linear_inputs);
-    const int     n = static_cast<int>(smaller(s.O - panel * 16, 16));
-    const float*  dy = r.dy() + panel * 16;
-    vf d[parts];
-    NNLITE_UNROLL for (int j = 0; j < parts; j++) d[j] = load_part(dy + j * lanes, within(n, j * lanes));
-    for (int64_t k = 0; k < rows; k++)
-      NNLITE_UNROLL for (int j = 0; j < parts; j++)
-          store(piece + k * 16 + j * lanes, fma(set(r.in(0)[i + k]), d[j], set(0.0f)));
-    if (i == 0 && r.dparameter(1) != nullptr) sum_rows(dy, 1, s.O, n, r.dparameter(1) + panel * 16, false);
-    flat.dim[0] = static_cast<int32_t>(rows * 16);
-    u.parameter_[0] = r.update->parameter(0) + at;
-    for (int k = 0; k < max_slots && u.slot(k) != nullptr; k++) u.slot_[k] = r.update->slot(k) + at;
-    r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
-  }
+  u.dparameter_[0] = gradient;
+  u.parameter_[0] = all.parameter(0) + at;
+  for (int k = 0; k < max_slots && u.slot(k) != nullptr; k++) u.slot_[k] = all.slot(k) + at;
+  r.update_kernel->run[NNLITE_PASS](u, 0, 0, 1, 0);
 }
+
+// c[k, o] = x[k] dy[o]: a panel of dw of a batch of one row.
+static void outer_product(const float* x, const float* dy, int64_t n, float* c) {
+  vf d[parts];
+  NNLITE_UNROLL for (int j = 0; j < parts; j++) d[j] = load(dy + j * lanes);
+  for (int64_t k = 0; k < n; k++)
+    NNLITE_UNROLL for (int j = 0; j < parts; j++)
+        store(c + k * 16 + j * lanes, fma(set(x[k]), d[j], set(0.0f)));
+}
+// With fusion::update a worker has the panels that it had in forward, whose weights are in its cache.
 NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
-  const int64_t whole = s.O / 16;                                    // panels without a tail
-  float* dw = r.dparameter(0);
-  float* db = r.dparameter(1);
-  if (r.update != nullptr)
-    return linear_update(r, first, last, worker_scratch(r, worker, linear_inputs * 16));
-  float* tail = worker_scratch(r, worker, s.N * 16);
-  bool   padded = whole == s.panels;
+  const int64_t whole = s.O / 16, blocks = (s.I + linear_inputs - 1) / linear_inputs;  // whole: without a tail
+  const bool    updates = r.update != nullptr;
+  float *const  dw = r.dparameter(0), *const db = r.dparameter(1);
+  float* const  piece = worker_scratch(r, worker, linear_scratch(s, updates));
+  float* const  tail = updates ? piece + linear_piece : piece;
+  OpRun         u = updates ? *r.update : OpRun();
+  bool          padded = whole == s.panels;
+  int64_t       block = 0;
   for (uint32_t task = first; task < last;) {
-    const Stretch at = stretch_at(task, last, s.panels);
-    task += static_cast<uint32_t>(at.count);
+    const Stretch at =
+        updates ? Stretch{block, task, smaller(last - task, 2)} : stretch_at(task, last, s.panels);
+    block = block + 1 < blocks ? block + 1 : 0;
+    if (!updates || block == 0) task += static_cast<uint32_t>(at.count);
     if (!padded && at.panel + at.count > whole) {
       pad_rows(r.dy() + whole * 16, s.N, s.O, s.O - whole * 16, tail);
       padded = true;
@@ -3504,13 +3506,18 @@ NNLITE_RUN(linear_grad_parameter) {
       const bool    last_one = panel >= whole;
       const int64_t count = last_one ? 1 : smaller(end, whole) - panel;
       const float*  dy = last_one ? tail : r.dy() + panel * 16;
+      float* const  to = updates ? piece : dw == nullptr ? dw : dw + (panel * s.I + i) * 16;
       Product p;
       p.inner   = {s.N, s.I, last_one ? 16 : s.O};
-      p.rows    = s.I - i < linear_inputs ? s.I - i : linear_inputs;
+      p.rows    = smaller(s.I - i, linear_inputs);
       p.a_row   = 1;
       p.c_row   = 16;
-      p.c_panel = s.I * 16;
-      if (dw != nullptr) multiply(p, r.in(0) + i, dy, dw + (panel * s.I + i) * 16, nullptr, count * 16);
+      p.c_panel = updates ? linear_piece / 2 : s.I * 16;
+      if (to != nullptr && !(updates && s.N == 1)) multiply(p, r.in(0) + i, dy, to, nullptr, count * 16);
+      for (int64_t j = 0; j < count && updates; j++) {
+        if (s.N == 1) outer_product(r.in(0) + i, dy + j * 16, p.rows, piece + j * p.c_panel);
+        update_piece(r, u, piece + j * p.c_panel, ((panel + j) * s.I + i) * 16, p.rows * 16);
+      }
       for (int64_t j = 0; j < count && i == 0 && db != nullptr; j++)
         sum_rows(dy + j * 16, s.N, p.inner.b, 16, db + (panel + j) * 16, false);
       panel += count;
@@ -3549,9 +3556,7 @@ static inline Span up_span(const Axis& a, int64_t i, int64_t count) {
 
 // The places k where stride divides phase + padding - k dilation (shift times for the first): first,
 // first + step, ...
-struct Places {
-  int64_t first, step, count, shift;
-};
+struct Places { int64_t first, step, count, shift; };
 static inline Places places_of(const Axis& a, int64_t phase) {
   Places p = {0, 1, 0, 0};
   for (int64_t k = 0; k < a.kernel; k++) {
@@ -3605,8 +3610,7 @@ constexpr int64_t chunk_pixels = 512;
 struct Chunks {
   int64_t H, W, rows, columns, down, across;   // of the image; of a chunk; chunks of an image
   Chunks(int64_t height, int64_t width)
-      : H(height), W(width),
-        rows(width > chunk_pixels ? 1 : smaller(chunk_pixels / width, height)),
+      : H(height), W(width), rows(width > chunk_pixels ? 1 : smaller(chunk_pixels / width, height)),
         columns(smaller(width, chunk_pixels)), down((height + rows - 1) / rows),
         across((width + columns - 1) / columns) {}
   int64_t count(int64_t images) const { return images * down * across; }
@@ -3636,9 +3640,7 @@ static NNLITE_NOINLINE GradTasks grad_tasks(const Conv& c, bool columns_are_smal
   return g;
 }
 // What a task gives: lines of rows of a tap or row of taps, which lie at `to` in the first of its panels.
-struct GradPart {
-  int64_t group, kh, kw, from, lines, rows, to;
-};
+struct GradPart { int64_t group, kh, kw, from, lines, rows, to; };
 static NNLITE_NOINLINE GradPart grad_part(const Conv& c, const GradTasks& g, const Stretch& at) {
   const int64_t block = at.block % g.blocks, unit = at.block / g.blocks % g.units;
   const int64_t height = g.rows / g.blocks, taller = g.rows % g.blocks, line = unit * g.lines;
@@ -4178,9 +4180,7 @@ static inline bool winograd_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
 }
 
 // Tiles of one row of tiles: the first of them in the block, how many, its image and its first output.
-struct TileRow {
-  int64_t first, count, image, i, j;
-};
+struct TileRow { int64_t first, count, image, i, j; };
 static NNLITE_NOINLINE TileRow tile_row(const Winograd& s, int64_t tile, int64_t first, int64_t last) {
   const int64_t at = (tile + first) % s.of_image, j = at % s.across;
   return {first, smaller(last - first, s.across - j), (tile + first) / s.of_image, at / s.across * 2, j * 2};
@@ -4793,8 +4793,7 @@ NNLITE_RUN(add_backward) {
   const float* const y = mask_of(r);
   each_element(r, first, last, [&r, y](int64_t i, int n) NNLITE_INLINED {
     const vf dy = masked(y, r.dy(), i, n);
-    for (int k = 0; k < r.n_in; k++)
-      if (r.dx(k) != nullptr) give(r.dx(k) + i, dy, n, r.accumulate(k));
+    for (int k = 0; k < r.n_in; k++) if (r.dx(k) != nullptr) give(r.dx(k) + i, dy, n, r.accumulate(k));
   });
 }
 
@@ -4805,8 +4804,7 @@ NNLITE_RUN(mul_backward) {
     for (int k = 0; k < r.n_in; k++) {
       if (r.dx(k) == nullptr) continue;
       vf dx = dy;
-      for (int j = 0; j < r.n_in; j++)
-        if (j != k) dx = mul(dx, load_part(r.in(j) + i, n));
+      for (int j = 0; j < r.n_in; j++) if (j != k) dx = mul(dx, load_part(r.in(j) + i, n));
       give(r.dx(k) + i, dx, n, r.accumulate(k));
     }
   });
@@ -5727,8 +5725,7 @@ static Isa chosen_isa() {
     if (strcmp(wish, isa_name(Isa(i))) == 0 && isa_present(Isa(i))) return Isa(i);
 #endif
   static const Isa fastest_first[] = {Isa::avx512, Isa::avx2, Isa::neon, Isa::base};
-  for (Isa isa : fastest_first)
-    if (isa_present(isa)) return isa;
+  for (Isa isa : fastest_first) if (isa_present(isa)) return isa;
   return Isa::scalar;
 }
 
@@ -5908,15 +5905,13 @@ static inline real combined(const Mul&, real a, real b) { return a * b; }
 // Element i of dx_k: dy, and dy times the product of the other inputs.
 static inline real slope_times(const Add&, const OpRun&, int, int64_t, real dy) { return dy; }
 static inline real slope_times(const Mul&, const OpRun& r, int k, int64_t i, real dy) {
-  for (int j = 0; j < r.n_in; j++)
-    if (j != k) dy = product(dy, r.in(j)[i]);
+  for (int j = 0; j < r.n_in; j++) if (j != k) dy = product(dy, r.in(j)[i]);
   return dy;
 }
 
 static Status arithmetic_shape(Add&, OpShape& s) {
   s.expected = s.in[0];
-  for (int i = 0; i < s.n_in; i++)
-    if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
+  for (int i = 0; i < s.n_in; i++) if (!real_input(s, i) || s.in[i] != s.in[0]) return Status::bad_shape;
   return set_out(s, s.in[0]);
 }
 static Status arithmetic_shape(Mul&, OpShape& s) {
@@ -6747,8 +6742,7 @@ OpSet all_ops() {
 
 // The op of this name; nullptr when the set has none.
 static const Op* find_op(const OpSet& set, const char* name) {
-  for (int i = 0; i < set.count; i++)
-    if (same_text(set.ops[i]->name, name)) return set.ops[i];
+  for (int i = 0; i < set.count; i++) if (same_text(set.ops[i]->name, name)) return set.ops[i];
   return nullptr;
 }
 
@@ -7270,8 +7264,7 @@ int64_t Model::parameter_elements() const {
   return n;
 }
 int Model::find_parameter(const char* name) const {
-  for (int i = 0; i < parameter_count_; i++)
-    if (same_text(parameter(i).name, name)) return i;
+  for (int i = 0; i < parameter_count_; i++) if (same_text(parameter(i).name, name)) return i;
   return -1;
 }
 
@@ -8124,8 +8117,7 @@ struct StepPlanner : NodePlanner {
         if (g.node(i).op && nodes[i].runs && nodes[i].reaches_loss) backward_node(i);
       final_steps();
     }
-    for (int i = 0; i < g.count; i++)
-      if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
+    for (int i = 0; i < g.count; i++) if (nodes[i].runs && g.is_loss(i)) use(nodes[i].out);
     for (int o = 0; o < g.model->output_count() && !training(); o++)
       use(nodes[ModelAccess::output_node(*g.model, o)].out);
   }
@@ -8250,8 +8242,7 @@ struct Planner : StepPlanner {
 // Walks the step list. Every pointer is a base and an offset; workers of the pool share a kernel's tasks.
 
 static bool all_finite(const real* v, int64_t n) {
-  for (int64_t i = 0; i < n; i++)
-    if (!(v[i] - v[i] == 0)) return false;
+  for (int64_t i = 0; i < n; i++) if (!(v[i] - v[i] == 0)) return false;
   return true;
 }
 
@@ -8367,7 +8358,7 @@ struct Executor {
     if (!kept) run.derived = run.scratch + of_workers + plan.scratch_shared;
     for (uint32_t stage = first; stage < plan.stages && stage < last; stage++) {
       const uint32_t tasks  = plan.tasks[stage];
-      const int      shares = tasks < 2 || engine.backend ? 1 : run.workers;
+      const int      shares = tasks < 2 || !engine.shared ? 1 : run.workers;
       run_workers(engine.pool, shares, [&](int worker) {
         const Share part = share_of(tasks, shares, worker);
         if (part.first == part.last) return;
@@ -8641,6 +8632,18 @@ struct Layouter {
     return Status::ok;
   }
 
+  // Steps that are shared move their data between the caches of cores, which small ones do not repay.
+  bool worth_sharing(const Engine& e) const {
+    static constexpr int64_t lanes[] = {1, 4, 8, 16, 4};               // by Isa
+    int64_t work = 0;
+    for (uint32_t i = 0; i < e.step_count; i++) {
+      if (e.steps[i].kind > StepKind::backward) continue;
+      const OpShape s = shape_of(graph, e.steps[i].node);
+      work += s.macs * e.batch + 2 * s.out.numel(e.batch);
+    }
+    return work >= NNLITE_SHARED_FROM * lanes[static_cast<int>(current_isa())] * e.step_count;
+  }
+
   void write(unsigned char* base, const RecordPlaces& at) {
     const auto part = [&](uint32_t place) { return base + size_t(place) * 64; };
     if (graph.with_loss()) {
@@ -8671,6 +8674,7 @@ struct Layouter {
     e.batch         = request.batch;
     e.pool          = pool;
     e.workers       = request.workers;
+    e.shared        = !request.backend && worth_sharing(e);
     for (int i = 0; i < graph.count; i++) {
       const uint16_t v = planner.nodes[i].out;
       const PlanValue* at_v = v == no_value ? nullptr : planner.values + planner.root(v);
@@ -9174,8 +9178,7 @@ real Session::loss() const { return engine_.steps ? Executor(engine_).loss() : r
 // ================================================================================ >>metrics_impl
 int argmax(const real* values, int count) {
   int best = 0;
-  for (int i = 1; i < count; i++)
-    if (values[i] > values[best]) best = i;
+  for (int i = 1; i < count; i++) if (values[i] > values[best]) best = i;
   return best;
 }
 
@@ -10010,8 +10013,7 @@ static constexpr SectionKind section_kinds[section_kind_count] = {
     {0xFFFF, "DATA", true, Presence::always}};
 
 static int find_section_kind(uint32_t type) {
-  for (int i = 0; i < section_kind_count; ++i)
-    if (section_kinds[i].type == type) return i;
+  for (int i = 0; i < section_kind_count; ++i) if (section_kinds[i].type == type) return i;
   return -1;
 }
 
@@ -10629,8 +10631,7 @@ static NNLITE_COLD const char* find_bad_extras(const Model& m, const ModelExtras
     return "the answer is out of range";
   id = id_labl;
   if (x.label_count != 0 && x.label_count != m.output_shape(0).last()) return "number of labels";
-  for (int i = 0; i < x.label_count; ++i)
-    if (!valid_text(x.labels[i])) return "a label is not UTF-8";
+  for (int i = 0; i < x.label_count; ++i) if (!valid_text(x.labels[i])) return "a label is not UTF-8";
   id = id_meta;
   size_t bytes = 0;
   for (int i = 0; i < x.metadata_count; ++i) {
@@ -10840,8 +10841,7 @@ static NNLITE_COLD Status read_attributes(const File& f, uint64_t at, uint32_t b
     if (end - at < 3) return bad(f, at, op.name, "an attribute is cut off");
     NNLITE_TRY(fetch(f, at, r, 2));
     const Field* field = nullptr;
-    for (int i = 0; i < op.n_fields; ++i)
-      if (op.fields[i].id == r[0]) field = &op.fields[i];
+    for (int i = 0; i < op.n_fields; ++i) if (op.fields[i].id == r[0]) field = &op.fields[i];
     if (field == nullptr) return unsupported(f, at, op.name, "needs a newer nnlite: unknown field", 0, r[0]);
     if (r[1] != uint8_t(field->type))
       return bad(f, at, op.name, "type of a field", uint8_t(field->type), r[1]);
@@ -11477,8 +11477,7 @@ static Status refuse_path(Problem* problem, const char* path, const char* what, 
 template <class F> static NNLITE_COLD Status save_path(const char* path, Problem* problem, F f) {
   char   directory[1024], prefix[1024], temporary[sizeof directory + sizeof prefix + 16];
   size_t cut = 0;
-  for (size_t i = 0; path[i] != 0; ++i)
-    if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
+  for (size_t i = 0; path[i] != 0; ++i) if (path[i] == '/' || path[i] == NNLITE_PATH_SEPARATOR) cut = i + 1;
   if (cut + 1 > sizeof directory ||
       snprintf(prefix, sizeof prefix, ".%s.tmp-", path + cut) >= int(sizeof prefix))
     return refuse_path(problem, path, "cannot be written", "the path is too long");

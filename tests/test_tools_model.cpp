@@ -173,3 +173,35 @@ TEST_CASE("threshold: at most the share of right answers that was asked for fall
   CHECK(threshold_for(right, 0) == doctest::Approx(0.01));
   CHECK(threshold_for({}, 0.05) == 0);
 }
+
+TEST_CASE("threads: large networks are shared, small ones are not") {
+  // counts the jobs that it is given
+  int  jobs = 0;
+  Pool pool;
+  pool.workers = 2;
+  pool.user = &jobs;
+  pool.run = [](void* user, int workers, void (*job)(void*, int), void* context) {
+    ++*static_cast<int*>(user);
+    for (int worker = 0; worker < workers; worker++) job(context, worker);
+  };
+  for (const int batch : {1, 64}) {
+    const std::unique_ptr<Network> network = build_arch("lenet", ArchWish{}, Seed{1});
+    const Memory weights(network->model.weight_bytes());
+    Arena at = weights.arena();
+    require(network->model.materialise(at), network->model.problem(), "lenet");
+    SessionOptions options;
+    options.batch = batch;
+    options.pool  = &pool;
+    MemoryPlan plan;
+    require(Session::plan(network->model, options, plan), plan.problem, "lenet");
+    const Memory memory(plan.total);
+    Arena arena = memory.arena();
+    Session session;
+    require(session.build(network->model, options, arena), session.problem(), "lenet");
+    for (int i = 0; i < batch * 28 * 28; i++) session.input()[i] = 0.5f;
+    jobs = 0;
+    REQUIRE(ok(session.forward()));
+    if (batch == 1) CHECK(jobs == 0);
+    else CHECK(jobs >= 5);                       // convolutions, pools, linear layers but the last
+  }
+}
