@@ -3510,8 +3510,7 @@ NNLITE_RUN(linear_grad_parameter) {
       Product p;
       p.inner   = {s.N, s.I, last_one ? 16 : s.O};
       p.rows    = smaller(s.I - i, linear_inputs);
-      p.a_row   = 1;
-      p.c_row   = 16;
+      p.a_row = 1, p.c_row = 16;
       p.c_panel = updates ? linear_piece / 2 : s.I * 16;
       if (to != nullptr && !(updates && s.N == 1)) multiply(p, r.in(0) + i, dy, to, nullptr, count * 16);
       for (int64_t j = 0; j < count && updates; j++) {
@@ -3905,6 +3904,8 @@ static void grad_chunk(const Conv& c, const GradTasks& g, const GradSides& s, bo
     p.middle = {rows, (columns_are_small ? c.h.stride : 1) * s.a.line,
                 (columns_are_small ? 1 : c.h.stride) * s.b.line};
     p.inner  = {columns, s.a_stride * s.a.pixel, s.b_stride * s.b.pixel};
+    if (p.middle.a == columns * p.inner.a && p.middle.b == columns * p.inner.b)  // no gap between rows
+      p.inner.count *= rows, p.middle.count = 1;
     p.lines = part.lines, p.a_line = c.h.dilation * big.line, p.c_line = g.rows * 16;
     p.rows = part.rows, p.a_row = 1, p.c_row = 16;
     p.c_panel = g.panel_size;
