@@ -35,7 +35,7 @@
 //   NNLITE_NO_STRINGS       no texts of problems
 //   NNLITE_NO_THREADS       no ThreadPool; a Pool of your own still works
 //   NNLITE_NO_TRAINING      no Trainer, no gradients: the smallest build that runs models
-//   NNLITE_SHARED_FROM      multiply-adds a step, per float of a vector, from which threads share (20000)
+//   NNLITE_SHARED_FROM      mean multiply-adds of a step, per float of a vector, to share it (20000)
 //   NNLITE_SELF             how this file includes itself, "nnlite.hpp" unless you renamed it
 //   NNLITE_ASSERT(c)        what to do about a bug in the calling program; nothing by default
 #define NNLITE_VERSION "0.1.0"
@@ -615,7 +615,7 @@ struct Engine {
   uint32_t       forward_count = 0, step_count = 0;     // steps [0, forward_count) are the forward pass
   int            node_count = 0, parameter_stride = 0, batch = 0;
   int            workers = 1;                  // of the pool at build: scratch is planned for them
-  bool           shared = false;               // they are worth it
+  bool           shared = false;               // by them: steps are large enough
 };
 
 struct SessionOptions {
@@ -3398,10 +3398,16 @@ static NNLITE_NOINLINE LinearSizes linear_sizes(const OpRun& r) {
   return {r.in_numel(0) / a.in_features, a.in_features, a.out_features, round_up(a.out_features, 16) / 16};
 }
 constexpr int64_t linear_rows = 64;            // of the batch, in one task of forward
-constexpr int64_t linear_inputs = 56;          // in one task of grad_parameter
-constexpr int64_t linear_piece = linear_inputs * 32;  // of dw, from which weights are updated at once
+constexpr int64_t linear_inputs = 56;          // in one product of grad_parameter
+static inline int64_t linear_blocks(const LinearSizes& s) { return (s.I - 1) / linear_inputs + 1; }
+// A piece of dw from which weights are updated, of two panels; then the last panel of dy, padded.
+static inline int64_t piece_panel(const LinearSizes& s) { return smaller(s.I, linear_inputs) * 16; }
 static inline int64_t linear_scratch(const LinearSizes& s, bool updates) {
-  return (updates ? linear_piece : 0) + (s.O % 16 != 0 ? s.N * 16 : 0);
+  return (updates ? smaller(s.panels, 2) * piece_panel(s) : 0) + (s.O % 16 != 0 ? s.N * 16 : 0);
+}
+// Then a worker has the panels that it had in forward of a small batch, whose weights are in its cache.
+static inline bool updates_whole_panels(const OpRun& r, const LinearSizes& s) {
+  return (r.fused & fusion::update) != 0 && s.panels >= r.workers;
 }
 static bool linear_forward_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
@@ -3416,9 +3422,8 @@ static inline bool linear_grad_input_plan(const OpRun& r, KernelPlan& p) {
 }
 static inline bool linear_grad_parameter_plan(const OpRun& r, KernelPlan& p) {
   const LinearSizes s = linear_sizes(r);
-  const bool updates = (r.fused & fusion::update) != 0;
-  p.tasks[0] = static_cast<uint32_t>((updates ? 1 : (s.I + linear_inputs - 1) / linear_inputs) * s.panels);
-  p.scratch_per_worker = scratch_bytes(linear_scratch(s, updates));
+  p.tasks[0] = static_cast<uint32_t>((updates_whole_panels(r, s) ? 1 : linear_blocks(s)) * s.panels);
+  p.scratch_per_worker = scratch_bytes(linear_scratch(s, (r.fused & fusion::update) != 0));
   return true;
 }
 #endif
@@ -3435,8 +3440,7 @@ NNLITE_RUN(linear_forward) {
     p.floor   = floor_of(r);
     p.inner   = {s.I, 1, 16};
     p.rows    = s.N - n < linear_rows ? s.N - n : linear_rows;
-    p.a_row   = s.I;
-    p.c_row   = s.O;
+    p.a_row = s.I, p.c_row = s.O;
     p.b_panel = s.I * 16;
     const int64_t columns = o + at.count * 16 < s.O ? at.count * 16 : s.O - o;
     multiply(p, r.in(0) + n * s.I, r.parameter(0) + o * s.I, r.out() + n * s.O + o, b == nullptr ? b : b + o,
@@ -3453,9 +3457,7 @@ NNLITE_RUN(linear_grad_input) {
       transpose_panel(r.parameter(0), s.O, 1, s.I, i + half, turned + half * s.O);
     Product p;
     p.inner   = {s.O, 1, 16};
-    p.rows    = s.N;
-    p.a_row   = s.O;
-    p.c_row   = s.I;
+    p.rows = s.N, p.a_row = s.O, p.c_row = s.I;
     p.b_panel = s.O * 16;
     set_gradient_epilogue(r, p);
     multiply(p, r.dy(), turned, r.dx(0) + i, nullptr, s.I - i < 32 ? s.I - i : 32);
@@ -3481,22 +3483,21 @@ static void outer_product(const float* x, const float* dy, int64_t n, float* c) 
     NNLITE_UNROLL for (int j = 0; j < parts; j++)
         store(c + k * 16 + j * lanes, fma(set(x[k]), d[j], set(0.0f)));
 }
-// With fusion::update a worker has the panels that it had in forward, whose weights are in its cache.
 NNLITE_RUN(linear_grad_parameter) {
   const LinearSizes s = linear_sizes(r);
-  const int64_t whole = s.O / 16, blocks = (s.I + linear_inputs - 1) / linear_inputs;  // whole: without a tail
-  const bool    updates = r.update != nullptr;
+  const int64_t whole = s.O / 16, blocks = linear_blocks(s);         // whole: panels without a tail
+  const bool    updates = r.update != nullptr, by_panel = updates_whole_panels(r, s);
   float *const  dw = r.dparameter(0), *const db = r.dparameter(1);
   float* const  piece = worker_scratch(r, worker, linear_scratch(s, updates));
-  float* const  tail = updates ? piece + linear_piece : piece;
+  float* const  tail = piece + (updates ? smaller(s.panels, 2) * piece_panel(s) : 0);
   OpRun         u = updates ? *r.update : OpRun();
   bool          padded = whole == s.panels;
   int64_t       block = 0;
   for (uint32_t task = first; task < last;) {
-    const Stretch at =
-        updates ? Stretch{block, task, smaller(last - task, 2)} : stretch_at(task, last, s.panels);
-    block = block + 1 < blocks ? block + 1 : 0;
-    if (!updates || block == 0) task += static_cast<uint32_t>(at.count);
+    Stretch at = by_panel ? Stretch{block, task, last - task} : stretch_at(task, last, s.panels);
+    if (updates) at.count = smaller(at.count, 2);
+    block = by_panel && block + 1 < blocks ? block + 1 : 0;
+    if (block == 0) task += static_cast<uint32_t>(at.count);
     if (!padded && at.panel + at.count > whole) {
       pad_rows(r.dy() + whole * 16, s.N, s.O, s.O - whole * 16, tail);
       padded = true;
@@ -3508,10 +3509,9 @@ NNLITE_RUN(linear_grad_parameter) {
       const float*  dy = last_one ? tail : r.dy() + panel * 16;
       float* const  to = updates ? piece : dw == nullptr ? dw : dw + (panel * s.I + i) * 16;
       Product p;
-      p.inner   = {s.N, s.I, last_one ? 16 : s.O};
-      p.rows    = smaller(s.I - i, linear_inputs);
-      p.a_row = 1, p.c_row = 16;
-      p.c_panel = updates ? linear_piece / 2 : s.I * 16;
+      p.inner = {s.N, s.I, last_one ? 16 : s.O};
+      p.rows = smaller(s.I - i, linear_inputs), p.a_row = 1, p.c_row = 16;
+      p.c_panel = updates ? piece_panel(s) : s.I * 16;
       if (to != nullptr && !(updates && s.N == 1)) multiply(p, r.in(0) + i, dy, to, nullptr, count * 16);
       for (int64_t j = 0; j < count && updates; j++) {
         if (s.N == 1) outer_product(r.in(0) + i, dy + j * 16, p.rows, piece + j * p.c_panel);

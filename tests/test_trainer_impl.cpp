@@ -329,3 +329,49 @@ TEST_CASE("trainer: what is missing or out of range is refused by name") {
   d.count = 5;
   CHECK(t.it.set_data(d) == Status::bad_shape);
 }
+
+TEST_CASE("trainer: a Linear weight updated by pieces of its gradient has the bits of one updated by all of it") {
+  struct Reverse {
+    static void run(void*, int workers, void (*job)(void*, int), void* context) {
+      for (int i = workers; i-- > 0;) job(context, i);
+    }
+  };
+  RMSprop rms;
+  rms.momentum = 0.5f;
+  const AnyOp optimizers[] = {SGD{0.05f}, SGD{0.05f, 0.9f, 0.1f, 0.01f}, Adam{0.01f}, Adagrad{0.02f}, rms};
+  ThreadPool  two(2), three(3);
+  Pool backwards;
+  backwards.workers = 5;
+  backwards.run = Reverse::run;
+  Pool* const pools[] = {nullptr, &two, &three, &backwards};
+  struct { int in, hidden, out, batch; } const shapes[] = {
+      {57, 17, 1, 1}, {57, 17, 3, 63}, {56, 33, 48, 2}, {113, 48, 5, 1}, {112, 130, 200, 3}, {7, 200, 33, 1}};
+  for (const auto& s : shapes) for (const AnyOp& optimizer : optimizers) {
+    std::vector<real> expected;
+    for (const bool whole : {true, false}) for (Pool* pool : pools) {
+      Net net;
+      net.model.output("y", net.model.chain(net.model.input("x", {s.in}), Linear{0, s.hidden}, ReLU{},
+                                            Linear{0, s.hidden, false}, ReLU{}, Linear{0, s.out}));
+      CHECK(net.model.finish(Seed{7}) == Status::ok);
+      CHECK(net.materialise() == Status::ok);
+      const int count = 2 * s.batch + (s.batch + 1) / 2;             // the last batch is smaller
+      const std::vector<real> x = random_values(3, size_t(count) * size_t(s.in)),
+                              y = random_values(4, size_t(count) * size_t(s.out));
+      Dataset data;
+      data.count = uint32_t(count);
+      data.columns[0].data = x.data(), data.columns[1].data = y.data();
+      TrainerOptions o;
+      o.batch = s.batch, o.loss = MSELoss{}, o.optimizer = optimizer;
+      o.pool = pool, o.keep_gradients = whole, o.epochs = 9;
+      PlacedTrainer t(net.model, o);
+      REQUIRE(t.status == Status::ok);
+      CHECK((t.plan.gradients > 0) == whole);
+      CHECK(t.it.set_data(data) == Status::ok);
+      CHECK(t.it.steps(7) == Status::ok);
+      CHECK(t.memory.intact());
+      const std::vector<real> got = all_parameters(net.model, t.it);
+      if (expected.empty()) expected = got;
+      CHECK(same_bytes(got, expected));
+    }
+  }
+}

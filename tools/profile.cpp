@@ -86,11 +86,17 @@ Profile::Row Profile::row_of(const StepView& step) const {
     dx |= run.dx_[k] != nullptr;
   }
   for (int p = 0; p < run.n_parameters; ++p) dw |= run.dparameter_[p] != nullptr;
+  int passes_of_dw = dw ? 1 : 0;
+  if (run.update) {                              // weights and the optimizer's state are read and written, dw is not
+    dw = true;
+    passes_of_dw = 2;
+    for (const void* slot : run.update->slot_) passes_of_dw += slot ? 2 : 0;
+  }
   const int products = step.kind == StepKind::forward ? 1 : int{dx} + int{dw};
   row.flop = 2.0 * products * static_cast<double>(node.macs) * run.rows;
   row.bytes = elements * element + slot_bytes(*step.op, run);
   const int parameter_passes =
-      int{step.kind == StepKind::commit || step.kind == StepKind::forward || dx} + int{dw};
+      int{step.kind == StepKind::commit || step.kind == StepKind::forward || dx} + passes_of_dw;
   row.bytes += parameter_passes * node.parameters * element;
   return row;
 }
@@ -160,6 +166,6 @@ void print_profile(const nlohmann::ordered_json& profile, double peak) {
   if (peak > 0) fmt::print("; the peak of this machine's multiply-adds is {:.1f} GFLOP/s", peak);
   fmt::print(
       "\nGFLOP/s count every product of the plain sum, of which winograd saves half and more. What a step does "
-      "for its\nneighbours stands behind a +; they have no line. Each parameter has an update of its own: "
-      "weights, then bias.\n");
+      "for its\nneighbours stands behind a +; they have no line. Other parameters have an update of their "
+      "own: weights, then bias.\n");
 }
