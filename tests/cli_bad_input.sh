@@ -20,7 +20,7 @@ cp good.nnl future.nnl
 poke future.nnl 8 002
 cp good.nnl longer.nnl
 head -c 64 /dev/zero >> longer.nnl
-echo before > old
+make_old old
 echo before > old.h
 for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nnl longer.nnl; do
   expect 1 1 "$NNLITE" predict $bad $picture
@@ -40,7 +40,7 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
 done
 check "new.nnl is not there" [ ! -e new.nnl ]
 check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
-check "old is untouched" [ "$(cat old)$(cat old.h)" = beforebefore ]
+check "old is untouched" [ "$(tail -n 1 old)$(cat old.h)" = beforebefore ]
 check "new.h is not there" [ ! -e new.h ]
 
 # ---- valid files that the program cannot use, or whose answers it must put right
@@ -108,7 +108,7 @@ check "997 have no error" [ "$(grep -c '"error": null' out)" -eq 997 ]
 train_fails() {  # LINES DATA: to a new file and over an old one
   expect 1 "$1" "$NNLITE" train --arch "$list" --data "$2" --epochs 1 --out new.nnl
   expect 1 "$1" "$NNLITE" train --arch "$list" --data "$2" --epochs 1 --out old --log old.csv
-  check "nothing is written for $2" [ ! -e new.nnl -a ! -e old.csv -a "$(cat old)" = before ]
+  check "nothing is written for $2" [ ! -e new.nnl -a ! -e old.csv -a "$(tail -n 1 old)" = before ]
 }
 train_fails 1 missing
 train_fails 1 nothing
@@ -175,7 +175,7 @@ cp old last.ck
 for cut in "--lr 1e38 --steps 1" "--lr 1e30 --steps 50 --checkpoint last.ck --checkpoint-every 1"; do
   expect 1 1 "$NNLITE" train --arch mlp --data synthetic --optimizer sgd --schedule constant $cut --out old
   says "step [0-9]*: .*linear_"
-  check "old is untouched" [ "$(cat old)" = before ]
+  check "old is untouched" [ "$(tail -n 1 old)" = before ]
 done
 expect 1 1 "$NNLITE" train --resume last.ck --data synthetic --arch mlp --optimizer sgd --lr 1e30 --out old
 says "the loss of step 2"
@@ -301,4 +301,20 @@ check "all inputs are as they were" cmp -s good.nnl kept.nnl
 check "the picture and the table too" cmp -s $picture own.png
 check "the table too" cmp -s ten.csv kept.csv
 check "new.nnl is not there" [ ! -e new.nnl ]
+
+# ---- a file that is no model is never replaced by one, wherever it is; an empty one is
+cp -r pictures kept
+echo notes > notes.txt
+for own in $picture ./pictures/../$picture data/train-labels-idx1-ubyte notes.txt; do
+  for same in "--out $own" "--out new.nnl --checkpoint $own"; do
+    expect 1 1 "$NNLITE" train --arch "$list" --data pictures --epochs 1 $same
+    expect 1 1 "$NNLITE" finetune good.nnl --data pictures --replay data --epochs 1 $same
+    says "^nnlite: --[a-z]* would replace a file that is no model: $own: choose another name, or remove the file first$"
+  done
+done
+check "all pictures are as they were" diff -r pictures kept
+check "the notes too" [ "$(cat notes.txt)" = notes ]
+check "new.nnl is not there" [ ! -e new.nnl ]
+: > blank.nnl
+expect 0 0 "$NNLITE" train --arch "$list" --data pictures --epochs 1 --out blank.nnl
 finish

@@ -64,6 +64,11 @@ make_idx() {  # FOLDER PART COUNT
   done
 }
 
+# A file that begins like a model, so that one may take its place; its last line is "before".
+make_old() {  # FILE
+  printf '\211NNL\r\n\032\nbefore\n' > "$1"
+}
+
 # Changes the byte at OFFSET of FILE to the one written as an octal escape.
 poke() {  # FILE OFFSET OCTAL
   printf "\\$3" | dd of="$1" bs=1 seek="$2" conv=notrunc 2> dd.log

@@ -13,6 +13,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
+#include <fstream>
 
 #include "failure.hpp"
 
@@ -20,6 +21,7 @@ namespace fs = std::filesystem;
 
 namespace {
 
+const char magic[] = "\x89NNL\r\n\x1a\n";  // of a .nnl file
 const std::size_t largest_file = std::size_t{4} << 30;
 
 struct Descriptor {
@@ -166,6 +168,16 @@ void check_writable(const std::string& path) {
   const std::string folder = folder_of(final_path(path));
   if (!is_folder(folder)) fail("cannot write (no such folder)", path, "make its folder first");
   if (access(folder.c_str(), W_OK | X_OK) != 0) fail_to_write(path, errno);
+}
+
+void check_replaces_model(const NamedFile& file) {
+  struct stat info;
+  if (stat(file.path.c_str(), &info) != 0 || info.st_size == 0) return;
+  char start[sizeof magic - 1] = {};
+  std::ifstream(file.path, std::ios::binary).read(start, sizeof start);
+  if (std::memcmp(start, magic, sizeof start) != 0)
+    fail(fmt::format("{} would replace a file that is no model", file.option), file.path,
+         "choose another name, or remove the file first");
 }
 
 void write_file(const std::string& path, const void* bytes, std::size_t size) {

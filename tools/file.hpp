@@ -30,6 +30,9 @@ void check_ending(const NamedFile& file, const std::vector<std::string>& endings
 // Fails now if write_file(path) could not work later: folder missing or closed, `path` a folder.
 void check_writable(const std::string& path);
 
+// Fails where a model would take the place of a file that is none. One that is empty may go.
+void check_replaces_model(const NamedFile& file);
+
 // The file that a path leads to: through links, and the same however it is written.
 std::string final_path(const std::string& path);
 

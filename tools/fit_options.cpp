@@ -100,6 +100,8 @@ void check_files(const FitOptions& o) {
   if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
+  check_replaces_model({"--out", o.out});
+  if (o.checkpoint != o.resume) check_replaces_model({"--checkpoint", o.checkpoint});
   if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
   if (!o.log.empty()) check_ending({"--log", o.log}, {".csv"});
   if (o.arch.empty() && o.model.empty() && o.resume.empty())
