@@ -111,6 +111,32 @@ differs --schedule cosine:eta_min=1 onecycle
 differs --seed 9 1
 differs --val 0.5 0
 differs --weight-decay 0.5 0
+
+# ---- --steps that end inside an epoch: it has its row and its point, which the run that finishes it replaces
+fit="--arch lenet --data data --epochs 4 --batch 16"
+expect 0 0 "$NNLITE" train $fit --out whole.nnl --log whole.csv
+rm -f plot.svg
+for steps in 2 5; do
+  going_on=
+  [ $steps -eq 2 ] || going_on="--resume row.ck"
+  expect 0 0 "$NNLITE" train $fit --steps $steps --out part.nnl --checkpoint row.ck $going_on --log row.csv \
+    --plot plot.svg --json
+  says "^step $steps  loss .*  validation loss .*  accuracy "
+  last=$(tail -n 1 row.csv)
+  check "the epoch in hand is the last row" [ "$(wc -l < row.csv) ${last%%,*}" = "$((steps / 3 + 2)) $((steps / 3 + 1))" ]
+  check "validated" [ "$(echo "$last" | grep -c '^[0-9],[0-9.]*,[0-9.]*,[0-9.]*,[0-9.e-]*,[0-9.]*$')" -eq 1 ]
+  check "and drawn" grep -q '</svg>' plot.svg
+  check "in the JSON it is the unfinished one" [ "$(sed '/"unfinished"/,$d' out | grep -c '"epoch":')" -eq $((steps / 3)) ]
+  check "with its validation" [ "$(sed '1,/"unfinished"/d' out | grep -c '"epoch": [12],\|"val_accuracy": [0-9]')" -eq 2 ]
+  rm plot.svg
+done
+expect 0 0 "$NNLITE" train --data data --resume row.ck --out part.nnl --log row.csv
+check "resumed is whole" cmp -s whole.nnl part.nnl
+cut -d , -f 1-5 whole.csv > whole.txt
+cut -d , -f 1-5 row.csv > row.txt
+check "its log too" cmp -s whole.txt row.txt
+
+# ---- the rate falls for good only where an epoch ends
 awk 'BEGIN { for (i = 0; i < 40; i++) print i % 7 "," i % 5 "," i % 2 }' > small.csv
 fit="--arch mlp --data small.csv --val 0.2 --batch 8 --epochs 6 --schedule plateau:patience=0,factor=0.5,threshold=0.5"
 expect 0 0 "$NNLITE" train $fit --out p1.nnl

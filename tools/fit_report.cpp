@@ -36,6 +36,43 @@ void draw_plot(const Fit& f) {
                                     {"Accuracy", "epoch", "accuracy", {{"", {}, {}}, accuracy}, true}}));
 }
 
+// How it went in the epoch in hand, so far.
+Epoch measured(Fit& f, std::uint32_t number) {
+  Epoch e;
+  e.number = number + 1;
+  e.train_loss = f.running.mean();
+  e.train_seconds = f.running.seconds + now() - f.started;
+  if (f.val.count() > 0) {
+    const Evaluation evaluation = evaluate(f.session, f.val);
+    e.val_loss = evaluation.loss;
+    e.val_accuracy = evaluation.accuracy;
+  }
+  e.seconds = f.running.seconds + now() - f.started;
+  return e;
+}
+
+// A line on stderr, a row of the log, a point of the plot.
+void record(Fit& f, const Epoch& e, const std::string& title) {
+  f.epochs.push_back(e);
+  f.progress.clear();
+  std::string line = fmt::format("{}  loss {}", title, loss_text(e.train_loss));
+  if (f.val.count() > 0) line += "  validation loss " + loss_text(e.val_loss);
+  if (!std::isnan(e.val_accuracy)) line += fmt::format("  accuracy {:.2f} %", 100 * e.val_accuracy);
+  fmt::print(stderr, "{}  {:.1f} s\n", line, e.seconds);
+  if (!f.o.log.empty()) {
+    f.log += fmt::format("{},{},{},{},{:.9g},{:.3f}\n", e.number, cell(e.train_loss), cell(e.val_loss),
+                         cell(e.val_accuracy), static_cast<double>(f.trainer.learning_rate()), e.seconds);
+    write_file(f.o.log, f.log);
+  }
+  draw_plot(f);
+}
+
+Json json_of(const Epoch& e) {
+  return {{"epoch", e.number},      {"train_loss", e.train_loss},
+          {"val_loss", e.val_loss}, {"val_accuracy", e.val_accuracy},
+          {"seconds", e.seconds},   {"train_seconds", e.train_seconds}};
+}
+
 }  // namespace
 
 void start_log(Fit& f) {
@@ -100,40 +137,18 @@ void show_progress(Fit& f, std::uint32_t number, std::size_t done) {
 }
 
 void end_epoch(Fit& f, std::uint32_t number) {
-  Epoch e;
-  e.number = number + 1;
-  e.train_loss = f.running.mean();
-  e.train_seconds = f.running.seconds + now() - f.started;
-  if (f.val.count() > 0) {
-    const Evaluation evaluation = evaluate(f.session, f.val);
-    e.val_loss = evaluation.loss;
-    e.val_accuracy = evaluation.accuracy;
+  const Epoch e = measured(f, number);
+  if (f.val.count() > 0)
     require(f.trainer.report(static_cast<real>(e.val_loss)), f.trainer.problem(), "validation");
-  }
-  e.seconds = f.running.seconds + now() - f.started;
   f.running = {};
   f.started = now();
-  f.epochs.push_back(e);
-  f.progress.clear();
-  std::string line = fmt::format("epoch {}/{}  loss {}", e.number, f.options.epochs, loss_text(e.train_loss));
-  if (f.val.count() > 0) line += "  validation loss " + loss_text(e.val_loss);
-  if (!std::isnan(e.val_accuracy)) line += fmt::format("  accuracy {:.2f} %", 100 * e.val_accuracy);
-  fmt::print(stderr, "{}  {:.1f} s\n", line, e.seconds);
-  if (!f.o.log.empty()) {
-    f.log += fmt::format("{},{},{},{},{:.9g},{:.3f}\n", e.number, cell(e.train_loss), cell(e.val_loss),
-                         cell(e.val_accuracy), static_cast<double>(f.trainer.learning_rate()), e.seconds);
-    write_file(f.o.log, f.log);
-  }
-  draw_plot(f);
+  record(f, e, fmt::format("epoch {}/{}", e.number, f.options.epochs));
   save_checkpoint_file(f);
 }
 
-// What is reported once an epoch waits for the run that finishes it.
 void end_inside_epoch(Fit& f) {
-  f.progress.clear();
-  fmt::print(stderr, "step {}  loss {}\n", f.trainer.step_number(), loss_text(f.running.mean()));
-  if (!f.o.log.empty()) write_file(f.o.log, f.log);
   save_checkpoint_file(f);
+  record(f, measured(f, f.trainer.epoch()), fmt::format("step {}", f.trainer.step_number()));
 }
 
 int stopped(Fit& f) {
@@ -160,16 +175,11 @@ void print_result(const Fit& f, const std::string& hash) {
   const bool saved = !hash.empty();
   if (saved) fmt::print(stderr, "{} saved, sha256 {}\n", f.o.out, hash);
   if (!f.o.common.json) return;
-  Json list = Json::array();
-  for (const Epoch& e : f.epochs)
-    list.push_back({{"epoch", e.number},
-                    {"train_loss", e.train_loss},
-                    {"val_loss", e.val_loss},
-                    {"val_accuracy", e.val_accuracy},
-                    {"seconds", e.seconds},
-                    {"train_seconds", e.train_seconds}});
-  Json unfinished = nullptr;
+  Json list = Json::array(), unfinished = nullptr;
   if (f.running.rows > 0) unfinished = {{"epoch", f.trainer.epoch() + 1}, {"train_loss", f.running.mean()}};
+  for (const Epoch& e : f.epochs)
+    if (e.number <= f.trainer.epoch()) list.push_back(json_of(e));
+    else unfinished = json_of(e);
   print_json({{"epochs", list},
               {"step", f.trainer.step_number()},
               {"unfinished", unfinished},
