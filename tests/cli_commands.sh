@@ -273,6 +273,12 @@ check "5 pictures and 5 of before" grep -q 'a lesson of 5 pictures, 5 of earlier
 expect 0 0 "$NNLITE" $again --out half.nnl --checkpoint second.ck --steps 2
 expect 0 0 "$NNLITE" finetune first.nnl --data symbols --resume second.ck --out resumed.nnl
 check "resumed is whole" cmp -s second.nnl resumed.nnl
+# new classes are said once nothing can be refused any more
+expect 2 1 "$NNLITE" finetune first.nnl --data symbols --replay none --val 0 --reject 0.01 --out new.nnl
+expect 1 1 "$NNLITE" finetune first.nnl --data symbols --replay nowhere --out new.nnl
+expect 0 0 "$NNLITE" finetune first.nnl --data symbols --replay none --epochs 1 --out more.nnl
+check "a new class is said" [ "$(grep -c '^new class: ' err)" -eq 1 ]
+says "^new class: triangle$"
 rm -r symbols/triangle
 mv star symbols/star
 expect 0 0 "$NNLITE_SAMPLES" others others 40

@@ -86,9 +86,8 @@ void prepare_base(Fit& f, const std::vector<DataSource>& sources) {
   if (f.settings.replay == "none") f.settings.replay.clear();
   if (lesson && !f.settings.replay.empty()) defaults_for_lesson(o, f.settings, loaded->model);
   if (extras.label_count > 0) {
-    const std::vector<std::string> added = new_classes(loaded->model, sources.front());
-    for (const std::string& name : added) fmt::print(stderr, "new class: {}\n", name);
-    if (!added.empty()) loaded = grown(loaded->model, added, o.common.seed, o.model);
+    f.added = new_classes(loaded->model, sources.front());
+    if (!f.added.empty()) loaded = grown(loaded->model, f.added, o.common.seed, o.model);
   }
   f.base = as_loaded(loaded->model, extras_of(loaded->model), f.settings, o.model);
 }

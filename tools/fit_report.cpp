@@ -165,6 +165,7 @@ int stopped(Fit& f) {
 }
 
 void print_start(const Fit& f) {
+  for (const std::string& name : f.added) fmt::print(stderr, "new class: {}\n", name);
   const double bytes = static_cast<double>(f.arena_bytes);
   fmt::print(stderr, "{} samples to train on, {} for validation; {} parameters; {} to train in\n",
              f.train.count(), f.val.count(), f.base->model.parameter_elements(),

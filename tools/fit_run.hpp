@@ -60,7 +60,8 @@ struct Fit {
   UpdateNames update;
   nnlite::TrainerOptions options;
   Settings settings;
-  bool hold_out_test = false;  // the t10k part stands in for a share
+  std::vector<std::string> added;  // classes that the model did not know
+  bool hold_out_test = false;      // the t10k part stands in for a share
   nnlite::Dataset data;
   nnlite::Trainer trainer;
   nnlite::Session session;
