@@ -194,6 +194,19 @@ for update in all bias head linear_3; do
 done
 expect 2 1 "$NNLITE" finetune one.nnl --data data --epochs 1 --update nonsense --out new.nnl
 
+# ---- what finetune takes where nothing is given; train has no lessons
+expect 0 0 "$NNLITE" finetune --help
+tr -s ' \n' ' ' < out > help
+for said in 'head (the last layer), or names of layers with commas (default all; for a lesson head)' \
+  'go through the data (default 10; for a lesson 8)' "Learning rate (default: the optimizer's; for a lesson 0.006)" \
+  'background=0 (default none; for a lesson digits)' 't10k-\* files, else 0.1; for a lesson none)'; do
+  check "finetune --help: $said" grep -q "$said" help
+done
+check "the defaults stand there once" [ "$(grep -c -- '--epochs 8\|--lr 0.006' help)" -eq 0 ]
+expect 0 0 "$NNLITE" train --help
+check "train has no lessons" [ "$(grep -c 'for a lesson' out)" -eq 0 ]
+check "a checkpoint does not keep --steps" [ "$(tr -s ' \n' ' ' < out | grep -c 'give it again with --resume')" -eq 1 ]
+
 # ---- finetune resumed: from the same model, with the same --update; a checkpoint goes where a link leads
 ln -s tuned.ck link.ck
 tune="--data data --epochs 4"

@@ -12,11 +12,18 @@ namespace {
 
 const std::uint64_t most_steps = 0x7FFFFFFF;
 
+// What is taken where the option is not given; only finetune has lessons.
+std::string defaults(const CLI::App& c, const char* usual, const char* for_lesson) {
+  return c.get_name() == "finetune" ? fmt::format(" (default{}; for a lesson {})", usual, for_lesson)
+                                    : fmt::format(" (default{})", usual);
+}
+
 void add_recipe(CLI::App& c, FitOptions& o) {
   c.add_option(
       "--optimizer", o.optimizer,
       "sgd, adagrad, rmsprop, adam or adamw, with settings: sgd:momentum=0.9,nesterov (default adam)");
-  c.add_option("--lr", o.lr, "Learning rate (default: the optimizer's)")->check(positive_number());
+  c.add_option("--lr", o.lr, "Learning rate" + defaults(c, ": the optimizer's", "0.006"))
+      ->check(positive_number());
   c.add_option(
       "--schedule", o.schedule,
       "constant, step:step_size=5,gamma=0.3, exponential:gamma=0.9, cosine, onecycle or plateau:patience=3 "
@@ -30,18 +37,21 @@ void add_recipe(CLI::App& c, FitOptions& o) {
   c.add_option(
       "--augment", o.augment,
       "Change pictures at random: digits, or settings: degrees=15,scale=0.1,shear=0.1,shift=2,thinner=0.3,"
-      "thicker=0.3,background=0 (default none)");
+      "thicker=0.3,background=0" +
+          defaults(c, " none", "digits"));
   c.add_option("--label-smoothing", o.label_smoothing, "How much of each target is spread over all classes")
       ->check(real_number(0, 0.9));
   c.add_option(
        "--others", o.others,
-       "Learn what is no digit, from that many drawings of letters, symbols and noise for each sample")
+       "Learn what is no digit, from that many drawings of letters, symbols and noise for each sample" +
+           defaults(c, " 0", "0.1 if the model rejects"))
       ->check(real_number(0, 1));
   c.add_option("--reject", o.reject,
                "Reject unsure answers: at most this share of the right ones on validation data")
       ->check(real_number(0, 0.5));
-  c.add_option("--val", o.val,
-               "Share of the data held out for validation (default: the t10k-* files, else 0.1)")
+  c.add_option(
+       "--val", o.val,
+       "Share of the data held out for validation" + defaults(c, ": the t10k-* files, else 0.1", "none"))
       ->check(real_number(0, 0.9));
 }
 
@@ -51,7 +61,9 @@ void add_records(CLI::App& c, FitOptions& o) {
   c.add_option("--checkpoint-every", o.checkpoint_every,
                "Steps between checkpoints (default: every epoch and minute)")
       ->check(whole_number(1, most_steps));
-  c.add_option("--resume", o.resume, "Go on from this checkpoint, with its settings");
+  c.add_option("--resume", o.resume,
+               "Go on from this checkpoint, with its settings, but not --steps, --checkpoint-every, --log, "
+               "--plot, --threads and --cuda");
   c.add_option("--log", o.log, "Write a row for every epoch, a .csv file");
   c.add_option("--plot", o.plot, "Draw loss and accuracy, an .svg file");
 }
@@ -79,9 +91,12 @@ void add_fit_options(CLI::App& c, FitOptions& o) {
       ->required()
       ->allow_extra_args(false);
   c.add_option("--out", o.out, "Where the model goes, a .nnl file")->required();
-  c.add_option("--epochs", o.epochs, "How often to go through the data (default 10)")
+  c.add_option("--epochs", o.epochs, "How often to go through the data" + defaults(c, " 10", "8"))
       ->check(whole_number(1, 1000000));
-  c.add_option("--steps", o.steps, "Stop after this many steps, if they come first")->check(whole_number(1));
+  c.add_option("--steps", o.steps,
+               "Stop after this many steps since the run began, if they come first; a checkpoint does not "
+               "keep this: give it again with --resume")
+      ->check(whole_number(1));
   c.add_option("--batch", o.batch, "Samples a step (default 64)")->check(whole_number(1, 1 << 20));
   add_recipe(c, o);
   add_records(c, o);
