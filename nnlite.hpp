@@ -149,8 +149,7 @@ class Arena {
 
  private:
   unsigned char* base_ = nullptr;
-  size_t         size_ = 0;
-  size_t         used_ = 0;
+  size_t         size_ = 0, used_ = 0;
 };
 
 // Exact bytes, known before any memory exists. total is what build takes from the arena, to the byte.
@@ -267,31 +266,26 @@ struct Add { NNLITE_OP; };                     // y = a + b (+ c ...), all of on
 // y = mean of the window. stride 0 means kernel_size. count_include_pad: all windows count as whole.
 struct AvgPool2d {
   Pair kernel_size;
-  Pair stride            = 0;
-  Pair padding           = 0;
-  bool ceil_mode         = false;
-  bool count_include_pad = true;
+  Pair stride  = 0;
+  Pair padding = 0;
+  bool ceil_mode = false, count_include_pad = true;
   NNLITE_OP;
 };
 
 // y = (x - mean) / sqrt(var + eps) * weight + bias over the rows (and steps) of [N, C]; by running statistics
 // in evaluation. momentum weighs the new statistic; only running_var is unbiased. Ioffe, Szegedy 2015.
 struct BatchNorm1d {
-  int   num_features        = 0;
-  float eps                 = 1e-5f;
-  float momentum            = 0.1f;
-  bool  affine              = true;
-  bool  track_running_stats = true;
+  int   num_features = 0;
+  float eps = 1e-5f, momentum = 0.1f;
+  bool  affine = true, track_running_stats = true;
   NNLITE_OP;
 };
 
 // The same over N, H, W of [N, H, W, C].
 struct BatchNorm2d {
-  int   num_features        = 0;
-  float eps                 = 1e-5f;
-  float momentum            = 0.1f;
-  bool  affine              = true;
-  bool  track_running_stats = true;
+  int   num_features = 0;
+  float eps = 1e-5f, momentum = 0.1f;
+  bool  affine = true, track_running_stats = true;
   NNLITE_OP;
 };
 
@@ -300,8 +294,7 @@ struct Concat { int dim = 3; NNLITE_OP; };
 // y[o] = b[o] + sum x * w[o]; y is floor((H + 2 padding - dilation (kernel - 1) - 1) / stride) + 1 high.
 // weight [O, I / groups, kH, kW].
 struct Conv2d {
-  int  in_channels  = 0;
-  int  out_channels = 0;
+  int  in_channels = 0, out_channels = 0;
   Pair kernel_size;
   Pair stride   = 1;
   Pair padding  = 0;
@@ -314,8 +307,7 @@ struct Conv2d {
 // The transpose of Conv2d; y is (H - 1) stride - 2 padding + dilation (kernel - 1) + output_padding + 1 high.
 // weight [I, O / groups, kH, kW].
 struct ConvTranspose2d {
-  int  in_channels  = 0;
-  int  out_channels = 0;
+  int  in_channels = 0, out_channels = 0;
   Pair kernel_size;
   Pair stride         = 1;
   Pair padding        = 0;
@@ -374,31 +366,23 @@ struct Betas { float first = 0.9f, second = 0.999f; };
 
 // g += weight_decay w; m = momentum m + (1 - dampening) g, first g; w -= lr (nesterov ? g + momentum m : m).
 struct SGD {
-  float lr           = 1e-3f;
-  float momentum     = 0.0f;
-  float dampening    = 0.0f;
-  float weight_decay = 0.0f;
-  bool  nesterov     = false;
+  float lr = 1e-3f;
+  float momentum = 0.0f, dampening = 0.0f, weight_decay = 0.0f;
+  bool  nesterov = false;
   NNLITE_OP;
 };
 
 // s += g^2;  w -= lr / (1 + (t - 1) lr_decay) g / (sqrt(s) + eps).  Duchi, Hazan, Singer 2011.
 struct Adagrad {
-  float lr                        = 1e-2f;
-  float lr_decay                  = 0.0f;
-  float weight_decay              = 0.0f;
-  float initial_accumulator_value = 0.0f;
-  float eps                       = 1e-10f;
+  float lr = 1e-2f, lr_decay = 0.0f, weight_decay = 0.0f;
+  float initial_accumulator_value = 0.0f, eps = 1e-10f;
   NNLITE_OP;
 };
 
 // s = alpha s + (1 - alpha) g^2;  m = momentum m + g / (sqrt(s) + eps);  w -= lr m.
 struct RMSprop {
-  float lr           = 1e-2f;
-  float alpha        = 0.99f;
-  float eps          = 1e-8f;
-  float weight_decay = 0.0f;
-  float momentum     = 0.0f;
+  float lr = 1e-2f, alpha = 0.99f, eps = 1e-8f;
+  float weight_decay = 0.0f, momentum = 0.0f;
   NNLITE_OP;
 };
 
@@ -431,11 +415,10 @@ struct ExponentialLR { float gamma = 0.9f; NNLITE_OP; };               // lr gam
 // part; cosine both ways. max_lr 0 means the optimizer's lr; total_steps 0 means all steps of
 // TrainerOptions::epochs. Smith, Topin 2017.
 struct OneCycleLR {
-  float max_lr           = 0.0f;
-  int   total_steps      = 0;
-  float pct_start        = 0.3f;
-  float div_factor       = 25.0f;
-  float final_div_factor = 1e4f;
+  float max_lr      = 0.0f;
+  int   total_steps = 0;
+  float pct_start   = 0.3f;
+  float div_factor = 25.0f, final_div_factor = 1e4f;
   NNLITE_OP;
 };
 
@@ -569,10 +552,7 @@ class Model : NotCopied {
   Failed fail(Status status, const char* where, const char* what = nullptr);
   // records grow from the front, attributes, names and lists from the back
   Node*      nodes_        = nullptr;
-  size_t     size_         = 0;
-  size_t     front_        = 0;
-  size_t     back_         = 0;
-  size_t     weight_bytes_ = 0;
+  size_t     size_ = 0, front_ = 0, back_ = 0, weight_bytes_ = 0;
   const unsigned char* weights_ = nullptr;
   const ModelExtras*   extras_  = nullptr;
   uint16_t*  id_map_       = nullptr;          // handle -> node after finish; nullptr where they are equal
@@ -839,8 +819,7 @@ double dice(const real* a, const real* b, int64_t count, real threshold_a = real
 // Limits on what a file may ask for; lower them on a small device.
 struct LoadLimits {
   uint64_t file_bytes = uint64_t(1) << 31;
-  uint32_t tensors    = 16384;
-  uint32_t nodes      = 8192;
+  uint32_t tensors = 16384, nodes = 8192;
 };
 struct OpSet {
   const Op* const* ops = nullptr;              // sorted by name
@@ -1051,8 +1030,7 @@ struct OpShape {
   int32_t index_bound[max_inputs] = {};        // i32 inputs must be in [0, bound); 0: anything
   // What backward reads, as bits (input i: 1 << i). Only what the wanted gradients read is kept from forward.
   uint32_t dx_reads_in = 0, dw_reads_in = 0;   // for input gradients, for weight gradients (role weight)
-  bool  dx_reads_out = false, dw_reads_out = false;
-  bool  dx_reads_slots = true, dw_reads_slots = true;
+  bool  dx_reads_out = false, dw_reads_out = false, dx_reads_slots = true, dw_reads_slots = true;
   int64_t macs = 0;                            // of one row
   Shape expected;                              // with bad_shape: of the input at fault; 0: any size
   // A loss in the short form does not know its target (rank 0): the op sets in[last] and in_dtype[last].
@@ -1183,6 +1161,7 @@ struct Blocks { int64_t outer, panels, lines; };
 struct Waited {
   uint64_t failed;  // 1 + the step whose loss was not finite: nothing changes from then on; or 0
   double   losses;                             // their sum over the rows
+  float    norm;                               // of the last gradients, with clip_norm
 };
 struct Backend {
   void* user;
@@ -1197,18 +1176,26 @@ struct Backend {
   bool   (*begin)(void* user, void* device, const uint32_t key[3], const StepContext& context);
   void   (*end)(void* user);
   void   (*add)(void* user, real* to, const real* from, int64_t count, bool accumulate);
+  // gradients one by one, then 0 of them: gradient_scale from their norm, for the updates behind
+  void   (*clip)(void* user, const real* gradient, int64_t count);
   // a column that was mirrored, into an input; false: it was not
   bool   (*gather)(void* user, const Gather& g);
   // until all is done; of the steps since StepContext::first, unless that is nullptr
   Status (*wait)(void* user, void* device, Waited* steps);
 };
 
-// In nnlite_cuda.cu. nullptr: there is no such GPU. tf32, bf16: products have factors of 11 or 8 bits, and
-// are faster; what is in memory, and every sum, stays fp32. close_cuda frees a GPU's memory, when what was
-// built on it is used no more.
+// In nnlite_cuda.cu. What is built on a GPU that cannot be used is device_error, never run elsewhere. tf32,
+// bf16: products have factors of 11 or 8 bits, and are faster; what is in memory, and every sum, stays fp32.
 enum class Precision : uint8_t { fp32, tf32, bf16 };
 const Backend* cuda_backend(int number, Precision precision = Precision::fp32);
-const Backend* cuda_rows();                    // rows and nothing else: for plan(), without a GPU
+const char* cuda_problem(int number);          // why this GPU cannot be used, in CUDA's words; "": it can
+// The same without a GPU, for plan(), and to see what would be launched: what is built on it runs nothing.
+struct CudaLaunch { const char* kernel; unsigned blocks, threads; size_t shared; };
+const Backend* cuda_rows(Precision precision = Precision::fp32,
+                         void (*see)(void* user, const CudaLaunch&) = nullptr, void* user = nullptr);
+// Free what GPUs keep for arenas, models and data sets that share some of these bytes, or what one has, when
+// what was built there is used no more. (It has room for 256, or says limit_exceeded.)
+void free_cuda(const void* host, size_t bytes);
 void close_cuda(int number);
 
 // A step that a session or trainer has just run. add: to = from, or to += from, of gradients.
@@ -1940,7 +1927,7 @@ struct StepContext {
   uint64_t first   = 0;                        // the step since which nobody waited for a device
   float    lr      = 0;                        // of the optimizer, after the schedule
   real     gradient_scale = 1;                 // from clipping by norm; optimizers multiply g by it
-  float    clip_value = 0;
+  float    clip_value = 0, clip_norm = 0;
   int32_t  rows = 0;
 };
 
@@ -7530,10 +7517,8 @@ struct NodePlanner {
   PlanValue* values;
   uint16_t*  order;
   uint16_t*  placed;
-  int max_values = 0;
-  int value_count = 0, step_count = 0, ref_count = 0, forward_steps = 0;
-  uint32_t pool_units = 0, lower_units = 0;
-  uint32_t pool_base = 0, derived_base = 0;
+  int max_values = 0, value_count = 0, step_count = 0, ref_count = 0, forward_steps = 0;
+  uint32_t pool_units = 0, lower_units = 0, pool_base = 0, derived_base = 0;
   uint64_t derived_units = 0;
   size_t   scratch_bytes = 0, derived_bytes = 0;        // the latter: of the kernel last found, to be kept
   int      walk_values = 0;  // next of the values made while walking, in the same order both times
@@ -8402,13 +8387,26 @@ struct Executor {
     engine.watch->see(engine.watch->user, &seen);
   }
 
+  void clip(uint32_t first_update) const {
+    const Backend& b = *engine.backend;
+    for (uint32_t i = first_update; i < engine.step_count; i++) {
+      const StepRecord& s = engine.steps[i];
+      if (s.kind == StepKind::update) b.clip(b.user, reals(engine.refs[s.refs + 1]), s.count);
+    }
+    b.clip(b.user, nullptr, 0);
+  }
+
   void run_steps(uint32_t first, uint32_t last, const AnyOp* optimizer) const {
     const FloatControl control;
     if (engine.watch) engine.watch->see(engine.watch->user, nullptr);
     const Backend* const b = engine.backend;
     const uint32_t seen = engine.watch ? first : last, key[3] = {first, seen, static_cast<uint32_t>(rows)};
     if (b && (first == last || !b->begin(b->user, engine.device, key, context))) return;
-    for (uint32_t i = first; i < last; i++) run_step(engine.steps[i], optimizer);
+    bool clips = b && context.clip_norm > 0;
+    for (uint32_t i = first; i < last; i++) {
+      if (clips && engine.steps[i].kind == StepKind::update) clip(i), clips = false;
+      run_step(engine.steps[i], optimizer);
+    }
     if (b) b->end(b->user);
   }
 
@@ -8497,11 +8495,13 @@ static Status copy_parameter(const Engine& e, const Parameter& p, void* device, 
   const Blocks blocks = {in.outer, in.count(), in.lines};
   return e.backend->copy_parameter(e.backend->user, device, const_cast<void*>(host), blocks, way);
 }
-// Device memory for an engine and for the weights that it reads in the model, which are sent.
-static Status mirror(Engine& e, const Model& model, void* arena, size_t bytes) {
+// Device memory for an engine, and for the model's weights where steps read them, which are sent.
+static Status mirror(Engine& e, const Model& model, int refs, void* arena, size_t bytes) {
   NNLITE_TRY(e.backend->mirror(e.backend->user, arena, bytes, &e.device));
   const unsigned char* const weights = ModelAccess::weights(model);
-  if (!weights || model.weight_bytes() == 0) return Status::ok;
+  bool reads = false;
+  for (int i = 0; i < refs; i++) reads = reads || e.refs[i] >> 29 == static_cast<uint32_t>(Base::model);
+  if (!weights || !reads) return Status::ok;
   NNLITE_TRY(e.backend->mirror(e.backend->user, weights, model.weight_bytes(), &e.device_weights));
   for (int i = 0; i < model.parameter_count(); i++) {
     const Parameter& p = *ModelAccess::parameter(model, i);
@@ -8619,17 +8619,15 @@ struct Layouter {
       return set_problem(plan->problem, Status::out_of_memory, "arena")
           << ": " << static_cast<int64_t>(plan->total) << " bytes are needed, "
           << static_cast<int64_t>(arena->left()) << " are left";
-    if (request.backend) {
-      engine->backend = request.backend;
-      const Status s = mirror(*engine, *graph.model, base, plan->total);
-      if (!ok(s)) *engine = Engine();
-      if (!ok(s)) return set_problem(plan->problem, s, "backend");
-    }
     MemoryPlan counted_already;
     units = parameters_at;
     if (request.training)
       reserve_parameters(counted_already, reinterpret_cast<Ref*>(base + size_t(at.parameters) * 64));
     write(base, at);
+    if (!request.backend) return Status::ok;
+    const Status s = mirror(*engine, *graph.model, static_cast<int>(planner.ref_count), base, plan->total);
+    if (!ok(s)) *engine = Engine();
+    if (!ok(s)) return set_problem(plan->problem, s, "backend");
     return Status::ok;
   }
 
@@ -8673,6 +8671,7 @@ struct Layouter {
     e.forward_count = static_cast<uint32_t>(planner.forward_steps);
     e.step_count    = static_cast<uint32_t>(planner.step_count);
     e.batch         = request.batch;
+    e.backend       = request.backend;
     e.pool          = pool;
     e.workers       = request.workers;
     e.shared        = !request.backend && worth_sharing(e);
@@ -8930,16 +8929,18 @@ struct TrainerAccess {
     NNLITE_TRY(run.copy_batch(Copy::from_device));
     const real loss = run.loss();
     const double before = t.step_ == run.context.first ? 0 : t.losses_;
-    Waited all = {is_finite(loss) ? 0 : t.step_ + 1, before + double(loss) * run.rows};
+    Waited all = {is_finite(loss) ? 0 : t.step_ + 1, before + double(loss) * run.rows, 0};
     if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &all));
     if (all.failed == 0) {
       t.loss_ = loss, t.losses_ = all.losses;
+      if (e.backend && run.context.clip_norm > 0) t.gradient_norm_ = real(all.norm);
       return Status::ok;
     }
     t.samples_ = samples;
     for (t.step_ = run.context.first; t.step_ + 1 < all.failed; t.step_++)
       t.samples_ += uint64_t(next_rows(t));
     if (!own) run.rows = next_rows(t);
+    run.context.step = t.step_, run.context.update = t.step_ + 1, run.context.rows = run.rows;
     return not_finite(t, run, own);
   }
 
@@ -8950,7 +8951,8 @@ struct TrainerAccess {
     const Engine& e = t.engine_;
     Executor run(e);
     run.rows    = rows;
-    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, t.options_.clip_value, rows};
+    const float clip = t.options_.clip_norm, bound = t.options_.clip_value;
+    run.context = {t.options_.seed, t.step_, t.step_ + 1, first, rate(t), 1, bound, clip, rows};
     if (own || !gather(t, rows)) {
       Status sent = fill(t, own, rows);          // while a device is busy with the step before
       if (ok(sent)) sent = run.check_labels(t.problem_);
@@ -8959,17 +8961,15 @@ struct TrainerAccess {
       if (e.backend && !ok(sent) && t.step_ > first) NNLITE_TRY(look_at_loss(t, run, own, samples));
       NNLITE_TRY(sent);
     }
-    const bool clips = t.options_.clip_norm > 0, whole = e.backend && !clips;
-    run.run_steps(0, whole ? e.step_count : e.forward_count, &t.options_.optimizer);
-    if (!whole || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
+    uint32_t first_update = e.backend ? e.step_count : e.forward_count;
+    run.run_steps(0, first_update, &t.options_.optimizer);
+    if (!e.backend || last) NNLITE_TRY(look_at_loss(t, run, own, samples));
     t.lr_ = run.context.lr;
-    uint32_t first_update = whole ? e.step_count : e.forward_count;
-    if (clips) {
+    if (clip > 0 && !e.backend) {
       while (first_update < e.step_count && e.steps[first_update].kind != StepKind::update) first_update++;
       run.run_steps(e.forward_count, first_update, nullptr);
-      NNLITE_TRY(copy_all(t, Copy::from_device));
       t.gradient_norm_ = gradient_norm(t);
-      const real limit = real(t.options_.clip_norm), norm = t.gradient_norm_ + real(1e-6);
+      const real limit = real(clip), norm = t.gradient_norm_ + real(1e-6);
       if (norm > limit) run.context.gradient_scale = limit / norm;
     }
     run.run_steps(first_update, e.step_count, &t.options_.optimizer);

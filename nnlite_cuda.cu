@@ -46,23 +46,24 @@ namespace nnlite_gpu {
 using Error  = int;                            // 0: none
 using Stream = cudaStream_t;
 
-inline Error device_count(int& count) { return cudaGetDeviceCount(&count); }
-inline Error use_device(int number) { return cudaSetDevice(number); }
+inline Error told(Error e) {
+  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
+  return e;
+}
+inline const char* text_of(Error e) { return cudaGetErrorString(static_cast<cudaError_t>(e)); }
+inline Error current_device(int& number) { return told(cudaGetDevice(&number)); }
+inline Error use_device(int number) { return told(cudaSetDevice(number)); }
 static __global__ void some_kernel() {}
-inline Error can_overlap(bool& can) {          // whether launches can: they wait in follow()
+// Whether launches can, which wait in follow(). An error: nothing here was compiled for this device.
+inline Error can_overlap(bool& can) {
   cudaFuncAttributes a = {};
-  const Error e = cudaFuncGetAttributes(&a, some_kernel);
-  if (e != 0) (void)cudaGetLastError();
+  const Error e = told(cudaFuncGetAttributes(&a, some_kernel));
   can = e == 0 && a.ptxVersion >= 90;
   return e;
 }
 inline Error new_stream(Stream& s) { return cudaStreamCreateWithFlags(&s, cudaStreamNonBlocking); }
 inline Error end_stream(Stream s) { return cudaStreamDestroy(s); }
-inline Error take(void** memory, size_t bytes) {
-  const Error e = cudaMalloc(memory, bytes);
-  if (e != 0) (void)cudaGetLastError();        // or the next launch would report it
-  return e;
-}
+inline Error take(void** memory, size_t bytes) { return told(cudaMalloc(memory, bytes)); }
 inline Error give(void* memory) { return cudaFree(memory); }
 inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
   return cudaMemcpyAsync(device, host, bytes, cudaMemcpyHostToDevice, s);
@@ -70,10 +71,6 @@ inline Error copy_in(Stream s, void* device, const void* host, size_t bytes) {
 inline Error copy_out(Stream s, void* host, const void* device, size_t bytes) {
   return cudaMemcpyAsync(host, device, bytes, cudaMemcpyDeviceToHost, s);
 }
-inline Error copy_within(Stream s, void* to, const void* from, size_t bytes) {
-  return cudaMemcpyAsync(to, from, bytes, cudaMemcpyDeviceToDevice, s);
-}
-inline Error clear(Stream s, void* device, size_t bytes) { return cudaMemsetAsync(device, 0, bytes, s); }
 inline Error sync(Stream s) { return cudaStreamSynchronize(s); }
 inline bool  no_memory(Error e) { return e == cudaErrorMemoryAllocation; }
 
@@ -108,9 +105,7 @@ inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, un
   cudaLaunchConfig_t c = {};
   c.gridDim = dim3(grid.x, grid.y, grid.z), c.blockDim = threads, c.dynamicSmemBytes = shared;
   c.stream = s, c.attrs = &early, c.numAttrs = overlaps ? 1 : 0;
-  const Error e = cudaLaunchKernelEx(&c, kernel, P(arguments)...);
-  if (e != 0) (void)cudaGetLastError();
-  return e;
+  return told(cudaLaunchKernelEx(&c, kernel, P(arguments)...));
 }
 
 // Products by cuBLASLt, which is opened once for a device.
@@ -275,9 +270,11 @@ struct Turn {
 // What kernels read of the step that runs, in front of every mirror. A graph of several steps finds their
 // turns here: the first launch takes the one that is coming, and the loss says which comes then.
 constexpr int turns = 16;
+constexpr unsigned norm_blocks = 64;
 struct Context : StepContext, Waited {
-  int  taken, coming;
-  Turn queue[turns];
+  int   taken, coming;
+  Turn  queue[turns];
+  float squares[norm_blocks];                  // of the gradients, where they are clipped by their norm
 };
 constexpr size_t context_bytes = 2048;
 static_assert(sizeof(Context) <= context_bytes, "Context does not fit");
@@ -340,10 +337,13 @@ struct Mirror {
   const unsigned char* host = nullptr;
   size_t               bytes = 0;
   unsigned char*       device = nullptr;       // behind the context
+  bool overlaps(const unsigned char* from, size_t n) const {
+    return device != nullptr && host < from + n && from < host + bytes;
+  }
 };
 
 struct Device {
-  int         number = 0;
+  int         number = 0;                      // -1: there is none
   bool        open = false, overlaps = false;
   gpu::Stream stream = {};
   gpu::Multiplier multiplier = {};
@@ -356,6 +356,8 @@ struct Device {
   int         queue_count;
   Turn        queue[turns];
   std::recursive_mutex lock;                   // of all calls; from begin to end, as a stream records for one
+  void (*see)(void* user, const CudaLaunch&) = nullptr;    // of cuda_rows: instead of all launches
+  void* seer = nullptr;
 
   void note(gpu::Error e) { if (error == 0) error = e; }
   Status status() const {
@@ -380,7 +382,36 @@ struct Device {
     if (m.device != nullptr) note(gpu::give(m.device - context_bytes));
     m = Mirror();
   }
+  int enter() {                                // the device of this thread till then
+    lock.lock();
+    int before = number;
+    const gpu::Error e = gpu::current_device(before);
+    note(e != 0 ? e : gpu::use_device(number));
+    return e != 0 ? number : before;
+  }
+  void leave(int before) {
+    if (before != number) note(gpu::use_device(before));
+    lock.unlock();
+  }
 };
+// A call that has the device to itself. A thread leaves it with the device that it came with.
+struct Hold : NotCopied {
+  Device&   d;
+  const int before;
+  explicit Hold(Device& device) : d(device), before(device.enter()) {}
+  ~Hold() { d.leave(before); }
+};
+static void open(Device& d) {
+  if (d.open) return;
+  d.error = 0, d.queue_count = 0, d.draws.count = 0, d.draws.changes = false;
+  const Hold hold(d);
+  if (d.error == 0) d.note(gpu::can_overlap(d.overlaps));
+  if (d.error == 0) d.note(gpu::new_stream(d.stream));
+  if (d.error != 0) return;
+  d.note(gpu::new_multiplier(d.multiplier));
+  d.open = d.error == 0;
+  if (!d.open) (void)gpu::end_stream(d.stream);
+}
 
 // Parameters whose updates wait for each other, to be one launch.
 constexpr int max_updates = 32;
@@ -396,6 +427,7 @@ struct Updates {
 // The device and context of the steps that run on this thread.
 struct Current {
   Device*   device;
+  int       before;                            // as of Device::enter
   Context*  context;                           // in the device's memory
   Recorded* recording;                         // where they go; nullptr: they run
   Precision precision;
@@ -421,11 +453,14 @@ template <class... P, class... A>
 static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_t shared, A... arguments) {
   run_waiting();
   Device& d = *current.device;
+  const unsigned blocks = grid.x * grid.y * grid.z;
+  if (d.see != nullptr) return d.see(d.seer, {__PRETTY_FUNCTION__, blocks, threads, shared});
   d.note(gpu::launch<P...>(d.stream, d.overlaps, kernel, grid, threads, shared, P(arguments)...));
 }
 static void launch(gpu::Matmul m) {            // of tf32 or bf16
   run_waiting();
   Device& d = *current.device;
+  if (d.see != nullptr) return d.see(d.seer, {"cuBLASLt", 0, 0, 0});
   m.bits = current.precision == Precision::bf16 ? 8 : 11;
   d.note(gpu::matmul(d.multiplier, d.stream, m));
 }
@@ -2133,14 +2168,21 @@ NNLITE_GLOBAL void convolution_dw_kernel(Convolution p, int elements) {
 }
 
 // The sums of chunks, 32 elements a block; 32 threads have four of them, each one of 32 chains.
-NNLITE_GLOBAL void add_chunks_kernel(const float* from, int64_t size, int chunks, float* to) {
+struct AddChunks {
+  const float* from;
+  int64_t      size;
+  int          chunks;
+  float*       to;
+};
+NNLITE_GLOBAL void add_chunks_kernel(AddChunks all) {
   gpu::follow();
+  const int64_t size = all.size;
   Four* const   room = gpu::shared<Four>();
   const int     t = static_cast<int>(gpu::thread());
   const int64_t at = int64_t(gpu::block().x) * 32 + t % 8 * 4;
   Four sum = {};
-  for (int k = t / 8; k < chunks && at < size; k += 32) {
-    const Four v = *reinterpret_cast<const Four*>(from + k * size + at);
+  for (int k = t / 8; k < all.chunks && at < size; k += 32) {
+    const Four v = *reinterpret_cast<const Four*>(all.from + k * size + at);
     for (int q = 0; q < 4; q++) sum.of[q] += v.of[q];
   }
   room[t] = sum;
@@ -2148,13 +2190,13 @@ NNLITE_GLOBAL void add_chunks_kernel(const float* from, int64_t size, int chunks
   const int64_t own = int64_t(gpu::block().x) * 32 + t;
   if (t >= 32 || own >= size) return;
   const float* const column = gpu::shared<float>() + t;
-  float all = column[0];
-  for (int k = 1; k < 32; k++) all += column[k * 32];
-  to[own] = all;
+  float whole = column[0];
+  for (int k = 1; k < 32; k++) whole += column[k * 32];
+  all.to[own] = whole;
 }
 static void add_chunks(const Convolution& p, float* to) {
-  launch(add_chunks_kernel, {unsigned((p.c_chunk + 31) / 32)}, 256, 256 * sizeof(Four), p.c, p.c_chunk,
-         p.chunks, to);
+  launch(add_chunks_kernel, {unsigned((p.c_chunk + 31) / 32)}, 256, 256 * sizeof(Four),
+         AddChunks{p.c, p.c_chunk, p.chunks, to});
 }
 
 static bool goes_up(const Conv2d&) { return false; }
@@ -2552,6 +2594,43 @@ static void update(const OpRun& r) {
   all.g[i] = r.dparameter(0), all.w[i] = r.parameter(0), all.m[i] = r.slot(0), all.v[i] = r.slot(1);
 }
 
+// Clipping by norm: sums of squares by block, of one launch after another, then their root.
+NNLITE_GLOBAL void squares_kernel(Context* context, Updates all) {
+  gpu::follow();
+  const int64_t step = int64_t(gpu::blocks().x) * gpu::threads();
+  float sum = 0;
+  int   k = 0;
+  for (int64_t i = int64_t(gpu::block().x) * gpu::threads() + gpu::thread(); i < all.end[all.count - 1];
+       i += step) {
+    while (i >= all.end[k]) k++;
+    const Four g = load<Four>(all.g[k], (k > 0 ? i - all.end[k - 1] : i) * 4);
+    for (const float v : g.of) sum = fmaf(v, v, sum);
+  }
+  fold(AddTwo(), sum, 1, gpu::shared<float>());
+  if (gpu::thread() == 0) context->squares[gpu::block().x] += sum;
+}
+NNLITE_GLOBAL void norm_kernel(Context* context) {
+  gpu::follow();
+  float sum = context->squares[gpu::thread()];
+  fold(AddTwo(), sum, 1, gpu::shared<float>());
+  if (gpu::thread() != 0 || context->failed != 0) return;
+  context->norm = sqrtf(sum);
+  const float norm = context->norm + 1e-6f;
+  if (norm > context->clip_norm) context->gradient_scale = context->clip_norm / norm;
+}
+static void square_all(const Updates& all) {
+  launch(squares_kernel, {norm_blocks}, 256, 256 * sizeof(float), current.context, all);
+}
+static void clip(void* user, const float* gradient, int64_t count) {
+  (void)user;
+  Updates& all = current.updates;
+  if (count == 0) return launch(norm_kernel, {}, norm_blocks, norm_blocks * sizeof(float), current.context);
+  if (all.count == max_updates) run_waiting();
+  const int i = all.count++;
+  all.run = square_all, all.g[i] = gradient;
+  all.end[i] = (i > 0 ? all.end[i - 1] : 0) + count / 4;
+}
+
 // ================================================================================ >>rows
 // What a row needs of scratch, in bytes.
 static size_t no_scratch(const OpRun&) { return 0; }
@@ -2693,8 +2772,9 @@ struct Prepare {
     const Turn& turn = from_queue ? to->queue[place] : own;
     if (i == 0 && to != nullptr) {
       static_cast<StepContext&>(*to) = turn.next;
-      if (turn.is_first != 0) static_cast<Waited&>(*to) = {0, 0};
+      if (turn.is_first != 0) static_cast<Waited&>(*to) = {0, 0, 0};
       to->taken = place;
+      if (to->clip_norm > 0) for (float& sum : to->squares) sum = 0;
     }
     int k = 0;
     while (k < draws.count && i >= draws.of[k].end) k++;
@@ -2774,8 +2854,9 @@ static void run_queue(Device& d) {
 static void settle(Device& d) {
   if (current.device == &d) run_waiting();
   if (d.queue_count == 0 && !d.draws.any()) return;
+  const Hold    hold(d);
   const Current before = current;
-  current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
+  current = {&d, 0, nullptr, nullptr, {}, {}, nullptr, {}};
   run_queue(d);
   const Draws draws = d.draws;
   d.draws.count = 0, d.draws.changes = false;
@@ -2806,15 +2887,15 @@ static Device& device_of(void* user) { return *static_cast<User*>(user)->device;
 
 static Status mirror(void* user, const void* host, size_t bytes, void** device) {
   Device& d = device_of(user);
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const Hold hold(d);
+  open(d);
   const unsigned char* const from = static_cast<const unsigned char*>(host);
   Mirror* to = nullptr;
-  d.note(gpu::use_device(d.number));
   settle(d);
   if (d.error == 0) d.note(gpu::sync(d.stream));
   for (Mirror& m : d.mirrors) {
     const bool same = m.device != nullptr && m.host == from && m.bytes == bytes;
-    if (m.device != nullptr && !same && m.host < from + bytes && from < m.host + m.bytes) d.drop(m);
+    if (!same && m.overlaps(from, bytes)) d.drop(m);
     if (same || (to == nullptr && m.device == nullptr)) to = &m;
   }
   if (to == nullptr) return Status::limit_exceeded;
@@ -2832,8 +2913,7 @@ static Status mirror(void* user, const void* host, size_t bytes, void** device) 
 
 static Status copy(void* user, void* device, void* host, size_t bytes, Copy way) {
   Device& d = device_of(user);
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
-  d.note(gpu::use_device(d.number));
+  const Hold hold(d);
   settle(d);
   if (d.error != 0) return d.status();
   if (way == Copy::to_device) d.note(gpu::copy_in(d.stream, device, host, bytes));
@@ -2870,10 +2950,9 @@ static bool are_of(const Draws& draws, const Mirror& m) {
 // A device that has failed runs nothing more.
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
-  d.lock.lock();
   run_waiting();
+  const int before = d.enter();
   around = current;
-  d.note(gpu::use_device(d.number));
   for (const Mirror& m : d.mirrors)
     if (m.device == device && !are_of(d.draws, m)) settle(d);
   const bool  is_first = key[0] == 0 && context.step == context.first;
@@ -2883,7 +2962,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Recorded* const r = key[1] - key[0] < 2 ? nullptr : recorded(d, device, key, draws);
   const bool is_new = r != nullptr && r->arena == nullptr, queues = r != nullptr && draws.any();
   if (d.queue_count > 0 && (!queues || d.queued != r)) settle(d);
-  current = {&d, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
+  current = {&d, before, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
   if (!queues) prepare(current.context, turn, false, draws);
   else if (is_new) enqueue(device, &turn, 1);
   else {
@@ -2901,7 +2980,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   if (current.recording != nullptr || (r == nullptr && d.error == 0)) return true;
   if (!queues && d.error == 0) d.note(gpu::run_graph(d.stream, r->once));
   current = around;
-  d.lock.unlock();
+  d.leave(before);
   return false;
 }
 
@@ -2919,26 +2998,26 @@ static void end(void* user) {
     if (made != nullptr) d.note(gpu::end_recording(made));
     if (d.error == 0) d.note(gpu::run_graph(d.stream, r.once));
   }
+  const int before = current.before;
   current = around;
   around = {};
-  d.lock.unlock();
+  d.leave(before);
 }
 
 // By way of device memory of its own, for an order that only the host can read or write in place.
 static Status copy_parameter(void* user, void* device, void* host, const Blocks& blocks, Copy way) {
   Device& d = device_of(user);
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const Hold hold(d);
   const int64_t count = blocks.outer * blocks.panels * blocks.lines * 16;
   const size_t  bytes = size_t(count) * sizeof(float);
   if (blocks.panels == 1 || blocks.lines == 1) return copy(user, device, host, bytes, way);
   void* memory = nullptr;
-  d.note(gpu::use_device(d.number));
   settle(d);
   if (d.error != 0) return d.status();
   const gpu::Error e = gpu::take(&memory, bytes);
   if (e != 0) return gpu::no_memory(e) ? Status::out_of_memory : Status::device_error;
   const Current before = current;
-  current = {&d, nullptr, nullptr, {}, {}, nullptr, {}};
+  current = {&d, 0, nullptr, nullptr, {}, {}, nullptr, {}};
   float *const here = static_cast<float*>(memory), *const there = static_cast<float*>(device);
   const bool back = way == Copy::from_device;
   if (!back) (void)copy(user, here, host, bytes, way);
@@ -2993,48 +3072,93 @@ static Status wait(void* user, void* device, Waited* steps) {
   return copy(user, static_cast<Waited*>(context_of(device)), steps, sizeof *steps, Copy::from_device);
 }
 
-static Device  devices[max_devices];
-static User    users[max_devices][3];          // by precision
-static Backend backends[max_devices][3];
+// What needs no GPU: the host's memory stands for a device's, and nothing is launched.
+static Status lend(void*, const void* host, size_t, void** device) {
+  *device = const_cast<void*>(host);
+  return Status::ok;
+}
+static Status keep(void*, void*, void* host, size_t bytes, Copy way) {
+  if (way == Copy::from_device) __builtin_memset(host, 0, bytes);                 // a loss is a number
+  return Status::ok;
+}
+static Status keep_parameter(void*, void*, void*, const Blocks&, Copy) { return Status::ok; }
+static void ignore(void*, const CudaLaunch&) {}
+static bool begin_to_tell(void* user, void* device, const uint32_t[3], const StepContext& context) {
+  Device& d = device_of(user);
+  Context* const to = static_cast<Context*>(device);
+  current = {&d, 0, to, nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
+  prepare(current.context, {context, {}, 0, 1}, false, {});
+  return true;
+}
+static void end_to_tell(void*) {
+  run_waiting();
+  current = {};
+}
+static bool tell_no_rows(void*, const Gather&) { return false; }
+static Status wait_for_nothing(void*, void*, Waited* steps) {
+  if (steps != nullptr) *steps = {};
+  return Status::ok;
+}
+
+static Device  devices[max_devices + 1];       // the last one is none
+static User    users[max_devices + 1][3];      // by precision
+static Backend backends[max_devices + 1][3];
+static int place_of(int number) { return number < 0 || number >= max_devices ? max_devices : number; }
 }  // namespace cuda
 
-const Backend* cuda_rows() {
-  static const Backend rows = {nullptr, 1,       cuda::rows_of, nullptr, nullptr, nullptr,
-                               nullptr, nullptr, nullptr,       nullptr, nullptr};
-  return &rows;
+const Backend* cuda_rows(Precision precision, void (*see)(void* user, const CudaLaunch&), void* user) {
+  static cuda::Device none;
+  static cuda::User   of[3];
+  static Backend      all[3];
+  const int i = static_cast<int>(precision);
+  none.see = see != nullptr ? see : cuda::ignore, none.seer = user;
+  of[i] = {&none, precision};
+  all[i] = {&of[i], uint8_t(1 + i), precision == Precision::fp32 ? cuda::rows_of : cuda::rounded_rows_of,
+            cuda::lend, cuda::keep, cuda::keep_parameter, cuda::begin_to_tell, cuda::end_to_tell, cuda::add,
+            cuda::clip, cuda::tell_no_rows, cuda::wait_for_nothing};
+  return &all[i];
 }
 
 const Backend* cuda_backend(int number, Precision precision) {
-  if (number < 0 || number >= cuda::max_devices) return nullptr;
-  cuda::Device& d = cuda::devices[number];
+  const int place = cuda::place_of(number);
+  cuda::Device& d = cuda::devices[place];
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
-  int count = 0;
-  if (!d.open) {
-    if (gpu::device_count(count) != 0 || number >= count || gpu::use_device(number) != 0) return nullptr;
-    if (gpu::can_overlap(d.overlaps) != 0 || gpu::new_stream(d.stream) != 0) return nullptr;
-    if (gpu::new_multiplier(d.multiplier) != 0) {
-      (void)gpu::end_stream(d.stream);
-      return nullptr;
-    }
-    d.number = number, d.error = 0, d.queue_count = 0, d.draws.count = 0, d.draws.changes = false;
-    d.open = true;
-  }
-  cuda::User& user = cuda::users[number][static_cast<int>(precision)];
-  Backend& backend = cuda::backends[number][static_cast<int>(precision)];
+  d.number = place == number ? number : -1;
+  cuda::open(d);
+  cuda::User& user = cuda::users[place][static_cast<int>(precision)];
+  Backend& backend = cuda::backends[place][static_cast<int>(precision)];
   if (backend.user != nullptr) return &backend;  // others may be using it
   const auto rows = precision == Precision::fp32 ? cuda::rows_of : cuda::rounded_rows_of;
   user = {&d, precision};
   backend = {&user, uint8_t(1 + static_cast<int>(precision)), rows, cuda::mirror, cuda::copy,
-             cuda::copy_parameter, cuda::begin, cuda::end, cuda::add, cuda::gather, cuda::wait};
+             cuda::copy_parameter, cuda::begin, cuda::end, cuda::add, cuda::clip, cuda::gather, cuda::wait};
   return &backend;
 }
 
-void close_cuda(int number) {
-  if (number < 0 || number >= cuda::max_devices) return;
-  cuda::Device& d = cuda::devices[number];
+const char* cuda_problem(int number) {
+  (void)cuda_backend(number);
+  cuda::Device& d = cuda::devices[cuda::place_of(number)];
   const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  return d.error == 0 ? "" : gpu::text_of(d.error);
+}
+
+void free_cuda(const void* host, size_t bytes) {
+  for (cuda::Device& d : cuda::devices) {
+    const std::lock_guard<std::recursive_mutex> locked(d.lock);
+    if (!d.open) continue;
+    const cuda::Hold hold(d);
+    cuda::settle(d);
+    d.note(gpu::sync(d.stream));
+    for (cuda::Mirror& m : d.mirrors)
+      if (m.overlaps(static_cast<const unsigned char*>(host), bytes)) d.drop(m);
+  }
+}
+
+void close_cuda(int number) {
+  cuda::Device& d = cuda::devices[cuda::place_of(number)];
+  const std::lock_guard<std::recursive_mutex> locked(d.lock);
   if (!d.open) return;
-  d.note(gpu::use_device(number));
+  const cuda::Hold hold(d);
   for (cuda::Mirror& m : d.mirrors) d.drop(m);
   (void)gpu::end_multiplier(d.multiplier);
   (void)gpu::end_stream(d.stream);

@@ -43,15 +43,18 @@ void print_plan(const char* what, const Json& plan) {
 Json launches_json(const std::vector<Launch>& launches) {
   Json list = Json::array();
   for (const Launch& l : launches)
-    list.push_back({{"layer", l.layer}, {"op", l.op}, {"phase", l.phase}, {"row", l.row}});
+    list.push_back({{"layer", l.layer}, {"op", l.op}, {"phase", l.phase}, {"row", l.row}, {"launches", l.launches}});
   return list;
 }
 
 void print_launches(const char* what, const Json& launches) {
-  fmt::print("\n{}: {} rows, a launch or a few each, updates side by side one\n", what, launches.size());
+  std::size_t count = 0;
+  for (const Json& l : launches) count += l["launches"].size();
+  fmt::print("\n{}: {} launches, of blocks x threads\n", what, count);
   for (const Json& l : launches)
-    fmt::print("  {:24} {:20} {:10} {}\n", l["layer"].get<std::string>(), l["op"].get<std::string>(),
-               l["phase"].get<std::string>(), l["row"].get<std::string>());
+    fmt::print("  {:20} {:18} {:10} {:8} {}\n", l["layer"].get<std::string>(), l["op"].get<std::string>(),
+               l["phase"].get<std::string>(), l["row"].get<std::string>(),
+               l["launches"].empty() ? "with the next" : fmt::format("{}", fmt::join(l["launches"], ", ")));
 }
 
 void print_text(const Options& o, const Json& json) {
@@ -90,7 +93,8 @@ Json layers_of(const Model& model, std::int64_t& macs) {
 }
 
 void run(const Options& o) {
-  const Backend* const backend = o.common.cuda ? backend_rows() : nullptr;
+  const Precision precision = precision_of(o.common);
+  const Backend* const backend = o.common.cuda ? backend_rows(precision, nullptr, nullptr) : nullptr;
   const std::vector<std::string> missing = backend ? ops_without_rows(*backend) : std::vector<std::string>();
   if (!o.common.json && !missing.empty()) fmt::print("not yet: {}\n\n", fmt::join(missing, ", "));
   const LoadedSubject subject = load_subject(o.subject, o.common.seed, o.common.cuda);
@@ -113,8 +117,8 @@ void run(const Options& o) {
   if (ok(trains)) json["memory"]["training"] = plan_json(training, true);
   if (backend) {
     check_usable(model, o.subject.name());
-    json["cuda"] = {{"not_yet", missing}, {"inference", launches_json(launches_of(model, session))}};
-    if (o.train) json["cuda"]["training"] = launches_json(launches_of(model, trainer));
+    json["cuda"] = {{"not_yet", missing}, {"inference", launches_json(launches_of(model, session, precision))}};
+    if (o.train) json["cuda"]["training"] = launches_json(launches_of(model, trainer, precision));
   }
   if (o.common.json) print_json(json);
   else print_text(o, json);
@@ -129,7 +133,7 @@ void add_info(CLI::App& program, int&) {
   c.add_option("--batch", o->batch, "Samples at a time (default 1)")->check(whole_number(1, 1 << 20));
   c.add_flag("--train", o->train, "Show the memory of training too");
   c.add_option("--optimizer", o->optimizer, "To train with (default sgd:momentum=0.9)");
-  c.add_flag("--cuda", o->common.cuda, "As on an NVIDIA GPU, with what runs there; needs none");
+  add_cuda(c, o->common, "As on an NVIDIA GPU, with what is launched there; needs none");
   add_common(c, o->common);
   c.callback([o] { run(*o); });
 }

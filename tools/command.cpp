@@ -64,8 +64,8 @@ void add_common(CLI::App& command, Common& common) {
       "Print one JSON object on stdout, words on stderr; after a failure it is {\"error\": ...}");
 }
 
-void add_cuda(CLI::App& command, Common& common) {
-  CLI::Option* const cuda = command.add_flag("--cuda", common.cuda, "Run on the first NVIDIA GPU");
+void add_cuda(CLI::App& command, Common& common, const char* help) {
+  CLI::Option* const cuda = command.add_flag("--cuda", common.cuda, help);
   CLI::Option* const tf32 =
       command.add_flag("--tf32", common.tf32, "There with products of factors of 11 bits, which are faster");
   tf32->needs(cuda);

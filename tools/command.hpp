@@ -27,7 +27,7 @@ CLI::Validator real_number(double least, double most = HUGE_VAL);
 CLI::Validator positive_number();
 
 void add_common(CLI::App& command, Common& common);
-void add_cuda(CLI::App& command, Common& common);
+void add_cuda(CLI::App& command, Common& common, const char* help = "Run on the first NVIDIA GPU");
 
 // Prints one JSON object on stdout.
 void print_json(const Json& json);

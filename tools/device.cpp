@@ -1,23 +1,31 @@
 #include "device.hpp"
 
+#include <string>
+
 #include "failure.hpp"
 
 using namespace nnlite;
 
+Precision precision_of(const Common& common) {
+  return common.tf32 ? Precision::tf32 : common.bf16 ? Precision::bf16 : Precision::fp32;
+}
+
 #ifdef NNLITE_CUDA
 const Backend* backend_for(const Common& common) {
   if (!common.cuda) return nullptr;
-  const Precision factors = common.tf32 ? Precision::tf32 : common.bf16 ? Precision::bf16 : Precision::fp32;
-  const Backend* const backend = cuda_backend(0, factors);
-  if (!backend) fail("no CUDA device", "--cuda", "check with nvidia-smi, or leave --cuda out");
-  return backend;
+  const std::string problem = cuda_problem(0);
+  if (!problem.empty())
+    fail("no CUDA device", "--cuda", problem + "; check with nvidia-smi, or leave --cuda out");
+  return cuda_backend(0, precision_of(common));
 }
 
-const Backend* backend_rows() { return cuda_rows(); }
+const Backend* backend_rows(Precision p, Seer see, void* user) { return cuda_rows(p, see, user); }
 #else
-const Backend* backend_for(const Common& common) { return common.cuda ? backend_rows() : nullptr; }
+const Backend* backend_for(const Common& common) {
+  return common.cuda ? backend_rows(Precision::fp32, nullptr, nullptr) : nullptr;
+}
 
-const Backend* backend_rows() {
+const Backend* backend_rows(Precision, Seer, void*) {
   fail("built without CUDA", "--cuda", "build with cmake --preset cuda, or leave --cuda out");
 }
 #endif

@@ -54,7 +54,7 @@ command -v nvcc > /dev/null || { echo "gpu_check: no nvcc in PATH or /usr/local/
 nvidia-smi -L 2> /dev/null | grep -q GPU || { echo "gpu_check: no GPU (nvidia-smi -L lists none)"; exit 1; }
 [ -d "$pack/data/mnist" ] && NNLITE_DATA=${NNLITE_DATA:-$pack/data} && export NNLITE_DATA
 logs=$root/build/gpu_check
-build=$root/build/cuda
+build=$root/build/gpu
 mkdir -p "$logs"
 table=$logs/table.txt
 nvidia-smi --query-gpu=name,driver_version,compute_cap --format=csv,noheader | tee "$table"
@@ -79,7 +79,7 @@ configure() {  # other compilers' warnings are not what is looked at here
     -DSTB_INCLUDE_DIR="$pack/include/stb"
   zlib=$pack/lib/$(uname -m)/libz.a
   [ ! -f "$zlib" ] || set -- "$@" -DZLIB_LIBRARY="$zlib" -DZLIB_INCLUDE_DIR="$pack/include"
-  cmake --preset cuda "$@" && cmake --build --preset cuda -j "$jobs" --target $targets
+  cmake --preset cuda -B "$build" "$@" && cmake --build "$build" -j "$jobs" --target $targets
 }
 again() {  # the same training 20 times, on the GPU: the same bytes
   for i in $(seq 20); do
@@ -112,7 +112,7 @@ else echo "again          SKIP: no MNIST in NNLITE_DATA or gpu_pack/data" | tee 
 if python3 -c 'import torch; assert torch.cuda.is_available()' 2> /dev/null; then
   pattern='geometric mean'
   part bench python3 tools/gpu_bench.py "$build/nnlite" $([ $short = no ] || echo --short)
-  grep -E '^network|^[a-z0-9]+ B[0-9]|^NVIDIA|^epoch|^geometric' "$logs/bench.log" | tee -a "$table"
+  grep -E '^network|^[a-z0-9]+ B[0-9]|^NVIDIA|^epoch|^geometric|below' "$logs/bench.log" | tee -a "$table"
 else
   echo "bench          SKIP: no PyTorch that sees a GPU" | tee -a "$table"
 fi

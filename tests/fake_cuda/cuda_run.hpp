@@ -16,11 +16,11 @@
 #include "../support.hpp"
 
 // Names the device, or ends the test case.
-#define NNLITE_ON_CUDA(name)                     \
-  const Backend* const name = cuda_backend(0);   \
-  if (name == nullptr) {                         \
-    MESSAGE("SKIP: there is no CUDA device");    \
-    return;                                      \
+#define NNLITE_ON_CUDA(name)                                                     \
+  [[maybe_unused]] const Backend* const name = cuda_backend(0);                  \
+  if (*cuda_problem(0) != 0) {                                                   \
+    MESSAGE("SKIP: there is no CUDA device: ", std::string(cuda_problem(0)));    \
+    return;                                                                      \
   }
 
 namespace {

@@ -77,8 +77,7 @@ struct Memory {
   // Copies write over what is poisoned, but nothing of them stays there.
   void write(void* to, const void* from, size_t bytes) {
     const Whole whole(*this);
-    if (from != nullptr) memcpy(to, from, bytes);
-    else memset(to, 0, bytes);
+    memcpy(to, from, bytes);
     for (const Range& r : poisoned) memset(r.data, 0xFF, r.bytes);
   }
   void restore(const std::vector<unsigned char>& v) {
@@ -104,6 +103,7 @@ struct Memory {
 struct State {
   std::mutex lock;
   int     devices = 1;
+  bool    overlaps = true;
   size_t  limit = SIZE_MAX;
   Order   order = Order::forward;
   uint64_t seed = 1;
@@ -202,9 +202,9 @@ std::string named(const Launch& l) {
 }
 
 // ---- devices and streams
-Error device_count(int& count) {
+Error current_device(int& number) {
   const Call c;
-  count = c.error == 0 ? c.s.devices : 0;
+  if (c.error == 0) number = device_now;
   return c.error;
 }
 Error use_device(int number) {
@@ -213,6 +213,17 @@ Error use_device(int number) {
   if (number < 0 || number >= c.s.devices) return device_error;
   device_now = number;
   return 0;
+}
+Error can_overlap(bool& can) {
+  const Call c;
+  can = c.error == 0 && c.s.overlaps;
+  return c.error;
+}
+const char* text_of(Error e) {
+  return e == no_device_error ? "no CUDA-capable device is detected"
+         : e == device_error  ? "invalid device ordinal"
+         : e == no_error      ? "no error"
+                              : "unknown error";
 }
 Error new_stream(Stream*& s) {
   const Call c;
@@ -300,27 +311,6 @@ Error copy_out(Stream* s, void* host, const void* device, size_t bytes) {
   const unsigned char* const from = static_cast<const unsigned char*>(device);
   s->copies.push_back({host, {from, from + bytes}});
   return 0;
-}
-Error copy_within(Stream* s, void* to, const void* from, size_t bytes) {
-  const Call c;
-  if (c.error != 0 || bytes == 0) return c.error;
-  return c.run_or_record(s, [=](State& all) -> Error {
-    Memory *const a = all.holder(to, bytes), *const b = all.holder(from, bytes);
-    if (a == nullptr || b == nullptr) return bad_range("copy_within");
-    const std::vector<unsigned char> values = b->values();
-    a->write(to, values.data() + (static_cast<const unsigned char*>(from) - b->all.data), bytes);
-    return 0;
-  });
-}
-Error clear(Stream* s, void* device, size_t bytes) {
-  const Call c;
-  if (c.error != 0 || bytes == 0) return c.error;
-  return c.run_or_record(s, [=](State& all) -> Error {
-    Memory* const m = all.holder(device, bytes);
-    if (m == nullptr) return bad_range("clear");
-    m->write(device, nullptr, bytes);
-    return 0;
-  });
 }
 
 // ---- launches
@@ -497,10 +487,12 @@ Error end_multiplier(Multiplier* m) { return end(state().multipliers, m); }
 // ================================================================================ control
 void reset() {
   State& s = state();
-  s.devices = 1, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0, device_now = 0;
+  s.devices = 1, s.overlaps = true, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0;
+  device_now = 0;
   s.many_products = at_first_many;
 }
 void    set_devices(int count) { state().devices = count; }
+void    set_overlaps(bool can) { state().overlaps = can; }
 void    set_memory(size_t bytes) { state().limit = bytes; }
 void    set_many_products(int64_t count) { state().many_products = count; }
 void    set_order(Order order, uint64_t seed) { state().order = order, state().seed = seed; }

@@ -42,16 +42,16 @@ struct Launch {
   size_t   shared;
 };
 
-Error device_count(int& count);
-Error use_device(int number);                  // of the calling thread of the host
+Error current_device(int& number);             // of the calling thread of the host
+Error use_device(int number);
+Error can_overlap(bool& can);
+const char* text_of(Error e);
 Error new_stream(Stream*& s);
 Error end_stream(Stream* s);
 Error take(void** memory, size_t bytes);
 Error give(void* memory);
 Error copy_in(Stream* s, void* device, const void* host, size_t bytes);
 Error copy_out(Stream* s, void* host, const void* device, size_t bytes);   // there after sync, not before
-Error copy_within(Stream* s, void* to, const void* from, size_t bytes);
-Error clear(Stream* s, void* device, size_t bytes);
 Error sync(Stream* s);
 Error launch(Stream* s, const Launch& l);
 // C[m, n] = bias[n] + sum over k of A[m, k] B[k, n], in this order, of factors rounded to 11 or 8 bits.
@@ -105,6 +105,7 @@ enum class Order { forward, backward, shuffled, all };
 
 void     reset();
 void     set_devices(int count);               // 1
+void     set_overlaps(bool can);               // whether launches can; true
 void     set_memory(size_t bytes);             // of every device; no limit
 void     set_many_products(int64_t count);     // a Linear of so many is large; 2^28
 void     set_order(Order order, uint64_t seed = 1);   // of threads between barriers, and of blocks; forward

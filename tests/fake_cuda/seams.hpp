@@ -22,11 +22,10 @@ using Grid   = fake::Grid;
 using Recording = fake::Recording*;
 using Multiplier = fake::Multiplier*;
 using fake::Matmul;
-using fake::clear;
+using fake::can_overlap;
 using fake::copy_in;
 using fake::copy_out;
-using fake::copy_within;
-using fake::device_count;
+using fake::current_device;
 using fake::end_graph;
 using fake::end_multiplier;
 using fake::end_recording;
@@ -42,6 +41,7 @@ using fake::start_recording;
 using fake::stop_recording;
 using fake::sync;
 using fake::take;
+using fake::text_of;
 using fake::use_device;
 
 inline bool no_memory(Error e) { return e == fake::no_memory_error; }
@@ -65,11 +65,6 @@ inline Error launch(Stream s, bool overlaps, void (*kernel)(P...), Grid grid, un
   const std::tuple<P...> values(arguments...);
   const auto call = std::make_shared<Call<P...>>(Call<P...>{values, overlaps, kernel});
   return fake::launch(s, {__PRETTY_FUNCTION__, Call<P...>::run, call, sizeof(values), grid, threads, shared});
-}
-
-inline Error can_overlap(bool& can) {
-  can = true;
-  return fake::no_error;
 }
 
 // Inside a kernel. The line tells one barrier from another.

@@ -22,8 +22,9 @@ long launches_so_far() {
 #endif
 }
 bool on_cuda() {
-  if (cuda_backend(0) == nullptr) MESSAGE("SKIP: there is no CUDA device");
-  return cuda_backend(0) != nullptr;
+  const bool there = *cuda_problem(0) == 0;
+  if (!there) MESSAGE("SKIP: there is no CUDA device: ", std::string(cuda_problem(0)));
+  return there;
 }
 
 // x -> Linear over the channels, whose gradients come of the op's dx -> the op, or both and their sum

@@ -92,8 +92,9 @@ TEST_CASE("cuda: many steps are few graphs, and have the bits of as many alone")
 #endif
   REQUIRE(together.t.it.steps(steps) == Status::ok);
 #ifdef NNLITE_FAKE_CUDA
-  // each step says on which device; 4 launches of their turns, 3 large graphs, 5 small ones, the loss and sum
-  CHECK(fake::calls() - before == steps + 4 + 3 + 5 + 2 * 3);
+  // each step, the end and two reads ask for the thread's device and set it; 4 launches of their turns, 3 large
+  // graphs, 5 small ones; the loss and the sum are copied and waited for
+  CHECK(fake::calls() - before == 2 * (steps + 1 + 2) + 4 + 3 + 5 + 2 * 2);
 #endif
   REQUIRE(together.t.it.steps(steps) == Status::ok);           // with the end of an epoch
   CHECK(together.t.it.step_number() == alone.t.it.step_number());

@@ -317,11 +317,50 @@ TEST_CASE("cuda: gradients are clipped by their norm as on the CPU, and rates ch
   CHECK(error_of(as_doubles(gpu.parameters()), as_doubles(cpu.parameters())) <= 1e-4);
 }
 
-TEST_CASE("cuda: a device that is not there is nullptr") {
-  CHECK(cuda_backend(-1) == nullptr);
-  CHECK(cuda_backend(1000) == nullptr);
-  close_cuda(-1);
-  close_cuda(1000);
+TEST_CASE("cuda: the norm of very many gradients, and of steps that run at once") {
+  NNLITE_ON_CUDA(cuda);
+  Subject s;
+  Model& m = s.net.model;
+  Tensor t = m.input("x", {9});
+  for (int i = 0; i < 20; i++) t = m.chain(t, Linear{0, 9 + i % 3}, Tanh{});       // 42 parameters
+  m.output("y", m.chain(t, Linear{0, 10}));
+  s.loss = CrossEntropyLoss{};
+  s.rows = 8;
+  REQUIRE(s.finish() == Status::ok);
+  s.fill(59, 10);
+  TrainerOptions o = s.training(nullptr);
+  o.clip_norm = 0.2f;
+  Training cpu(s, o);
+  o.backend = cuda;
+  Training apart(s, o), together(s, o), again(s, o);
+  for (int i = 0; i < 7; i++) {
+    CHECK(furthest(apart.steps(1), cpu.steps(1)) <= 1e-4);
+    CHECK(error_of({double(apart.t.it.gradient_norm())}, {double(cpu.t.it.gradient_norm())}) <= 1e-4);
+    CHECK(double(apart.t.it.gradient_norm()) > 0.2);
+  }
+  REQUIRE(together.t.it.steps(7) == Status::ok);
+  REQUIRE(again.t.it.steps(7) == Status::ok);
+  CHECK(together.t.it.gradient_norm() == apart.t.it.gradient_norm());
+  CHECK(same_bytes(together.parameters(), apart.parameters()));
+  CHECK(same_bytes(again.parameters(), apart.parameters()));
+  CHECK(error_of(as_doubles(apart.parameters()), as_doubles(cpu.parameters())) <= 1e-4);
+}
+
+TEST_CASE("cuda: what is built on a device that is not there is refused, and runs nowhere else") {
+  const auto s = small_mlp(27);
+  for (const int number : {-1, 15, 16, 1000}) {
+    CAPTURE(number);
+    const Backend* const none = cuda_backend(number);
+    REQUIRE(none != nullptr);
+    CHECK(*cuda_problem(number) != 0);
+    PlacedTrainer t(s->net.model, s->training(none));
+    CHECK(t.status == Status::device_error);
+    CHECK(std::string(t.it.problem().where) == "backend");
+    CHECK(t.it.step(s->batch()) == Status::not_built);
+    PlacedSession session(s->net.model, s->running(none));
+    CHECK(session.status == Status::device_error);
+    close_cuda(number);
+  }
 }
 
 TEST_CASE(

@@ -1,4 +1,6 @@
 // What only the fake GPU can show: every call failing in turn, memory that runs out, threads in other orders.
+#include <thread>
+
 #include "cuda_cases.hpp"
 #include "seams.hpp"
 
@@ -144,16 +146,15 @@ void fail_in_turn(const Subject& subject, Precision precision, double tolerance,
       CAPTURE(error);
       fake::fail_call(n, error);
       Course c;
+      const long start = fake::calls();
       const Backend* const cuda = open();
-      if (cuda) {
-        c.run(*s, cuda);
-        const Status wanted = error == fake::no_memory_error ? Status::out_of_memory : Status::device_error;
-        const bool on_host =
-            error == fake::no_memory_error && ok(c.first_failure());  // the data set, where it was
-        if (on_host) CHECK(same_bytes(c.numbers, right.numbers));
-        else CHECK_MESSAGE(c.first_failure() == wanted, to_string(c.first_failure()));
-        stayed += on_host;
-      }
+      const bool opens_again = fake::calls() - start >= n;       // the first build does
+      c.run(*s, cuda);
+      const Status wanted = error == fake::no_memory_error ? Status::out_of_memory : Status::device_error;
+      const bool on_host = !opens_again && error == fake::no_memory_error && ok(c.first_failure());
+      if (opens_again || on_host) CHECK(same_bytes(c.numbers, right.numbers));    // on_host: the data set
+      else CHECK_MESSAGE(c.first_failure() == wanted, to_string(c.first_failure()));
+      stayed += on_host;
       check_nothing_left();
     }
   }
@@ -201,11 +202,14 @@ TEST_CASE("cuda: memory that does not suffice is out_of_memory, and what fits ru
 
 TEST_CASE("cuda: no device, and a device that is lost") {
   check_nothing_left();
-  fake::set_devices(0);
-  CHECK(cuda_backend(0) == nullptr);
-  fake::set_devices(1);
-  CHECK(cuda_backend(1) == nullptr);
   const auto s = tiny();
+  fake::set_devices(0);
+  CHECK(std::string(cuda_problem(0)) == "no CUDA-capable device is detected");
+  CHECK(PlacedTrainer(s->net.model, s->training(cuda_backend(0))).status == Status::device_error);
+  fake::set_devices(1);
+  CHECK(std::string(cuda_problem(1)) == "invalid device ordinal");
+  CHECK(PlacedTrainer(s->net.model, s->training(cuda_backend(1))).status == Status::device_error);
+  CHECK(std::string(cuda_problem(0)).empty());
   PlacedTrainer t(s->net.model, s->training(cuda_backend(0)));
   REQUIRE(t.status == Status::ok);
   REQUIRE(t.it.step(s->batch()) == Status::ok);
@@ -213,6 +217,148 @@ TEST_CASE("cuda: no device, and a device that is lost") {
   CHECK(t.it.step(s->batch()) == Status::device_error);
   CHECK(t.it.step(s->batch()) == Status::device_error);
   CHECK(t.it.step_number() == 1);
+  CHECK(std::string(cuda_problem(0)) == "unknown error");
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a session on another") {
+  check_nothing_left();
+  fake::set_devices(2);
+  const auto device_of_thread = [] {
+    int number = -1;
+    CHECK(fake::current_device(number) == 0);
+    return number;
+  };
+  const auto s = small_mlp(27), other = small_mlp(27);
+  other->loss = AnyOp();
+  const Dataset data = s->data();
+  PlacedTrainer watched(s->net.model, s->training(cuda_backend(1)));
+  PlacedTrainer alone(s->net.model, s->training(cuda_backend(1)));
+  PlacedSession session(other->net.model, other->running(cuda_backend(0)));
+  REQUIRE(watched.it.set_data(data) == Status::ok);
+  REQUIRE(alone.it.set_data(data) == Status::ok);
+  struct Looks {
+    Session*       session;
+    const Subject* subject;
+    std::vector<real> first;
+    int            count;
+  } looks = {&session.it, other.get(), {}, 0};
+  const Watch watch = {[](void* user, const StepView* step) {
+                         Looks& l = *static_cast<Looks*>(user);
+                         if (step == nullptr || l.count++ % 3 != 0) return;
+                         const std::vector<real> y = forward(*l.session, *l.subject);
+                         if (l.first.empty()) l.first = y;
+                         CHECK(!y.empty());
+                         CHECK(same_bytes(y, l.first));
+                       },
+                       &looks};
+  watched.it.watch(&watch);
+  for (int i = 0; i < 4; i++) {
+    REQUIRE(watched.it.step() == Status::ok);
+    REQUIRE(alone.it.steps(1) == Status::ok);
+    CHECK(watched.it.loss() == alone.it.loss());
+    CHECK(device_of_thread() == 0);
+  }
+  CHECK(looks.count > 30);
+  std::thread([&] {                             // whose device is the first, too, and which ends what waits
+    REQUIRE(alone.it.steps(3) == Status::ok);
+    CHECK(device_of_thread() == 0);
+    CHECK(forward(session.it, *other) == looks.first);
+    CHECK(fake::use_device(1) == 0);
+    CHECK(forward(session.it, *other) == looks.first);
+    CHECK(device_of_thread() == 1);
+  }).join();
+  free_cuda(s->x[0].data(), 1);
+  CHECK(device_of_thread() == 0);
+  fake::reset();
+  fake::set_devices(2);
+  close_cuda(1);
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: memory is freed of what is used no more, and what else there is stays") {
+  check_nothing_left();
+  const auto s = small_mlp(27);
+  MemoryPlan plan;
+  REQUIRE(Trainer::plan(s->net.model, s->training(cuda_rows()), plan) == Status::ok);
+  const Dataset data = s->data();
+  PlacedTrainer t(s->net.model, s->training(cuda_backend(0)));
+  REQUIRE(t.status == Status::ok);
+  CHECK(fake::live_bytes() <= plan.total + 4096);               // and nothing for the model's weights
+  REQUIRE(t.it.set_data(data) == Status::ok);
+  REQUIRE(t.it.step() == Status::ok);
+  const size_t of_trainer = fake::live_bytes();
+  std::vector<std::vector<unsigned char>> arenas;
+  for (int i = 0; i < 300; i++) {              // more than there is room for at one time
+    MemoryPlan small;
+    REQUIRE(Session::plan(s->net.model, s->running(cuda_rows()), small) == Status::ok);
+    arenas.emplace_back(small.total + 64);
+    unsigned char* const at = arenas.back().data();
+    Arena   arena(at + (64 - reinterpret_cast<uintptr_t>(at) % 64) % 64, small.total);
+    Session session;
+    REQUIRE(session.build(s->net.model, s->running(cuda_backend(0)), arena) == Status::ok);
+    REQUIRE(!forward(session, *s).empty());
+    CHECK(fake::live_bytes() > of_trainer);
+    free_cuda(at, arenas.back().size());
+  }
+  free_cuda(s->net.weights.data(), s->net.model.weight_bytes());
+  CHECK(fake::live_bytes() == of_trainer);
+  REQUIRE(t.it.step() == Status::ok);
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: clipping by norm takes no memory, and few calls") {
+  check_nothing_left();
+  const auto s = small_mlp(8 * 40);
+  const Dataset data = s->data();
+  TrainerOptions o = s->training(cuda_backend(0));
+  o.clip_norm = 0.05f;
+  PlacedTrainer t(s->net.model, o);
+  REQUIRE(t.it.set_data(data) == Status::ok);
+  REQUIRE(t.it.step() == Status::ok);
+  const long before = fake::calls();
+  fake::set_memory(fake::live_bytes());        // the device is full
+  REQUIRE(t.it.step() == Status::ok);
+  CHECK(fake::calls() - before < 16);
+  REQUIRE(t.it.steps(16) == Status::ok);
+  CHECK(fake::calls() - before < 16 + 16 * 3 + 16);
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: what is told of launches without a GPU is what a GPU is told to launch") {
+  check_nothing_left();
+  for (const Precision p : {Precision::fp32, Precision::bf16})
+    for (const Network& n : networks) {
+      CAPTURE(std::string(n.name));
+      const auto s = subject_of(n, n.rows);
+      long told = 0;
+      const auto count = [](void* user, const CudaLaunch& l) {
+        CHECK(std::string(l.kernel).size() > 5);
+        CHECK(l.blocks > 0);
+        CHECK((l.threads >= 32 && l.threads <= 1024));
+        ++*static_cast<long*>(user);
+      };
+      PlacedTrainer dry(s->net.model, s->training(cuda_rows(p, count, &told)));
+      PlacedTrainer wet(s->net.model, s->training(cuda_backend(0, p)));
+      REQUIRE(dry.it.step(s->batch()) == Status::ok);
+      const long before = fake::launches();
+      REQUIRE(wet.it.step(s->batch()) == Status::ok);
+      CHECK(told == fake::launches() - before);
+      CHECK(told > s->net.model.node_count());
+    }
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: launches that cannot overlap give the same bits") {
+  const auto s = small_mlp(27);
+  Course with, without;
+  check_nothing_left();
+  with.run(*s, cuda_backend(0));
+  check_nothing_left();
+  fake::set_overlaps(false);
+  without.run(*s, cuda_backend(0));
+  CHECK(same_bytes(with.numbers, without.numbers));
+  CHECK(with.file == without.file);
   check_nothing_left();
 }
 

@@ -21,7 +21,7 @@ static double accuracy_after(const systems::Mnist& mnist, int epochs) {
   options.optimizer = Adam{1e-4f};
   options.seed      = 1;
 #ifdef NNLITE_CUDA
-  options.backend = cuda_backend(0);
+  if (*cuda_problem(0) == 0) options.backend = cuda_backend(0);
 #endif
   std::printf("device: %s\n", options.backend ? "GPU" : (std::string("CPU, ") + isa_name(current_isa())).c_str());
   const uint64_t steps = (mnist.train.count() + 127) / 128 * static_cast<uint64_t>(epochs);
