@@ -77,7 +77,7 @@ struct Memory {
   // Copies write over what is poisoned, but nothing of them stays there.
   void write(void* to, const void* from, size_t bytes) {
     const Whole whole(*this);
-    memcpy(to, from, bytes);
+    if (bytes > 0) memcpy(to, from, bytes);
     for (const Range& r : poisoned) memset(r.data, 0xFF, r.bytes);
   }
   void restore(const std::vector<unsigned char>& v) {
