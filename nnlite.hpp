@@ -3233,7 +3233,7 @@ static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held) {
   }
 #if NNLITE_PASS == NNLITE_PASS_AVX512
   constexpr Tiles half = {8, isa_avx2::narrow_rows, isa_avx2::tile_of<1, isa_avx2::narrow_rows>};
-  if (left <= 24) return left <= 8 ? half : small;
+  if (left <= 16) return left <= 8 ? half : small;
 #endif
   return left > small.columns && held >= large.columns ? large : small;
 }
