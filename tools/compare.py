@@ -191,7 +191,10 @@ def main():
     o = parse()
     check_paths(o)
     if o.epoch or o.cold_start:
-        own_python.need({"numpy": "numpy", "onnx": "onnx", "onnxruntime": "onnxruntime", "PIL": "pillow", "torch": "torch"})
+        needed = {"numpy": "numpy", "torch": "torch"} if o.epoch else {}
+        if o.cold_start:
+            needed.update({"numpy": "numpy", "onnx": "onnx", "onnxruntime": "onnxruntime", "PIL": "pillow"})
+        own_python.need(needed)
         import compare_whole
 
         content = {}
