@@ -1188,13 +1188,13 @@ struct Backend {
 // bf16: products have factors of 11 or 8 bits, and are faster; what is in memory, and every sum, stays fp32.
 enum class Precision : uint8_t { fp32, tf32, bf16 };
 const Backend* cuda_backend(int number, Precision precision = Precision::fp32);
-const char* cuda_problem(int number);          // why this GPU cannot be used, in CUDA's words; "": it can
-// The same without a GPU, for plan(), and to see what would be launched: what is built on it runs nothing.
+const char* cuda_problem(int number);          // opens it: why it cannot be used, in CUDA's words; "": it can
+// The same without a GPU, for plan(); what is built on it launches nothing, but tells the latest `see` of it.
 struct CudaLaunch { const char* kernel; unsigned blocks, threads; size_t shared; };
 const Backend* cuda_rows(Precision precision = Precision::fp32,
                          void (*see)(void* user, const CudaLaunch&) = nullptr, void* user = nullptr);
-// Free what GPUs keep for arenas, models and data sets that share some of these bytes, or what one has, when
-// what was built there is used no more. (It has room for 256, or says limit_exceeded.)
+// Free what GPUs keep for arenas, models, data sets in these bytes, or what one has: when what was built
+// there is used no more, and not in a Watch. (It has room for 256, or says limit_exceeded.)
 void free_cuda(const void* host, size_t bytes);
 void close_cuda(int number);
 
@@ -8387,12 +8387,10 @@ struct Executor {
     engine.watch->see(engine.watch->user, &seen);
   }
 
-  void clip(uint32_t first_update) const {
+  void clip(const StepRecord* s) const {
     const Backend& b = *engine.backend;
-    for (uint32_t i = first_update; i < engine.step_count; i++) {
-      const StepRecord& s = engine.steps[i];
-      if (s.kind == StepKind::update) b.clip(b.user, reals(engine.refs[s.refs + 1]), s.count);
-    }
+    for (; s < engine.steps + engine.step_count; s++)
+      if (s->kind == StepKind::update) b.clip(b.user, reals(engine.refs[s->refs + 1]), s->count);
     b.clip(b.user, nullptr, 0);
   }
 
@@ -8404,7 +8402,7 @@ struct Executor {
     if (b && (first == last || !b->begin(b->user, engine.device, key, context))) return;
     bool clips = b && context.clip_norm > 0;
     for (uint32_t i = first; i < last; i++) {
-      if (clips && engine.steps[i].kind == StepKind::update) clip(i), clips = false;
+      if (clips && engine.steps[i].kind == StepKind::update) clip(engine.steps + i), clips = false;
       run_step(engine.steps[i], optimizer);
     }
     if (b) b->end(b->user);
@@ -8931,9 +8929,10 @@ struct TrainerAccess {
     const double before = t.step_ == run.context.first ? 0 : t.losses_;
     Waited all = {is_finite(loss) ? 0 : t.step_ + 1, before + double(loss) * run.rows, 0};
     if (e.backend) NNLITE_TRY(e.backend->wait(e.backend->user, e.device, &all));
+    if (e.backend && run.context.clip_norm > 0 && all.failed != run.context.first + 1)
+      t.gradient_norm_ = real(all.norm);       // of the last step that was one
     if (all.failed == 0) {
       t.loss_ = loss, t.losses_ = all.losses;
-      if (e.backend && run.context.clip_norm > 0) t.gradient_norm_ = real(all.norm);
       return Status::ok;
     }
     t.samples_ = samples;

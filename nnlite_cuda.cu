@@ -338,7 +338,7 @@ struct Mirror {
   size_t               bytes = 0;
   unsigned char*       device = nullptr;       // behind the context
   bool overlaps(const unsigned char* from, size_t n) const {
-    return device != nullptr && host < from + n && from < host + bytes;
+    return device != nullptr && n > 0 && host < from + n && from < host + bytes;
   }
 };
 
@@ -389,8 +389,8 @@ struct Device {
     note(e != 0 ? e : gpu::use_device(number));
     return e != 0 ? number : before;
   }
-  void leave(int before) {
-    if (before != number) note(gpu::use_device(before));
+  void leave(int before) {                     // what another device says to that is no fault of this one
+    if (before != number) (void)gpu::use_device(before);
     lock.unlock();
   }
 };
@@ -435,7 +435,9 @@ struct Current {
   void (*loss)(const OpRun&);                  // forward of a loss, which its backward does, too; or nullptr
   OpRun     of_loss;
 };
-static thread_local Current current, around;     // around: what ran when these steps began, inside of a Watch
+constexpr int max_depth = 8;                     // of steps inside of a Watch of steps
+static thread_local Current current, around[max_depth];          // around: what ran when steps began
+static thread_local int     depth = 0;
 
 // What waits for a launch that it can be part of, and now goes alone.
 static void run_waiting() {
@@ -449,6 +451,12 @@ static void run_waiting() {
   current.updates.count = 0;
   all.run(all);
 }
+static void push(const Current& inner) {
+  run_waiting();
+  around[depth++] = current;
+  current = inner;
+}
+static void pop() { current = around[--depth]; }
 template <class... P, class... A>
 static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_t shared, A... arguments) {
   run_waiting();
@@ -2950,9 +2958,10 @@ static bool are_of(const Draws& draws, const Mirror& m) {
 // A device that has failed runs nothing more.
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
-  run_waiting();
+  run_waiting();                               // of the steps around, on their device
   const int before = d.enter();
-  around = current;
+  if (depth == max_depth) d.note(1);           // an invalid value
+  if (depth == max_depth) return d.leave(before), false;
   for (const Mirror& m : d.mirrors)
     if (m.device == device && !are_of(d.draws, m)) settle(d);
   const bool  is_first = key[0] == 0 && context.step == context.first;
@@ -2962,7 +2971,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Recorded* const r = key[1] - key[0] < 2 ? nullptr : recorded(d, device, key, draws);
   const bool is_new = r != nullptr && r->arena == nullptr, queues = r != nullptr && draws.any();
   if (d.queue_count > 0 && (!queues || d.queued != r)) settle(d);
-  current = {&d, before, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
+  push({&d, before, context_of(device), nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}});
   if (!queues) prepare(current.context, turn, false, draws);
   else if (is_new) enqueue(device, &turn, 1);
   else {
@@ -2979,7 +2988,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   }
   if (current.recording != nullptr || (r == nullptr && d.error == 0)) return true;
   if (!queues && d.error == 0) d.note(gpu::run_graph(d.stream, r->once));
-  current = around;
+  pop();
   d.leave(before);
   return false;
 }
@@ -2999,8 +3008,7 @@ static void end(void* user) {
     if (d.error == 0) d.note(gpu::run_graph(d.stream, r.once));
   }
   const int before = current.before;
-  current = around;
-  around = {};
+  pop();
   d.leave(before);
 }
 
@@ -3086,19 +3094,33 @@ static void ignore(void*, const CudaLaunch&) {}
 static bool begin_to_tell(void* user, void* device, const uint32_t[3], const StepContext& context) {
   Device& d = device_of(user);
   Context* const to = static_cast<Context*>(device);
-  current = {&d, 0, to, nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}};
+  push({&d, 0, to, nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}});
   prepare(current.context, {context, {}, 0, 1}, false, {});
   return true;
 }
 static void end_to_tell(void*) {
   run_waiting();
-  current = {};
+  pop();
 }
 static bool tell_no_rows(void*, const Gather&) { return false; }
 static Status wait_for_nothing(void*, void*, Waited* steps) {
   if (steps != nullptr) *steps = {};
   return Status::ok;
 }
+
+struct Teller {
+  Device  device;
+  User    users[3];                            // by precision
+  Backend backends[3];
+  Teller() {
+    device.see = ignore;
+    for (int i = 0; i < 3; i++) {
+      users[i]    = {&device, static_cast<Precision>(i)};
+      backends[i] = {&users[i], uint8_t(1 + i), i == 0 ? rows_of : rounded_rows_of, lend, keep,
+                     keep_parameter, begin_to_tell, end_to_tell, add, clip, tell_no_rows, wait_for_nothing};
+    }
+  }
+};
 
 static Device  devices[max_devices + 1];       // the last one is none
 static User    users[max_devices + 1][3];      // by precision
@@ -3107,16 +3129,11 @@ static int place_of(int number) { return number < 0 || number >= max_devices ? m
 }  // namespace cuda
 
 const Backend* cuda_rows(Precision precision, void (*see)(void* user, const CudaLaunch&), void* user) {
-  static cuda::Device none;
-  static cuda::User   of[3];
-  static Backend      all[3];
+  static cuda::Teller silent, telling;
   const int i = static_cast<int>(precision);
-  none.see = see != nullptr ? see : cuda::ignore, none.seer = user;
-  of[i] = {&none, precision};
-  all[i] = {&of[i], uint8_t(1 + i), precision == Precision::fp32 ? cuda::rows_of : cuda::rounded_rows_of,
-            cuda::lend, cuda::keep, cuda::keep_parameter, cuda::begin_to_tell, cuda::end_to_tell, cuda::add,
-            cuda::clip, cuda::tell_no_rows, cuda::wait_for_nothing};
-  return &all[i];
+  if (see == nullptr) return &silent.backends[i];
+  telling.device.see = see, telling.device.seer = user;
+  return &telling.backends[i];
 }
 
 const Backend* cuda_backend(int number, Precision precision) {

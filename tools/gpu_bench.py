@@ -35,6 +35,7 @@ ROWS = [("mlp", mlp, (1, 28, 28), 64), ("lenet", lenet, (1, 28, 28), 64), ("mlp4
 LISTS = {"mlp4096": "flatten, linear 4096, relu, linear 4096, relu, linear 10"}
 # x eager, x graph, in fp32 and in TF32; of "epoch" too
 LEAST = {"mlp": (5, 1.5), "epoch": (5, 1.5), "cnn99": (1, 0), "resnet8": (1, 0), "unet": (1, 0)}
+EPOCH_MS = 40  # of MNIST at most
 # what it is called, nnlite's options
 PRECISIONS = {"fp32 without TF32": [], "TF32": ["--tf32"], "bf16": ["--bf16"]}
 
@@ -163,13 +164,16 @@ def main():
                   f"{eager / mine:>9.2f}{graph / mine:>9.2f}", flush=True)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
     mnist = os.path.join(os.environ.get("NNLITE_DATA", ""), "mnist")
-    if os.path.isdir(mnist):
+    if os.path.isdir(mnist) and all(ratios.values()):
         with tempfile.TemporaryDirectory() as folder:
             epochs = nnlite(program, "train", "--arch", "mlp", "--data", mnist, "--epochs", "5", "--cuda", "--json",
                             "--out", os.path.join(folder, "epoch.nnl"))["epochs"]
         mine = statistics.median(e["train_seconds"] for e in epochs[1:]) * 1e3
         eager, graph = epoch_ms()
         failed = not holds("epoch", "fp32", eager, graph, mine) or failed
+        if mine > EPOCH_MS:
+            print(f"epoch: below the goal of {EPOCH_MS} ms")
+            failed = True
         print(f"epoch of MNIST, mlp B64, ms: eager {eager:.1f}, graph {graph:.1f}, nnlite {mine:.1f}: x eager "
               f"{eager / mine:.2f}, x graph {graph / mine:.2f}; accuracy {epochs[-1]['val_accuracy'] * 100:.2f} %")
     means = [f"{kind} {statistics.geometric_mean(some):.2f}" for kind, some in ratios.items() if some]

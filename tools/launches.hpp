@@ -19,5 +19,5 @@ struct Launch {
 
 // The steps of a pass or of a training step, in order, on a GPU of this precision: the model has weights, nothing is
 // computed and no device is asked.
-std::vector<Launch> launches_of(const nnlite::Model& model, nnlite::SessionOptions options, nnlite::Precision precision);
-std::vector<Launch> launches_of(const nnlite::Model& model, nnlite::TrainerOptions options, nnlite::Precision precision);
+std::vector<Launch> launches_of(const nnlite::Model& model, nnlite::SessionOptions options, nnlite::Precision p);
+std::vector<Launch> launches_of(const nnlite::Model& model, nnlite::TrainerOptions options, nnlite::Precision p);

@@ -276,6 +276,44 @@ TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a 
   check_nothing_left();
 }
 
+// A watch that runs its session in the middle of each step, and there the next one's.
+struct Inner {
+  Session*       session;
+  const Subject* subject;
+  int            count;
+  static void see(void* user, const StepView* step) {
+    Inner& i = *static_cast<Inner*>(user);
+    if (step == nullptr || i.count++ % 3 != 0) return;
+    CHECK(!forward(*i.session, *i.subject).empty());
+  }
+};
+TEST_CASE("cuda: a watch of a session of a watch of a step changes nothing, and neither does one that only tells") {
+  check_nothing_left();
+  const auto s = small_mlp(27), other = small_mlp(27);
+  other->loss = AnyOp();
+  const Dataset data = s->data();
+  PlacedTrainer watched(s->net.model, s->training(cuda_backend(0))), alone(s->net.model, s->training(cuda_backend(0)));
+  PlacedSession middle(other->net.model, other->running(cuda_backend(0)));
+  PlacedSession inner(other->net.model, other->running(cuda_backend(0)));
+  PlacedSession telling(other->net.model, other->running(cuda_rows()));
+  REQUIRE(watched.it.set_data(data) == Status::ok);
+  REQUIRE(alone.it.set_data(data) == Status::ok);
+  Inner of_middle = {&inner.it, other.get(), 0}, of_step = {&middle.it, other.get(), 0};
+  Inner tells = {&telling.it, other.get(), 0};
+  const Watch watches[] = {{Inner::see, &of_step}, {Inner::see, &tells}}, in_middle = {Inner::see, &of_middle};
+  middle.it.watch(&in_middle);
+  for (int i = 0; i < 6; i++) {
+    watched.it.watch(&watches[i % 2]);
+    REQUIRE(watched.it.step() == Status::ok);
+    REQUIRE(alone.it.step() == Status::ok);
+    CHECK(watched.it.loss() == alone.it.loss());
+  }
+  CHECK(of_middle.count > 30);
+  CHECK(tells.count > 30);
+  CHECK(same_bytes(all_parameters(s->net.model, watched.it), all_parameters(s->net.model, alone.it)));
+  check_nothing_left();
+}
+
 TEST_CASE("cuda: memory is freed of what is used no more, and what else there is stays") {
   check_nothing_left();
   const auto s = small_mlp(27);
