@@ -2960,8 +2960,11 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
   Device& d = device_of(user);
   run_waiting();                               // of the steps around, on their device
   const int before = d.enter();
-  if (depth == max_depth) d.note(1);           // an invalid value
-  if (depth == max_depth) return d.leave(before), false;
+  if (depth == max_depth) {
+    d.note(1);                                 // an invalid value
+    d.leave(before);
+    return false;
+  }
   for (const Mirror& m : d.mirrors)
     if (m.device == device && !are_of(d.draws, m)) settle(d);
   const bool  is_first = key[0] == 0 && context.step == context.first;
@@ -3094,6 +3097,7 @@ static void ignore(void*, const CudaLaunch&) {}
 static bool begin_to_tell(void* user, void* device, const uint32_t[3], const StepContext& context) {
   Device& d = device_of(user);
   Context* const to = static_cast<Context*>(device);
+  if (depth == max_depth) return false;
   push({&d, 0, to, nullptr, static_cast<User*>(user)->precision, {}, nullptr, {}});
   prepare(current.context, {context, {}, 0, 1}, false, {});
   return true;

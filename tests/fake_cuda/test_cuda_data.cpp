@@ -129,6 +129,7 @@ TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there"
     Runs r(bad < 27 ? 27 : 8 * 40);
     TrainerOptions o = r.s->training(nullptr);
     o.shuffle = false;
+    o.clip_norm = bad == 11 ? 0.0f : 0.05f;
     const size_t at = static_cast<size_t>(bad) * 9 + 2;
     const uint64_t good = static_cast<uint64_t>(bad / 8);      // steps before it, of 8 rows each
     const real before = r.s->x[0][at];
@@ -140,6 +141,8 @@ TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there"
     CHECK(std::string(run.t.it.problem().what).find("step " + std::to_string(good + 1)) != std::string::npos);
     CHECK(run.t.it.step_number() == good);
     CHECK(run.t.it.epoch_position() == calm.t.it.epoch_position());
+    CHECK(run.t.it.gradient_norm() == calm.t.it.gradient_norm());
+    CHECK((run.t.it.gradient_norm() > 0) == (o.clip_norm > 0 && good > 0));
     CHECK(same_bytes(run.parameters(r), calm.parameters(r)));
     r.s->x[0][at] = before;                      // the data mended, both go on alike
     REQUIRE(run.t.it.set_data(r.data) == Status::ok);
