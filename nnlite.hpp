@@ -614,7 +614,7 @@ class Session : NotCopied {
   Status build(const Model& model, const SessionOptions& options, Arena& arena);
   Status build(const Trainer& trainer, const SessionOptions& options, Arena& arena);
 
-  View<real>    input(int i = 0);              // write here, then forward
+  View<real>    input(int i = 0);              // write here before each forward, which uses the place anew
   View<int32_t> input_i32(int i);  // of an i32 input (the target of a classification loss is the last)
   // by the model's preprocessing; bad_image, limit_exceeded: larger than max_image
   Status set_image(const Image& image, int row = 0);

@@ -34,16 +34,17 @@ struct Timing {
 };
 
 // A quarter of the time to warm up, two runs at least, then one measurement a run until the time is over, 20 at least.
-// A run may be several steps, whose mean is measured.
-template <class Run>
-Timing measure(double seconds, Run run, int steps = 1) {
+// A run may be several steps, whose mean is measured. `prepare` comes before each run and is not measured.
+template <class Prepare, class Run>
+Timing measure(double seconds, Prepare prepare, Run run, int steps = 1) {
   const double warm = now() + seconds / 4;
-  for (int runs = 0; runs < 2 || now() < warm; ++runs) run();
+  for (int runs = 0; runs < 2 || now() < warm; ++runs) prepare(), run();
   Timing timing;
   timing.ms.reserve(1 << 20);
   const double end = now() + seconds;
   const std::int64_t before = allocation_count();
   while (timing.ms.size() < 20 || (now() < end && timing.ms.size() < timing.ms.capacity())) {
+    prepare();
     const double start = now();
     run();
     timing.ms.push_back(1000 * (now() - start) / steps);
@@ -64,12 +65,12 @@ Timing time_inference(const Options& o, const Model& model, const Samples& sampl
   Session session;
   require(session.build(model, options, arena), session.problem(), o.subject.name());
   if (o.profile) session.watch(profile.watch());
-  for (int i = 0; i < o.batch; ++i)
-    put_input(samples, static_cast<std::size_t>(i) % samples.count(), session.input().row(i));
-  return measure(o.seconds, [&] {
+  const auto prepare = [&] {  // anew each time, as forward uses the input's place for other values
+    for (int i = 0; i < o.batch; ++i)
+      put_input(samples, static_cast<std::size_t>(i) % samples.count(), session.input().row(i));
     profile.begin();
-    require(session.forward(o.batch), session.problem(), "forward");
-  });
+  };
+  return measure(o.seconds, prepare, [&] { require(session.forward(o.batch), session.problem(), "forward"); });
 }
 
 Timing time_training(const Options& o, const Model& model, const Samples& samples, const Place& place,
@@ -101,13 +102,11 @@ Timing time_training(const Options& o, const Model& model, const Samples& sample
     data.columns[0] = {inputs.data()};
     data.columns[1] = {batch.data[1], classes ? DType::i32 : DType::f32};
     require(trainer.set_data(data), trainer.problem(), "data");
-    return measure(o.seconds, [&] { require(trainer.steps(steps), trainer.problem(), "step"); }, steps);
+    return measure(o.seconds, [] {}, [&] { require(trainer.steps(steps), trainer.problem(), "step"); }, steps);
   }
   if (o.profile) trainer.watch(profile.watch());
-  return measure(o.seconds, [&] {
-    profile.begin();
-    require(trainer.step(batch), trainer.problem(), "step");
-  });
+  return measure(o.seconds, [&] { profile.begin(); },
+                 [&] { require(trainer.step(batch), trainer.problem(), "step"); });
 }
 
 void run(const Options& o) {
