@@ -94,20 +94,6 @@ std::unique_ptr<Subject> large() {
   return s;
 }
 
-// Whether f(), which returns numbers, gives the same bits in every order of threads and blocks.
-template <class F>
-bool same_in_every_order(F f) {
-  fake::set_order(fake::Order::forward);
-  const Array first = f();
-  bool same = true;
-  for (uint64_t seed = 0; seed < 3 && same; seed++) {
-    fake::set_order(seed == 0 ? fake::Order::backward : fake::Order::shuffled, seed);
-    same = same_bytes(f(), first);
-  }
-  fake::set_order(fake::Order::forward);
-  return same;
-}
-
 // Nothing is left on the device, and nothing was found.
 void check_nothing_left() {
   fake::reset();
@@ -410,7 +396,7 @@ TEST_CASE("cuda: any order of threads and blocks gives the same bits") {
     const auto s = subject_of(c, *cuda);
     if (!builds(*s, cuda)) continue;
     CAPTURE(std::string(c.name));
-    CHECK(same_in_every_order([&] {
+    CHECK(fake::same_in_every_order([&] {
       REQUIRE(emptied() == cuda);
       Array all;
       for (const auto& [name, values] : results(*s, cuda, 1))
@@ -421,7 +407,7 @@ TEST_CASE("cuda: any order of threads and blocks gives the same bits") {
   }
   CHECK(cases > 50);
   const auto mlp = small_mlp(27);
-  CHECK(same_in_every_order([&] {
+  CHECK(fake::same_in_every_order([&] {
     Course c;
     c.run(*mlp, emptied());
     return c.numbers;
