@@ -1194,7 +1194,7 @@ struct CudaLaunch { const char* kernel; unsigned blocks, threads; size_t shared;
 const Backend* cuda_rows(Precision precision = Precision::fp32,
                          void (*see)(void* user, const CudaLaunch&) = nullptr, void* user = nullptr);
 // Free what GPUs keep for arenas, models, data sets in these bytes, or what one has: when what was built
-// there is used no more, and not in a Watch. (It has room for 256, or says limit_exceeded.)
+// there is used no more. (It has room for 256, or says limit_exceeded.)
 void free_cuda(const void* host, size_t bytes);
 void close_cuda(int number);
 
