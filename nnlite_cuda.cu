@@ -6,7 +6,8 @@
 // Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32. Large ones of these
 // are left to cuBLASLt.
 //
-// Any thread may use any GPU, in a Watch, too. It has the GPU that it had before afterwards.
+// Any thread may use any GPU, in a Watch, too. It has the GPU that it had before afterwards, unless nothing
+// uses that one: CUDA would make a context there, of hundreds of MB.
 //
 // Compile this file with nvcc (C++17) and link it and -lcublasLt with the program, whose one file with
 // NNLITE_IMPLEMENTATION stays as it is. Search for ">>room" to jump: every name appears twice, here and at
@@ -25,6 +26,7 @@
 #include NNLITE_CUDA_SEAMS
 #else
 #include <cublasLt.h>
+#include <cuda.h>
 #include <cuda_runtime.h>
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
@@ -55,6 +57,21 @@ inline Error told(Error e) {
 inline const char* text_of(Error e) { return cudaGetErrorString(static_cast<cudaError_t>(e)); }
 inline Error current_device(int& number) { return told(cudaGetDevice(&number)); }
 inline Error use_device(int number) { return told(cudaSetDevice(number)); }
+// Whether it has a context, which cudaSetDevice would make. Only the driver knows, whose function is looked
+// up, as a program that links it would not start without a GPU.
+inline bool is_in_use(int number) {
+  static const auto state = [] {
+    void* f = nullptr;
+    cudaDriverEntryPointQueryResult found = {};
+    (void)told(cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &f, 7000, cudaEnableDefault,
+                                                &found));
+    return reinterpret_cast<decltype(&cuDevicePrimaryCtxGetState)>(f);
+  }();
+  unsigned flags = 0;
+  int active = 1;                              // where it cannot be told
+  if (state != nullptr) (void)state(number, &flags, &active);
+  return active != 0;
+}
 static __global__ void some_kernel() {}
 // Whether launches can, which wait in follow(). An error: nothing here was compiled for this device.
 inline Error can_overlap(bool& can) {
@@ -393,7 +410,7 @@ struct Device {
     return e != 0 ? number : before;
   }
   void leave(int before) const {               // what another device says to that is no fault of this one
-    if (before != number) (void)gpu::use_device(before);
+    if (before != number && gpu::is_in_use(before)) (void)gpu::use_device(before);
   }
 };
 using Lock = std::unique_lock<std::recursive_mutex>;

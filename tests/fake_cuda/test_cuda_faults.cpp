@@ -215,6 +215,7 @@ TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a 
     CHECK(fake::current_device(number) == 0);
     return number;
   };
+  CHECK(fake::use_device(0) == 0);
   const auto s = small_mlp(27), other = small_mlp(27);
   other->loss = AnyOp();
   const Dataset data = s->data();
@@ -258,6 +259,23 @@ TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a 
   CHECK(device_of_thread() == 0);
   fake::reset();
   fake::set_devices(2);
+  close_cuda(1);
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: a device that nobody uses stays unused, and one that a thread chose is kept") {
+  check_nothing_left();
+  fake::set_devices(2);
+  const auto s = small_mlp(27);
+  CHECK(*cuda_problem(15) != 0);
+  PlacedTrainer t(s->net.model, s->training(cuda_backend(1)));
+  CHECK(t.it.step(s->batch()) == Status::ok);
+  CHECK_FALSE(fake::is_in_use(0));
+  CHECK(fake::use_device(0) == 0);
+  CHECK(t.it.step(s->batch()) == Status::ok);
+  int number = -1;
+  CHECK(fake::current_device(number) == 0);
+  CHECK(number == 0);
   close_cuda(1);
   check_nothing_left();
 }
