@@ -90,7 +90,7 @@ constexpr bool fuses_rows = true;
   X(bad_image,         "the image cannot be used")                                                           \
   X(bad_label,         "a label is out of range")                                                            \
   X(bad_shape,         "the shapes do not fit")                                                              \
-  X(device_error,      "the device failed")                                                                  \
+  X(device_error,      "the device failed; of a GPU, cuda_problem(n) says why")                              \
   X(foreign_tensor,    "the tensor belongs to another model")                                                \
   X(io_error,          "reading or writing failed")                                                          \
   X(limit_exceeded,    "larger than the limits allow")                                                       \
@@ -709,7 +709,7 @@ class Trainer : NotCopied {
   Status set_data(Dataset&& data) = delete;
   Status step();                               // the next batch of the data set
   Status step(const Batch& batch);  // your own batch. Both: bad_label, not_finite: nothing was changed
-  Status steps(int n);
+  Status steps(int n);                         // a GPU waits once, and keeps its loss() where one fails
   // Goes on as if it had never stopped, with the seed of the checkpoint. The other options must be those of
   // the checkpoint, as read_options gives them, but epochs, pool and keep_gradients: bad_argument names the
   // one that differs. Else: wrong_arithmetic, wrong_data, bad_graph. For other options, load it as a model.

@@ -376,6 +376,7 @@ TEST_CASE("cuda: what is built on a device that is not there is refused, and run
     PlacedTrainer t(s->net.model, s->training(none));
     CHECK(t.status == Status::device_error);
     CHECK(std::string(t.it.problem().where) == "backend");
+    CHECK(std::string(t.it.problem().what).find("cuda_problem(") != std::string::npos);
     CHECK(t.it.step(s->batch()) == Status::not_built);
     PlacedSession session(s->net.model, s->running(none));
     CHECK(session.status == Status::device_error);
