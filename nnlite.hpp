@@ -90,7 +90,7 @@ constexpr bool fuses_rows = true;
   X(bad_image,         "the image cannot be used")                                                           \
   X(bad_label,         "a label is out of range")                                                            \
   X(bad_shape,         "the shapes do not fit")                                                              \
-  X(device_error,      "the device failed")                                                                  \
+  X(device_error,      "the device failed; of a GPU, cuda_problem(n) says why")                              \
   X(foreign_tensor,    "the tensor belongs to another model")                                                \
   X(io_error,          "reading or writing failed")                                                          \
   X(limit_exceeded,    "larger than the limits allow")                                                       \
@@ -709,7 +709,7 @@ class Trainer : NotCopied {
   Status set_data(Dataset&& data) = delete;
   Status step();                               // the next batch of the data set
   Status step(const Batch& batch);  // your own batch. Both: bad_label, not_finite: nothing was changed
-  Status steps(int n);
+  Status steps(int n);                         // a GPU waits once, and keeps its loss() where one fails
   // Goes on as if it had never stopped, with the seed of the checkpoint. The other options must be those of
   // the checkpoint, as read_options gives them, but epochs, pool and keep_gradients: bad_argument names the
   // one that differs. Else: wrong_arithmetic, wrong_data, bad_graph. For other options, load it as a model.
@@ -1194,7 +1194,7 @@ struct CudaLaunch { const char* kernel; unsigned blocks, threads; size_t shared;
 const Backend* cuda_rows(Precision precision = Precision::fp32,
                          void (*see)(void* user, const CudaLaunch&) = nullptr, void* user = nullptr);
 // Free what GPUs keep for arenas, models, data sets in these bytes, or what one has: when what was built
-// there is used no more, and not in a Watch. (It has room for 256, or says limit_exceeded.)
+// there is used no more. (It has room for 256, or says limit_exceeded.)
 void free_cuda(const void* host, size_t bytes);
 void close_cuda(int number);
 

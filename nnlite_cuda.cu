@@ -6,6 +6,9 @@
 // Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32. Large ones of these
 // are left to cuBLASLt.
 //
+// Any thread may use any GPU, in a Watch, too. It has the GPU that it had before afterwards, unless nothing
+// uses that one: CUDA would make a context there, of hundreds of MB.
+//
 // Compile this file with nvcc (C++17) and link it and -lcublasLt with the program, whose one file with
 // NNLITE_IMPLEMENTATION stays as it is. Search for ">>room" to jump: every name appears twice, here and at
 // its room. MIT licence.
@@ -23,6 +26,7 @@
 #include NNLITE_CUDA_SEAMS
 #else
 #include <cublasLt.h>
+#include <cuda.h>
 #include <cuda_runtime.h>
 #define NNLITE_SHARED __host__ __device__
 #define NNLITE_DEVICE __device__
@@ -53,6 +57,21 @@ inline Error told(Error e) {
 inline const char* text_of(Error e) { return cudaGetErrorString(static_cast<cudaError_t>(e)); }
 inline Error current_device(int& number) { return told(cudaGetDevice(&number)); }
 inline Error use_device(int number) { return told(cudaSetDevice(number)); }
+// Whether it has a context, which cudaSetDevice would make. Only the driver knows, whose function is looked
+// up, as a program that links it would not start without a GPU.
+inline bool is_in_use(int number) {
+  static const auto state = [] {
+    void* f = nullptr;
+    cudaDriverEntryPointQueryResult found = {};
+    (void)told(cudaGetDriverEntryPointByVersion("cuDevicePrimaryCtxGetState", &f, 7000, cudaEnableDefault,
+                                                &found));
+    return reinterpret_cast<decltype(&cuDevicePrimaryCtxGetState)>(f);
+  }();
+  unsigned flags = 0;
+  int active = 1;                              // where it cannot be told
+  if (state != nullptr) (void)state(number, &flags, &active);
+  return active != 0;
+}
 static __global__ void some_kernel() {}
 // Whether launches can, which wait in follow(). An error: nothing here was compiled for this device.
 inline Error can_overlap(bool& can) {
@@ -355,7 +374,9 @@ struct Device {
   Recorded*   queued;                          // steps that wait for more of them, to be one graph
   int         queue_count;
   Turn        queue[turns];
-  std::recursive_mutex lock;                   // of all calls; from begin to end, as a stream records for one
+  // Of every call and launch, and from begin to end of what is recorded, as a stream records for one. Whoever
+  // has it waits for no other's: in a Watch, where all may be called, nobody has any.
+  std::recursive_mutex lock;
   void (*see)(void* user, const CudaLaunch&) = nullptr;    // of cuda_rows: instead of all launches
   void* seer = nullptr;
 
@@ -383,22 +404,22 @@ struct Device {
     m = Mirror();
   }
   int enter() {                                // the device of this thread till then
-    lock.lock();
     int before = number;
     const gpu::Error e = gpu::current_device(before);
     note(e != 0 ? e : gpu::use_device(number));
     return e != 0 ? number : before;
   }
-  void leave(int before) {                     // what another device says to that is no fault of this one
-    if (before != number) (void)gpu::use_device(before);
-    lock.unlock();
+  void leave(int before) const {               // what another device says to that is no fault of this one
+    if (before != number && gpu::is_in_use(before)) (void)gpu::use_device(before);
   }
 };
-// A call that has the device to itself. A thread leaves it with the device that it came with.
+using Lock = std::unique_lock<std::recursive_mutex>;
+// A call that has the device to itself.
 struct Hold : NotCopied {
-  Device&   d;
-  const int before;
-  explicit Hold(Device& device) : d(device), before(device.enter()) {}
+  Device&    d;
+  const Lock lock;
+  const int  before;
+  explicit Hold(Device& device) : d(device), lock(device.lock), before(device.enter()) {}
   ~Hold() { d.leave(before); }
 };
 static void open(Device& d) {
@@ -463,12 +484,14 @@ static void launch(void (*kernel)(P...), gpu::Grid grid, unsigned threads, size_
   Device& d = *current.device;
   const unsigned blocks = grid.x * grid.y * grid.z;
   if (d.see != nullptr) return d.see(d.seer, {__PRETTY_FUNCTION__, blocks, threads, shared});
+  const Lock lock(d.lock);
   d.note(gpu::launch<P...>(d.stream, d.overlaps, kernel, grid, threads, shared, P(arguments)...));
 }
 static void launch(gpu::Matmul m) {            // of tf32 or bf16
   run_waiting();
   Device& d = *current.device;
   if (d.see != nullptr) return d.see(d.seer, {"cuBLASLt", 0, 0, 0});
+  const Lock lock(d.lock);
   m.bits = current.precision == Precision::bf16 ? 8 : 11;
   d.note(gpu::matmul(d.multiplier, d.stream, m));
 }
@@ -2959,6 +2982,7 @@ static bool are_of(const Draws& draws, const Mirror& m) {
 static bool begin(void* user, void* device, const uint32_t key[3], const StepContext& context) {
   Device& d = device_of(user);
   run_waiting();                               // of the steps around, on their device
+  Lock lock(d.lock);
   const int before = d.enter();
   if (depth == max_depth) {
     d.note(1);                                 // an invalid value
@@ -2989,6 +3013,7 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
       if (queues) prepare(current.context, {}, true, draws);
     }
   }
+  if (current.recording != nullptr) (void)lock.release();                // till end
   if (current.recording != nullptr || (r == nullptr && d.error == 0)) return true;
   if (!queues && d.error == 0) d.note(gpu::run_graph(d.stream, r->once));
   pop();
@@ -3000,7 +3025,9 @@ static bool begin(void* user, void* device, const uint32_t key[3], const StepCon
 static void end(void* user) {
   Device& d = device_of(user);
   run_waiting();
-  if (current.recording != nullptr) {
+  if (current.recording == nullptr) {
+    d.lock.lock();
+  } else {
     Recorded& r = *current.recording;
     gpu::Recording made = {};
     gpu::Error e = gpu::stop_recording(d.stream, made);
@@ -3010,9 +3037,9 @@ static void end(void* user) {
     if (made != nullptr) d.note(gpu::end_recording(made));
     if (d.error == 0) d.note(gpu::run_graph(d.stream, r.once));
   }
-  const int before = current.before;
+  d.leave(current.before);
+  d.lock.unlock();
   pop();
-  d.leave(before);
 }
 
 // By way of device memory of its own, for an order that only the host can read or write in place.
@@ -3053,7 +3080,7 @@ static bool same(const Rows& a, const Rows& b) {
 }
 static bool gather(void* user, const Gather& g) {
   Device& d = device_of(user);
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const Lock lock(d.lock);
   if (g.column.data == nullptr || g.column.dtype == DType::f64) return false;
   const size_t bytes = size_t(g.rows.order.count) * size_t(g.values) * size_of(g.column.dtype);
   const Mirror* const m = d.mirror_of(g.column.data, bytes);
@@ -3076,7 +3103,7 @@ static bool gather(void* user, const Gather& g) {
 
 static Status wait(void* user, void* device, Waited* steps) {
   Device& d = device_of(user);
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const Lock lock(d.lock);
   settle(d);
   if (steps == nullptr && d.error == 0) d.note(gpu::sync(d.stream));
   if (steps == nullptr) return d.status();
@@ -3143,7 +3170,7 @@ const Backend* cuda_rows(Precision precision, void (*see)(void* user, const Cuda
 const Backend* cuda_backend(int number, Precision precision) {
   const int place = cuda::place_of(number);
   cuda::Device& d = cuda::devices[place];
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const cuda::Lock lock(d.lock);
   d.number = place == number ? number : -1;
   cuda::open(d);
   cuda::User& user = cuda::users[place][static_cast<int>(precision)];
@@ -3159,13 +3186,13 @@ const Backend* cuda_backend(int number, Precision precision) {
 const char* cuda_problem(int number) {
   (void)cuda_backend(number);
   cuda::Device& d = cuda::devices[cuda::place_of(number)];
-  const std::lock_guard<std::recursive_mutex> hold(d.lock);
+  const cuda::Lock lock(d.lock);
   return d.error == 0 ? "" : gpu::text_of(d.error);
 }
 
 void free_cuda(const void* host, size_t bytes) {
   for (cuda::Device& d : cuda::devices) {
-    const std::lock_guard<std::recursive_mutex> locked(d.lock);
+    const cuda::Lock lock(d.lock);
     if (!d.open) continue;
     const cuda::Hold hold(d);
     cuda::settle(d);
@@ -3177,7 +3204,7 @@ void free_cuda(const void* host, size_t bytes) {
 
 void close_cuda(int number) {
   cuda::Device& d = cuda::devices[cuda::place_of(number)];
-  const std::lock_guard<std::recursive_mutex> locked(d.lock);
+  const cuda::Lock lock(d.lock);
   if (!d.open) return;
   const cuda::Hold hold(d);
   for (cuda::Mirror& m : d.mirrors) d.drop(m);

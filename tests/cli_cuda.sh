@@ -40,7 +40,8 @@ shows_launches() {
   check "a pass is its turn and one product" grep -q '^inference: 2 launches' out
   check "told by blocks and threads" grep -q '^  linear_1 *Linear *forward *cuda *Prepare 1 x 256, Products [0-9]* x 512' out
   check "a step trains the weights" grep -q '^  linear_1 *SGD *update *cuda *with the next' out
-  check "by one launch" grep -q '^ *end *Step [0-9]* x 256' out
+  check "by one launch" grep -q '^  linear_1 *SGD *update *cuda *Step [0-9]* x 256$' out
+  check "every row of launches tells its layer" [ "$(grep -c '^   .* [0-9]* x 256$' out)" -eq 0 ]
   expect 0 0 "$1" info --arch "flatten, linear 4096, linear 4096" --batch 64 --cuda --bf16
   check "large products are the library's" grep -q '^  linear_2 *Linear *forward *cuda *cuBLASLt$' out
   expect 0 0 "$1" info --arch "flatten, linear 10" --cuda --json

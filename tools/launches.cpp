@@ -53,7 +53,8 @@ std::vector<Launch> watched(const Model& model, Options options, Precision preci
   const Watch watch = {Recorder::see, &recorder};
   built.watch(&watch);
   require(run(built), built.problem(), "the plan");
-  if (!recorder.launches.empty()) recorder.steps.push_back({"", "", "end", "", recorder.launches});
+  for (const std::string& launch : recorder.launches)          // what waited for others, and had none behind it
+    recorder.steps.back().launches.push_back(launch);
   return recorder.steps;
 }
 

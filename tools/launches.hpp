@@ -10,8 +10,7 @@
 std::vector<std::string> ops_without_rows(const nnlite::Backend& backend);
 
 // A step: the layer, or "loss", what runs for it, and what that launches, as "Window 12 x 256": for what, and so many
-// blocks of threads. None: what follows does it, too. An addition of gradients has no op, and the row "add"; before
-// the first step and behind the last one there is no row.
+// blocks of threads. None: what follows does it, too. An addition of gradients has no op, and the row "add".
 struct Launch {
   std::string layer, op, phase, row;
   std::vector<std::string> launches;

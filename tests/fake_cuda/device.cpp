@@ -8,6 +8,7 @@
 #include <deque>
 #include <functional>
 #include <mutex>
+#include <set>
 
 #include "machine.hpp"
 
@@ -103,6 +104,7 @@ struct Memory {
 struct State {
   std::mutex lock;
   int     devices = 1;
+  std::set<int> used;                          // devices that have a context
   bool    overlaps = true;
   size_t  limit = SIZE_MAX;
   Order   order = Order::forward;
@@ -212,7 +214,12 @@ Error use_device(int number) {
   if (c.error != 0) return c.error;
   if (number < 0 || number >= c.s.devices) return device_error;
   device_now = number;
+  c.s.used.insert(number);
   return 0;
+}
+bool is_in_use(int number) {
+  const std::lock_guard<std::mutex> hold(state().lock);
+  return state().used.count(number) > 0;
 }
 Error can_overlap(bool& can) {
   const Call c;
@@ -489,6 +496,7 @@ void reset() {
   State& s = state();
   s.devices = 1, s.overlaps = true, s.limit = SIZE_MAX, s.order = Order::forward, s.seed = 1, s.fail_in = 0;
   device_now = 0;
+  s.used.clear();
   s.many_products = at_first_many;
 }
 void    set_devices(int count) { state().devices = count; }

@@ -44,6 +44,7 @@ struct Launch {
 
 Error current_device(int& number);             // of the calling thread of the host
 Error use_device(int number);
+bool  is_in_use(int number);                   // since a thread used it, or reset()
 Error can_overlap(bool& can);
 const char* text_of(Error e);
 Error new_stream(Stream*& s);

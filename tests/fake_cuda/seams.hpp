@@ -15,34 +15,11 @@
 #define NNLITE_UNROLL
 
 namespace nnlite_gpu {
-using Error  = fake::Error;
-using Stream = fake::Stream*;
-using Graph  = fake::Graph*;
-using Grid   = fake::Grid;
-using Recording = fake::Recording*;
+using namespace fake;
+using Stream     = fake::Stream*;
+using Graph      = fake::Graph*;
+using Recording  = fake::Recording*;
 using Multiplier = fake::Multiplier*;
-using fake::Matmul;
-using fake::can_overlap;
-using fake::copy_in;
-using fake::copy_out;
-using fake::current_device;
-using fake::end_graph;
-using fake::end_multiplier;
-using fake::end_recording;
-using fake::end_stream;
-using fake::give;
-using fake::many_products;
-using fake::matmul;
-using fake::new_graph;
-using fake::new_multiplier;
-using fake::new_stream;
-using fake::run_graph;
-using fake::start_recording;
-using fake::stop_recording;
-using fake::sync;
-using fake::take;
-using fake::text_of;
-using fake::use_device;
 
 inline bool no_memory(Error e) { return e == fake::no_memory_error; }
 

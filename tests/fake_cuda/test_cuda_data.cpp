@@ -137,6 +137,7 @@ TEST_CASE("cuda: a loss that is not finite in the middle of a run ends it there"
     Run run(r, cuda, &o), calm(r, cuda, &o);
     for (uint64_t i = 0; i < good; i++) REQUIRE(calm.t.it.step() == Status::ok);
     CHECK(run.t.it.steps(bad < 27 ? 9 : 40) == Status::not_finite);
+    CHECK(run.t.it.loss() == 0);
     CHECK(std::string(run.t.it.problem().where) == "x");
     CHECK(std::string(run.t.it.problem().what).find("step " + std::to_string(good + 1)) != std::string::npos);
     CHECK(run.t.it.step_number() == good);

@@ -1,5 +1,7 @@
 // What surrounds the rows of CUDA: checkpoints across devices, arenas, sessions on trainers, what is refused.
+#include <future>
 #include <thread>
+
 #include "cuda_run.hpp"
 
 namespace {
@@ -33,6 +35,24 @@ void look(void* user, const StepView* step) {
     CHECK(c.trainer->get(p, values.data()) == Status::ok);
   }
   CHECK(!forward(*c.session, *c.subject).empty());
+}
+
+// In the middle of a step another thread runs a session and asks for the device, which waits for nobody; then
+// this one frees the session's memory.
+struct Visited {
+  PlacedSession*    session;
+  const Subject*    subject;
+  std::future<bool> visit;
+};
+void let_in(void* user, const StepView* step) {
+  Visited& v = *static_cast<Visited*>(user);
+  if (step == nullptr || v.visit.valid()) return;
+  v.visit = std::async(std::launch::async, [&v] {
+    return !forward(v.session->it, *v.subject).empty() && *cuda_problem(0) == 0;
+  });
+  const bool waits = v.visit.wait_for(std::chrono::seconds(20)) != std::future_status::ready;
+  CHECK_FALSE(waits);
+  if (!waits) free_cuda(v.session->memory.data(), v.session->memory.size());
 }
 
 // A trainer with its data.
@@ -356,6 +376,7 @@ TEST_CASE("cuda: what is built on a device that is not there is refused, and run
     PlacedTrainer t(s->net.model, s->training(none));
     CHECK(t.status == Status::device_error);
     CHECK(std::string(t.it.problem().where) == "backend");
+    CHECK(std::string(t.it.problem().what).find("cuda_problem(") != std::string::npos);
     CHECK(t.it.step(s->batch()) == Status::not_built);
     PlacedSession session(s->net.model, s->running(none));
     CHECK(session.status == Status::device_error);
@@ -427,5 +448,20 @@ TEST_CASE("cuda: a watch that reads weights and runs a session in the middle of 
   watched.t.it.watch(&watch);
   CHECK(same_bytes(watched.steps(5), alone.steps(5)));
   CHECK(curious.looks > 50);
+  CHECK(same_bytes(watched.parameters(), alone.parameters()));
+}
+
+TEST_CASE("cuda: other threads use the device while this one is in a watch, where memory can be freed") {
+  NNLITE_ON_CUDA(cuda);
+  const auto s = small_mlp(27), other = small_mlp(27);
+  other->loss = AnyOp();
+  Training watched(*s, s->training(cuda)), alone(*s, s->training(cuda));
+  PlacedSession session(other->net.model, other->running(cuda));
+  REQUIRE_MESSAGE(session.status == Status::ok, session.problem());
+  Visited visited = {&session, other.get(), {}};
+  const Watch watch = {let_in, &visited};
+  watched.t.it.watch(&watch);
+  CHECK(same_bytes(watched.steps(3), alone.steps(3)));
+  CHECK(visited.visit.get());
   CHECK(same_bytes(watched.parameters(), alone.parameters()));
 }

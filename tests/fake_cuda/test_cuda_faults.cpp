@@ -94,20 +94,6 @@ std::unique_ptr<Subject> large() {
   return s;
 }
 
-// Whether f(), which returns numbers, gives the same bits in every order of threads and blocks.
-template <class F>
-bool same_in_every_order(F f) {
-  fake::set_order(fake::Order::forward);
-  const Array first = f();
-  bool same = true;
-  for (uint64_t seed = 0; seed < 3 && same; seed++) {
-    fake::set_order(seed == 0 ? fake::Order::backward : fake::Order::shuffled, seed);
-    same = same_bytes(f(), first);
-  }
-  fake::set_order(fake::Order::forward);
-  return same;
-}
-
 // Nothing is left on the device, and nothing was found.
 void check_nothing_left() {
   fake::reset();
@@ -229,6 +215,7 @@ TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a 
     CHECK(fake::current_device(number) == 0);
     return number;
   };
+  CHECK(fake::use_device(0) == 0);
   const auto s = small_mlp(27), other = small_mlp(27);
   other->loss = AnyOp();
   const Dataset data = s->data();
@@ -272,6 +259,23 @@ TEST_CASE("cuda: a thread keeps its device, and a watch of a step on one runs a 
   CHECK(device_of_thread() == 0);
   fake::reset();
   fake::set_devices(2);
+  close_cuda(1);
+  check_nothing_left();
+}
+
+TEST_CASE("cuda: a device that nobody uses stays unused, and one that a thread chose is kept") {
+  check_nothing_left();
+  fake::set_devices(2);
+  const auto s = small_mlp(27);
+  CHECK(*cuda_problem(15) != 0);
+  PlacedTrainer t(s->net.model, s->training(cuda_backend(1)));
+  CHECK(t.it.step(s->batch()) == Status::ok);
+  CHECK_FALSE(fake::is_in_use(0));
+  CHECK(fake::use_device(0) == 0);
+  CHECK(t.it.step(s->batch()) == Status::ok);
+  int number = -1;
+  CHECK(fake::current_device(number) == 0);
+  CHECK(number == 0);
   close_cuda(1);
   check_nothing_left();
 }
@@ -410,7 +414,7 @@ TEST_CASE("cuda: any order of threads and blocks gives the same bits") {
     const auto s = subject_of(c, *cuda);
     if (!builds(*s, cuda)) continue;
     CAPTURE(std::string(c.name));
-    CHECK(same_in_every_order([&] {
+    CHECK(fake::same_in_every_order([&] {
       REQUIRE(emptied() == cuda);
       Array all;
       for (const auto& [name, values] : results(*s, cuda, 1))
@@ -421,7 +425,7 @@ TEST_CASE("cuda: any order of threads and blocks gives the same bits") {
   }
   CHECK(cases > 50);
   const auto mlp = small_mlp(27);
-  CHECK(same_in_every_order([&] {
+  CHECK(fake::same_in_every_order([&] {
     Course c;
     c.run(*mlp, emptied());
     return c.numbers;
