@@ -3102,11 +3102,12 @@ static NNLITE_NOINLINE void set_epilogue(const OpRun& r, float* scratch, Epilogu
   }
 }
 // M rows of n columns, in V vectors, through a norm and ReLU.
-template <int M, int V> NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int n) {
+template <int M, int V>
+NNLITE_VERB void activate(const Epilogue& e, vf (*c)[static_cast<size_t>(V)], int n, int64_t column = 0) {
   if (e.scale != nullptr)
-    NNLITE_UNROLL for (int j = 0; j < V; j++) {
+    NNLITE_UNROLL for (int j = 0; j < V; j++, column += lanes) {
       const int w = within(n, j * lanes);
-      const vf  s = load_part(e.scale + j * lanes, w), t = load_part(e.shift + j * lanes, w);
+      const vf  s = load_part(e.scale + column, w), t = load_part(e.shift + column, w);
       NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][j] = fma(c[i][j], s, t);
     }
   const vf floor = set(e.floor);
@@ -3224,15 +3225,15 @@ static void stripe(Product& t, const float* A, const float* B, float* C, const f
   }
 }
 
-// For `left` columns of C, of which B holds `held`.
-static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held) {
+// For `left` columns of C, of which B holds `held`. After few steps C takes the time: whole rows are best.
+static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held, [[maybe_unused]] bool few) {
   constexpr Tiles large = {wide * lanes, wide_rows, tile_of<wide, wide_rows>};
   constexpr Tiles small = {narrow * lanes, narrow_rows, tile_of<narrow, narrow_rows>};
-  if constexpr (8 * lanes > 16) {
-    if (rows == 1 && held >= 8 * lanes) return {8 * lanes, 1, tile_of<8, 1>};
-  }
+  if (8 * lanes > 16 && rows == 1 && held >= 8 * lanes) return {8 * lanes, 1, tile_of<8, 1>};
 #if NNLITE_PASS == NNLITE_PASS_AVX512
   constexpr Tiles half = {8, isa_avx2::narrow_rows, isa_avx2::tile_of<1, isa_avx2::narrow_rows>};
+  if (few && held >= 96 && left > 80) return {6 * lanes, 4, tile_of<6, 4>};
+  if (few && held >= 64 && left > 48) return {4 * lanes, 7, tile_of<4, 7>};
   if (left <= 16) return left <= 8 ? half : small;
 #endif
   return left > small.columns && held >= large.columns ? large : small;
@@ -3241,9 +3242,10 @@ static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held) {
 // The product: columns from the start of a panel of B and C on.
 static void multiply(const Product& t, const float* A, const float* B, float* C, const float* start,
                      int64_t columns) {
+  const bool few = t.outer.count * t.middle.count * t.inner.count <= 64;
   for (int64_t j = 0; j < columns && t.rows > 0;) {
     const int64_t left = columns - j;
-    const Tiles   tiles = tiles_for(t.rows, left, round_up(columns, 16) - j);  // B holds whole panels
+    const Tiles   tiles = tiles_for(t.rows, left, round_up(columns, 16) - j, few);  // B holds whole panels
     float         last[8 * lanes];
     const float*  s = start == nullptr ? zeros : start + j;
     if (start != nullptr && left < tiles.columns) {
@@ -3696,13 +3698,6 @@ static NNLITE_NOINLINE Segment segment_at(const Walk& w, int64_t t) {
   return s;
 }
 
-// Rows for lines.
-static NNLITE_NOINLINE void turn(Product& p) {
-  const Product q = p;
-  p.lines = q.rows, p.a_line = q.a_row, p.c_line = q.c_row;
-  p.rows = q.lines, p.a_row = q.a_line, p.c_row = q.c_line;
-}
-
 // The products of one area of the outputs, one after another: what lies outside the image is left out. `from`
 // holds rows and columns of the input; weights have `tap` floats for each place; outputs are `pitch` apart.
 // Product p begins at a, b and c.
@@ -3727,6 +3722,11 @@ struct Sum {
     x = {};
     phase++;
     return true;
+  }
+  void turn() {                                // rows for lines
+    const Product q = p;
+    p.lines = q.rows, p.a_line = q.a_row, p.c_line = q.c_row;
+    p.rows = q.lines, p.a_row = q.a_line, p.c_row = q.c_line;
   }
   void backward() {                            // rows from the last to the first
     a += (p.rows - 1) * p.a_row, p.a_row = -p.a_row;
@@ -3811,7 +3811,7 @@ static NNLITE_NOINLINE void conv_sum(const Conv& c, bool down, const float* from
     Sum s = {c, down, area, patch, rows, columns, in.channels * 16, T};
     s.p.b_panel = c.taps() * s.tap;
     while (s.next()) {
-      if (s.p.rows < s.p.lines && !c.is_narrow()) turn(s.p);
+      if (s.p.rows < s.p.lines && !c.is_narrow()) s.turn();
       s.p.inner = {in.channels, 1, 16};
       if (s.p.middle.a == in.channels) s.p.inner.count *= s.p.middle.count, s.p.middle.count = 1;
       for (int64_t g = 0; g < c.groups; g++) {
@@ -4295,7 +4295,6 @@ static void winograd_derive(const Winograd& s, const float* w, int64_t column, i
 
 // V of a row of tiles. A tile's first two columns are the last two of the one before.
 static void winograd_read(const Winograd& s, const float* x, const TileRow& r, float* V) {
-  static const float zeros[16] = {};
   const int64_t y = r.i - s.top, left = r.j - s.left;
   for (int64_t at = 0; at < s.C; at += lanes) {
     const int64_t c = smaller(at, s.C - lanes);                      // the last vector may overlap another
@@ -4312,8 +4311,6 @@ static void winograd_read(const Winograd& s, const float* x, const TileRow& r, f
       const bool there = j >= 0 && j < s.W;
       vf d[4];
       NNLITE_UNROLL for (int i = 0; i < 4; i++) d[i] = load(there ? line[i] + j * pixel[i] : zeros);
-      NNLITE_UNROLL for (int i = 2; i < 4; i++)                      // for the tiles below
-        __builtin_prefetch(line[i] + j * pixel[i] + 2 * s.W * s.pitch);
       e[0] = sub(d[0], d[2]), e[1] = add(d[1], d[2]), e[2] = sub(d[2], d[1]), e[3] = sub(d[1], d[3]);
       const bool odd = ((j - left) & 1) != 0;
       float* to = v + (odd ? 3 * s.v_step : 0);
@@ -4342,8 +4339,6 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
     const bool right = r.j + 2 * t + 1 < s.oW;
     for (int c = 0; c < columns; c += lanes) {
       const int n = within(columns, c);
-      Epilogue  at;
-      at.from(e, c);
       vf m[2][4], v[4][1];
       NNLITE_UNROLL for (int j = 0; j < 4; j++) {
         const float* from = M + j * s.m_step + c;
@@ -4355,7 +4350,7 @@ static void winograd_write(const Winograd& s, const float* M, const TileRow& r, 
         v[2 * i][0]     = add(add(m[i][0], m[i][1]), m[i][2]);
         v[2 * i + 1][0] = sub(sub(m[i][1], m[i][2]), m[i][3]);
       }
-      activate<4, 1>(at, v, n);
+      activate<4, 1>(e, v, n, c);
       NNLITE_UNROLL for (int i = 0; i < 4; i++) {                    // a finished vector of outputs
         float* const to = y + (i & 1) * s.O + (i >> 1) * down + c;
         if (((i & 1) != 0 && !right) || ((i & 2) != 0 && !below)) continue;
@@ -4385,8 +4380,6 @@ static void winograd_read_dy(const Winograd& s, const WinogradGrad& g, const flo
         const int w = j > 0 && !right ? 0 : n;
         e[0][j] = load_part(dy + j * s.O + c, w);
         e[3][j] = load_part(dy + j * s.O + down + c, below ? w : 0);
-        __builtin_prefetch(dy + j * s.O + 2 * down + c);               // for the tiles below
-        __builtin_prefetch(dy + j * s.O + 3 * down + c);
         e[1][j] = add(e[0][j], e[3][j]);
         e[2][j] = sub(e[0][j], e[3][j]);
       }
@@ -4485,7 +4478,7 @@ static NNLITE_NOINLINE int64_t depthwise_scratch(const OpRun& r, bool down) {
 // to = start + from * w for bands [first, last), down or up.
 static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float* from, const float* start,
                                           float* to, const Epilogue& e, float* scratch, uint32_t first,
-                                          uint32_t last, Multiply* stripe, int step, PadRows* pad) {
+                                          uint32_t last, Multiply* stripe, PadRows* pad) {
   const Depthwise  d = depthwise_sizes(r);
   const Conv&      c = d.c;
   const Bands      b = down ? down_bands(c) : up_bands(c);
@@ -4507,12 +4500,12 @@ static NNLITE_NOINLINE void depthwise_sum(const OpRun& r, bool down, const float
       }
       Sum s = {c, down, area, patch, rows, columns, c.big, C};
       while (v < end && s.next()) {
-        if (s.p.rows < s.p.lines) turn(s.p);
+        if (s.p.rows < s.p.lines) s.turn();
         if (s.p.middle.a == -s.p.a_row) s.backward();
-        for (int64_t u = v; u < end; u += step) {
+        for (int64_t u = v; u < end; u += 128) {       // whose weights and input stay near
           s.p.from(e, u);
           stripe(s.p, patch.data + s.a + u - v, r.parameter(0) + s.b + u, t + s.c + u,
-                 start == nullptr ? zeros : start + u, end - u);
+                 start == nullptr ? zeros : start + u, smaller(end - u, 128));
         }
       }
     }
@@ -4548,39 +4541,41 @@ static inline bool depthwise_grad_parameter_plan(const OpRun& r, KernelPlan& p) 
 #endif
 
 namespace NNLITE_ISA {
-// M pixels of a vector of channels, of which the first `columns` exist: a chain over places each. Where
-// pixels and places are equally far apart, three places share the loads.
+// M pixels of `columns` channels, vector by vector: a chain over places each. Where pixels and places are
+// equally far apart, three places share the loads.
 template <int M, bool three>
-static void depthwise_tile(const Product& t, const float* A, const float* B, float* C, const float* start,
+static void depthwise_tile(const Product& t, const float* x, const float* w, float* C, const float* start,
                            int64_t columns) {
-  vf c[static_cast<size_t>(M)][1];
-  const vf from = load(start);
-  NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
-  if (t.mask != nullptr && !NNLITE_SMALL)      // in training what the next line writes may be in no cache
-    NNLITE_UNROLL for (int i = 0; i < 2 * M; i++)
-      __builtin_prefetch((i < M ? C : t.mask + (C - t.base)) + t.c_line + i % M * t.c_row, 1);
-  for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
-    const float *a = A, *b = B;
-    if constexpr (three) {
-      const vf w[3] = {load(b), load(b + t.middle.b), load(b + 2 * t.middle.b)};
-      NNLITE_UNROLL for (int i = 0; i < M + 2; i++, a += t.a_row) {
-        const vf x = load(a);
-        NNLITE_UNROLL for (int q = 0; q < 3; q++)
-          if (i - q >= 0 && i - q < M) c[i - q][0] = fma(x, w[q], c[i - q][0]);
-      }
-    } else {
-      for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
-        const vf w = load(b);
-        NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = fma(load(a + i * t.a_row), w, c[i][0]);
+  for (int64_t u = 0; u < columns; u += lanes, C += lanes) {
+    const float *A = x + u, *B = w + u;
+    vf c[static_cast<size_t>(M)][1];
+    const vf from = load(start + u);
+    NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = from;
+    for (int64_t p = 0; p < t.outer.count; p++, A += t.outer.a, B += t.outer.b) {
+      const float *a = A, *b = B;
+      if constexpr (three) {
+        const vf g[3] = {load(b), load(b + t.middle.b), load(b + 2 * t.middle.b)};
+        NNLITE_UNROLL for (int i = 0; i < M + 2; i++, a += t.a_row) {
+          const vf v = load(a);
+          NNLITE_UNROLL for (int q = 0; q < 3; q++)
+            if (i - q >= 0 && i - q < M) c[i - q][0] = fma(v, g[q], c[i - q][0]);
+        }
+      } else {
+        for (int64_t q = 0; q < t.middle.count; q++, a += t.middle.a, b += t.middle.b) {
+          const vf g = load(b);
+          NNLITE_UNROLL for (int i = 0; i < M; i++) c[i][0] = fma(load(a + i * t.a_row), g, c[i][0]);
+        }
       }
     }
+    const int n = static_cast<int>(smaller(columns - u, lanes));
+    activate<M, 1>(t, c, n, u);
+    if (n == lanes) put_rows<M, 1>(t, c, C);
+    else {
+      float held[static_cast<size_t>(M * lanes)];
+      NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
+      finish_tile(t, held, M, 1, C, n);
+    }
   }
-  const int n = static_cast<int>(smaller(columns, lanes));
-  activate<M, 1>(t, c, n);
-  if (n == lanes) return put_rows<M, 1>(t, c, C);
-  float held[static_cast<size_t>(M * lanes)];
-  NNLITE_UNROLL for (int i = 0; i < M; i++) store(held + i * lanes, c[i][0]);
-  finish_tile(t, held, M, 1, C, n);
 }
 template <int M, bool three> static Multiply* depthwise_tile_of(int64_t rows) {
   if constexpr (M == 1) return depthwise_tile<1, three>;
@@ -4590,10 +4585,15 @@ template <int M, bool three> static Multiply* depthwise_tile_of(int64_t rows) {
 constexpr int apart_rows = depthwise_rows < 8 ? depthwise_rows : 8;    // of tiles whose pixels are apart
 static void depthwise_stripe(const Product& t, const float* A, const float* B, float* C, const float* start,
                              int64_t columns) {
-#if NNLITE_PASS == NNLITE_PASS_AVX512
-  if (columns <= 8) return isa_avx2::depthwise_stripe(t, A, B, C, start, columns);
-#endif
   Product p = t;
+#if NNLITE_PASS == NNLITE_PASS_AVX512
+  if (const int64_t whole = (columns + 7) / 16 * 16; whole < columns) {  // half a vector is one of AVX2
+    p.from(t, whole);
+    isa_avx2::depthwise_stripe(p, A + whole, B + whole, C + whole, start + whole, columns - whole);
+    if (whole == 0) return;
+    p = t, columns = whole;
+  }
+#endif
   stripe(p, A, B, C, start, columns,
          !NNLITE_SMALL && t.middle.count == 3 && t.middle.a == t.a_row
              ? Tiles{lanes, depthwise_rows, depthwise_tile_of<depthwise_rows, true>}
@@ -4605,13 +4605,13 @@ NNLITE_RUN(depthwise_forward) {
   Epilogue      e;
   set_epilogue(r, scratch + patch, e);
   depthwise_sum(r, true, r.in(0), r.parameter(1), r.out(), e, scratch, first, last, depthwise_stripe,
-                lanes, pad_rows);
+                pad_rows);
 }
 NNLITE_RUN(depthwise_grad_input) {
   Epilogue e;
   set_gradient_epilogue(r, e);
   depthwise_sum(r, false, r.dy(), nullptr, r.dx(0), e, worker_scratch(r, worker, depthwise_scratch(r, false)),
-                first, last, depthwise_stripe, lanes, pad_rows);
+                first, last, depthwise_stripe, pad_rows);
 }
 
 static Patch depthwise_patch(const Depthwise& d, const float* image, int64_t H, int64_t W, Span rows,
