@@ -3233,7 +3233,7 @@ static inline Tiles tiles_for(int64_t rows, int64_t left, int64_t held, [[maybe_
 #if NNLITE_PASS == NNLITE_PASS_AVX512
   constexpr Tiles half = {8, isa_avx2::narrow_rows, isa_avx2::tile_of<1, isa_avx2::narrow_rows>};
   if (few && held >= 96 && left > 80) return {6 * lanes, 4, tile_of<6, 4>};
-  if (few && held >= 64 && left > 48) return {4 * lanes, 7, tile_of<4, 7>};
+  if (few && held >= 64 && left > 48) return {4 * lanes, 6, tile_of<4, 6>};
   if (left <= 16) return left <= 8 ? half : small;
 #endif
   return left > small.columns && held >= large.columns ? large : small;
