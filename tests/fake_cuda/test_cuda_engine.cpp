@@ -249,6 +249,26 @@ TEST_CASE("cuda: trainers of two threads on one device have the bits of one alon
   CHECK(same_bytes(other.parameters(), alone.parameters()));
 }
 
+TEST_CASE("cuda: steps that one thread watches, launch by launch, while another records") {
+  NNLITE_ON_CUDA(cuda);
+  const auto s = small_mlp(8 * 40);
+  Training alone(*s, s->training(cuda)), watched(*s, s->training(cuda));
+  for (int i = 0; i < 60; i++) REQUIRE(alone.t.it.step() == Status::ok);
+  const Watch nothing = {[](void*, const StepView*) {}, nullptr};
+  watched.t.it.watch(&nothing);
+  Status a = Status::ok;
+  std::thread thread([&] {
+    for (int i = 0; i < 60 && ok(a); i++) a = watched.t.it.step();
+  });
+  for (int i = 0; i < 4; i++) {
+    Training other(*s, s->training(cuda));
+    CHECK(other.t.it.steps(20) == Status::ok);
+  }
+  thread.join();
+  CHECK(a == Status::ok);
+  CHECK(same_bytes(watched.parameters(), alone.parameters()));
+}
+
 TEST_CASE("cuda: fewer rows than the batch, one after another") {
   NNLITE_ON_CUDA(cuda);
   const auto s = small_mlp(27);
