@@ -6,8 +6,8 @@
 // Those of tf32 and bf16 round their factors; what is in memory, and every sum, is fp32. Large ones of these
 // are left to cuBLASLt.
 //
-// Any thread may use any GPU, in a Watch, too. It has the GPU that it had before afterwards, unless nothing
-// uses that one: CUDA would make a context there, of hundreds of MB.
+// Any thread may use any GPU, in a Watch, too. It has the GPU that it had before afterwards, unless that has no
+// primary context: CUDA would make one there, of hundreds of MB.
 //
 // Compile this file with nvcc (C++17) and link it and -lcublasLt with the program, whose one file with
 // NNLITE_IMPLEMENTATION stays as it is. Search for ">>room" to jump: every name appears twice, here and at
