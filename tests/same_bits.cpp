@@ -4,7 +4,6 @@
 //
 //   same_bits ARCH STEPS [THREADS [places]]      ARCH: a name of tools/reference.hpp
 //   places: one sample's output is also compared in batches of 7 and 64, at the first, a middle and the last
-#define NNLITE_IMPLEMENTATION
 #include "nnlite.hpp"
 
 #include <cstdio>

@@ -49,7 +49,8 @@ compilers() {
       esac
       binary=$work/same_bits_$(echo "$compiler$flags" | tr -c 'a-z0-9A-Z\n' _)
       # shellcheck disable=SC2086 # a list of flags
-      $compiler -std=c++17 $flags -I "$source" "$source/tests/same_bits.cpp" -o "$binary" -pthread || exit 1
+      $compiler -std=c++17 $flags -I "$source" "$source/tests/same_bits.cpp" "$source/tools/engine.cpp" \
+        -o "$binary" -pthread || exit 1
       echo "$compiler $flags" > "$binary.name"
     done
   done

@@ -3,7 +3,6 @@
 // With clang and -fsanitize=fuzzer -DNNLITE_LIBFUZZER (tests/README.md) this is a libFuzzer target whose mutator repairs
 // checksums. Without, it is a program: fuzz_load RUNS [SEED] runs its own mutator, fuzz_load --seeds FOLDER writes the
 // files to start from.
-#define NNLITE_IMPLEMENTATION
 #include "nnl_file.hpp"
 
 using namespace nnlite;
