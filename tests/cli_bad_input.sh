@@ -21,7 +21,7 @@ poke future.nnl 8 002
 cp good.nnl longer.nnl
 head -c 64 /dev/zero >> longer.nnl
 make_old old
-echo before > old.h
+echo "// A model, by nnlite embed." > old.h
 for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nnl longer.nnl; do
   expect 1 1 "$NNLITE" predict $bad $picture
   expect 1 1 "$NNLITE" eval $bad --data data
@@ -40,7 +40,7 @@ for bad in missing.nnl pictures empty.nnl text.nnl cut.nnl damaged.nnl future.nn
 done
 check "new.nnl is not there" [ ! -e new.nnl ]
 check "no log, plot or checkpoint is there" [ ! -e new.nnl.csv -a ! -e new.nnl.svg -a ! -e new.nnl.ck ]
-check "old is untouched" [ "$(tail -n 1 old)$(cat old.h)" = beforebefore ]
+check "old is untouched" [ "$(tail -n 1 old)$(cat old.h)" = "before// A model, by nnlite embed." ]
 check "new.h is not there" [ ! -e new.h ]
 
 # ---- valid files that the program cannot use, or whose answers it must put right
@@ -302,7 +302,7 @@ check "the picture and the table too" cmp -s $picture own.png
 check "the table too" cmp -s ten.csv kept.csv
 check "new.nnl is not there" [ ! -e new.nnl ]
 
-# ---- a file that is no model is never replaced by one, wherever it is; an empty one is
+# ---- a file of another kind is never replaced, wherever it is; an empty one is, and one of the same kind
 cp -r pictures kept
 echo notes > notes.txt
 for own in $picture ./pictures/../$picture data/train-labels-idx1-ubyte notes.txt; do
@@ -312,9 +312,24 @@ for own in $picture ./pictures/../$picture data/train-labels-idx1-ubyte notes.tx
     says "^nnlite: --[a-z]* would replace a file that is no model: $own: choose another name, or remove the file first$"
   done
 done
+echo 1,2,0 > notes.csv
+echo "int notes;" > notes.h
+for fit in "train --arch mlp" "finetune good.nnl --replay data"; do
+  expect 1 1 "$NNLITE" $fit --data pictures --epochs 1 --out new.nnl --log notes.csv
+  says "^nnlite: --log would replace a file that is no log: notes.csv: choose another name, or remove the file first$"
+done
+expect 1 1 "$NNLITE" embed good.nnl notes.h
+says "^nnlite: OUT would replace a file that is no embedded model: notes.h: choose another name, or remove the file first$"
 check "all pictures are as they were" diff -r pictures kept
-check "the notes too" [ "$(cat notes.txt)" = notes ]
+check "the notes too" [ "$(cat notes.txt notes.csv notes.h)" = "notes
+1,2,0
+int notes;" ]
 check "new.nnl is not there" [ ! -e new.nnl ]
-: > blank.nnl
-expect 0 0 "$NNLITE" train --arch "$list" --data pictures --epochs 1 --out blank.nnl
+for file in blank.nnl blank.csv blank.h; do : > $file; done
+for again in 1 2; do
+  expect 0 0 "$NNLITE" train --arch "$list" --data pictures --epochs 1 --out blank.nnl --log blank.csv
+  expect 0 0 "$NNLITE" embed blank.nnl blank.h
+done
+check "the log is written" [ "$(wc -l < blank.csv)" -eq 2 ]
+check "the header too" grep -q "^alignas(64) static const unsigned char blank_nnl" blank.h
 finish

@@ -7,6 +7,7 @@
 #include <set>
 
 #include "command.hpp"
+#include "file.hpp"
 #include "lessons.hpp"
 #include "network.hpp"
 #include "notes.hpp"
@@ -42,6 +43,8 @@ std::set<std::string> ops_of(const Model& model) {
   return names;
 }
 
+const FileKind header_kind = {"embedded model", "// A model, by nnlite embed."};
+
 // What load and a session of one row take.
 std::size_t arena_bytes(const Network& network, int max_image) {
   SessionOptions options;
@@ -57,7 +60,7 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
   std::string list, out;
   for (const std::string& op : ops) list += fmt::format("{}&nnlite::{}::op", list.empty() ? "" : ", ", op);
   out += fmt::format(
-      "// A model, by nnlite embed. Its sha256: {1}\n"
+      "{3} Its sha256: {1}\n"
       "// Include it in one source file, after nnlite.hpp. The weights are used where they are:\n"
       "//   model.load({0}_nnl, arena, nnlite::LoadOptions{{{0}_ops}})\n"
       "// Build sessions with SessionOptions::derived_weights = false, so that they keep no copies of "
@@ -72,7 +75,8 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
       max_image == 0
           ? ""
           : fmt::format("// set_image takes any size up to SessionOptions::max_image = {}_max_image.\n",
-                        name));
+                        name),
+      header_kind.start);
   out += fmt::format("static const size_t {}_arena = {};\n", name, bytes);
   if (max_image > 0) out += fmt::format("static const int {}_max_image = {};\n", name, max_image);
   if (ops.empty()) out += fmt::format("static const nnlite::OpSet {}_ops = {{nullptr, 0}};\n\n", name);
@@ -94,6 +98,7 @@ void run(const Options& o) {
   check_different({{"OUT", o.out}}, {{"MODEL", o.model}});
   check_writable(o.out);
   check_ending({"OUT", o.out}, {".h", ".hpp"});
+  check_replaces({"OUT", o.out}, header_kind);
   const std::unique_ptr<Network> given = load_network(o.model);
   ModelExtras extras = extras_of(given->model);
   const std::vector<OtherSection> sections = sections_with(extras, {});  // without lessons

@@ -51,6 +51,7 @@ void print_launches(const char* what, const Json& launches) {
   std::size_t count = 0;
   for (const Json& l : launches) count += l["launches"].size();
   fmt::print("\n{}: {} launches, of blocks x threads\n", what, count);
+  fmt::print("  {:20} {:18} {:10} {:8} {}\n", "layer", "op", "phase", "row", "kernels");
   for (const Json& l : launches)
     fmt::print("  {:20} {:18} {:10} {:8} {}\n", l["layer"].get<std::string>(), l["op"].get<std::string>(),
                l["phase"].get<std::string>(), l["row"].get<std::string>(),

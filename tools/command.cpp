@@ -56,7 +56,10 @@ CLI::Validator real_number(double least, double most) {
 CLI::Validator positive_number() { return real("above 0", std::numeric_limits<float>::min(), HUGE_VAL); }
 
 void add_common(CLI::App& command, Common& common) {
-  command.add_option("--threads", common.threads, "Threads; the results do not depend on them")
+  command
+      .add_option(
+          "--threads", common.threads,
+          "Threads (default: one for each core; bench and info: 1); the results do not depend on them")
       ->check(whole_number(1, nnlite::max_workers));
   command.add_option("--seed", common.seed, "Where random numbers start (default 1)")->check(whole_number(0));
   command.add_flag(

@@ -21,7 +21,6 @@ namespace fs = std::filesystem;
 
 namespace {
 
-const char magic[] = "\x89NNL\r\n\x1a\n";  // of a .nnl file
 const std::size_t largest_file = std::size_t{4} << 30;
 
 struct Descriptor {
@@ -170,13 +169,13 @@ void check_writable(const std::string& path) {
   if (access(folder.c_str(), W_OK | X_OK) != 0) fail_to_write(path, errno);
 }
 
-void check_replaces_model(const NamedFile& file) {
+void check_replaces(const NamedFile& file, const FileKind& kind) {
   struct stat info;
   if (stat(file.path.c_str(), &info) != 0 || info.st_size == 0) return;
-  char start[sizeof magic - 1] = {};
-  std::ifstream(file.path, std::ios::binary).read(start, sizeof start);
-  if (std::memcmp(start, magic, sizeof start) != 0)
-    fail(fmt::format("{} would replace a file that is no model", file.option), file.path,
+  std::string start(kind.start.size(), '\0');
+  std::ifstream(file.path, std::ios::binary).read(start.data(), static_cast<std::streamsize>(start.size()));
+  if (start != kind.start)
+    fail(fmt::format("{} would replace a file that is no {}", file.option, kind.name), file.path,
          "choose another name, or remove the file first");
 }
 

@@ -3,6 +3,7 @@
 
 #include <cstdint>
 #include <string>
+#include <string_view>
 #include <vector>
 
 using Bytes = std::vector<std::uint8_t>;
@@ -30,8 +31,17 @@ void check_ending(const NamedFile& file, const std::vector<std::string>& endings
 // Fails now if write_file(path) could not work later: folder missing or closed, `path` a folder.
 void check_writable(const std::string& path);
 
-// Fails where a model would take the place of a file that is none. One that is empty may go.
-void check_replaces_model(const NamedFile& file);
+// A kind of file that is written here, and the bytes that it begins with.
+struct FileKind {
+  const char* name;
+  std::string_view start;
+};
+
+// A .nnl file.
+inline constexpr FileKind model_kind = {"model", "\x89NNL\r\n\x1a\n"};
+
+// Fails where one of this kind would take the place of a file of another. One that is empty may go.
+void check_replaces(const NamedFile& file, const FileKind& kind);
 
 // The file that a path leads to: through links, and the same however it is written.
 std::string final_path(const std::string& path);

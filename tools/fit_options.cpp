@@ -5,7 +5,6 @@
 #include <cctype>
 
 #include "failure.hpp"
-#include "file.hpp"
 #include "fit_run.hpp"
 
 namespace {
@@ -115,8 +114,9 @@ void check_files(const FitOptions& o) {
   if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
-  check_replaces_model({"--out", o.out});
-  if (o.checkpoint != o.resume) check_replaces_model({"--checkpoint", o.checkpoint});
+  check_replaces({"--out", o.out}, model_kind);
+  if (o.checkpoint != o.resume) check_replaces({"--checkpoint", o.checkpoint}, model_kind);
+  check_replaces({"--log", o.log}, log_kind);
   if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
   if (!o.log.empty()) check_ending({"--log", o.log}, {".csv"});
   if (o.arch.empty() && o.model.empty() && o.resume.empty())

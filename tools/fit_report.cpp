@@ -7,15 +7,12 @@
 
 #include "evaluate.hpp"
 #include "failure.hpp"
-#include "file.hpp"
 #include "fit_run.hpp"
 #include "plot.hpp"
 
 using namespace nnlite;
 
 namespace {
-
-const char* const log_heading = "epoch,train_loss,val_loss,val_accuracy,learning_rate,seconds\n";
 
 // Losses that grow without end have no use for their last digits.
 std::string loss_text(double loss) { return fmt::format(std::fabs(loss) < 1e6 ? "{:.4f}" : "{:.4g}", loss); }
@@ -77,7 +74,7 @@ Json json_of(const Epoch& e) {
 
 void start_log(Fit& f) {
   if (f.o.log.empty()) return;
-  f.log = log_heading;
+  f.log = log_kind.start;
   if (f.o.resume.empty() || !exists(f.o.log)) return;
   const Bytes bytes = read_file(f.o.log, "a log");  // rows of the epochs that are done stay
   std::istringstream lines(std::string(bytes.begin(), bytes.end()));

@@ -8,9 +8,14 @@
 #include <vector>
 
 #include "data.hpp"
+#include "file.hpp"
 #include "fit.hpp"
 #include "notes.hpp"
 #include "progress.hpp"
+
+// What --log writes: the heading, then a row for each epoch.
+inline constexpr FileKind log_kind = {"log",
+                                      "epoch,train_loss,val_loss,val_accuracy,learning_rate,seconds\n"};
 
 struct Epoch {
   std::uint32_t number = 0;
@@ -69,7 +74,7 @@ struct Fit {
   std::size_t arena_bytes = 0;
   Running running;
   unsigned at_once = 8;  // steps that a device does before it is waited for
-  double started = 0;  // when this run began with the epoch in hand
+  double started = 0;    // when this run began with the epoch in hand
   std::vector<Epoch> epochs;
   std::string log;  // the whole file
   Progress progress;

@@ -15,16 +15,16 @@ for preset; do
   start=$(date +%s)
   verdict=passed
   echo "== $preset: build"
-  if ! cmake --preset "$preset" > "build-$preset.log" 2>&1; then
+  mkdir -p build
+  if ! cmake --preset "$preset" > "build/$preset.log" 2>&1; then
     verdict="could not be configured"
-    cat "build-$preset.log"
+    cat "build/$preset.log"
   elif ! cmake --build --preset "$preset" -j "$jobs"; then
     verdict="could not be built"
   else
     echo "== $preset: test"
     ctest --preset "$preset" -j "$jobs" || verdict="failed"
   fi
-  rm -f "build-$preset.log"
   [ "$verdict" = passed ] || failed=1
   summary="$summary$(printf '  %-10s %s, %s s' "$preset" "$verdict" $(($(date +%s) - start)))
 "
