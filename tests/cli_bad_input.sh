@@ -274,6 +274,13 @@ for words in "info missing.nnl" "eval good.nnl --data missing" "bench missing.nn
 done
 expect 2 1 env NNLITE_ISA=bogus "$NNLITE" info good.nnl
 expect 2 1 "$NNLITE" finetune good.nnl --data data --update "" --out new.nnl
+for option in --out --checkpoint --resume --log --plot; do
+  expect 2 1 "$NNLITE" train --arch "$list" --data data --out new.nnl $option ""
+  says "^nnlite: empty text after $option: give a value, or leave both out: see nnlite train --help$"
+  expect 2 1 "$NNLITE" train --arch "$list" --data data --out new.nnl $option=
+done
+expect 2 1 "$NNLITE" predict good.nnl ""
+check "new.nnl is not there" [ ! -e new.nnl ]
 check "new.nnl is not there" [ ! -e new.nnl ]
 for label in -1 1000 1.5 4000000000; do
   printf "1,2,0\n1,2,$label\n" > table.csv
@@ -314,22 +321,36 @@ for own in $picture ./pictures/../$picture data/train-labels-idx1-ubyte notes.tx
 done
 echo 1,2,0 > notes.csv
 echo "int notes;" > notes.h
+echo "<svg/>" > notes.svg
+echo notes > notes.png
+cp $picture photo.png
 for fit in "train --arch mlp" "finetune good.nnl --replay data"; do
   expect 1 1 "$NNLITE" $fit --data pictures --epochs 1 --out new.nnl --log notes.csv
   says "^nnlite: --log would replace a file that is no log: notes.csv: choose another name, or remove the file first$"
+  expect 1 1 "$NNLITE" $fit --data pictures --epochs 1 --out new.nnl --plot notes.svg
+  says "^nnlite: --plot would replace a file that is no plot: notes.svg: choose another name, or remove the file first$"
+done
+for own in notes.png photo.png; do
+  expect 1 1 "$NNLITE" predict good.nnl pictures --grid $own
+  says "^nnlite: --grid would replace a file that is no grid: $own: choose another name, or remove the file first$"
 done
 expect 1 1 "$NNLITE" embed good.nnl notes.h
 says "^nnlite: OUT would replace a file that is no embedded model: notes.h: choose another name, or remove the file first$"
 check "all pictures are as they were" diff -r pictures kept
-check "the notes too" [ "$(cat notes.txt notes.csv notes.h)" = "notes
+check "the notes too" [ "$(cat notes.txt notes.csv notes.h notes.svg notes.png)" = "notes
 1,2,0
-int notes;" ]
+int notes;
+<svg/>
+notes" ]
+check "and the photograph" cmp -s $picture photo.png
 check "new.nnl is not there" [ ! -e new.nnl ]
-for file in blank.nnl blank.csv blank.h; do : > $file; done
+for file in blank.nnl blank.csv blank.svg blank.png blank.h; do : > $file; done
 for again in 1 2; do
-  expect 0 0 "$NNLITE" train --arch "$list" --data pictures --epochs 1 --out blank.nnl --log blank.csv
+  expect 0 0 "$NNLITE" train --arch "$list" --data pictures --epochs 1 --out blank.nnl --log blank.csv --plot blank.svg
   expect 0 0 "$NNLITE" embed blank.nnl blank.h
+  expect 0 0 "$NNLITE" predict blank.nnl pictures --grid blank.png
 done
+expect 0 0 "$NNLITE" predict blank.nnl blank.png         # a picture that others read, too
 check "the log is written" [ "$(wc -l < blank.csv)" -eq 2 ]
 check "the header too" grep -q "^alignas(64) static const unsigned char blank_nnl" blank.h
 finish

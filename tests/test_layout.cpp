@@ -72,6 +72,8 @@ TEST_CASE("layout: 300 random graphs (seeds 0 to 299) take the plan to the byte,
     check_inference(*g, seed, inference);
   }
   MESSAGE("largest (total - scratch) / lower bound: training ", training, ", inference ", inference);
+  CHECK(training <= 1.05);
+  CHECK(inference <= 1.13);
 }
 
 namespace {

@@ -76,7 +76,7 @@ std::string header_of(const std::string& name, const Bytes& file, const std::set
           ? ""
           : fmt::format("// set_image takes any size up to SessionOptions::max_image = {}_max_image.\n",
                         name),
-      header_kind.start);
+      header_kind.mark);
   out += fmt::format("static const size_t {}_arena = {};\n", name, bytes);
   if (max_image > 0) out += fmt::format("static const int {}_max_image = {};\n", name, max_image);
   if (ops.empty()) out += fmt::format("static const nnlite::OpSet {}_ops = {{nullptr, 0}};\n\n", name);

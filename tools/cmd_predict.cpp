@@ -142,7 +142,7 @@ void draw(const Options& o, const std::vector<Result>& results, const std::vecto
                                           : Ink::red);
   }
   if (tiles.empty()) return;
-  const Bytes png = encode_png(draw_grid(tiles));
+  const Bytes png = encode_grid(tiles);
   write_file(o.grid, png.data(), png.size());
 }
 
@@ -183,6 +183,7 @@ int run(const Options& o) {
     check_different({{"--grid", o.grid}}, inputs);
     check_writable(o.grid);
     check_ending({"--grid", o.grid}, {".png"});
+    check_replaces({"--grid", o.grid}, grid_kind);
     if (results.size() > most_tiles)
       throw UsageError{fmt::format("--grid: {} pictures; at most {} fit in one", results.size(), most_tiles)};
   }

@@ -172,9 +172,11 @@ void check_writable(const std::string& path) {
 void check_replaces(const NamedFile& file, const FileKind& kind) {
   struct stat info;
   if (stat(file.path.c_str(), &info) != 0 || info.st_size == 0) return;
-  std::string start(kind.start.size(), '\0');
-  std::ifstream(file.path, std::ios::binary).read(start.data(), static_cast<std::streamsize>(start.size()));
-  if (start != kind.start)
+  std::string mark(kind.mark.size(), '\0');
+  std::ifstream(file.path, std::ios::binary)
+      .seekg(kind.at)
+      .read(mark.data(), static_cast<std::streamsize>(mark.size()));
+  if (mark != kind.mark)
     fail(fmt::format("{} would replace a file that is no {}", file.option, kind.name), file.path,
          "choose another name, or remove the file first");
 }

@@ -31,10 +31,11 @@ void check_ending(const NamedFile& file, const std::vector<std::string>& endings
 // Fails now if write_file(path) could not work later: folder missing or closed, `path` a folder.
 void check_writable(const std::string& path);
 
-// A kind of file that is written here, and the bytes that it begins with.
+// A kind of file that is written here, and the bytes by which it is known.
 struct FileKind {
   const char* name;
-  std::string_view start;
+  std::string_view mark;
+  int at = 0;  // where they are in the file
 };
 
 // A .nnl file.

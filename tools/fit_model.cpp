@@ -116,8 +116,9 @@ std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source
   const Dims input = dims_of(graph->model.input_shape(0));
   if (digit && (input.rank != 3 || input.dim[2] != 1 || std::min(input.dim[0], input.dim[1]) < 20))
     throw UsageError{
-        "--preprocess digit makes pictures of one channel: choose --arch lenet, mlp, cnn99 or a list of "
-        "layers"};
+        "--preprocess digit, which is meant unless --preprocess plain is given, makes pictures of one "
+        "channel: "
+        "choose --arch lenet, mlp, cnn99 or a list of layers, or --preprocess plain"};
   return graph;
 }
 

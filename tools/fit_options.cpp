@@ -6,6 +6,7 @@
 
 #include "failure.hpp"
 #include "fit_run.hpp"
+#include "plot.hpp"
 
 namespace {
 
@@ -114,11 +115,12 @@ void check_files(const FitOptions& o) {
   if (o.update.empty()) throw UsageError{"--update: name what changes: all, bias, head or layers"};
   for (const std::string* path : {&o.out, &o.checkpoint, &o.log, &o.plot})
     if (!path->empty()) check_writable(*path);
+  if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
+  if (!o.log.empty()) check_ending({"--log", o.log}, {".csv"});
   check_replaces({"--out", o.out}, model_kind);
   if (o.checkpoint != o.resume) check_replaces({"--checkpoint", o.checkpoint}, model_kind);
   check_replaces({"--log", o.log}, log_kind);
-  if (!o.plot.empty()) check_ending({"--plot", o.plot}, {".svg"});
-  if (!o.log.empty()) check_ending({"--log", o.log}, {".csv"});
+  check_replaces({"--plot", o.plot}, plot_kind);
   if (o.arch.empty() && o.model.empty() && o.resume.empty())
     throw UsageError{"--arch is required, unless --resume is given"};
 }

@@ -22,7 +22,9 @@ std::string cell(double value) { return std::isnan(value) ? "" : fmt::format("{:
 void draw_plot(const Fit& f) {
   if (f.o.plot.empty() || f.epochs.empty()) return;
   Curve train{"training", {}, {}}, val{"validation", {}, {}}, accuracy{"validation", {}, {}};
-  for (const Epoch& e : f.epochs) {
+  std::vector<Epoch> all = f.earlier;
+  all.insert(all.end(), f.epochs.begin(), f.epochs.end());
+  for (const Epoch& e : all) {
     train.x.push_back(e.number), train.y.push_back(e.train_loss);
     if (!std::isnan(e.val_loss)) val.x.push_back(e.number), val.y.push_back(e.val_loss);
     if (!std::isnan(e.val_accuracy)) accuracy.x.push_back(e.number), accuracy.y.push_back(e.val_accuracy);
@@ -31,6 +33,20 @@ void draw_plot(const Fit& f) {
   write_file(f.o.plot, draw_charts(title.empty() ? f.o.out : title,
                                    {{"Loss", "epoch", "loss", {train, val}, false},
                                     {"Accuracy", "epoch", "accuracy", {{"", {}, {}}, accuracy}, true}}));
+}
+
+// A row of the log; without a number where it is none.
+Epoch epoch_of(const std::string& row) {
+  std::istringstream cells(row);
+  double values[4];
+  for (double& v : values) {
+    std::string text;
+    v = std::getline(cells, text, ',') && !text.empty() ? std::atof(text.c_str()) : std::nan("");
+  }
+  Epoch e;
+  if (values[0] >= 1 && values[0] <= 1e6 && !std::isnan(values[1])) e.number = static_cast<std::uint32_t>(values[0]);
+  e.train_loss = values[1], e.val_loss = values[2], e.val_accuracy = values[3];
+  return e;
 }
 
 // How it went in the epoch in hand, so far.
@@ -74,13 +90,15 @@ Json json_of(const Epoch& e) {
 
 void start_log(Fit& f) {
   if (f.o.log.empty()) return;
-  f.log = log_kind.start;
+  f.log = log_kind.mark;
   if (f.o.resume.empty() || !exists(f.o.log)) return;
   const Bytes bytes = read_file(f.o.log, "a log");  // rows of the epochs that are done stay
   std::istringstream lines(std::string(bytes.begin(), bytes.end()));
   for (std::string line; std::getline(lines, line);) {
-    const long number = std::atol(line.c_str());
-    if (number >= 1 && number <= static_cast<long>(f.trainer.epoch())) f.log += line + "\n";
+    const Epoch e = epoch_of(line);
+    if (e.number < 1 || e.number > f.trainer.epoch()) continue;
+    f.log += line + "\n";
+    f.earlier.push_back(e);
   }
 }
 

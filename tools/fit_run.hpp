@@ -76,7 +76,8 @@ struct Fit {
   unsigned at_once = 8;  // steps that a device does before it is waited for
   double started = 0;    // when this run began with the epoch in hand
   std::vector<Epoch> epochs;
-  std::string log;  // the whole file
+  std::vector<Epoch> earlier;  // those that the log tells of
+  std::string log;             // the whole file
   Progress progress;
 
   explicit Fit(const FitOptions& options_given) : o(options_given) {}

@@ -1,5 +1,7 @@
 #include "grid.hpp"
 
+#include <zlib.h>
+
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
@@ -87,4 +89,13 @@ Picture draw_grid(const std::vector<Tile>& tiles) {
             p.pixels.data() + 3 * (y * p.width + x));
   }
   return sheet;
+}
+
+Bytes encode_grid(const std::vector<Tile>& tiles) {
+  Bytes png = encode_png(draw_grid(tiles));
+  Bytes chunk(grid_kind.mark.begin(), grid_kind.mark.end());
+  const uLong sum = crc32(0, chunk.data() + 4, static_cast<uInt>(chunk.size()) - 4);
+  for (int shift = 24; shift >= 0; shift -= 8) chunk.push_back(static_cast<std::uint8_t>(sum >> shift));
+  png.insert(png.begin() + grid_kind.at, chunk.begin(), chunk.end());
+  return png;
 }

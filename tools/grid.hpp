@@ -2,6 +2,7 @@
 #pragma once
 
 #include <string>
+#include <string_view>
 #include <vector>
 
 #include "picture.hpp"
@@ -21,3 +22,8 @@ const std::size_t most_tiles = 10000;
 
 // The tiles in rows, captions above: 5 in a row, more when there are many.
 Picture draw_grid(const std::vector<Tile>& tiles);
+
+// The grid as a PNG file, which a chunk of text behind the header names ours.
+Bytes encode_grid(const std::vector<Tile>& tiles);
+inline constexpr FileKind grid_kind = {"grid", std::string_view("\0\0\0\017tEXtSoftware\0nnlite", 4 + 4 + 15),
+                                       8 + 25};

@@ -33,6 +33,17 @@ std::string command_of(const CLI::App& program, int argc, char** argv) {
   throw UsageError{fmt::format("'{}' is not a command: there are {}", word, names)};
 }
 
+// A script's variable that is not set gives one.
+void refuse_empty_words(int argc, char** argv) {
+  for (int i = 1; i < argc; ++i) {
+    const std::string word = argv[i];
+    if (word.empty())
+      throw UsageError{fmt::format("empty text after {}: give a value, or leave both out", argv[i - 1])};
+    if (word.size() > 3 && word.compare(0, 2, "--") == 0 && word.find('=') == word.size() - 1)
+      throw UsageError{fmt::format("empty text after {} give a value, or leave both out", word)};
+  }
+}
+
 int run(int argc, char** argv, std::string& command) {
   require_isa();
   CLI::App program("nnlite " NNLITE_VERSION ": runs and trains neural networks", "nnlite");
@@ -48,6 +59,7 @@ int run(int argc, char** argv, std::string& command) {
   add_train(program, code);
   add_verify(program, code);
   command = command_of(program, argc, argv);
+  refuse_empty_words(argc, argv);
   try {
     program.parse(argc, argv);
   } catch (const CLI::ParseError& error) {

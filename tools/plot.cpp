@@ -9,7 +9,7 @@
 namespace {
 
 const double panel_width = 460, panel_height = 340, head = 44;  // one chart; the common title above
-const double left = 64, right = 16, top = 34, bottom = 52;      // around the axes of a chart
+const double left = 80, right = 16, top = 34, bottom = 52;      // around the axes of a chart
 const char* const colours[] = {"#2563eb", "#ea580c", "#16a34a",
                                "#9333ea"};  // readable on white, and in print
 
@@ -138,7 +138,8 @@ std::string draw_legend(const Chart& chart, const Frame& f) {
 
 std::string draw_charts(const std::string& title, const std::vector<Chart>& charts) {
   const double width = panel_width * static_cast<double>(charts.size()), height = head + panel_height;
-  std::string out = fmt::format(
+  std::string out(plot_kind.mark);
+  out += fmt::format(
       "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"{0:.0f}\" height=\"{1:.0f}\" viewBox=\"0 0 {0:.0f} "
       "{1:.0f}\" "
       "font-family=\"system-ui, -apple-system, 'Segoe UI', 'DejaVu Sans', sans-serif\">\n"

@@ -4,6 +4,10 @@
 #include <string>
 #include <vector>
 
+#include "file.hpp"
+
+inline constexpr FileKind plot_kind = {"plot", "<!-- A plot, by nnlite. -->\n"};
+
 struct Curve {
   std::string name;
   std::vector<double> x, y;

@@ -140,7 +140,7 @@ void sheet(const Words& words) {
     const std::string label = std::filesystem::path(path).parent_path().filename().string();
     tiles.push_back({picture, fmt::format("{} {}x{}", label, picture.width, picture.height), Ink::black});
   }
-  const Bytes png = encode_png(draw_grid(tiles));
+  const Bytes png = encode_grid(tiles);
   write_file(words[1], png.data(), png.size());
 }
 
