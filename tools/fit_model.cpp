@@ -117,8 +117,7 @@ std::unique_ptr<Network> graph_for(const FitOptions& o, const DataSource& source
   if (digit && (input.rank != 3 || input.dim[2] != 1 || std::min(input.dim[0], input.dim[1]) < 20))
     throw UsageError{
         "--preprocess digit, which is meant unless --preprocess plain is given, makes pictures of one "
-        "channel: "
-        "choose --arch lenet, mlp, cnn99 or a list of layers, or --preprocess plain"};
+        "channel: choose --arch lenet, mlp, cnn99 or a list of layers, or --preprocess plain"};
   return graph;
 }
 

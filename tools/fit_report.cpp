@@ -44,7 +44,8 @@ Epoch epoch_of(const std::string& row) {
     v = std::getline(cells, text, ',') && !text.empty() ? std::atof(text.c_str()) : std::nan("");
   }
   Epoch e;
-  if (values[0] >= 1 && values[0] <= 1e6 && !std::isnan(values[1])) e.number = static_cast<std::uint32_t>(values[0]);
+  if (values[0] >= 1 && values[0] <= 1e6 && !std::isnan(values[1]))
+    e.number = static_cast<std::uint32_t>(values[0]);
   e.train_loss = values[1], e.val_loss = values[2], e.val_accuracy = values[3];
   return e;
 }

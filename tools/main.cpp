@@ -40,7 +40,7 @@ void refuse_empty_words(int argc, char** argv) {
     if (word.empty())
       throw UsageError{fmt::format("empty text after {}: give a value, or leave both out", argv[i - 1])};
     if (word.size() > 3 && word.compare(0, 2, "--") == 0 && word.find('=') == word.size() - 1)
-      throw UsageError{fmt::format("empty text after {} give a value, or leave both out", word)};
+      throw UsageError{fmt::format("empty text after {}: give a value, or leave both out", word)};
   }
 }
 
